@@ -1,0 +1,359 @@
+//! Every public error, one enum for each moment at which something can fail.
+//!
+//! Owns what a user reads when it does. No `Display` repeats its `source()`, none shows a URL's query or a credential.
+
+use std::{error::Error, fmt, io, sync::Arc, time::Duration};
+
+use thiserror::Error;
+
+pub use crate::protocol::close::CloseCode;
+use crate::response::GraphQlError;
+
+/// Any error that can be shared between the streams of one client.
+pub type SharedError = Arc<dyn Error + Send + Sync>;
+
+/// Why a client could not be built. Nothing was dialed yet; correct the configuration.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+#[cfg(feature = "client")]
+#[cfg_attr(docsrs, doc(cfg(feature = "client")))]
+pub enum BuildError {
+    /// The endpoint is not a URL.
+    #[error("invalid endpoint URL")]
+    Url(#[source] url::ParseError),
+    /// The endpoint's scheme is not one of `ws`, `wss`, `http` and `https`.
+    #[error("unsupported URL scheme `{0}`: use ws:// or wss://")]
+    Scheme(String),
+    /// The endpoint carries a user name or password, which would end up in logs: use
+    /// [`header`](crate::ClientBuilder::header) or [`credentials`](crate::ClientBuilder::credentials).
+    #[error("the endpoint URL carries a user name or password: pass them as a header instead")]
+    UserInfo,
+    /// The endpoint has a fragment, which a WebSocket URL must not have (RFC 6455 section 3).
+    #[error("the endpoint URL has a fragment")]
+    Fragment,
+    /// A header name or value is not valid, or is one that the WebSocket upgrade itself sets.
+    #[error("invalid header `{0}`")]
+    Header(String),
+    /// The init payload is not a JSON object, or does not serialize.
+    #[error("the init payload is not a JSON object")]
+    InitPayload(#[source] Option<serde_json::Error>),
+    /// `wss://` was asked for, and TLS could not be set up: no provider or no roots compiled in, or none found.
+    #[error("TLS is not available")]
+    Tls(#[source] SharedError),
+    /// An option has a value that cannot work; the text names both.
+    #[error("{0}")]
+    Option(&'static str),
+    /// `build` was called outside a tokio runtime, which the client's one task needs.
+    #[error("no tokio runtime is running here")]
+    NoRuntime,
+}
+
+/// Why an operation was not accepted. Nothing was sent.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The client was shut down, or its runtime is gone. Build a new one.
+    #[error("the client was shut down")]
+    ShutDown,
+    /// The variables do not serialize to JSON.
+    #[error("the operation does not serialize")]
+    Serialize(#[source] serde_json::Error),
+    /// The operation's JSON is larger than a message may be.
+    #[error("the operation is {size} bytes long, above the limit of {limit} bytes")]
+    TooLarge {
+        /// Bytes of the serialized operation.
+        size: usize,
+        /// The limit, see [`max_message_size`](crate::ClientBuilder::max_message_size).
+        limit: usize,
+    },
+    /// The document's operation is a mutation. A subscription is sent again after a reconnect; a mutation must not be.
+    #[error("the operation is a mutation, which a reconnect would execute again")]
+    Mutation,
+}
+
+/// Why a byte stream to the server could not be had. A [`Dialer`](crate::Dialer) of your own returns it too.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// The host name did not resolve. Retried.
+    #[error("could not resolve `{host}`")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: Arc<io::Error>,
+    },
+    /// No address accepted the connection. Retried.
+    #[error("could not connect")]
+    Connect(#[source] Arc<io::Error>),
+    /// The TLS handshake broke off. Retried.
+    #[error("TLS handshake failed")]
+    Tls(#[source] Arc<io::Error>),
+    /// The server's certificate was not accepted. Fatal: trying again would end the same way.
+    #[error("the server's certificate was not accepted")]
+    Certificate(#[source] Arc<io::Error>),
+    /// A dialer's own failure that may pass. Retried.
+    #[error("could not dial")]
+    Other(#[source] SharedError),
+    /// A dialer's own failure that will not pass. Fatal.
+    #[error("could not dial")]
+    Permanent(#[source] SharedError),
+}
+
+/// Why a WebSocket connection could not be made.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No byte stream. Whether it is retried depends on the source.
+    #[error("no connection to the server")]
+    Dial(#[source] DialError),
+    /// Name resolution, TCP, TLS and the upgrade together took longer than
+    /// [`connect_timeout`](crate::ClientBuilder::connect_timeout). Retried.
+    #[error("not connected within {0:?}")]
+    Timeout(Duration),
+    /// The server answered the upgrade with an HTTP status. 408, 425, 429 and 5xx are retried, 401 and 403 ask for new
+    /// credentials, everything else is fatal.
+    #[error("the server answered the upgrade with HTTP {status}{}", DisplayBody(.body))]
+    Http {
+        /// The status code.
+        status: u16,
+        /// `Retry-After` in seconds, where the server sent one.
+        retry_after: Option<Duration>,
+        /// The first bytes of the body, as far as they came with the head.
+        body: String,
+    },
+    /// The server chose no subprotocol, or one that was not offered.
+    #[error("the server did not choose the offered subprotocol `{offered}`")]
+    Subprotocol {
+        /// What was offered.
+        offered: &'static str,
+    },
+    /// The answer was not a WebSocket upgrade. Fatal.
+    #[error("the server did not upgrade to WebSocket: {0}")]
+    Upgrade(String),
+}
+
+/// Why a connection was lost, or not made. It is in every [`Gap`](crate::Gap), in
+/// [`Status::Waiting`](crate::Status::Waiting) and in the errors that end streams.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum Disconnect {
+    /// The server closed the connection with a close frame. The reason is the server's own text.
+    #[error("the server closed the connection with {code}{}", DisplayBody(.reason))]
+    Closed {
+        /// The code; [`CloseCode::NO_STATUS`] when the frame had none.
+        code: CloseCode,
+        /// The reason; may be empty.
+        reason: String,
+    },
+    /// The server answered `connection_init` with `connection_error`.
+    #[error("the server refused the connection{}", DisplayBody(.message))]
+    Refused {
+        /// The server's own words.
+        message: String,
+    },
+    /// The stream ended or broke without a closing handshake.
+    #[error("the connection broke off")]
+    Reset(#[source] Option<Arc<io::Error>>),
+    /// Bytes arrived that are not WebSocket frames, such as a close frame longer than RFC 6455 allows.
+    #[error("the server sent an invalid WebSocket frame: {0}")]
+    WebSocket(String),
+    /// Nothing arrived for this long after a ping.
+    #[error("the server went silent: nothing arrived within {0:?} after a ping")]
+    Silent(Duration),
+    /// No `connection_ack` within [`ack_timeout`](crate::ClientBuilder::ack_timeout).
+    #[error("the server did not acknowledge within {0:?}")]
+    AckTimeout(Duration),
+    /// The server broke the subprotocol; the client closed the connection.
+    #[error("the server broke the protocol: {0}")]
+    Violation(Violation),
+    /// A message was larger than [`max_message_size`](crate::ClientBuilder::max_message_size); the client closed the
+    /// connection, as the server would send it again.
+    #[error("the server sent a message above the limit of {limit} bytes")]
+    MessageTooBig {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The connection could not be made.
+    #[error("could not connect")]
+    Connect(#[source] ConnectError),
+    /// The server accepts neither subprotocol.
+    #[error("the server accepts neither subprotocol: graphql-transport-ws: {modern}; graphql-ws: {legacy}")]
+    NoSubprotocol {
+        /// What came back when `graphql-transport-ws` was offered.
+        modern: Arc<Disconnect>,
+        /// What came back when `graphql-ws` was offered.
+        legacy: Arc<Disconnect>,
+    },
+    /// The credentials provider failed.
+    #[error("no credentials")]
+    Credentials(#[source] CredentialsError),
+    /// The application asked for a new connection.
+    #[error("a reconnect was asked for")]
+    Requested,
+}
+
+/// What a server did that no server may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// An operation's message before `connection_ack`.
+    #[error("a `{0}` message before the acknowledgement")]
+    BeforeAck(&'static str),
+    /// A message that cannot be read, under [`Strictness::Strict`](crate::Strictness::Strict).
+    #[error("an unreadable message")]
+    Unreadable,
+}
+
+/// What a credentials provider returns when it has none.
+#[derive(Clone, Debug)]
+pub struct CredentialsError {
+    source: SharedError,
+    fatal: bool,
+}
+
+impl CredentialsError {
+    /// A failure that may pass, such as a token endpoint that does not answer: the attempt counts as failed, and the
+    /// provider is asked again after a backoff.
+    pub fn transient(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { source: Arc::from(source.into()), fatal: false }
+    }
+
+    /// A failure that will not pass: every live operation ends with it.
+    pub fn fatal(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { source: Arc::from(source.into()), fatal: true }
+    }
+
+    /// Whether asking again is pointless.
+    pub fn is_fatal(&self) -> bool {
+        self.fatal
+    }
+}
+
+/// Why a subscription's item could not be had, or why the stream ended. See [`is_terminal`](Self::is_terminal).
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum SubscriptionError {
+    /// One item did not decode into the expected type; the stream goes on.
+    #[error("an item did not decode")]
+    Decode(#[source] DecodeError),
+    /// The item carried errors and no data; the stream goes on. Only [`data`](crate::Subscription::data) reports it so.
+    #[error("the item has no data{}", DisplayErrors(.0))]
+    NoData(Vec<GraphQlError>),
+    /// The server ended the operation with errors (an `error` message). Terminal.
+    #[error("the server rejected the operation{}", DisplayErrors(.0))]
+    Rejected(Vec<GraphQlError>),
+    /// The connection was lost for a reason that a new one would not cure. Terminal; the client stays usable.
+    #[error("the connection was lost for good")]
+    Lost(#[source] Disconnect),
+    /// As many attempts in a row failed as [`give_up_after`](crate::ClientBuilder::give_up_after) allows. Terminal; the
+    /// client stays usable.
+    #[error("gave up after {attempts} failed attempts to connect")]
+    GaveUp {
+        /// Failed attempts in a row.
+        attempts: u32,
+        /// Why the last one failed.
+        #[source]
+        cause: Disconnect,
+    },
+    /// The subscription held more than it may, under [`Overflow::Fail`](crate::Overflow::Fail). Terminal.
+    #[error("the subscription overflowed: the reader was too slow")]
+    Overflow,
+    /// The client was shut down, or its runtime is gone. Terminal.
+    #[error("the client was shut down")]
+    ShutDown,
+}
+
+impl SubscriptionError {
+    /// Whether the stream has ended: nothing follows this error.
+    pub fn is_terminal(&self) -> bool {
+        match self {
+            Self::Decode(_) | Self::NoData(_) => false,
+            Self::Rejected(_) | Self::Lost(_) | Self::GaveUp { .. } | Self::Overflow | Self::ShutDown => true,
+        }
+    }
+
+    /// The lost connection behind a terminal error, if that is the cause.
+    pub fn disconnect(&self) -> Option<&Disconnect> {
+        match self {
+            Self::Lost(cause) | Self::GaveUp { cause, .. } => Some(cause),
+            Self::Decode(_) | Self::NoData(_) | Self::Rejected(_) | Self::Overflow | Self::ShutDown => None,
+        }
+    }
+}
+
+/// An item that is not what its operation's type says.
+#[derive(Clone, Debug)]
+pub struct DecodeError {
+    source: Arc<serde_json::Error>,
+    errors: Vec<GraphQlError>,
+}
+
+impl DecodeError {
+    pub(crate) fn new(source: serde_json::Error, errors: Vec<GraphQlError>) -> Self {
+        Self { source: Arc::new(source), errors }
+    }
+
+    /// The GraphQL errors that the item carried; often the reason why its data has a hole.
+    pub fn errors(&self) -> &[GraphQlError] {
+        &self.errors
+    }
+}
+
+impl fmt::Display for CredentialsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the credentials provider failed")
+    }
+}
+
+impl Error for CredentialsError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the item is not of the expected type{}", DisplayErrors(&self.errors))
+    }
+}
+
+impl Error for DecodeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+/// `: text`, cut to a bounded length and a single line; nothing for an empty text.
+struct DisplayBody<'a>(&'a str);
+
+impl fmt::Display for DisplayBody<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.trim();
+        if text.is_empty() {
+            return Ok(());
+        }
+        f.write_str(": ")?;
+        for c in text.chars().take(MAX_DISPLAYED_CHARS) {
+            // A server's words end up in terminals: no control characters.
+            fmt::Write::write_char(f, if c.is_control() { ' ' } else { c })?;
+        }
+        Ok(())
+    }
+}
+
+/// `: first message (and n more)`; nothing for an empty list.
+struct DisplayErrors<'a>(&'a [GraphQlError]);
+
+impl fmt::Display for DisplayErrors<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => Ok(()),
+            [only] => DisplayBody(&only.message).fmt(f),
+            [first, rest @ ..] => write!(f, "{} (and {} more)", DisplayBody(&first.message), rest.len()),
+        }
+    }
+}
+
+/// How much of a server's text an error shows.
+const MAX_DISPLAYED_CHARS: usize = 300;

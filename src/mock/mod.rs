@@ -1,0 +1,1 @@
+//! A scripted GraphQL-over-WebSocket server for tests.

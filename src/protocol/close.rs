@@ -1,0 +1,145 @@
+//! Close codes: RFC 6455's, GraphQL's, and what each one says about trying again.
+//!
+//! Owns the mapping from a cause to a [`Verdict`]. Must not know how a verdict is carried out.
+
+use std::{fmt, time::Duration};
+
+use crate::error::{ConnectError, DialError, Disconnect};
+
+/// A WebSocket close code (RFC 6455 section 7.4), with the codes that the GraphQL subprotocols add.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct CloseCode(pub u16);
+
+impl CloseCode {
+    /// The peer is done, or so it says: several servers also reject and restart with it.
+    pub const NORMAL: Self = Self(1000);
+    /// The peer shuts down or moves on.
+    pub const GOING_AWAY: Self = Self(1001);
+    /// The peer saw a WebSocket protocol error; also how some servers refuse a subprotocol or a credential.
+    pub const PROTOCOL_ERROR: Self = Self(1002);
+    /// A close frame without a code (RFC 6455 section 7.1.5). Never sent.
+    pub const NO_STATUS: Self = Self(1005);
+    /// A message was too big for the receiver.
+    pub const TOO_BIG: Self = Self(1009);
+    /// The server failed.
+    pub const INTERNAL_ERROR: Self = Self(1011);
+    /// The server is overloaded.
+    pub const TRY_AGAIN_LATER: Self = Self(1013);
+    /// `graphql-transport-ws`: the client received a message that it cannot read.
+    pub const BAD_RESPONSE: Self = Self(4004);
+    /// `graphql-transport-ws`: an invalid message.
+    pub const BAD_REQUEST: Self = Self(4400);
+    /// `graphql-transport-ws`: an operation before the acknowledgement.
+    pub const UNAUTHORIZED: Self = Self(4401);
+    /// `graphql-transport-ws`: the server refused `connection_init`.
+    pub const FORBIDDEN: Self = Self(4403);
+    /// `graphql-transport-ws`: the server speaks no offered subprotocol.
+    pub const SUBPROTOCOL_NOT_ACCEPTABLE: Self = Self(4406);
+    /// `graphql-transport-ws`: the server saw no `connection_init` in time.
+    pub const INIT_TIMEOUT: Self = Self(4408);
+    /// `graphql-transport-ws`: the operation id is in use.
+    pub const SUBSCRIBER_ALREADY_EXISTS: Self = Self(4409);
+    /// `graphql-transport-ws`: a second `connection_init`; on some gateways, too many connections.
+    pub const TOO_MANY_REQUESTS: Self = Self(4429);
+    /// `graphql-ws`' own code for a server that did not acknowledge in time.
+    pub const ACK_TIMEOUT: Self = Self(4504);
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What to do after a connection was lost or could not be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// Try again, with backoff.
+    Retry,
+    /// Try again, no sooner than this.
+    RetryAfter(Duration),
+    /// The credentials were rejected: ask for new ones and try again at once; twice in a row is fatal.
+    Rejected,
+    /// Looks like a rejection or a restart: ask for new credentials, back off; the fifth in a row is fatal.
+    Suspect,
+    /// The server said that an operation id was in use: once is retried, twice is fatal.
+    DuplicateId,
+    /// The server does not speak the subprotocol that was offered: try the other one, where there is one.
+    OtherSubprotocol,
+    /// Trying again would end the same way.
+    Fatal,
+}
+
+/// How far a connection had got when it was lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// Before `connection_ack`.
+    Opening,
+    /// After it.
+    Open,
+}
+
+/// The floor for servers that say "later": RFC 6455's 1013 and 4429 on gateways that count connections.
+pub(crate) const LONG_FLOOR: Duration = Duration::from_secs(5);
+
+/// The default verdict for a cause.
+pub(crate) fn verdict(cause: &Disconnect, stage: Stage) -> Verdict {
+    match cause {
+        Disconnect::Closed { code, .. } => close_verdict(*code, stage),
+        Disconnect::Refused { .. } => Verdict::Rejected,
+        Disconnect::Reset(_)
+        | Disconnect::WebSocket(_)
+        | Disconnect::Silent(_)
+        | Disconnect::AckTimeout(_)
+        | Disconnect::Requested => Verdict::Retry,
+        Disconnect::Violation(_) | Disconnect::MessageTooBig { .. } | Disconnect::NoSubprotocol { .. } => {
+            Verdict::Fatal
+        }
+        Disconnect::Credentials(error) => {
+            if error.is_fatal() {
+                Verdict::Fatal
+            } else {
+                Verdict::Retry
+            }
+        }
+        Disconnect::Connect(error) => connect_verdict(error),
+    }
+}
+
+fn close_verdict(code: CloseCode, stage: Stage) -> Verdict {
+    match (code.0, stage) {
+        (1002 | 4406, Stage::Opening) => Verdict::OtherSubprotocol,
+        (1000 | 1011, Stage::Opening) => Verdict::Suspect,
+        (1008 | 3000 | 4401 | 4403, _) => Verdict::Rejected,
+        (1013 | 4429, _) => Verdict::RetryAfter(LONG_FLOOR),
+        (4409, _) => Verdict::DuplicateId,
+        (1002 | 1003 | 1007 | 1009 | 1010 | 4400 | 4004 | 4005 | 4406, _) => Verdict::Fatal,
+        _ => Verdict::Retry,
+    }
+}
+
+fn connect_verdict(error: &ConnectError) -> Verdict {
+    match error {
+        ConnectError::Timeout(_) => Verdict::Retry,
+        ConnectError::Dial(dial) => match dial {
+            DialError::Resolve { .. } | DialError::Connect(_) | DialError::Tls(_) | DialError::Other(_) => {
+                Verdict::Retry
+            }
+            DialError::Certificate(_) | DialError::Permanent(_) => Verdict::Fatal,
+        },
+        // RFC 6455 section 4.2.2: a server that knows no offered subprotocol answers without one, or not at all.
+        ConnectError::Subprotocol { .. } => Verdict::OtherSubprotocol,
+        ConnectError::Http { status, retry_after, .. } => match status {
+            400 => Verdict::OtherSubprotocol,
+            401 | 403 => Verdict::Rejected,
+            408 | 425 | 429 | 500..=599 => retry_after.map_or(Verdict::Retry, Verdict::RetryAfter),
+            _ => Verdict::Fatal,
+        },
+        ConnectError::Upgrade(_) => Verdict::Fatal,
+    }
+}
+
+/// Cuts a close reason to what a close frame holds: 123 bytes of UTF-8 (RFC 6455 section 5.5), at a character boundary.
+pub(crate) fn close_reason(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(123)]
+}

@@ -1,0 +1,2 @@
+//! The wire format of both subprotocols.
+pub(crate) mod close;
