@@ -2,7 +2,7 @@
 //!
 //! Owns the decoded item. Lenient in every field but `data`: a sloppy error object never costs an item.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 pub struct Response<T> {
     /// The data; `None` when the server sent `null` or nothing, which it does together with errors.
     pub data: Option<T>,
-    /// The errors; partial data with errors is normal and does not end a stream.
+    /// The errors, at most 100 of them; partial data with errors is normal and does not end a stream.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<GraphQlError>,
     /// What the server adds on its own account.
@@ -58,4 +58,220 @@ pub enum PathSegment {
     Field(String),
     /// A list index, from 0.
     Index(u64),
+}
+
+impl GraphQlError {
+    /// Reads what an `error` message carries: a list, one object, or `{"errors": [...]}`; servers differ.
+    pub(crate) fn list(payload: Value) -> Vec<Self> {
+        match payload {
+            Value::Null => Vec::new(),
+            Value::Array(list) => list.into_iter().take(MAX_ERRORS).map(Self::from_value).collect(),
+            Value::Object(mut object) => match object.remove("errors") {
+                Some(Value::Array(list)) => Self::list(Value::Array(list)),
+                Some(other) => {
+                    object.insert("errors".into(), other);
+                    vec![Self::from_value(Value::Object(object))]
+                }
+                None => vec![Self::from_value(Value::Object(object))],
+            },
+            other => vec![Self::from_value(other)],
+        }
+    }
+
+    fn from_value(value: Value) -> Self {
+        let mut object = match value {
+            Value::Object(object) => object,
+            Value::String(message) => return Self { message, ..Self::default() },
+            other => return Self { message: other.to_string(), ..Self::default() },
+        };
+        Self {
+            message: match object.remove("message") {
+                Some(Value::String(message)) => message,
+                Some(Value::Null) | None => String::new(),
+                Some(other) => other.to_string(),
+            },
+            locations: array(object.remove("locations")).iter().map(Location::from_value).collect(),
+            path: array(object.remove("path")).into_iter().filter_map(PathSegment::from_value).collect(),
+            extensions: map(object.remove("extensions")),
+        }
+    }
+}
+
+impl Location {
+    fn from_value(value: &Value) -> Self {
+        let number = |key| value.get(key).and_then(Value::as_u64).unwrap_or_default();
+        Self { line: number("line"), column: number("column") }
+    }
+}
+
+impl PathSegment {
+    fn from_value(value: Value) -> Option<Self> {
+        match value {
+            Value::String(field) => Some(Self::Field(field)),
+            Value::Number(index) => index.as_u64().map(Self::Index),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for GraphQlError {
+    /// `message (at path.0.field)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.message.is_empty() { "unnamed error" } else { &self.message })?;
+        for (n, segment) in self.path.iter().enumerate() {
+            write!(f, "{}{segment}", if n == 0 { " (at " } else { "." })?;
+        }
+        f.write_str(if self.path.is_empty() { "" } else { ")" })
+    }
+}
+
+impl std::error::Error for GraphQlError {}
+
+impl fmt::Display for PathSegment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(name) => name.fmt(f),
+            Self::Index(index) => index.fmt(f),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for GraphQlError {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(Self::from_value)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Response<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ResponseVisitor(PhantomData))
+    }
+}
+
+struct ResponseVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ResponseVisitor<T> {
+    type Value = Response<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a GraphQL response")
+    }
+
+    /// `"payload": null` is seen in the wild and says nothing.
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Response { data: None, errors: Vec::new(), extensions: None })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map_access: A) -> Result<Self::Value, A::Error> {
+        let mut response = Response { data: None, errors: Vec::new(), extensions: None };
+        while let Some(key) = map_access.next_key::<Field>()? {
+            match key {
+                Field::Data => response.data = map_access.next_value()?,
+                Field::Errors => response.errors = GraphQlError::list(map_access.next_value()?),
+                Field::Extensions => response.extensions = map(Some(map_access.next_value()?)),
+                Field::Other => {
+                    map_access.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(response)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Field {
+    Data,
+    Errors,
+    Extensions,
+    #[serde(other)]
+    Other,
+}
+
+fn array(value: Option<Value>) -> Vec<Value> {
+    match value {
+        Some(Value::Array(list)) => list,
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) | None => {
+            Vec::new()
+        }
+    }
+}
+
+fn map(value: Option<Value>) -> Option<Map<String, Value>> {
+    match value {
+        Some(Value::Object(object)) => Some(object),
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) | None => None,
+    }
+}
+
+/// How many errors of one item are kept.
+const MAX_ERRORS: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{json, value::RawValue};
+
+    use super::*;
+
+    fn errors(payload: Value) -> Vec<GraphQlError> {
+        GraphQlError::list(payload)
+    }
+
+    #[test]
+    fn data_errors_and_extensions_come_in_any_combination() {
+        let full: Response<u32> =
+            serde_json::from_str(r#"{"extensions":{"cost":3},"data":7,"errors":[{"message":"m"}],"hasNext":true}"#)
+                .unwrap();
+        assert_eq!(full.data, Some(7));
+        assert_eq!(full.errors[0].message, "m");
+        assert_eq!(full.extensions.unwrap()["cost"], 3);
+        for nothing in ["{}", "null", r#"{"data":null}"#, r#"{"data":null,"errors":null,"extensions":null}"#] {
+            let empty: Response<u32> = serde_json::from_str(nothing).unwrap();
+            assert_eq!(empty, Response { data: None, errors: vec![], extensions: None }, "{nothing}");
+        }
+        assert!(serde_json::from_str::<Response<u32>>("[]").is_err());
+        assert!(serde_json::from_str::<Response<u32>>(r#"{"data":"text"}"#).is_err());
+    }
+
+    #[test]
+    fn raw_data_keeps_the_servers_bytes() {
+        let raw: Response<Box<RawValue>> = serde_json::from_str(r#"{"data":{"b":1.0,"a":[ 2 ]}}"#).unwrap();
+        assert_eq!(raw.data.unwrap().get(), r#"{"b":1.0,"a":[ 2 ]}"#);
+    }
+
+    #[test]
+    fn a_sloppy_error_costs_nothing_but_itself() {
+        let sloppy: Response<u32> = serde_json::from_value(json!({"data": 1, "errors": [
+            {}, {"message": null}, {"message": 7}, "text", null,
+            {"message": "m", "path": ["a", 3_000_000_000_u64, null, {}], "locations": [{"line": 1}, 4]},
+            {"message": "n", "path": "a", "locations": {}, "extensions": []},
+        ]}))
+        .unwrap();
+        assert_eq!(sloppy.data, Some(1));
+        let messages: Vec<_> = sloppy.errors.iter().map(|e| e.message.as_str()).collect();
+        assert_eq!(messages, ["", "", "7", "text", "null", "m", "n"]);
+        assert_eq!(
+            sloppy.errors[5].path,
+            [PathSegment::Field("a".into()), PathSegment::Index(3_000_000_000)]
+        );
+        assert_eq!(sloppy.errors[5].locations, [Location { line: 1, column: 0 }, Location::default()]);
+        assert_eq!(sloppy.errors[5].to_string(), "m (at a.3000000000)");
+    }
+
+    #[test]
+    fn rule_11_an_error_payload_is_a_list_an_object_or_a_wrapped_list() {
+        assert_eq!(errors(json!([{"message": "a"}, {"message": "b"}])).len(), 2);
+        assert_eq!(errors(json!({"message": "a"}))[0].message, "a");
+        assert_eq!(errors(json!({"errors": [{"message": "a"}]}))[0].message, "a");
+        assert_eq!(errors(json!({"message": "a", "errors": 1}))[0].message, "a");
+        assert_eq!(errors(json!("a"))[0].message, "a");
+        assert_eq!(errors(json!([])), []);
+        assert_eq!(errors(json!(null)), []);
+    }
+
+    #[test]
+    fn a_million_errors_are_cut_to_a_hundred() {
+        let many = Value::Array(vec![json!({"message": "m"}); 1_000]);
+        assert_eq!(errors(many).len(), MAX_ERRORS);
+    }
 }

@@ -2,12 +2,22 @@
 //!
 //! Owns the [`Dialer`] trait and the default stack (TCP, then TLS for `wss`). Must not know WebSocket.
 
+mod tcp;
+#[cfg(feature = "_tls")]
+mod tls;
+
 use std::{fmt, future::Future, pin::Pin};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
 
 use crate::error::DialError;
+
+pub(crate) use self::tcp::NetDialer;
+#[cfg(feature = "_tls")]
+pub use self::tls::TlsRoots;
+#[cfg(feature = "_tls")]
+pub(crate) use self::tls::Tls;
 
 /// A byte stream in both directions; implemented for everything that fits.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}

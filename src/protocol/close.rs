@@ -82,10 +82,10 @@ pub(crate) enum Stage {
 /// The floor for servers that say "later": RFC 6455's 1013 and 4429 on gateways that count connections.
 pub(crate) const LONG_FLOOR: Duration = Duration::from_secs(5);
 
-/// The default verdict for a cause.
-pub(crate) fn verdict(cause: &Disconnect, stage: Stage) -> Verdict {
+/// The default verdict for a cause. `negotiable` says whether the subprotocol is still a matter of trial.
+pub(crate) fn verdict(cause: &Disconnect, stage: Stage, negotiable: bool) -> Verdict {
     match cause {
-        Disconnect::Closed { code, .. } => close_verdict(*code, stage),
+        Disconnect::Closed { code, .. } => close_verdict(*code, stage, negotiable),
         Disconnect::Refused { .. } => Verdict::Rejected,
         Disconnect::Reset(_)
         | Disconnect::WebSocket(_)
@@ -102,14 +102,14 @@ pub(crate) fn verdict(cause: &Disconnect, stage: Stage) -> Verdict {
                 Verdict::Retry
             }
         }
-        Disconnect::Connect(error) => connect_verdict(error),
+        Disconnect::Connect(error) => connect_verdict(error, negotiable),
     }
 }
 
-fn close_verdict(code: CloseCode, stage: Stage) -> Verdict {
+fn close_verdict(code: CloseCode, stage: Stage, negotiable: bool) -> Verdict {
     match (code.0, stage) {
-        (1002 | 4406, Stage::Opening) => Verdict::OtherSubprotocol,
-        (1000 | 1011, Stage::Opening) => Verdict::Suspect,
+        (1002 | 4406, Stage::Opening) if negotiable => Verdict::OtherSubprotocol,
+        (1000 | 1002 | 1011, Stage::Opening) => Verdict::Suspect,
         (1008 | 3000 | 4401 | 4403, _) => Verdict::Rejected,
         (1013 | 4429, _) => Verdict::RetryAfter(LONG_FLOOR),
         (4409, _) => Verdict::DuplicateId,
@@ -118,7 +118,7 @@ fn close_verdict(code: CloseCode, stage: Stage) -> Verdict {
     }
 }
 
-fn connect_verdict(error: &ConnectError) -> Verdict {
+fn connect_verdict(error: &ConnectError, negotiable: bool) -> Verdict {
     match error {
         ConnectError::Timeout(_) => Verdict::Retry,
         ConnectError::Dial(dial) => match dial {
@@ -128,18 +128,23 @@ fn connect_verdict(error: &ConnectError) -> Verdict {
             DialError::Certificate(_) | DialError::Permanent(_) => Verdict::Fatal,
         },
         // RFC 6455 section 4.2.2: a server that knows no offered subprotocol answers without one, or not at all.
-        ConnectError::Subprotocol { .. } => Verdict::OtherSubprotocol,
+        ConnectError::Subprotocol { .. } | ConnectError::Http { status: 400, .. } if negotiable => {
+            Verdict::OtherSubprotocol
+        }
+        ConnectError::Subprotocol { .. } | ConnectError::Upgrade(_) => Verdict::Fatal,
         ConnectError::Http { status, retry_after, .. } => match status {
-            400 => Verdict::OtherSubprotocol,
             401 | 403 => Verdict::Rejected,
             408 | 425 | 429 | 500..=599 => retry_after.map_or(Verdict::Retry, Verdict::RetryAfter),
             _ => Verdict::Fatal,
         },
-        ConnectError::Upgrade(_) => Verdict::Fatal,
     }
 }
 
 /// Cuts a close reason to what a close frame holds: 123 bytes of UTF-8 (RFC 6455 section 5.5), at a character boundary.
 pub(crate) fn close_reason(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(123)]
+    let mut end = reason.len().min(123);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
 }

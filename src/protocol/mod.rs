@@ -1,2 +1,11 @@
-//! The wire format of both subprotocols.
+//! The wire format of both subprotocols, and what a close means.
+//!
+//! Owns bytes to meaning and meaning to bytes. Pure: knows no socket, no clock and no operation's state.
+
 pub(crate) mod close;
+pub(crate) mod encode;
+pub(crate) mod envelope;
+
+pub use encode::Subprotocol;
+pub(crate) use encode::{Outgoing, WireId};
+pub(crate) use envelope::{Envelope, Kind, Payload};

@@ -1,0 +1,114 @@
+//! Credentials: what proves to the server who is connecting, asked for before every dial.
+//!
+//! Owns the types between the application's provider and the handshake. Shows a secret to nobody: no `Debug`, error or
+//! log has its content (I13).
+
+use crate::error::Disconnect;
+
+/// Why the credentials provider is asked.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum CredentialsReason {
+    /// The first attempt of this client.
+    Initial,
+    /// A later attempt; what was returned last time may still be good.
+    Reconnect,
+    /// The server rejected the last connection, or closed it in a way that some servers use for that. Returning the
+    /// same credentials again ends every operation when they are rejected once more.
+    #[non_exhaustive]
+    Rejected {
+        /// What the server said.
+        cause: Disconnect,
+    },
+}
+
+#[cfg(feature = "client")]
+pub use self::credentials::Credentials;
+#[cfg(feature = "client")]
+pub(crate) use self::credentials::{Provider, parse_header};
+
+#[cfg(feature = "client")]
+mod credentials {
+    use std::{fmt, future::Future};
+
+    use futures::future::BoxFuture;
+    use http::{HeaderMap, HeaderName, HeaderValue, header};
+    use serde::Serialize;
+
+    use super::CredentialsReason;
+    use crate::error::{BuildError, CredentialsError};
+
+    /// What is sent to the server to prove who is connecting: the payload of `connection_init`, headers of the
+    /// WebSocket upgrade, or both.
+    #[derive(Clone, Default)]
+    pub struct Credentials {
+        /// A JSON object, serialized.
+        pub(crate) init_payload: Option<Box<str>>,
+        pub(crate) headers: HeaderMap,
+    }
+
+    impl Credentials {
+        /// None: `connection_init` carries an empty object.
+        pub fn none() -> Self {
+            Self::default()
+        }
+
+        /// Sets the payload of `connection_init`, such as `json!({"token": token})`.
+        ///
+        /// # Errors
+        ///
+        /// [`BuildError::InitPayload`] if it is not a JSON object.
+        pub fn init_payload(mut self, payload: &impl Serialize) -> Result<Self, BuildError> {
+            let json = serde_json::to_string(payload).map_err(|error| BuildError::InitPayload(Some(error)))?;
+            if !json.starts_with('{') {
+                return Err(BuildError::InitPayload(None));
+            }
+            self.init_payload = Some(json.into());
+            Ok(self)
+        }
+
+        /// Adds a header to the upgrade request, such as `Authorization`.
+        ///
+        /// # Errors
+        ///
+        /// [`BuildError::Header`] if name or value is not valid, or if it is a header that the upgrade itself sets.
+        pub fn header(mut self, name: &str, value: &str) -> Result<Self, BuildError> {
+            let (name, value) = parse_header(name, value)?;
+            self.headers.append(name, value);
+            Ok(self)
+        }
+    }
+
+    impl fmt::Debug for Credentials {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("Credentials").finish_non_exhaustive()
+        }
+    }
+
+    pub(crate) type Provider =
+        Box<dyn Fn(CredentialsReason) -> BoxFuture<'static, Result<Credentials, CredentialsError>> + Send + Sync>;
+
+    impl Credentials {
+        /// A provider out of a closure that returns a future.
+        pub(crate) fn provider<F, Fut>(provide: F) -> Provider
+        where
+            F: Fn(CredentialsReason) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = Result<Self, CredentialsError>> + Send + 'static,
+        {
+            Box::new(move |reason| Box::pin(provide(reason)))
+        }
+    }
+
+    /// A header that may go into the upgrade request; its value is marked as sensitive.
+    pub(crate) fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), BuildError> {
+        let invalid = || BuildError::Header(name.chars().filter(|c| !c.is_control()).take(100).collect());
+        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
+        let reserved = [header::HOST, header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH];
+        if parsed.as_str().starts_with("sec-websocket-") || reserved.contains(&parsed) {
+            return Err(invalid());
+        }
+        let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
+        value.set_sensitive(true);
+        Ok((parsed, value))
+    }
+}

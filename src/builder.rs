@@ -1,0 +1,325 @@
+//! Options of a client, and their defaults.
+
+use std::{fmt, future::Future, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use serde::Serialize;
+use tokio::{runtime::Handle, sync::watch};
+use tracing::Instrument;
+use url::Url;
+
+use crate::{
+    auth::{Credentials, CredentialsReason, Provider},
+    client::Client,
+    dial::{Dialer, NetDialer},
+    driver::{Connector, Driver},
+    error::{BuildError, CredentialsError},
+    mailbox::{Limits, Overflow},
+    protocol::Subprotocol,
+    session::{Config, Session, Strictness},
+    status::Status,
+    telemetry,
+};
+
+/// Options of a [`Client`]; made by [`Client::builder`].
+#[must_use = "a client begins with `build`"]
+pub struct ClientBuilder {
+    endpoint: String,
+    config: Config,
+    limits: Limits,
+    max_message_size: usize,
+    tcp_nodelay: bool,
+    #[cfg(feature = "_tls")]
+    tls_roots: Option<crate::dial::TlsRoots>,
+    dialer: Option<Arc<dyn Dialer>>,
+    /// Fixed credentials; the first one that was wrong is reported by `build`.
+    credentials: Result<Credentials, BuildError>,
+    provider: Option<Provider>,
+}
+
+impl ClientBuilder {
+    pub(crate) fn new(endpoint: &str) -> Self {
+        let limit = |n| NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            endpoint: endpoint.to_owned(),
+            config: Config {
+                subprotocol: None,
+                strictness: Strictness::Lenient,
+                credentials_timeout: Duration::from_secs(30),
+                connect_timeout: Duration::from_secs(10),
+                ack_timeout: Duration::from_secs(10),
+                ping_interval: Some(Duration::from_secs(10)),
+                ping_timeout: Duration::from_secs(10),
+                backoff_base: Duration::from_millis(500),
+                backoff_cap: Duration::from_secs(30),
+                healthy_after: Duration::from_secs(10),
+                give_up_after: None,
+                seed: fastrand::Rng::new().u64(..),
+            },
+            limits: Limits { items: limit(1024), bytes: limit(16 << 20), overflow: Overflow::DropOldest },
+            max_message_size: 16 << 20,
+            tcp_nodelay: true,
+            #[cfg(feature = "_tls")]
+            tls_roots: None,
+            dialer: None,
+            credentials: Ok(Credentials::none()),
+            provider: None,
+        }
+    }
+
+    /// Fixes the subprotocol. Default: `graphql-transport-ws` is offered, and if the server does not take it,
+    /// `graphql-ws`; what worked is remembered. Never both at once: several servers then choose one and speak the other.
+    pub fn subprotocol(mut self, subprotocol: Subprotocol) -> Self {
+        self.config.subprotocol = Some(subprotocol);
+        self
+    }
+
+    /// Sets a fixed payload of `connection_init`, a JSON object such as `json!({"token": token})`. Default: `{}`.
+    pub fn init_payload(mut self, payload: &impl Serialize) -> Self {
+        self.credentials = self.credentials.and_then(|credentials| credentials.init_payload(payload));
+        self
+    }
+
+    /// Adds a fixed header to the upgrade request, such as `Authorization`. Default: none.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.credentials = self.credentials.and_then(|credentials| credentials.header(name, value));
+        self
+    }
+
+    /// Sets who provides the credentials: asked before every dial, with the reason. Replaces
+    /// [`init_payload`](Self::init_payload) and [`header`](Self::header).
+    ///
+    /// When the server rejects the credentials, the provider is asked again with
+    /// [`CredentialsReason::Rejected`] and the client dials at once; a second rejection in a row ends every operation.
+    /// If the provider fails with [`CredentialsError::transient`], it is asked again after a backoff.
+    ///
+    /// ```
+    /// # use resub::{Client, Credentials, CredentialsError, CredentialsReason};
+    /// # async fn fetch_token(_anew: bool) -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # let builder = Client::builder("ws://localhost/graphql");
+    /// builder.credentials(|reason| async move {
+    ///     let anew = matches!(reason, CredentialsReason::Rejected { .. });
+    ///     let token = fetch_token(anew).await.map_err(CredentialsError::transient)?;
+    ///     Credentials::none().init_payload(&serde_json::json!({ "token": token })).map_err(CredentialsError::fatal)
+    /// })
+    /// # ;
+    /// ```
+    pub fn credentials<F, Fut>(mut self, provider: F) -> Self
+    where
+        F: Fn(CredentialsReason) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Credentials, CredentialsError>> + Send + 'static,
+    {
+        self.provider = Some(Credentials::provider(provider));
+        self
+    }
+
+    /// Sets how long the credentials provider may take. Default: 30 s. Then the attempt counts as failed.
+    pub fn credentials_timeout(mut self, timeout: Duration) -> Self {
+        self.config.credentials_timeout = timeout;
+        self
+    }
+
+    /// Sets how long name resolution, TCP, TLS and the WebSocket upgrade may take together. Default: 10 s. Then the
+    /// attempt counts as failed.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.config.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets how long the server may take to acknowledge `connection_init`. Default: 10 s. Then the connection is closed
+    /// with 4504, and the attempt counts as failed.
+    pub fn ack_timeout(mut self, timeout: Duration) -> Self {
+        self.config.ack_timeout = timeout;
+        self
+    }
+
+    /// Sets the pace of the keepalive. Default: 10 s; `None` turns it off, and a half-open connection is then never
+    /// noticed.
+    ///
+    /// On `graphql-transport-ws` a `ping` message is sent at this interval: some servers close the connection of a
+    /// client that sends none within 15 s, even while they deliver. On `graphql-ws`, which has no such message, a
+    /// WebSocket ping is sent after twice this interval without anything inbound.
+    pub fn ping_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.config.ping_interval = interval.into();
+        self
+    }
+
+    /// Sets how long nothing may arrive after a ping. Default: 10 s. Then the connection counts as lost; anything that
+    /// arrives is a proof of life, not only a pong.
+    pub fn ping_timeout(mut self, timeout: Duration) -> Self {
+        self.config.ping_timeout = timeout;
+        self
+    }
+
+    /// Sets the shortest and the longest delay between attempts. Default: 500 ms and 30 s.
+    ///
+    /// Delays have decorrelated jitter: each is random between `base` and three times the one before, up to `cap`, so
+    /// that clients which lost the same server do not come back together. A server's `Retry-After` is honoured beyond
+    /// the cap.
+    pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
+        self.config.backoff_base = base;
+        self.config.backoff_cap = cap;
+        self
+    }
+
+    /// Sets how long a connection must live for the next loss to start with a short delay again. Default: 10 s. A server
+    /// that acknowledges and drops sees growing delays.
+    pub fn healthy_after(mut self, duration: Duration) -> Self {
+        self.config.healthy_after = duration;
+        self
+    }
+
+    /// Sets after how many failed attempts in a row every operation ends with
+    /// [`SubscriptionError::GaveUp`](crate::SubscriptionError::GaveUp). Default: never. At least 1.
+    pub fn give_up_after(mut self, attempts: u32) -> Self {
+        self.config.give_up_after = Some(attempts);
+        self
+    }
+
+    /// Sets what to make of messages that cannot be read. Default: [`Strictness::Lenient`].
+    pub fn strictness(mut self, strictness: Strictness) -> Self {
+        self.config.strictness = strictness;
+        self
+    }
+
+    /// Sets how many bytes a message may have, in either direction. Default: 16 MiB. A larger one from the server closes
+    /// the connection with 1009 and ends every operation, as the server would send it again.
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.max_message_size = bytes;
+        self
+    }
+
+    /// Sets [`SubscriptionBuilder::overflow`](crate::SubscriptionBuilder::overflow) for every subscription. Default:
+    /// [`Overflow::DropOldest`].
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.limits.overflow = overflow;
+        self
+    }
+
+    /// Sets [`SubscriptionBuilder::capacity`](crate::SubscriptionBuilder::capacity) for every subscription. Default:
+    /// 1024 items.
+    pub fn capacity(mut self, items: NonZeroUsize) -> Self {
+        self.limits.items = items;
+        self
+    }
+
+    /// Sets [`SubscriptionBuilder::capacity_bytes`](crate::SubscriptionBuilder::capacity_bytes) for every subscription.
+    /// Default: 16 MiB.
+    pub fn capacity_bytes(mut self, bytes: NonZeroUsize) -> Self {
+        self.limits.bytes = bytes;
+        self
+    }
+
+    /// Sets `TCP_NODELAY`, which sends small messages at once. Default: on.
+    pub fn tcp_nodelay(mut self, nodelay: bool) -> Self {
+        self.tcp_nodelay = nodelay;
+        self
+    }
+
+    /// Sets whose certificates are trusted for `wss`. Default: those of the operating system where that is compiled in
+    /// (feature `platform-roots`), else Mozilla's (feature `webpki-roots`).
+    #[cfg(feature = "_tls")]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "platform-roots", feature = "webpki-roots"))))]
+    pub fn tls_roots(mut self, roots: crate::dial::TlsRoots) -> Self {
+        self.tls_roots = Some(roots);
+        self
+    }
+
+    /// Sets who makes the byte stream, TLS included. Default: TCP, and TLS for `wss`.
+    pub fn dialer(mut self, dialer: impl Dialer) -> Self {
+        self.dialer = Some(Arc::new(dialer));
+        self
+    }
+
+    /// Sets the seed of all randomness, which is the jitter of delays. Default: random. For tests.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.config.seed = seed;
+        self
+    }
+
+    /// Builds the client and starts its task on the current tokio runtime. Dials nothing: the first operation does.
+    ///
+    /// # Errors
+    ///
+    /// If an option is wrong, TLS cannot be set up, or there is no runtime; see [`BuildError`].
+    pub fn build(self) -> Result<Client, BuildError> {
+        let endpoint = parse_endpoint(&self.endpoint)?;
+        self.check()?;
+        let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
+        let credentials = self.credentials?;
+        let dialer = match self.dialer {
+            Some(dialer) => dialer,
+            None => Arc::new(NetDialer {
+                tcp_nodelay: self.tcp_nodelay,
+                #[cfg(feature = "_tls")]
+                tls: match endpoint.scheme() {
+                    "wss" => Some(crate::dial::Tls::new(self.tls_roots)?),
+                    _ => None,
+                },
+            }),
+        };
+        let provider = self.provider.unwrap_or_else(|| {
+            Credentials::provider(move |_| std::future::ready(Ok(credentials.clone())))
+        });
+        let connector = Connector { endpoint, dialer, provider, max_message_size: self.max_message_size };
+        let (commands, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let (status, watcher) = watch::channel(Status::Idle);
+        let counters = Arc::new(telemetry::Counters::default());
+        let span = telemetry::client_span(&connector.endpoint);
+        let driver = Driver::new(Session::new(self.config), connector, receiver, status, Arc::clone(&counters));
+        runtime.spawn(driver.instrument(span));
+        Ok(Client::new(commands, watcher, counters, self.limits, self.max_message_size))
+    }
+
+    fn check(&self) -> Result<(), BuildError> {
+        let Config { connect_timeout, ack_timeout, ping_interval, ping_timeout, .. } = self.config;
+        let zero = |duration: Duration| duration.is_zero();
+        if zero(connect_timeout) || zero(ack_timeout) || zero(ping_timeout) || ping_interval.is_some_and(zero) {
+            return Err(BuildError::Option("a timeout or interval is zero"));
+        }
+        if self.config.backoff_base.is_zero() {
+            return Err(BuildError::Option("the shortest backoff is zero, which would hammer the server"));
+        }
+        if self.config.give_up_after == Some(0) {
+            return Err(BuildError::Option("give_up_after is zero: nothing would ever be tried"));
+        }
+        if self.max_message_size < 1024 {
+            return Err(BuildError::Option("max_message_size is below 1024 bytes"));
+        }
+        #[cfg(not(feature = "_tls"))]
+        if self.dialer.is_none() && parse_endpoint(&self.endpoint)?.scheme() == "wss" {
+            let missing = std::io::Error::new(std::io::ErrorKind::Unsupported, "enable the feature `ring`");
+            return Err(BuildError::Tls(Arc::new(missing)));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the endpoint: its query may hold a token.
+        f.debug_struct("ClientBuilder")
+            .field("config", &self.config)
+            .field("limits", &self.limits)
+            .field("max_message_size", &self.max_message_size)
+            .finish_non_exhaustive()
+    }
+}
+
+fn parse_endpoint(endpoint: &str) -> Result<Url, BuildError> {
+    let mut url = Url::parse(endpoint).map_err(BuildError::Url)?;
+    let scheme = match url.scheme() {
+        "ws" | "http" => "ws",
+        "wss" | "https" => "wss",
+        other => return Err(BuildError::Scheme(other.to_owned())),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(BuildError::UserInfo);
+    }
+    if url.fragment().is_some() {
+        return Err(BuildError::Fragment);
+    }
+    if url.set_scheme(scheme).is_err() {
+        return Err(BuildError::Scheme(url.scheme().to_owned()));
+    }
+    Ok(url)
+}

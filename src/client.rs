@@ -1,0 +1,152 @@
+//! The handle: sends commands to the driver and never blocks.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    builder::ClientBuilder,
+    driver::{Command, Sink},
+    error::SubscribeError,
+    mailbox::{Limits, Mailbox},
+    operation::{Operation, is_mutation},
+    status::{Stats, Status},
+    subscription::{Subscription, SubscriptionBuilder},
+    telemetry::{self, Counters},
+};
+
+/// A client of one server: a handle to its connection and everything subscribed on it. Cheap to clone.
+///
+/// The connection is made when the first operation is started, and kept from then on. It is closed when the last
+/// clone and the last [`Subscription`] are dropped, or by [`shutdown`](Self::shutdown).
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    commands: mpsc::UnboundedSender<Command>,
+    status: watch::Receiver<Status>,
+    counters: Arc<Counters>,
+    next_id: AtomicU64,
+    limits: Limits,
+    max_message_size: usize,
+}
+
+impl Client {
+    /// Options for a client of the server at `endpoint`: `ws://` or `wss://`; `http://` and `https://` mean the same.
+    pub fn builder(endpoint: impl AsRef<str>) -> ClientBuilder {
+        ClientBuilder::new(endpoint.as_ref())
+    }
+
+    pub(crate) fn new(
+        commands: mpsc::UnboundedSender<Command>,
+        status: watch::Receiver<Status>,
+        counters: Arc<Counters>,
+        limits: Limits,
+        max_message_size: usize,
+    ) -> Self {
+        let next_id = AtomicU64::new(1);
+        Self { shared: Arc::new(Shared { commands, status, counters, next_id, limits, max_message_size }) }
+    }
+
+    /// Subscribes to an operation that `graphql_client` generated. Never blocks; works offline, too: the operation is
+    /// sent once there is a connection.
+    ///
+    /// # Errors
+    ///
+    /// If the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
+    #[cfg(feature = "graphql-client")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
+    pub fn subscribe<Q: graphql_client::GraphQLQuery>(
+        &self,
+        variables: Q::Variables,
+    ) -> Result<Subscription<Q::ResponseData>, SubscribeError> {
+        self.subscription::<Q>(variables).start()
+    }
+
+    /// As [`subscribe`](Self::subscribe), with options.
+    #[cfg(feature = "graphql-client")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
+    pub fn subscription<Q: graphql_client::GraphQLQuery>(
+        &self,
+        variables: Q::Variables,
+    ) -> SubscriptionBuilder<crate::operation::Typed<Q>> {
+        self.subscription_to(crate::operation::Typed::new(variables))
+    }
+
+    /// Subscribes to any operation, such as a [`Request`](crate::Request). Never blocks; works offline, too.
+    ///
+    /// # Errors
+    ///
+    /// If the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
+    pub fn subscribe_to<O: Operation>(&self, operation: O) -> Result<Subscription<O::Data>, SubscribeError> {
+        self.subscription_to(operation).start()
+    }
+
+    /// As [`subscribe_to`](Self::subscribe_to), with options.
+    pub fn subscription_to<O: Operation>(&self, operation: O) -> SubscriptionBuilder<O> {
+        SubscriptionBuilder::new(self.clone(), operation, self.shared.limits)
+    }
+
+    pub(crate) fn start<T: DeserializeOwned>(
+        &self,
+        payload: &RawValue,
+        name: Option<&str>,
+        limits: Limits,
+    ) -> Result<Subscription<T>, SubscribeError> {
+        let Shared { commands, counters, next_id, max_message_size: limit, .. } = &*self.shared;
+        let size = payload.get().len();
+        if size > *limit {
+            return Err(SubscribeError::TooLarge { size, limit: *limit });
+        }
+        if is_mutation(payload) {
+            return Err(SubscribeError::Mutation);
+        }
+        let sink = Sink { id: next_id.fetch_add(1, Relaxed), mailbox: Arc::new(Mailbox::new(limits)) };
+        telemetry::subscribed(sink.id, name);
+        let command = Command::Subscribe { payload: payload.get().into(), sink: sink.clone() };
+        commands.send(command).map_err(|_| SubscribeError::ShutDown)?;
+        Ok(Subscription::new(sink, commands.clone(), Arc::clone(counters)))
+    }
+
+    /// The connection's status, now and as it changes. Intermediate values may be skipped.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.shared.status.clone()
+    }
+
+    /// Counts since the client was built.
+    pub fn stats(&self) -> Stats {
+        self.shared.counters.snapshot()
+    }
+
+    /// Ends the retry sleep, if the client is in one: for when the application knows that the network is back.
+    pub fn reconnect_now(&self) {
+        // A client that was shut down has nothing to reconnect.
+        let _ = self.shared.commands.send(Command::ReconnectNow);
+    }
+
+    /// Ends every subscription with [`SubscriptionError::ShutDown`](crate::SubscriptionError::ShutDown), completes the
+    /// operations on the server, closes the connection with 1000, and returns once the server has answered that or
+    /// `deadline` has passed. Other clones of the client are shut down with it.
+    pub async fn shutdown(self, deadline: Duration) {
+        let _ = self.shared.commands.send(Command::Shutdown { within: deadline });
+        // An error means that the driver is gone, which is as good.
+        let _ = self.status().wait_for(|status| matches!(status, Status::Ended)).await;
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("status", &*self.shared.status.borrow()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,358 @@
+//! The client's only task: carries out what the session decides, and tells it what happened.
+//!
+//! Owns the socket, the one timer, the only reading of the clock, and the session. Decides nothing. Between taking an
+//! output and performing it nothing is awaited (I8): the whole driver is one `poll`.
+
+use std::{
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use http::HeaderMap;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Sleep,
+};
+use url::Url;
+
+use crate::{
+    auth::{Credentials, Provider},
+    dial::Dialer,
+    error::{ConnectError, CredentialsError, Disconnect},
+    mailbox::{Mailbox, Pushed},
+    protocol::{Payload, Subprotocol},
+    session::{End, Output, Session},
+    socket::{Inbound, Socket},
+    status::Status,
+    telemetry::{self, Counters},
+};
+
+/// What the application wants.
+pub(crate) enum Command {
+    Subscribe { payload: Box<str>, sink: Sink },
+    Cancel(u64),
+    ReconnectNow,
+    Shutdown { within: Duration },
+}
+
+/// The writing end of one subscription.
+#[derive(Clone)]
+pub(crate) struct Sink {
+    pub(crate) id: u64,
+    pub(crate) mailbox: Arc<Mailbox<Payload, End>>,
+}
+
+/// How to get a socket: fixed for a client's life.
+pub(crate) struct Connector {
+    pub(crate) endpoint: Url,
+    pub(crate) dialer: Arc<dyn Dialer>,
+    pub(crate) provider: Provider,
+    pub(crate) max_message_size: usize,
+}
+
+pub(crate) struct Driver {
+    session: Session<Sink>,
+    connector: Arc<Connector>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    /// Commands on their way to the session.
+    batch: Vec<Command>,
+    link: Link,
+    /// Of the credentials that the next dial uses.
+    headers: HeaderMap,
+    /// The full mailbox that the socket waits for, under `Overflow::Block`.
+    blocked: Option<Sink>,
+    timer: Pin<Box<Sleep>>,
+    status: watch::Sender<Status>,
+    counters: Arc<Counters>,
+    ended: bool,
+}
+
+/// What leads to the server.
+enum Link {
+    None,
+    Asking(BoxFuture<'static, Result<Credentials, CredentialsError>>),
+    Dialing(BoxFuture<'static, Result<Socket, ConnectError>>),
+    Open(Box<Socket>),
+}
+
+impl Driver {
+    pub(crate) fn new(
+        session: Session<Sink>,
+        connector: Connector,
+        commands: mpsc::UnboundedReceiver<Command>,
+        status: watch::Sender<Status>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            session,
+            connector: Arc::new(connector),
+            commands,
+            batch: Vec::new(),
+            link: Link::None,
+            headers: HeaderMap::new(),
+            blocked: None,
+            timer: Box::pin(tokio::time::sleep_until(now().into())),
+            status,
+            counters,
+            ended: false,
+        }
+    }
+
+    /// One turn: everything that can be done now, up to a budget.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = now();
+        for _ in 0..TURNS {
+            let mut busy = self.take_commands(cx, now);
+            busy |= self.advance(cx, now);
+            // Before the timers: what has arrived counts, even if this task was late to look.
+            busy |= self.read(cx, now);
+            busy |= self.look_for_room(cx, now);
+            busy |= self.watch_time(cx, now);
+            self.write(cx);
+            if self.ended {
+                return Poll::Ready(());
+            }
+            if !busy {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn take_commands(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut batch = std::mem::take(&mut self.batch);
+        let taken = match self.commands.poll_recv_many(cx, &mut batch, COMMANDS) {
+            Poll::Pending => return false,
+            Poll::Ready(taken) => taken,
+        };
+        if taken == 0 {
+            // Every handle and every stream is gone. Said again at every turn, which does nothing.
+            self.session.shutdown(now + ORPHAN_DEADLINE);
+        }
+        for command in batch.drain(..) {
+            match command {
+                Command::Subscribe { payload, sink } => self.session.subscribe(now, sink.id, payload, sink),
+                Command::Cancel(id) => {
+                    telemetry::cancelled(id);
+                    self.session.cancel(id);
+                }
+                Command::ReconnectNow => self.session.reconnect_now(now),
+                Command::Shutdown { within } => self.session.shutdown(now + within),
+            }
+        }
+        self.batch = batch;
+        self.perform(cx);
+        taken > 0
+    }
+
+    /// Credentials, then the dial.
+    fn advance(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        match &mut self.link {
+            Link::None | Link::Open(_) => return false,
+            Link::Asking(provider) => match provider.as_mut().poll(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(answer) => {
+                    self.link = Link::None;
+                    let answer = answer.map(|Credentials { init_payload, headers }| {
+                        self.headers = headers;
+                        init_payload.unwrap_or_else(|| "{}".into())
+                    });
+                    self.session.handle_credentials(now, answer);
+                }
+            },
+            Link::Dialing(dial) => match dial.as_mut().poll(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(socket)) => {
+                    self.link = Link::Open(Box::new(socket));
+                    self.session.handle_open(now);
+                }
+                Poll::Ready(Err(error)) => self.session.handle_lost(now, Disconnect::Connect(error)),
+            },
+        }
+        self.perform(cx);
+        true
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        for frames in 0..FRAMES {
+            // A full mailbox stops a live connection only: opening and closing one go on.
+            if self.blocked.is_some() && self.session.is_open() {
+                return frames > 0;
+            }
+            let Link::Open(socket) = &mut self.link else { return frames > 0 };
+            match socket.poll_read(cx) {
+                Poll::Pending => return frames > 0,
+                Poll::Ready(Inbound::Message(message)) => {
+                    telemetry::received(message.len());
+                    self.session.handle_frame(now, &message);
+                }
+                Poll::Ready(Inbound::Ping) => self.session.handle_activity(now),
+                Poll::Ready(Inbound::Pong) => self.session.handle_pong(now),
+                Poll::Ready(Inbound::Lost(cause)) => self.session.handle_lost(now, cause),
+            }
+            self.perform(cx);
+        }
+        true
+    }
+
+    fn look_for_room(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if self.blocked.as_ref().is_some_and(|sink| sink.mailbox.poll_room(cx).is_ready()) {
+            self.blocked = None;
+            self.session.resume(now);
+            return true;
+        }
+        false
+    }
+
+    fn watch_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let Some(deadline) = self.session.poll_timeout() else { return false };
+        if self.timer.deadline().into_std() != deadline {
+            self.timer.as_mut().reset(deadline.into());
+        }
+        if self.timer.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.session.handle_timeout(now.max(deadline));
+        self.perform(cx);
+        true
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) {
+        let Self { link, session, counters, .. } = self;
+        let mut traffic = crate::socket::Traffic::default();
+        if let Link::Open(socket) = link {
+            socket.poll_write(cx, || session.poll_transmit());
+            traffic = socket.take_traffic();
+        }
+        counters.record(&session.counts(), session.live_operations(), traffic);
+    }
+
+    /// Does everything that the session wants done.
+    fn perform(&mut self, cx: &mut Context<'_>) {
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Authorize(reason) => {
+                    let connector = Arc::clone(&self.connector);
+                    // The provider is the application's code: its panic is its failure, not ours.
+                    let asked = AssertUnwindSafe(async move { (connector.provider)(reason).await }).catch_unwind();
+                    self.link = Link::Asking(
+                        asked
+                            .map(|answer| {
+                                answer.unwrap_or_else(|_| Err(CredentialsError::transient("the provider panicked")))
+                            })
+                            .boxed(),
+                    );
+                }
+                Output::Dial(subprotocol) => self.link = Link::Dialing(self.dial(subprotocol)),
+                Output::Hangup(close) => {
+                    if let Link::Open(socket) = &mut self.link {
+                        socket.hang_up(cx, close);
+                    }
+                    self.link = Link::None;
+                }
+                Output::Deliver { sink, payload } => self.deliver(sink, payload),
+                Output::Reissue { sink, gap } => {
+                    telemetry::reissued(sink.id, &gap);
+                    sink.mailbox.push_gap(gap);
+                }
+                Output::Finish { sink, end } => {
+                    telemetry::finished(sink.id, &end);
+                    sink.mailbox.finish(end);
+                }
+                Output::Status(status) => {
+                    telemetry::status(&status);
+                    self.status.send_replace(status);
+                }
+                Output::Ended => {
+                    self.link = Link::None;
+                    self.ended = true;
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, subprotocol: Subprotocol) -> BoxFuture<'static, Result<Socket, ConnectError>> {
+        let connector = Arc::clone(&self.connector);
+        let headers = std::mem::take(&mut self.headers);
+        async move {
+            let Connector { endpoint, dialer, max_message_size, .. } = &*connector;
+            Socket::open(&**dialer, endpoint, subprotocol, headers, *max_message_size).await
+        }
+        .boxed()
+    }
+
+    fn deliver(&mut self, sink: Sink, payload: Payload) {
+        let bytes = payload.len();
+        // Before the push: the reader may be quicker than this line.
+        self.counters.queued();
+        let (gone, dropped) = match sink.mailbox.push(payload, bytes) {
+            Pushed::Kept { dropped } => (dropped, dropped),
+            Pushed::Dropped => (1, 1),
+            Pushed::Closed => (1, 0),
+            Pushed::Full => {
+                self.blocked = Some(sink);
+                self.session.pause();
+                return;
+            }
+            Pushed::Overflowed => {
+                telemetry::finished(sink.id, &End::Overflow);
+                self.session.cancel(sink.id);
+                sink.mailbox.finish(End::Overflow);
+                (1, 1)
+            }
+        };
+        if gone > 0 {
+            self.counters.dequeued(gone as u64);
+        }
+        if dropped > 0 {
+            self.counters.dropped(dropped as u64);
+            telemetry::overflowed(sink.id, dropped as u64);
+        }
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.turn(cx)
+    }
+}
+
+/// However the task ends, no reader waits for one that will never come.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Subscribe { sink, .. } = command {
+                sink.mailbox.finish(End::ShutDown);
+            }
+        }
+        for sink in self.session.abandon() {
+            sink.mailbox.finish(End::ShutDown);
+        }
+        self.status.send_replace(Status::Ended);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Turns before other tasks get theirs.
+const TURNS: usize = 4;
+
+/// Commands for each turn.
+const COMMANDS: usize = 256;
+
+/// Frames for each turn: fewer cost up to 40 % on a multi-thread runtime.
+const FRAMES: usize = 256;
+
+/// How long a client that nobody holds any more waits for the peer to answer its close.
+const ORPHAN_DEADLINE: Duration = Duration::from_secs(1);

@@ -1,0 +1,148 @@
+//! What the client says, strictly in the chosen subprotocol.
+
+use std::{fmt, str::FromStr};
+
+/// A GraphQL-over-WebSocket subprotocol, by its name in `Sec-WebSocket-Protocol`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Subprotocol {
+    /// `graphql-transport-ws`, the modern one (the npm package `graphql-ws` and everything newer than 2020).
+    GraphqlTransportWs,
+    /// `graphql-ws`, the legacy one of `subscriptions-transport-ws`.
+    GraphqlWs,
+}
+
+impl Subprotocol {
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GraphqlTransportWs => "graphql-transport-ws",
+            Self::GraphqlWs => "graphql-ws",
+        }
+    }
+}
+
+impl fmt::Display for Subprotocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An operation's id on one socket: `serial.slot`. The serial is never used twice within a client (rule 9); the slot
+/// finds the operation without a search.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct WireId {
+    pub(crate) serial: u64,
+    pub(crate) slot: u32,
+}
+
+impl fmt::Display for WireId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.serial, self.slot)
+    }
+}
+
+impl FromStr for WireId {
+    type Err = NotOurs;
+
+    fn from_str(id: &str) -> Result<Self, NotOurs> {
+        let (serial, slot) = id.split_once('.').ok_or(NotOurs)?;
+        Ok(Self { serial: decimal(serial)?, slot: u32::try_from(decimal(slot)?).map_err(|_| NotOurs)? })
+    }
+}
+
+/// An id that this client did not make.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NotOurs;
+
+/// Digits only: `str::parse` also takes a plus sign.
+fn decimal(digits: &str) -> Result<u64, NotOurs> {
+    if digits.starts_with('+') {
+        return Err(NotOurs);
+    }
+    digits.parse().map_err(|_| NotOurs)
+}
+
+/// A message from the client. Payloads are JSON already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outgoing<'a> {
+    /// Always an object (rule 4).
+    Init { payload: &'a str },
+    Subscribe { id: WireId, payload: &'a str },
+    Complete { id: WireId },
+    Ping,
+    Pong { payload: Option<&'a str> },
+    /// Legacy only: the goodbye before the close.
+    Terminate,
+}
+
+impl Outgoing<'_> {
+    /// The text frame.
+    pub(crate) fn encode(&self, subprotocol: Subprotocol) -> String {
+        let legacy = match subprotocol {
+            Subprotocol::GraphqlTransportWs => false,
+            Subprotocol::GraphqlWs => true,
+        };
+        match self {
+            Self::Init { payload } => format!(r#"{{"type":"connection_init","payload":{payload}}}"#),
+            Self::Subscribe { id, payload } => {
+                let kind = if legacy { "start" } else { "subscribe" };
+                format!(r#"{{"type":"{kind}","id":"{id}","payload":{payload}}}"#)
+            }
+            Self::Complete { id } => {
+                let kind = if legacy { "stop" } else { "complete" };
+                format!(r#"{{"type":"{kind}","id":"{id}"}}"#)
+            }
+            Self::Ping => r#"{"type":"ping"}"#.into(),
+            Self::Pong { payload: None } => r#"{"type":"pong"}"#.into(),
+            Self::Pong { payload: Some(payload) } => format!(r#"{{"type":"pong","payload":{payload}}}"#),
+            Self::Terminate => r#"{"type":"connection_terminate"}"#.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const MODERN: Subprotocol = Subprotocol::GraphqlTransportWs;
+    const LEGACY: Subprotocol = Subprotocol::GraphqlWs;
+
+    #[test]
+    fn messages_follow_the_chosen_subprotocol() {
+        let id = WireId { serial: 3, slot: 1 };
+        let payload = r#"{"query":"{a}"}"#;
+        let rows = [
+            (Outgoing::Init { payload: "{}" }, json!({"type": "connection_init", "payload": {}}), None),
+            (
+                Outgoing::Subscribe { id, payload },
+                json!({"type": "subscribe", "id": "3.1", "payload": {"query": "{a}"}}),
+                Some(json!({"type": "start", "id": "3.1", "payload": {"query": "{a}"}})),
+            ),
+            (
+                Outgoing::Complete { id },
+                json!({"type": "complete", "id": "3.1"}),
+                Some(json!({"type": "stop", "id": "3.1"})),
+            ),
+            (Outgoing::Ping, json!({"type": "ping"}), None),
+            (Outgoing::Pong { payload: None }, json!({"type": "pong"}), None),
+            (Outgoing::Pong { payload: Some("[1]") }, json!({"type": "pong", "payload": [1]}), None),
+            (Outgoing::Terminate, json!({"type": "connection_terminate"}), None),
+        ];
+        for (message, modern, legacy) in rows {
+            let parse = |text: String| serde_json::from_str::<Value>(&text).unwrap();
+            assert_eq!(parse(message.encode(MODERN)), modern);
+            assert_eq!(parse(message.encode(LEGACY)), legacy.unwrap_or(modern));
+        }
+    }
+
+    #[test]
+    fn ids_read_back_and_foreign_ids_do_not() {
+        let id = WireId { serial: u64::MAX, slot: u32::MAX };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for foreign in ["", "1", ".", "1.", ".1", "+1.1", "1.+1", "1.2.3", "a.b", "1.4294967296", "-1.1", " 1.1"] {
+            assert_eq!(foreign.parse::<WireId>(), Err(NotOurs), "{foreign:?}");
+        }
+    }
+}

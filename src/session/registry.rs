@@ -1,0 +1,117 @@
+//! The live operations: what is wanted, and how far the current socket has got with it.
+
+use std::collections::BTreeMap;
+
+use crate::protocol::WireId;
+
+/// One live operation.
+#[derive(Debug)]
+pub(super) struct Operation<S> {
+    /// The client's number for it: never reused, and rising in the order of creation.
+    pub(super) id: u64,
+    /// Who reads it.
+    pub(super) sink: S,
+    /// The payload of its `subscribe`, serialized once.
+    payload: Box<str>,
+    /// The last serial it was sent with; 0 before the first.
+    serial: u64,
+}
+
+/// Operations by the client's number, and by their id on the wire.
+#[derive(Debug)]
+pub(super) struct Registry<S> {
+    slots: Vec<Option<Operation<S>>>,
+    free: Vec<u32>,
+    /// Slots in order of creation (rule 26).
+    order: BTreeMap<u64, u32>,
+    /// The last serial given out.
+    serial: u64,
+    /// What was sent with a serial up to this one went to an earlier socket.
+    before_socket: u64,
+}
+
+impl<S> Registry<S> {
+    pub(super) fn new() -> Self {
+        Self { slots: Vec::new(), free: Vec::new(), order: BTreeMap::new(), serial: 0, before_socket: 0 }
+    }
+
+    /// Registers an operation, before anything of it is written (rule 9).
+    pub(super) fn insert(&mut self, id: u64, sink: S, payload: Box<str>) {
+        debug_assert!(!self.order.contains_key(&id), "an operation's number is used once");
+        let operation = Some(Operation { id, sink, payload, serial: 0 });
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = operation;
+                slot
+            }
+            None => {
+                self.slots.push(operation);
+                u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        self.order.insert(id, slot);
+    }
+
+    pub(super) fn remove(&mut self, id: u64) -> Option<Operation<S>> {
+        let slot = self.order.remove(&id)?;
+        self.free.push(slot);
+        self.slots[slot as usize].take()
+    }
+
+    /// Gives a live operation its id on the current socket; returns what to write. `None` if it is gone.
+    pub(super) fn issue(&mut self, id: u64) -> Option<(WireId, &str)> {
+        let slot = *self.order.get(&id)?;
+        let operation = self.slots[slot as usize].as_mut()?;
+        self.serial += 1;
+        operation.serial = self.serial;
+        Some((WireId { serial: self.serial, slot }, &operation.payload))
+    }
+
+    /// From here on nothing counts as sent: the socket is gone.
+    pub(super) fn forget_socket(&mut self) {
+        self.before_socket = self.serial;
+    }
+
+    /// Removes everything, in order of creation.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Operation<S>> + use<S> {
+        self.free.clear();
+        let mut slots = std::mem::take(&mut self.slots);
+        std::mem::take(&mut self.order).into_values().filter_map(move |slot| slots[slot as usize].take())
+    }
+
+    /// The operation behind an id that the server sent, if it is live and was sent on this socket.
+    pub(super) fn by_wire_id(&self, id: WireId) -> Option<&Operation<S>> {
+        let operation = self.slots.get(id.slot as usize)?.as_ref()?;
+        (operation.serial == id.serial && id.serial > self.before_socket).then_some(operation)
+    }
+
+    /// The id under which the current socket knows an operation; `None` if it was not sent there.
+    pub(super) fn wire_id(&self, operation: &Operation<S>) -> Option<WireId> {
+        let slot = *self.order.get(&operation.id)?;
+        (operation.serial > self.before_socket).then_some(WireId { serial: operation.serial, slot })
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<&Operation<S>> {
+        self.slots[*self.order.get(&id)? as usize].as_ref()
+    }
+
+    /// Live operations in order of creation.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Operation<S>> {
+        self.order.values().filter_map(|&slot| self.slots[slot as usize].as_ref())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
+impl<S> Operation<S> {
+    /// Whether any socket ever carried it.
+    pub(super) fn was_issued(&self) -> bool {
+        self.serial > 0
+    }
+}

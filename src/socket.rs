@@ -1,0 +1,226 @@
+//! One WebSocket: the upgrade, and a pump in each direction.
+//!
+//! Owns the translation between tungstenite's messages and errors and our own. Decides nothing.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{Sink, Stream};
+use http::{HeaderMap, HeaderValue, Response, header};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{
+        Error as WsError, Message,
+        client::IntoClientRequest,
+        error::{CapacityError, ProtocolError},
+        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode as WsCloseCode},
+    },
+};
+use url::Url;
+
+use crate::{
+    dial::{BoxedIo, Dialer},
+    error::{CloseCode, ConnectError, Disconnect},
+    protocol::Subprotocol,
+    session::Transmit,
+};
+
+/// An open WebSocket.
+pub(crate) struct Socket {
+    ws: WebSocketStream<BoxedIo>,
+    max_message_size: usize,
+    /// Something was written and not flushed.
+    unflushed: bool,
+    /// Writing failed; reading will tell why, after what the server still had to say.
+    broken: bool,
+    traffic: Traffic,
+}
+
+/// Bytes of messages, since last asked.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Traffic {
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+}
+
+/// What arrived.
+pub(crate) enum Inbound {
+    Message(Bytes),
+    /// Answered by tungstenite.
+    Ping,
+    Pong,
+    /// The last thing.
+    Lost(Disconnect),
+}
+
+impl Socket {
+    /// Dials, and upgrades to WebSocket.
+    pub(crate) async fn open(
+        dialer: &dyn Dialer,
+        endpoint: &Url,
+        subprotocol: Subprotocol,
+        headers: HeaderMap,
+        max_message_size: usize,
+    ) -> Result<Self, ConnectError> {
+        let io = dialer.dial(endpoint).await.map_err(ConnectError::Dial)?;
+        let broken = |error: WsError| ConnectError::Upgrade(error.to_string());
+        let mut request = endpoint.as_str().into_client_request().map_err(broken)?;
+        request.headers_mut().extend(headers);
+        let offer = HeaderValue::from_static(subprotocol.name());
+        request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, offer);
+        let config = WebSocketConfig::default()
+            // It is zero-filled before every read: at tungstenite's own default, small frames pay for 128 KiB each.
+            .read_buffer_size(16 * 1024)
+            .write_buffer_size(WRITE_BUFFER)
+            // Written to only when the last write went through, so one message above the buffer is the most.
+            .max_write_buffer_size(WRITE_BUFFER + max_message_size + 1024)
+            .max_message_size(Some(max_message_size))
+            .max_frame_size(Some(max_message_size));
+        match client_async_with_config(request, io, Some(config)).await {
+            Ok((ws, _)) => Ok(Self {
+                ws,
+                max_message_size,
+                unflushed: false,
+                broken: false,
+                traffic: Traffic::default(),
+            }),
+            Err(error) => Err(upgrade_error(error, subprotocol)),
+        }
+    }
+
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Inbound> {
+        loop {
+            let message = match ready!(Pin::new(&mut self.ws).poll_next(cx)) {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return Poll::Ready(Inbound::Lost(self.disconnect(error))),
+                None => return Poll::Ready(Inbound::Lost(Disconnect::Reset(None))),
+            };
+            self.traffic.bytes_in += message.len() as u64;
+            return Poll::Ready(match message {
+                Message::Text(text) => Inbound::Message(text.into()),
+                Message::Binary(bytes) => Inbound::Message(bytes),
+                Message::Ping(_) => Inbound::Ping,
+                Message::Pong(_) => Inbound::Pong,
+                Message::Close(frame) => Inbound::Lost(closed(frame)),
+                Message::Frame(_) => continue,
+            });
+        }
+    }
+
+    /// Writes what `next` gives, as long as the network takes it, and flushes once.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, mut next: impl FnMut() -> Option<Transmit>) {
+        let result = loop {
+            if self.broken {
+                return;
+            }
+            match Pin::new(&mut self.ws).poll_ready(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Err(error)) => break Err(error),
+                Poll::Ready(Ok(())) => {}
+            }
+            let Some(transmit) = next() else {
+                break if self.unflushed { self.flush(cx) } else { Ok(()) };
+            };
+            if let Err(error) = self.start_send(transmit) {
+                break Err(error);
+            }
+        };
+        self.broken = result.is_err();
+    }
+
+    /// Says goodbye as far as that works at once. The socket is dropped next.
+    pub(crate) fn hang_up(&mut self, cx: &mut Context<'_>, close: Option<(CloseCode, &'static str)>) {
+        if let Some((code, reason)) = close {
+            // Whatever is wrong with the socket, it is the last thing that happens to it.
+            let _ = self.start_send(Transmit::Close(code, reason));
+        }
+        // Also sends the answer to a close frame.
+        let _ = self.flush(cx);
+    }
+
+    /// Bytes since the last call.
+    pub(crate) fn take_traffic(&mut self) -> Traffic {
+        std::mem::take(&mut self.traffic)
+    }
+
+    fn start_send(&mut self, transmit: Transmit) -> Result<(), WsError> {
+        let message = match transmit {
+            Transmit::Text(text) => Message::text(text),
+            Transmit::Ping => Message::Ping(Bytes::new()),
+            Transmit::Close(code, reason) => {
+                Message::Close(Some(CloseFrame { code: WsCloseCode::from(code.0), reason: reason.into() }))
+            }
+        };
+        self.traffic.bytes_out += message.len() as u64;
+        self.unflushed = true;
+        Pin::new(&mut self.ws).start_send(message)
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), WsError> {
+        match Pin::new(&mut self.ws).poll_flush(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(result) => {
+                self.unflushed = false;
+                result
+            }
+        }
+    }
+
+    fn disconnect(&self, error: WsError) -> Disconnect {
+        match error {
+            WsError::ConnectionClosed
+            | WsError::AlreadyClosed
+            | WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Disconnect::Reset(None),
+            WsError::Io(error) => Disconnect::Reset(Some(Arc::new(error))),
+            WsError::Capacity(CapacityError::MessageTooLong { .. }) => {
+                Disconnect::MessageTooBig { limit: self.max_message_size }
+            }
+            other => Disconnect::WebSocket(other.to_string()),
+        }
+    }
+}
+
+fn closed(frame: Option<CloseFrame>) -> Disconnect {
+    match frame {
+        Some(frame) => {
+            Disconnect::Closed { code: CloseCode(frame.code.into()), reason: frame.reason.as_str().to_owned() }
+        }
+        None => Disconnect::Closed { code: CloseCode::NO_STATUS, reason: String::new() },
+    }
+}
+
+fn upgrade_error(error: WsError, offered: Subprotocol) -> ConnectError {
+    match error {
+        WsError::Http(response) => refused(&response),
+        WsError::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => {
+            ConnectError::Subprotocol { offered: offered.name() }
+        }
+        WsError::Io(error) => ConnectError::Dial(crate::error::DialError::Connect(Arc::new(error))),
+        WsError::Protocol(ProtocolError::HandshakeIncomplete) | WsError::ConnectionClosed => {
+            let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+            ConnectError::Dial(crate::error::DialError::Connect(Arc::new(error)))
+        }
+        other => ConnectError::Upgrade(other.to_string()),
+    }
+}
+
+fn refused(response: &Response<Option<Vec<u8>>>) -> ConnectError {
+    let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let body = response.body().as_deref().unwrap_or_default();
+    ConnectError::Http {
+        status: response.status().as_u16(),
+        retry_after: retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
+        body: String::from_utf8_lossy(&body[..body.len().min(MAX_BODY)]).into_owned(),
+    }
+}
+
+/// How many bytes are gathered before they are written.
+const WRITE_BUFFER: usize = 128 * 1024;
+
+/// How much of a refusal's body is kept, in bytes.
+const MAX_BODY: usize = 1024;

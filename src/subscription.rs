@@ -1,0 +1,196 @@
+//! A subscription as its reader sees it: a stream of events with a typed end.
+//!
+//! Owns decoding, in the reader's task. Knows the mailbox and nothing behind it.
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    num::NonZeroUsize,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures::{Stream, StreamExt, future, stream::FusedStream};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use tokio::sync::mpsc;
+
+use crate::{
+    client::Client,
+    driver::{Command, Sink},
+    error::{DecodeError, SubscribeError, SubscriptionError},
+    mailbox::{Gap, Limits, Overflow, Read},
+    operation::Operation,
+    protocol::Payload,
+    response::{GraphQlError, Response},
+    session::End,
+    telemetry::Counters,
+};
+
+/// What a subscription yields.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event<T> {
+    /// An item.
+    Next(Response<T>),
+    /// Something is, or may be, missing here.
+    Gap(Gap),
+}
+
+/// A live operation: a stream of [`Event`]s.
+///
+/// It survives reconnects: the operation is sent again on every new connection, and an [`Event::Gap`] marks the place.
+/// The stream ends with `None` when the server completed the operation, and otherwise with one error for which
+/// [`is_terminal`](SubscriptionError::is_terminal) holds, then `None`.
+///
+/// Items are decoded when they are read, so what an overflow policy drops costs nothing. Dropping the stream cancels the
+/// operation on the server.
+#[must_use = "dropping a subscription cancels it"]
+pub struct Subscription<T> {
+    sink: Sink,
+    commands: mpsc::UnboundedSender<Command>,
+    counters: Arc<Counters>,
+    /// The end was read.
+    over: bool,
+    data: PhantomData<fn() -> T>,
+}
+
+/// Options of one subscription; made by [`Client::subscription`].
+#[derive(Debug)]
+#[must_use = "a subscription begins with `start`"]
+pub struct SubscriptionBuilder<O> {
+    client: Client,
+    operation: O,
+    limits: Limits,
+}
+
+impl<O: Operation> SubscriptionBuilder<O> {
+    pub(crate) fn new(client: Client, operation: O, limits: Limits) -> Self {
+        Self { client, operation, limits }
+    }
+
+    /// Sets what happens to an item for which there is no room. Default: what the client was built with, else
+    /// [`Overflow::DropOldest`].
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.limits.overflow = overflow;
+        self
+    }
+
+    /// Sets how many undelivered items the subscription may hold. Default: what the client was built with, else 1024.
+    ///
+    /// What happens to the next item is decided by [`overflow`](Self::overflow).
+    pub fn capacity(mut self, items: NonZeroUsize) -> Self {
+        self.limits.items = items;
+        self
+    }
+
+    /// Sets how many bytes of undelivered items the subscription may hold. Default: what the client was built with,
+    /// else 16 MiB. A larger item is held alone.
+    pub fn capacity_bytes(mut self, bytes: NonZeroUsize) -> Self {
+        self.limits.bytes = bytes;
+        self
+    }
+
+    /// Begins. Never blocks; works offline, too: the operation is sent once there is a connection.
+    ///
+    /// # Errors
+    ///
+    /// If the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
+    pub fn start(self) -> Result<Subscription<O::Data>, SubscribeError> {
+        let Self { client, operation, limits } = self;
+        let payload = operation.payload().map_err(SubscribeError::Serialize)?;
+        client.start(&payload, operation.name(), limits)
+    }
+}
+
+impl<T> Subscription<T> {
+    pub(crate) fn new(sink: Sink, commands: mpsc::UnboundedSender<Command>, counters: Arc<Counters>) -> Self {
+        Self { sink, commands, counters, over: false, data: PhantomData }
+    }
+}
+
+impl<T: DeserializeOwned> Subscription<T> {
+    /// The next event; the same as `StreamExt::next`, without the import. Cancel safe.
+    pub async fn next(&mut self) -> Option<Result<Event<T>, SubscriptionError>> {
+        future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+
+    /// Only the data, for those who do not care what was missed.
+    ///
+    /// Gaps are left out, and errors that come with data, too. An item without data is
+    /// [`SubscriptionError::NoData`], which does not end the stream.
+    pub fn data(self) -> impl Stream<Item = Result<T, SubscriptionError>> + Send + Unpin {
+        self.filter_map(|event| {
+            future::ready(match event {
+                Ok(Event::Next(Response { data: Some(data), .. })) => Some(Ok(data)),
+                Ok(Event::Next(Response { data: None, errors, .. })) => Some(Err(SubscriptionError::NoData(errors))),
+                Ok(Event::Gap(_)) => None,
+                Err(error) => Some(Err(error)),
+            })
+        })
+    }
+}
+
+impl<T: DeserializeOwned> Stream for Subscription<T> {
+    type Item = Result<Event<T>, SubscriptionError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let read = ready!(self.sink.mailbox.poll_read(cx));
+        if let Some(Read::Item(_)) = read {
+            self.counters.dequeued(1);
+        }
+        Poll::Ready(match read {
+            Some(Read::Item(payload)) => Some(decode(&payload)),
+            Some(Read::Gap(gap)) => Some(Ok(Event::Gap(gap))),
+            Some(Read::End(end)) => {
+                self.over = true;
+                error(end).map(Err)
+            }
+            None => None,
+        })
+    }
+}
+
+impl<T: DeserializeOwned> FusedStream for Subscription<T> {
+    fn is_terminated(&self) -> bool {
+        self.over
+    }
+}
+
+impl<T> Drop for Subscription<T> {
+    fn drop(&mut self) {
+        self.counters.dequeued(self.sink.mailbox.close() as u64);
+        if !self.over {
+            // The driver may be gone; so is the operation then.
+            let _ = self.commands.send(Command::Cancel(self.sink.id));
+        }
+    }
+}
+
+impl<T> fmt::Debug for Subscription<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("id", &self.sink.id).field("over", &self.over).finish_non_exhaustive()
+    }
+}
+
+fn decode<T: DeserializeOwned>(payload: &Payload) -> Result<Event<T>, SubscriptionError> {
+    payload.decode().map(Event::Next).map_err(|error| {
+        // The errors often say why the data has a hole.
+        let errors = payload.decode::<Response<IgnoredAny>>().map(|response| response.errors);
+        SubscriptionError::Decode(DecodeError::new(error, errors.unwrap_or_default()))
+    })
+}
+
+fn error(end: End) -> Option<SubscriptionError> {
+    Some(match end {
+        End::Completed => return None,
+        End::Rejected(payload) => {
+            let errors = payload.and_then(|payload| payload.decode().ok()).map(GraphQlError::list);
+            SubscriptionError::Rejected(errors.unwrap_or_default())
+        }
+        End::Lost(cause) => SubscriptionError::Lost(cause),
+        End::GaveUp { attempts, cause } => SubscriptionError::GaveUp { attempts, cause },
+        End::Overflow => SubscriptionError::Overflow,
+        End::ShutDown => SubscriptionError::ShutDown,
+    })
+}

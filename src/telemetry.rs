@@ -1,0 +1,156 @@
+//! What the client tells an operator: every span, event and field name, and the counters behind `Stats`.
+//!
+//! Levels: info is an operator's timeline; warn means that data was or will be lost; debug is one operation; trace is
+//! one frame. No payload and no credential at any level; of the URL only scheme, host, port and path.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use tracing::{Span, debug, info, info_span, trace, warn};
+use url::Url;
+
+use crate::{
+    error::Disconnect,
+    mailbox::Gap,
+    session::{Counts, End},
+    socket::Traffic,
+    status::{Stats, Status},
+};
+
+/// The span around everything that one client does.
+pub(crate) fn client_span(endpoint: &Url) -> Span {
+    info_span!(
+        target: "resub",
+        "graphql_client",
+        url.scheme = endpoint.scheme(),
+        server.address = endpoint.host_str(),
+        server.port = endpoint.port_or_known_default(),
+        url.path = endpoint.path(),
+    )
+}
+
+pub(crate) fn status(status: &Status) {
+    match status {
+        Status::Idle => debug!(target: "resub", "idle"),
+        Status::Connecting { attempt } => info!(target: "resub", attempt, "connecting"),
+        Status::Open { subprotocol, .. } => info!(target: "resub", subprotocol = subprotocol.name(), "open"),
+        Status::Waiting { delay, cause } => {
+            info!(target: "resub", ?delay, cause = %Chain(cause), "waiting");
+        }
+        Status::Ended => info!(target: "resub", "ended"),
+    }
+}
+
+pub(crate) fn subscribed(operation: u64, name: Option<&str>) {
+    debug!(target: "resub", operation, graphql.operation.name = name, "subscribed");
+}
+
+pub(crate) fn cancelled(operation: u64) {
+    debug!(target: "resub", operation, "cancelled");
+}
+
+pub(crate) fn reissued(operation: u64, gap: &Gap) {
+    warn!(target: "resub", operation, down_for = ?gap.down_for, "gap");
+}
+
+pub(crate) fn overflowed(operation: u64, dropped: u64) {
+    // Once for each item would be louder than the feed; the gap in the stream has the count.
+    debug!(target: "resub", operation, dropped, "overflow");
+}
+
+pub(crate) fn finished(operation: u64, end: &End) {
+    match end {
+        End::Completed => debug!(target: "resub", operation, "completed"),
+        End::Rejected(_) => debug!(target: "resub", operation, "rejected"),
+        End::ShutDown => debug!(target: "resub", operation, "shut down"),
+        End::Lost(cause) => warn!(target: "resub", operation, cause = %Chain(cause), "lost"),
+        End::GaveUp { attempts, cause } => {
+            warn!(target: "resub", operation, attempts, cause = %Chain(cause), "gave up");
+        }
+        End::Overflow => warn!(target: "resub", operation, "ended by overflow"),
+    }
+}
+
+pub(crate) fn received(bytes: usize) {
+    trace!(target: "resub", bytes, "received");
+}
+
+/// An error with its sources, on one line.
+struct Chain<'a>(&'a Disconnect);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = std::error::Error::source(self.0);
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Counts that the driver writes and anyone reads.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    dials: AtomicU64,
+    connections: AtomicU64,
+    items: AtomicU64,
+    ignored: AtomicU64,
+    dropped: AtomicU64,
+    queued_items: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    live_operations: AtomicU64,
+    /// 0 before the first.
+    round_trip_nanos: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn record(&self, counts: &Counts, live_operations: usize, traffic: Traffic) {
+        self.dials.store(counts.dials, Relaxed);
+        self.connections.store(counts.connections, Relaxed);
+        self.items.store(counts.items, Relaxed);
+        self.ignored.store(counts.ignored, Relaxed);
+        self.live_operations.store(live_operations as u64, Relaxed);
+        self.bytes_in.fetch_add(traffic.bytes_in, Relaxed);
+        self.bytes_out.fetch_add(traffic.bytes_out, Relaxed);
+        if let Some(time) = counts.round_trip_time {
+            let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            self.round_trip_nanos.store(nanos.max(1), Relaxed);
+        }
+    }
+
+    pub(crate) fn dropped(&self, items: u64) {
+        self.dropped.fetch_add(items, Relaxed);
+    }
+
+    pub(crate) fn queued(&self) {
+        self.queued_items.fetch_add(1, Relaxed);
+    }
+
+    /// Read, dropped, or left behind by a reader that went.
+    pub(crate) fn dequeued(&self, items: u64) {
+        self.queued_items.fetch_sub(items, Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self) -> Stats {
+        let connections = self.connections.load(Relaxed);
+        let nanos = self.round_trip_nanos.load(Relaxed);
+        Stats {
+            dials: self.dials.load(Relaxed),
+            connections,
+            reconnects: connections.saturating_sub(1),
+            items: self.items.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+            queued_items: self.queued_items.load(Relaxed),
+            ignored: self.ignored.load(Relaxed),
+            bytes_in: self.bytes_in.load(Relaxed),
+            bytes_out: self.bytes_out.load(Relaxed),
+            live_operations: self.live_operations.load(Relaxed),
+            round_trip_time: (nanos > 0).then(|| Duration::from_nanos(nanos)),
+        }
+    }
+}
