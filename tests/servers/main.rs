@@ -1,0 +1,11 @@
+//! The client against real servers over real sockets: async-graphql and juniper, on both subprotocols.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
+mod async_graphql;
+mod fixture;
+mod juniper;
+#[path = "../../examples/live_feed/market/mod.rs"]
+mod market;
+mod raw;
+mod smoke;
+mod smoke_market;
