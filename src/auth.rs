@@ -25,7 +25,7 @@ pub enum CredentialsReason {
 #[cfg(feature = "client")]
 pub use self::credentials::Credentials;
 #[cfg(feature = "client")]
-pub(crate) use self::credentials::{Provider, parse_header};
+pub(crate) use self::credentials::Provider;
 
 #[cfg(feature = "client")]
 mod credentials {
@@ -100,7 +100,7 @@ mod credentials {
     }
 
     /// A header that may go into the upgrade request; its value is marked as sensitive.
-    pub(crate) fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), BuildError> {
+    fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), BuildError> {
         let invalid = || BuildError::Header(name.chars().filter(|c| !c.is_control()).take(100).collect());
         let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
         let reserved = [header::HOST, header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH];

@@ -53,7 +53,7 @@ impl ClientBuilder {
                 backoff_cap: Duration::from_secs(30),
                 healthy_after: Duration::from_secs(10),
                 give_up_after: None,
-                seed: fastrand::Rng::new().u64(..),
+                seed: random_seed(),
             },
             limits: Limits { items: limit(1024), bytes: limit(16 << 20), overflow: Overflow::DropOldest },
             max_message_size: 16 << 20,
@@ -257,9 +257,9 @@ impl ClientBuilder {
                 },
             }),
         };
-        let provider = self.provider.unwrap_or_else(|| {
-            Credentials::provider(move |_| std::future::ready(Ok(credentials.clone())))
-        });
+        let provider = self
+            .provider
+            .unwrap_or_else(|| Credentials::provider(move |_| std::future::ready(Ok(credentials.clone()))));
         let connector = Connector { endpoint, dialer, provider, max_message_size: self.max_message_size };
         let (commands, receiver) = tokio::sync::mpsc::unbounded_channel();
         let (status, watcher) = watch::channel(Status::Idle);
@@ -303,6 +303,11 @@ impl fmt::Debug for ClientBuilder {
             .field("max_message_size", &self.max_message_size)
             .finish_non_exhaustive()
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where randomness enters")]
+fn random_seed() -> u64 {
+    fastrand::Rng::new().u64(..)
 }
 
 fn parse_endpoint(endpoint: &str) -> Result<Url, BuildError> {

@@ -27,10 +27,10 @@ mod subscription;
 mod telemetry;
 
 pub use auth::CredentialsReason;
-#[cfg(feature = "graphql-client")]
-pub use operation::Typed;
 #[cfg(feature = "_tls")]
 pub use dial::TlsRoots;
+#[cfg(feature = "graphql-client")]
+pub use operation::Typed;
 #[cfg(feature = "client")]
 pub use {
     auth::Credentials,

@@ -118,14 +118,7 @@ pub(crate) enum Pushed {
 
 impl<T, E> Mailbox<T, E> {
     pub(crate) fn new(limits: Limits) -> Self {
-        let state = State {
-            entries: VecDeque::new(),
-            items: 0,
-            bytes: 0,
-            end: End::Open,
-            reader: None,
-            writer: None,
-        };
+        let state = State { entries: VecDeque::new(), items: 0, bytes: 0, end: End::Open, reader: None, writer: None };
         Self { limits, state: Mutex::new(state) }
     }
 
@@ -232,11 +225,6 @@ impl<T, E> Mailbox<T, E> {
         } else {
             Poll::Ready(())
         }
-    }
-
-    /// Whether the end was read, or the reader is gone.
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(self.lock().end, End::Over)
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T, E>> {
@@ -424,7 +412,6 @@ mod tests {
         mailbox.push_gap(reconnect());
         assert_eq!(read_all(&mailbox), ["1", "first"]);
         assert_eq!(read(&mailbox).unwrap(), "over");
-        assert!(mailbox.is_over());
     }
 
     #[derive(Clone, Copy, Debug)]

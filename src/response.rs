@@ -250,10 +250,7 @@ mod tests {
         assert_eq!(sloppy.data, Some(1));
         let messages: Vec<_> = sloppy.errors.iter().map(|e| e.message.as_str()).collect();
         assert_eq!(messages, ["", "", "7", "text", "null", "m", "n"]);
-        assert_eq!(
-            sloppy.errors[5].path,
-            [PathSegment::Field("a".into()), PathSegment::Index(3_000_000_000)]
-        );
+        assert_eq!(sloppy.errors[5].path, [PathSegment::Field("a".into()), PathSegment::Index(3_000_000_000)]);
         assert_eq!(sloppy.errors[5].locations, [Location { line: 1, column: 0 }, Location::default()]);
         assert_eq!(sloppy.errors[5].to_string(), "m (at a.3000000000)");
     }

@@ -82,13 +82,9 @@ impl Socket {
             .max_message_size(Some(max_message_size))
             .max_frame_size(Some(max_message_size));
         match client_async_with_config(request, io, Some(config)).await {
-            Ok((ws, _)) => Ok(Self {
-                ws,
-                max_message_size,
-                unflushed: false,
-                broken: false,
-                traffic: Traffic::default(),
-            }),
+            Ok((ws, _)) => {
+                Ok(Self { ws, max_message_size, unflushed: false, broken: false, traffic: Traffic::default() })
+            }
             Err(error) => Err(upgrade_error(error, subprotocol)),
         }
     }

@@ -119,7 +119,7 @@ impl<T: DeserializeOwned> Subscription<T> {
     ///
     /// Gaps are left out, and errors that come with data, too. An item without data is
     /// [`SubscriptionError::NoData`], which does not end the stream.
-    pub fn data(self) -> impl Stream<Item = Result<T, SubscriptionError>> + Send + Unpin {
+    pub fn data(self) -> impl Stream<Item = Result<T, SubscriptionError>> + Unpin {
         self.filter_map(|event| {
             future::ready(match event {
                 Ok(Event::Next(Response { data: Some(data), .. })) => Some(Ok(data)),

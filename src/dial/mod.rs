@@ -15,9 +15,9 @@ use crate::error::DialError;
 
 pub(crate) use self::tcp::NetDialer;
 #[cfg(feature = "_tls")]
-pub use self::tls::TlsRoots;
-#[cfg(feature = "_tls")]
 pub(crate) use self::tls::Tls;
+#[cfg(feature = "_tls")]
+pub use self::tls::TlsRoots;
 
 /// A byte stream in both directions; implemented for everything that fits.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}

@@ -66,11 +66,20 @@ fn decimal(digits: &str) -> Result<u64, NotOurs> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outgoing<'a> {
     /// Always an object (rule 4).
-    Init { payload: &'a str },
-    Subscribe { id: WireId, payload: &'a str },
-    Complete { id: WireId },
+    Init {
+        payload: &'a str,
+    },
+    Subscribe {
+        id: WireId,
+        payload: &'a str,
+    },
+    Complete {
+        id: WireId,
+    },
     Ping,
-    Pong { payload: Option<&'a str> },
+    Pong {
+        payload: Option<&'a str>,
+    },
     /// Legacy only: the goodbye before the close.
     Terminate,
 }

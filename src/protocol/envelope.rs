@@ -280,7 +280,8 @@ mod tests {
 
     #[test]
     fn garbage_is_unreadable_and_odd_fields_are_absent() {
-        for text in ["", "x", "[]", "{}", "null", r#"{"type":1}"#, r#"["next","1",{}]"#, r#"{"type":"ka","type":"ka"}"#] {
+        for text in ["", "x", "[]", "{}", "null", r#"{"type":1}"#, r#"["next","1",{}]"#, r#"{"type":"ka","type":"ka"}"#]
+        {
             assert_eq!(read(text), None, "{text}");
         }
         assert!(Envelope::parse(&Bytes::from_static(b"{\"type\":\"ka\xff\"}")).is_err());

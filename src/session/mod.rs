@@ -164,11 +164,20 @@ pub(crate) enum Output<S> {
     /// Drop the socket, or the attempt at one, after sending this close frame as far as that works at once.
     Hangup(Option<(CloseCode, &'static str)>),
     /// An item.
-    Deliver { sink: S, payload: Payload },
+    Deliver {
+        sink: S,
+        payload: Payload,
+    },
     /// The operation is about to be sent again.
-    Reissue { sink: S, gap: Gap },
+    Reissue {
+        sink: S,
+        gap: Gap,
+    },
     /// The operation is over (I1).
-    Finish { sink: S, end: End },
+    Finish {
+        sink: S,
+        end: End,
+    },
     Status(Status),
     /// Nothing will follow.
     Ended,
