@@ -178,7 +178,7 @@ pub enum Disconnect {
     #[error("could not connect")]
     Connect(#[source] ConnectError),
     /// The server accepts neither subprotocol.
-    #[error("the server accepts neither subprotocol: graphql-transport-ws: {modern}; graphql-ws: {legacy}")]
+    #[error("the server accepts neither subprotocol: graphql-transport-ws: {}; graphql-ws: {}", Chain(.modern), Chain(.legacy))]
     NoSubprotocol {
         /// What came back when `graphql-transport-ws` was offered.
         modern: Arc<Disconnect>,
@@ -321,6 +321,21 @@ impl fmt::Display for DecodeError {
 impl Error for DecodeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.source)
+    }
+}
+
+/// An error with its sources, on one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a Disconnect);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
     }
 }
 

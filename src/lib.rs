@@ -1,5 +1,6 @@
 //! resub
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(feature = "client"), allow(dead_code, reason = "who uses the pure core is behind `client`"))]
 
 mod auth;
 #[cfg(feature = "client")]

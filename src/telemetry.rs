@@ -12,7 +12,7 @@ use tracing::{Span, debug, info, info_span, trace, warn};
 use url::Url;
 
 use crate::{
-    error::Disconnect,
+    error::Chain,
     mailbox::Gap,
     session::{Counts, End},
     socket::Traffic,
@@ -75,21 +75,6 @@ pub(crate) fn finished(operation: u64, end: &End) {
 
 pub(crate) fn received(bytes: usize) {
     trace!(target: "resub", bytes, "received");
-}
-
-/// An error with its sources, on one line.
-struct Chain<'a>(&'a Disconnect);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = std::error::Error::source(self.0);
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
 }
 
 /// Counts that the driver writes and anyone reads.

@@ -1,0 +1,153 @@
+//! Whether the peer is alive: pings, their answers, and the server's own keepalive (rules 19 to 21).
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Config,
+    timers::{Timer, Timers},
+};
+use crate::protocol::Subprotocol;
+
+/// Anything inbound is a proof of life, not only a pong.
+pub(super) struct Liveness {
+    interval: Option<Duration>,
+    timeout: Duration,
+    last_inbound: Option<Instant>,
+    /// The ping that `Timer::Liveness` watches over.
+    watched: Option<Instant>,
+    /// Pings that are not answered, oldest first; matched by order, as few servers echo a payload.
+    pings: VecDeque<Instant>,
+    last_keep_alive: Option<Instant>,
+    /// The longest time seen between two `ka`, on any socket.
+    keep_alive_pace: Duration,
+    /// The socket is not read: silence means nothing.
+    paused: bool,
+}
+
+/// Which kind of ping is due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ping {
+    Message,
+    WebSocket,
+}
+
+impl Liveness {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            interval: config.ping_interval,
+            timeout: config.ping_timeout,
+            last_inbound: None,
+            watched: None,
+            pings: VecDeque::new(),
+            last_keep_alive: None,
+            keep_alive_pace: Duration::ZERO,
+            paused: false,
+        }
+    }
+
+    /// The connection was acknowledged.
+    pub(super) fn open(&mut self, now: Instant, subprotocol: Subprotocol, timers: &mut Timers) {
+        if let Some(pace) = self.pace(subprotocol) {
+            timers.arm(Timer::Ping, now + pace);
+        }
+    }
+
+    /// The socket is gone.
+    pub(super) fn reset(&mut self) {
+        self.last_inbound = None;
+        self.watched = None;
+        self.pings.clear();
+        self.last_keep_alive = None;
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.last_inbound = Some(now);
+    }
+
+    /// Returns the round-trip time; a pong that nobody asked for has none.
+    pub(super) fn pong(&mut self, now: Instant) -> Option<Duration> {
+        self.pings.pop_front().map(|sent| now.saturating_duration_since(sent))
+    }
+
+    /// Modern: a message at every interval, as some servers cut a client that sends none. Legacy: a WebSocket ping, and
+    /// only after twice the interval without anything inbound, as servers take pings badly.
+    pub(super) fn ping(&mut self, now: Instant, subprotocol: Subprotocol, timers: &mut Timers) -> Option<Ping> {
+        let pace = self.pace(subprotocol)?;
+        let ping = match subprotocol {
+            Subprotocol::GraphqlTransportWs => Ping::Message,
+            Subprotocol::GraphqlWs => {
+                let quiet_until = self.last_inbound.unwrap_or(now) + pace;
+                if quiet_until > now {
+                    timers.arm(Timer::Ping, quiet_until);
+                    return None;
+                }
+                Ping::WebSocket
+            }
+        };
+        timers.arm(Timer::Ping, now + pace);
+        if self.pings.len() == MAX_PINGS {
+            self.pings.clear();
+        }
+        self.pings.push_back(now);
+        if !timers.is_armed(Timer::Liveness) {
+            self.watched = Some(now);
+            timers.arm(Timer::Liveness, now + self.timeout);
+        }
+        Some(ping)
+    }
+
+    /// The watched ping's time is over. Returns how long nothing arrived, if nothing did.
+    pub(super) fn check(&self) -> Option<Duration> {
+        (!self.paused && self.last_inbound < self.watched).then_some(self.timeout)
+    }
+
+    /// The first `ka` shows that the server sends them, the second one how often; from then on their absence counts,
+    /// unless something else arrives.
+    pub(super) fn keep_alive(&mut self, now: Instant, timers: &mut Timers) {
+        if let Some(last) = self.last_keep_alive.replace(now) {
+            self.keep_alive_pace = self.keep_alive_pace.max(now.saturating_duration_since(last));
+            timers.arm(Timer::KeepAlive, now + self.keep_alive_patience());
+        }
+    }
+
+    /// A `ka` may be overdue. Returns how long nothing arrived, if nothing did.
+    pub(super) fn check_keep_alive(&self, now: Instant, timers: &mut Timers) -> Option<Duration> {
+        let patience = self.keep_alive_patience();
+        let quiet_until = self.last_inbound.unwrap_or(now) + patience;
+        if !self.paused && quiet_until <= now {
+            return Some(patience);
+        }
+        timers.arm(Timer::KeepAlive, quiet_until.max(now + MIN_PATIENCE));
+        None
+    }
+
+    pub(super) fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// The time until now does not count as silence.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.paused = false;
+        self.last_inbound = Some(now);
+    }
+
+    fn pace(&self, subprotocol: Subprotocol) -> Option<Duration> {
+        match subprotocol {
+            Subprotocol::GraphqlTransportWs => self.interval,
+            Subprotocol::GraphqlWs => self.interval.map(|interval| interval * 2),
+        }
+    }
+
+    fn keep_alive_patience(&self) -> Duration {
+        (self.keep_alive_pace * 3).max(MIN_PATIENCE)
+    }
+}
+
+/// Unanswered pings that are remembered, for the round-trip time only.
+const MAX_PINGS: usize = 16;
+
+/// No `ka` watchdog is more nervous than this.
+const MIN_PATIENCE: Duration = Duration::from_secs(30);

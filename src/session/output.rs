@@ -1,0 +1,66 @@
+//! What a session wants done.
+
+use std::time::Duration;
+
+use crate::{
+    auth::CredentialsReason,
+    error::{CloseCode, Disconnect},
+    mailbox::Gap,
+    protocol::{Payload, Subprotocol},
+    status::Status,
+};
+
+/// Something to do, in order.
+#[derive(Debug)]
+pub(crate) enum Output<S> {
+    /// Ask the provider; answer with `handle_credentials`.
+    Authorize(CredentialsReason),
+    /// Make a socket; answer with `handle_open` or `handle_lost`.
+    Dial(Subprotocol),
+    /// Drop the socket, or the attempt at one, after sending this close frame as far as that works at once.
+    Hangup(Option<(CloseCode, &'static str)>),
+    /// An item.
+    Deliver { sink: S, payload: Payload },
+    /// The operation is about to be sent again.
+    Reissue { sink: S, gap: Gap },
+    /// The operation is over (I1).
+    Finish { sink: S, end: End },
+    /// What an operator sees.
+    Status(Status),
+    /// Nothing will follow.
+    Ended,
+}
+
+/// Something to write, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Transmit {
+    Text(String),
+    /// A WebSocket ping frame.
+    Ping,
+    Close(CloseCode, &'static str),
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    Completed,
+    /// The payload of the server's `error`.
+    Rejected(Option<Payload>),
+    Lost(Disconnect),
+    GaveUp {
+        attempts: u32,
+        cause: Disconnect,
+    },
+    Overflow,
+    ShutDown,
+}
+
+/// What the session counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) dials: u64,
+    pub(crate) connections: u64,
+    pub(crate) items: u64,
+    pub(crate) ignored: u64,
+    pub(crate) round_trip_time: Option<Duration>,
+}

@@ -1,0 +1,136 @@
+//! What follows a loss: the verdict table applied, with what may not be repeated forever.
+
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::{Config, backoff::Backoff, negotiation::Negotiation};
+use crate::{
+    auth::CredentialsReason,
+    error::Disconnect,
+    protocol::close::{Stage, Verdict, verdict},
+};
+
+/// Attempts, their spacing and their limits.
+pub(super) struct Retry {
+    rng: Rng,
+    backoff: Backoff,
+    give_up_after: Option<u32>,
+    /// Attempts since the last healthy connection.
+    attempts: u32,
+    streaks: Streaks,
+    /// No dial before this, whatever was subscribed or dropped meanwhile (I7).
+    not_before: Option<Instant>,
+    /// Why the provider is asked next.
+    reason: CredentialsReason,
+}
+
+/// How often in a row something was answered that may not be repeated forever.
+#[derive(Clone, Copy, Debug, Default)]
+struct Streaks {
+    rejected: u32,
+    suspect: u32,
+    duplicate_id: u32,
+}
+
+/// What to do after a loss.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// Dial again, as soon as [`Retry::due`] allows.
+    Again,
+    /// End what is live: too many attempts failed in a row.
+    GiveUp,
+    /// End what is live: another attempt would end the same way.
+    Fatal(Disconnect),
+}
+
+impl Retry {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            rng: Rng::with_seed(config.seed),
+            backoff: Backoff::new(config.backoff_base, config.backoff_cap),
+            give_up_after: config.give_up_after,
+            attempts: 0,
+            streaks: Streaks::default(),
+            not_before: None,
+            reason: CredentialsReason::Initial,
+        }
+    }
+
+    /// An attempt begins. Returns its number, and why the provider is asked.
+    pub(super) fn begin(&mut self) -> (u32, CredentialsReason) {
+        self.attempts = self.attempts.saturating_add(1);
+        (self.attempts, std::mem::replace(&mut self.reason, CredentialsReason::Reconnect))
+    }
+
+    /// The server acknowledged: it did not reject.
+    pub(super) fn acked(&mut self) {
+        self.streaks.suspect = 0;
+    }
+
+    /// The connection has been up for a while; never called at the acknowledgement, since a server that acknowledges
+    /// and drops must see growing delays (rule 24).
+    pub(super) fn healthy(&mut self) {
+        self.forgive();
+        self.backoff.reset();
+    }
+
+    /// Every operation was ended: the next one gets every chance again, but no dial sooner (rule 23, I7).
+    pub(super) fn forgive(&mut self) {
+        self.attempts = 0;
+        self.streaks = Streaks::default();
+    }
+
+    /// Decides, and spaces the next attempt.
+    pub(super) fn judge(
+        &mut self,
+        now: Instant,
+        cause: Disconnect,
+        stage: Stage,
+        negotiation: &mut Negotiation,
+    ) -> Plan {
+        let verdict = verdict(&cause, stage, negotiation.is_open());
+        if matches!(verdict, Verdict::Rejected | Verdict::Suspect) {
+            self.reason = CredentialsReason::Rejected { cause: cause.clone() };
+        }
+        let (at_once, fatal) = match verdict {
+            Verdict::Retry | Verdict::RetryAfter(_) => (false, None),
+            Verdict::Rejected => {
+                negotiation.retry_from_the_start();
+                (true, reaches(&mut self.streaks.rejected, 2).then_some(cause))
+            }
+            Verdict::Suspect => (false, reaches(&mut self.streaks.suspect, 5).then_some(cause)),
+            Verdict::DuplicateId => (false, reaches(&mut self.streaks.duplicate_id, 2).then_some(cause)),
+            Verdict::OtherSubprotocol => (true, negotiation.refused(cause).err()),
+            Verdict::Fatal => (false, Some(cause)),
+        };
+        let floor = match verdict {
+            Verdict::RetryAfter(floor) => floor,
+            _ => Duration::ZERO,
+        };
+        if at_once && fatal.is_none() {
+            self.not_before = None;
+            return Plan::Again;
+        }
+        self.not_before = Some(now + self.backoff.next(&mut self.rng, floor));
+        match (fatal, self.give_up_after) {
+            (Some(cause), _) => Plan::Fatal(cause),
+            (None, Some(most)) if self.attempts >= most => Plan::GiveUp,
+            (None, Some(_) | None) => Plan::Again,
+        }
+    }
+
+    /// When the next attempt may begin, if not now.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        self.not_before.filter(|&at| at > now)
+    }
+
+    pub(super) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+}
+
+fn reaches(streak: &mut u32, limit: u32) -> bool {
+    *streak += 1;
+    *streak >= limit
+}

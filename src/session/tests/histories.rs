@@ -1,0 +1,351 @@
+//! Random histories: whatever happens in whatever order, the invariants hold, and the same seed gives the same history.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::{ConnectError, CredentialsError};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Subscribe,
+    /// One of those ever made.
+    Cancel(prop::sample::Index),
+    /// Answers whatever the session waits for.
+    Answer,
+    FailCredentials(bool),
+    FailDial(u16),
+    Receive(&'static str, prop::sample::Index),
+    Garbage(Vec<u8>),
+    Close(u16),
+    Reset,
+    Silence,
+    Pass(u64),
+    Pause,
+    Resume,
+    ReconnectNow,
+    /// Takes what is to be written; a socket that takes nothing is part of a history, too.
+    Write(usize),
+    Shutdown,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>;
+    let kind = prop::sample::select(vec![
+        "next",
+        "next",
+        "next",
+        "data",
+        "error",
+        "complete",
+        "ping",
+        "pong",
+        "ka",
+        "connection_ack",
+        "connection_error",
+        "odd",
+    ]);
+    let code = prop::sample::select(vec![
+        1000, 1001, 1002, 1005, 1006, 1008, 1009, 1011, 1012, 1013, 3000, 4400, 4401, 4403, 4406, 4409, 4429, 4500,
+        4999,
+    ]);
+    prop_oneof![
+        6 => Just(Step::Subscribe),
+        4 => index().prop_map(Step::Cancel),
+        12 => Just(Step::Answer),
+        1 => any::<bool>().prop_map(Step::FailCredentials),
+        2 => prop::sample::select(vec![0, 400, 401, 404, 429, 503]).prop_map(Step::FailDial),
+        12 => (kind, index()).prop_map(|(kind, index)| Step::Receive(kind, index)),
+        1 => any::<Vec<u8>>().prop_map(Step::Garbage),
+        3 => code.prop_map(Step::Close),
+        3 => Just(Step::Reset),
+        1 => Just(Step::Silence),
+        6 => (1..40_000_u64).prop_map(Step::Pass),
+        1 => Just(Step::Pause),
+        1 => Just(Step::Resume),
+        1 => Just(Step::ReconnectNow),
+        12 => (1..20_usize).prop_map(Step::Write),
+        1 => Just(Step::Shutdown).prop_filter("rare", |_| true),
+    ]
+}
+
+/// What the outside knows: the operations, and the one socket with what was sent on it.
+#[derive(Default)]
+struct Model {
+    live: BTreeSet<u64>,
+    finished: BTreeSet<u64>,
+    cancelled: BTreeSet<u64>,
+    /// Of the current socket: wire id to operation, as sent and not completed by the client.
+    sent: BTreeMap<String, u64>,
+    /// Operations sent on the current socket, whatever became of them.
+    sent_here: BTreeSet<u64>,
+    issued_ever: BTreeSet<u64>,
+    reissue_announced: BTreeSet<u64>,
+    every_wire_id: BTreeSet<String>,
+    asked: bool,
+    dialing: bool,
+    socket: bool,
+    init_sent: bool,
+    acked: bool,
+    /// The operations' ends are ours, so each is completed.
+    shut_down: bool,
+    dials: Vec<Instant>,
+    log: Vec<String>,
+}
+
+struct History {
+    rig: Rig,
+    model: Model,
+}
+
+impl History {
+    fn new(config: Config) -> Self {
+        Self { rig: Rig::new(config), model: Model::default() }
+    }
+
+    fn run(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        let now = self.rig.now;
+        match step {
+            Step::Subscribe => {
+                let id = self.rig.subscribe();
+                self.model.live.insert(id);
+            }
+            Step::Cancel(index) if self.rig.next_id > 1 => {
+                let id = 1 + index.index(usize::try_from(self.rig.next_id - 1).unwrap()) as u64;
+                self.rig.session.cancel(id);
+                if self.model.live.remove(&id) {
+                    self.model.cancelled.insert(id);
+                }
+            }
+            Step::Cancel(_) => {}
+            Step::Answer if self.model.asked => {
+                self.model.asked = false;
+                self.rig.session.handle_credentials(now, Ok("{}".into()));
+            }
+            Step::Answer if self.model.dialing => {
+                self.model.dialing = false;
+                self.model.socket = true;
+                self.rig.session.handle_open(now);
+            }
+            Step::Answer if self.model.init_sent && !self.model.acked => self.receive("connection_ack", None),
+            Step::Answer => {}
+            Step::FailCredentials(fatal) if self.model.asked => {
+                let error = if *fatal { CredentialsError::fatal("f") } else { CredentialsError::transient("t") };
+                self.rig.session.handle_credentials(now, Err(error));
+            }
+            Step::FailCredentials(_) => {}
+            Step::FailDial(status) if self.model.dialing => {
+                let error = match status {
+                    0 => ConnectError::Timeout(secs(1)),
+                    &status => ConnectError::Http { status, retry_after: None, body: String::new() },
+                };
+                self.rig.session.handle_lost(now, Disconnect::Connect(error));
+            }
+            Step::FailDial(_) => {}
+            Step::Receive(kind, index) if self.model.socket => {
+                let ids: Vec<_> = self.model.every_wire_id.iter().cloned().collect();
+                let id = if ids.is_empty() { None } else { Some(ids[index.index(ids.len())].clone()) };
+                self.receive(kind, id);
+            }
+            Step::Garbage(bytes) if self.model.socket => {
+                self.rig.session.handle_frame(now, &Bytes::copy_from_slice(bytes));
+            }
+            Step::Close(code) if self.model.socket => self.rig.session.handle_lost(now, closed(*code)),
+            Step::Reset if self.model.socket => self.rig.session.handle_lost(now, Disconnect::Reset(None)),
+            Step::Receive(..) | Step::Garbage(_) | Step::Close(_) | Step::Reset => {}
+            Step::Silence => self.pass(120_000)?,
+            Step::Pass(millis) => self.pass(*millis)?,
+            Step::Pause => self.rig.session.pause(),
+            Step::Resume => self.rig.session.resume(now),
+            Step::ReconnectNow => self.rig.session.reconnect_now(now),
+            Step::Write(most) => self.write(*most)?,
+            Step::Shutdown => {
+                self.model.shut_down = true;
+                self.rig.session.shutdown(now + secs(3));
+            }
+        }
+        self.perform()?;
+        self.check()
+    }
+
+    fn receive(&mut self, kind: &str, id: Option<String>) {
+        let mut message = json!({"type": kind, "payload": {"data": self.model.log.len()}});
+        if let Some(id) = &id {
+            message["id"] = id.clone().into();
+        }
+        let (acked, shut_down) = (self.model.acked, self.model.shut_down);
+        self.rig.session.handle_frame(self.rig.now, &Bytes::from(message.to_string()));
+        if let (true, false, "complete" | "error", Some(id)) = (acked, shut_down, kind, id) {
+            // Also of an operation that was dropped, whose `complete` may not be written yet (rule 13).
+            self.model.sent.remove(&id);
+        }
+    }
+
+    fn pass(&mut self, millis: u64) -> Result<(), TestCaseError> {
+        let until = self.rig.now + Duration::from_millis(millis);
+        let mut turns = 0;
+        while let Some(at) = self.rig.session.poll_timeout().filter(|&at| at <= until) {
+            self.rig.now = self.rig.now.max(at);
+            self.rig.session.handle_timeout(self.rig.now);
+            self.perform()?;
+            turns += 1;
+            prop_assert!(turns < 10_000, "timers spin");
+        }
+        self.rig.now = until;
+        Ok(())
+    }
+
+    fn perform(&mut self) -> Result<(), TestCaseError> {
+        let model = &mut self.model;
+        while let Some(output) = self.rig.session.poll_output() {
+            model.log.push(format!("{output:?}"));
+            match output {
+                Output::Authorize(_) => {
+                    prop_assert!(!model.asked && !model.dialing && !model.socket, "one attempt at a time");
+                    prop_assert!(!model.live.is_empty(), "I7: no dial without a reason");
+                    model.asked = true;
+                    model.dials.push(self.rig.now);
+                }
+                Output::Dial(_) => model.dialing = true,
+                Output::Hangup(_) => {
+                    model.asked = false;
+                    model.dialing = false;
+                    model.socket = false;
+                    model.init_sent = false;
+                    model.acked = false;
+                    model.sent.clear();
+                    model.sent_here.clear();
+                    model.reissue_announced.clear();
+                }
+                Output::Deliver { sink, .. } => {
+                    prop_assert!(model.live.contains(&sink), "I3: deliveries only for live ids");
+                    prop_assert!(model.sent.values().any(|&id| id == sink), "I3: and only on the socket that asked");
+                }
+                Output::Reissue { sink, gap } => {
+                    prop_assert!(model.live.contains(&sink));
+                    prop_assert!(model.issued_ever.contains(&sink), "a gap only where something was before");
+                    prop_assert!(model.reissue_announced.insert(sink), "one gap for each connection");
+                    prop_assert_eq!(gap.reconnects, 1);
+                    prop_assert!(gap.cause.is_some());
+                }
+                Output::Finish { sink, .. } => {
+                    prop_assert!(model.live.remove(&sink), "I1: an operation finishes at most once");
+                    prop_assert!(model.finished.insert(sink));
+                    if !model.shut_down {
+                        model.sent.retain(|_, id| *id != sink);
+                    }
+                }
+                Output::Status(Status::Open { .. }) => model.acked = true,
+                Output::Status(_) => {}
+                Output::Ended => prop_assert!(model.live.is_empty(), "I4: no operation is left behind"),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, most: usize) -> Result<(), TestCaseError> {
+        for _ in 0..most {
+            let Some(transmit) = self.rig.session.poll_transmit() else { break };
+            let model = &mut self.model;
+            model.log.push(format!("{transmit:?}"));
+            prop_assert!(model.socket, "nothing is written without a socket");
+            let Transmit::Text(text) = transmit else { continue };
+            let message: Value = serde_json::from_str(&text).unwrap();
+            let id = message["id"].as_str().map(str::to_owned);
+            match message["type"].as_str().unwrap() {
+                "connection_init" => {
+                    prop_assert!(!model.init_sent, "rule 4: one init for each socket");
+                    model.init_sent = true;
+                }
+                "subscribe" | "start" => {
+                    let (wire_id, id) = (id.unwrap(), message["payload"]["query"].as_str().unwrap().parse().unwrap());
+                    prop_assert!(model.acked, "rule 5: nothing before the ack");
+                    prop_assert!(model.live.contains(&id), "rule 12: never mentioned once dropped");
+                    prop_assert!(model.every_wire_id.insert(wire_id.clone()), "rule 9: no id twice");
+                    prop_assert!(model.sent_here.insert(id), "I2: exactly once");
+                    if !model.issued_ever.insert(id) {
+                        prop_assert!(model.reissue_announced.contains(&id), "rule 28: a reconnect is never silent");
+                    }
+                    model.sent.insert(wire_id, id);
+                }
+                "complete" | "stop" => {
+                    prop_assert!(model.sent.remove(&id.unwrap()).is_some(), "rules 12, 13: only what runs");
+                }
+                "ping" | "pong" => prop_assert!(model.init_sent),
+                "connection_terminate" => {}
+                other => prop_assert!(false, "unexpected {}", other),
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        let (session, model) = (&self.rig.session, &self.model);
+        prop_assert_eq!(session.live_operations(), model.live.len());
+        let waits = matches!(
+            session.phase,
+            super::super::Phase::Waiting
+                | super::super::Phase::Authorizing
+                | super::super::Phase::Dialing(_)
+                | super::super::Phase::Opening(_)
+                | super::super::Phase::Closing(_)
+        );
+        prop_assert!(!waits || session.poll_timeout().is_some(), "I6: every phase that waits has a deadline");
+        if session.phase == super::super::Phase::Idle {
+            prop_assert!(model.live.is_empty(), "nobody waits for a session that rests");
+        }
+        Ok(())
+    }
+
+    /// I2: once everything is written, every live operation was sent on this socket.
+    fn settle(&mut self) -> Result<(), TestCaseError> {
+        self.write(usize::MAX)?;
+        if self.rig.session.is_open() {
+            let sent: BTreeSet<_> = self.model.sent.values().copied().collect();
+            prop_assert_eq!(&sent, &self.model.live, "I2");
+        }
+        Ok(())
+    }
+}
+
+fn run(config: Config, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
+    let mut history = History::new(config);
+    for step in steps {
+        history.run(step)?;
+    }
+    history.settle()?;
+    // I7: however often something was dropped, subscribed or rejected, dials are spaced: at most the first, a fallback
+    // and the two of a rejection come without a delay, and then only `reconnect_now` does.
+    let demanded = steps.iter().filter(|step| matches!(step, Step::ReconnectNow)).count();
+    let dials = &history.model.dials;
+    let quick = dials.windows(2).filter(|pair| pair[1] - pair[0] < Duration::from_millis(500)).count();
+    let healthy_or_fatal = history.model.log.iter().filter(|line| line.starts_with("Finish")).count() + 1;
+    let calm =
+        steps.iter().filter(|step| matches!(step, Step::Pass(ms) if *ms >= 10_000) || matches!(step, Step::Silence));
+    prop_assert!(quick <= demanded + 4 * (healthy_or_fatal + calm.count()), "{quick} quick dials of {}", dials.len());
+    // I4: however it goes on, a shutdown ends what is live.
+    history.run(&Step::Shutdown)?;
+    history.run(&Step::Pass(3_000))?;
+    prop_assert!(history.model.live.is_empty());
+    prop_assert_eq!(history.rig.session.phase, super::super::Phase::Ended);
+    Ok(history.model.log)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn i1_to_i7_hold_in_every_history_and_the_same_seed_replays_it(
+        steps in prop::collection::vec(step(), 0..120),
+        seed: u64,
+        subprotocol in prop::sample::select(vec![None, Some(MODERN), Some(LEGACY)]),
+        strict: bool,
+        give_up_after in prop::sample::select(vec![None, Some(1), Some(3)]),
+    ) {
+        let strictness = if strict { Strictness::Strict } else { Strictness::Lenient };
+        let config = Config { seed, subprotocol, strictness, give_up_after, ..config() };
+        let first = run(config.clone(), &steps)?;
+        prop_assert_eq!(first, run(config, &steps)?);
+    }
+}

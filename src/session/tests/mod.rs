@@ -1,0 +1,241 @@
+//! The session by example: every rule that it decides, against a clock that is only a number.
+
+mod histories;
+mod rules;
+mod verdicts;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::{Config, End, Output, Session, Strictness, Transmit};
+use crate::{
+    auth::CredentialsReason,
+    error::{CloseCode, Disconnect},
+    mailbox::Gap,
+    protocol::Subprotocol,
+    status::Status,
+};
+
+const MODERN: Subprotocol = Subprotocol::GraphqlTransportWs;
+const LEGACY: Subprotocol = Subprotocol::GraphqlWs;
+
+fn config() -> Config {
+    Config {
+        subprotocol: None,
+        strictness: Strictness::Lenient,
+        credentials_timeout: secs(30),
+        connect_timeout: secs(10),
+        ack_timeout: secs(10),
+        ping_interval: Some(secs(10)),
+        ping_timeout: secs(10),
+        backoff_base: Duration::from_millis(500),
+        backoff_cap: secs(30),
+        healthy_after: secs(10),
+        give_up_after: None,
+        seed: 7,
+    }
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn closed(code: u16) -> Disconnect {
+    Disconnect::Closed { code: CloseCode(code), reason: "words".into() }
+}
+
+/// What the session did, as far as tests compare it.
+#[derive(Clone, PartialEq, Debug)]
+enum Did {
+    Authorize(&'static str),
+    Dial(Subprotocol),
+    Hangup(Option<u16>),
+    Deliver(u64, Value),
+    Reissue(u64, u32),
+    Finish(u64, String),
+    Connecting(u32),
+    Open,
+    Waiting(Duration),
+    Idle,
+    Ended,
+    Wrote(Value),
+    WroteClose(u16),
+    WrotePing,
+}
+
+/// A session with its clock.
+struct Rig {
+    session: Session<u64>,
+    now: Instant,
+    next_id: u64,
+    gaps: Vec<Gap>,
+}
+
+impl Rig {
+    #[expect(clippy::disallowed_methods, reason = "an origin, never read again")]
+    fn new(config: Config) -> Self {
+        Self { session: Session::new(config), now: Instant::now(), next_id: 1, gaps: Vec::new() }
+    }
+
+    /// A session with `operations` live on an acknowledged connection.
+    fn open(config: Config, operations: u64) -> Self {
+        let mut rig = Self::new(config);
+        for _ in 0..operations {
+            rig.subscribe();
+        }
+        rig.connect();
+        rig
+    }
+
+    fn subscribe(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.session.subscribe(self.now, id, format!("{{\"query\":\"{id}\"}}").into(), id);
+        id
+    }
+
+    /// From asking the provider to the acknowledgement.
+    fn connect(&mut self) -> Vec<Did> {
+        let mut did = self.upgrade();
+        did.extend(self.receive(json!({"type": "connection_ack"})));
+        did
+    }
+
+    fn upgrade(&mut self) -> Vec<Did> {
+        let mut did = self.take();
+        did.extend(self.dial());
+        self.session.handle_open(self.now);
+        did.extend(self.take());
+        did
+    }
+
+    fn dial(&mut self) -> Vec<Did> {
+        self.session.handle_credentials(self.now, Ok("{}".into()));
+        self.take()
+    }
+
+    fn receive(&mut self, message: Value) -> Vec<Did> {
+        self.receive_bytes(message.to_string())
+    }
+
+    fn receive_bytes(&mut self, bytes: impl Into<Bytes>) -> Vec<Did> {
+        self.session.handle_frame(self.now, &bytes.into());
+        self.take()
+    }
+
+    fn lose(&mut self, cause: Disconnect) -> Vec<Did> {
+        self.session.handle_lost(self.now, cause);
+        self.take()
+    }
+
+    /// Lets time pass, timer by timer.
+    fn pass(&mut self, duration: Duration) -> Vec<Did> {
+        let until = self.now + duration;
+        let mut did = Vec::new();
+        while let Some(at) = self.session.poll_timeout().filter(|&at| at <= until) {
+            self.now = self.now.max(at);
+            self.session.handle_timeout(self.now);
+            did.extend(self.take());
+        }
+        self.now = until;
+        did
+    }
+
+    /// Sleeps through the backoff; the time that it took.
+    fn sleep(&mut self) -> Duration {
+        let at = self.session.poll_timeout().expect("a retry sleep");
+        let slept = at - self.now;
+        let did = self.pass(slept);
+        assert!(matches!(did[..], [Did::Connecting(_), Did::Authorize(_)]), "{did:?}");
+        slept
+    }
+
+    /// Takes all that is to be done and to be written.
+    fn take(&mut self) -> Vec<Did> {
+        let mut did = Vec::new();
+        while let Some(output) = self.session.poll_output() {
+            did.push(match output {
+                Output::Authorize(reason) => Did::Authorize(match reason {
+                    CredentialsReason::Initial => "initial",
+                    CredentialsReason::Reconnect => "reconnect",
+                    CredentialsReason::Rejected { .. } => "rejected",
+                }),
+                Output::Dial(subprotocol) => Did::Dial(subprotocol),
+                Output::Hangup(close) => Did::Hangup(close.map(|(code, _)| code.0)),
+                Output::Deliver { sink, payload } => Did::Deliver(sink, payload.decode().unwrap_or(Value::Null)),
+                Output::Reissue { sink, gap } => {
+                    let reconnects = gap.reconnects;
+                    self.gaps.push(gap);
+                    Did::Reissue(sink, reconnects)
+                }
+                Output::Finish { sink, end } => Did::Finish(sink, describe(&end)),
+                Output::Status(Status::Connecting { attempt }) => Did::Connecting(attempt),
+                Output::Status(Status::Open { .. }) => Did::Open,
+                Output::Status(Status::Waiting { delay, .. }) => Did::Waiting(delay),
+                Output::Status(Status::Idle) => Did::Idle,
+                Output::Status(Status::Ended) => continue,
+                Output::Ended => Did::Ended,
+            });
+        }
+        while let Some(transmit) = self.session.poll_transmit() {
+            did.push(match transmit {
+                Transmit::Text(text) => Did::Wrote(serde_json::from_str(&text).expect("the client writes JSON")),
+                Transmit::Ping => Did::WrotePing,
+                Transmit::Close(code, _) => Did::WroteClose(code.0),
+            });
+        }
+        did
+    }
+}
+
+fn describe(end: &End) -> String {
+    match end {
+        End::Completed => "completed".into(),
+        End::Rejected(_) => "rejected".into(),
+        End::Lost(cause) => format!("lost: {cause}"),
+        End::GaveUp { attempts, .. } => format!("gave up after {attempts}"),
+        End::Overflow => "overflow".into(),
+        End::ShutDown => "shut down".into(),
+    }
+}
+
+/// The ids of the operations that were sent, in order.
+fn issued(did: &[Did]) -> Vec<(String, String)> {
+    did.iter()
+        .filter_map(|did| match did {
+            Did::Wrote(message) if ["subscribe", "start"].contains(&message["type"].as_str()?) => {
+                Some((message["id"].as_str()?.to_owned(), message["payload"]["query"].as_str()?.to_owned()))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn wrote(did: &[Did]) -> Vec<String> {
+    did.iter()
+        .filter_map(|did| match did {
+            Did::Wrote(message) => Some(message["type"].as_str()?.to_owned()),
+            Did::WroteClose(code) => Some(format!("close {code}")),
+            Did::WrotePing => Some("websocket ping".into()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn waiting(did: &[Did]) -> Option<Duration> {
+    did.iter().find_map(|did| match did {
+        Did::Waiting(delay) => Some(*delay),
+        _ => None,
+    })
+}
+
+fn finished(did: &[Did]) -> Vec<(u64, String)> {
+    did.iter()
+        .filter_map(|did| match did {
+            Did::Finish(id, end) => Some((*id, end.clone())),
+            _ => None,
+        })
+        .collect()
+}

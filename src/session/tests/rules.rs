@@ -1,0 +1,557 @@
+//! The numbered rules of the protocol, one claim a test.
+
+use super::*;
+use crate::error::{ConnectError, CredentialsError};
+
+fn fixed(subprotocol: Subprotocol) -> Config {
+    Config { subprotocol: Some(subprotocol), ..config() }
+}
+
+fn refused_subprotocol() -> Disconnect {
+    Disconnect::Connect(ConnectError::Subprotocol { offered: "" })
+}
+
+fn http(status: u16) -> Disconnect {
+    Disconnect::Connect(ConnectError::Http { status, retry_after: None, body: String::new() })
+}
+
+#[test]
+fn rule_1_the_modern_subprotocol_is_offered_alone_and_the_legacy_one_when_it_is_refused() {
+    for (after_upgrade, refusal) in
+        [(true, closed(4406)), (true, closed(1002)), (false, http(400)), (false, refused_subprotocol())]
+    {
+        let mut rig = Rig::new(config());
+        rig.subscribe();
+        rig.take();
+        assert_eq!(rig.dial(), [Did::Dial(MODERN)]);
+        if after_upgrade {
+            rig.session.handle_open(rig.now);
+            rig.take();
+        }
+        assert_eq!(rig.lose(refusal)[1..], [Did::Connecting(2), Did::Authorize("reconnect")]);
+        assert_eq!(rig.dial(), [Did::Dial(LEGACY)]);
+        rig.session.handle_open(rig.now);
+        let did = rig.receive(json!({"type": "connection_ack"}));
+        assert_eq!(wrote(&did), ["connection_init", "start"]);
+
+        rig.pass(secs(11));
+        rig.lose(Disconnect::Reset(None));
+        rig.sleep();
+        assert_eq!(rig.dial(), [Did::Dial(LEGACY)], "what worked is remembered");
+    }
+}
+
+#[test]
+fn rule_1_when_neither_subprotocol_works_the_error_names_both() {
+    let mut rig = Rig::new(config());
+    let id = rig.subscribe();
+    rig.upgrade();
+    rig.lose(closed(4406));
+    rig.dial();
+    let ends = finished(&rig.lose(http(400)));
+    assert_eq!(ends.len(), 1);
+    assert_eq!(ends[0].0, id);
+    for part in ["graphql-transport-ws", "4406", "graphql-ws", "HTTP 400"] {
+        assert!(ends[0].1.contains(part), "{ends:?}");
+    }
+}
+
+#[test]
+fn rule_1_a_fixed_subprotocol_has_no_fallback() {
+    let mut rig = Rig::new(fixed(LEGACY));
+    rig.subscribe();
+    rig.take();
+    assert_eq!(rig.dial(), [Did::Dial(LEGACY)]);
+    rig.session.handle_open(rig.now);
+    rig.take();
+    assert!(finished(&rig.lose(closed(4406)))[0].1.starts_with("lost"));
+}
+
+#[test]
+fn rule_3_credentials_come_before_the_dial_and_init_is_the_first_frame() {
+    let mut rig = Rig::new(config());
+    rig.subscribe();
+    assert_eq!(rig.take(), [Did::Connecting(1), Did::Authorize("initial")]);
+    rig.session.handle_credentials(rig.now, Ok(r#"{"token":"t"}"#.into()));
+    assert_eq!(rig.take(), [Did::Dial(MODERN)]);
+    rig.session.handle_open(rig.now);
+    // Even a server that pings at once hears the init first.
+    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"ping"}"#));
+    assert_eq!(
+        rig.take(),
+        [
+            Did::Wrote(json!({"type": "connection_init", "payload": {"token": "t"}})),
+            Did::Wrote(json!({"type": "pong"})),
+        ]
+    );
+}
+
+#[test]
+fn rule_5_nothing_is_subscribed_before_the_ack() {
+    for subprotocol in [MODERN, LEGACY] {
+        let mut rig = Rig::new(fixed(subprotocol));
+        rig.subscribe();
+        let did = rig.upgrade();
+        assert_eq!(wrote(&did), ["connection_init"]);
+        rig.subscribe();
+        assert_eq!(rig.take(), []);
+        let did = rig.receive(json!({"type": "connection_ack", "payload": {"a": 1}}));
+        assert_eq!(issued(&did).len(), 2);
+    }
+}
+
+#[test]
+fn rule_6_before_the_ack_keepalives_are_taken_and_an_operations_message_is_a_violation() {
+    for message in ["ping", "pong", "ka", "odd"] {
+        let mut rig = Rig::new(config());
+        rig.subscribe();
+        rig.upgrade();
+        let did = rig.receive(json!({"type": message}));
+        assert_eq!(wrote(&did), if message == "ping" { vec!["pong"] } else { vec![] });
+        assert_eq!(rig.session.phase, super::super::Phase::Opening(MODERN));
+    }
+    for message in ["next", "error", "complete"] {
+        let mut rig = Rig::new(config());
+        let id = rig.subscribe();
+        rig.upgrade();
+        let did = rig.receive(json!({"type": message, "id": "1.0", "payload": {}}));
+        assert_eq!(did[0], Did::Hangup(Some(4004)));
+        assert_eq!(finished(&did)[0].0, id);
+    }
+}
+
+#[test]
+fn rule_7_a_second_ack_issues_nothing_again() {
+    let mut rig = Rig::open(config(), 2);
+    assert_eq!(rig.receive(json!({"type": "connection_ack"})), []);
+}
+
+#[test]
+fn rule_8_every_phase_that_waits_has_a_deadline() {
+    let mut rig = Rig::new(config());
+    rig.subscribe();
+    rig.take();
+    assert_eq!(rig.pass(secs(30))[0], Did::Hangup(None), "the provider");
+    rig.sleep();
+    rig.dial();
+    assert_eq!(rig.pass(secs(10))[0], Did::Hangup(None), "the dial");
+    rig.sleep();
+    rig.upgrade();
+    assert_eq!(rig.pass(secs(10))[0], Did::Hangup(Some(4504)), "the ack");
+}
+
+#[test]
+fn rule_9_an_id_is_never_used_twice_and_a_reissue_has_a_new_one() {
+    let mut rig = Rig::open(config(), 3);
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..5 {
+        rig.session.cancel(rig.next_id - 1);
+        rig.subscribe();
+        for (id, _) in issued(&rig.take()) {
+            assert!(seen.insert(id));
+        }
+        rig.lose(Disconnect::Reset(None));
+        rig.sleep();
+        for (id, _) in issued(&rig.connect()) {
+            assert!(seen.insert(id));
+        }
+    }
+    assert!(seen.len() >= 15);
+}
+
+#[test]
+fn rule_10_an_operation_ends_once_and_what_follows_is_ignored() {
+    for end in ["complete", "error"] {
+        let mut rig = Rig::open(config(), 1);
+        let late =
+            [json!({"type": "next", "id": "1.0", "payload": {"data": 1}}), json!({"type": "complete", "id": "1.0"})];
+        assert_eq!(finished(&rig.receive(json!({"type": end, "id": "1.0", "payload": []}))).len(), 1);
+        for message in late {
+            assert_eq!(rig.receive(message), []);
+        }
+        assert_eq!(rig.session.counts().ignored, 2);
+    }
+}
+
+#[test]
+fn rule_12_a_dropped_operation_is_completed_if_it_was_sent_and_never_mentioned_if_not() {
+    for (subprotocol, stop) in [(MODERN, "complete"), (LEGACY, "stop")] {
+        let mut rig = Rig::open(fixed(subprotocol), 1);
+        rig.session.cancel(1);
+        assert_eq!(rig.take(), [Did::Wrote(json!({"type": stop, "id": "1.0"}))]);
+        assert_eq!(rig.receive(json!({"type": "next", "id": "1.0", "payload": {}})), []);
+
+        let unsent = rig.subscribe();
+        rig.session.cancel(unsent);
+        assert_eq!(rig.take(), []);
+
+        rig.lose(Disconnect::Reset(None));
+        let offline = rig.subscribe();
+        rig.session.cancel(offline);
+        assert!(issued(&rig.take()).is_empty());
+    }
+}
+
+#[test]
+fn rule_13_nothing_is_said_after_the_servers_end() {
+    let mut rig = Rig::open(config(), 1);
+    rig.receive(json!({"type": "complete", "id": "1.0"}));
+    rig.session.cancel(1);
+    assert_eq!(rig.take(), []);
+
+    let mut rig = Rig::open(config(), 1);
+    rig.session.cancel(1);
+    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"complete","id":"1.0"}"#));
+    assert_eq!(rig.take(), [], "the server was quicker than the socket");
+}
+
+#[test]
+fn rule_14_unknown_ids_are_counted_and_ignored() {
+    let mut rig = Rig::open(config(), 1);
+    for id in [json!("9.9"), json!("x"), json!(7), json!(null), json!({"a": 1}), json!("1.1"), json!("2.0"), json!("")]
+    {
+        assert_eq!(rig.receive(json!({"type": "next", "id": id, "payload": {"data": 1}})), [], "{id}");
+        assert_eq!(rig.receive(json!({"type": "complete", "id": id})), [], "{id}");
+    }
+    assert_eq!(rig.session.counts().ignored, 16);
+    assert_eq!(rig.receive(json!({"type": "next", "id": "1.0", "payload": 1})), [Did::Deliver(1, json!(1))]);
+}
+
+#[test]
+fn rule_14_a_numeric_id_is_tolerated() {
+    let mut rig = Rig::open(config(), 1);
+    let did = rig.receive_bytes(r#"{"type":"next","id":1.0,"payload":5}"#);
+    assert_eq!(did, [Did::Deliver(1, json!(5))]);
+}
+
+#[test]
+fn rule_18_a_complete_precedes_a_later_subscribe() {
+    let mut rig = Rig::open(config(), 1);
+    rig.session.cancel(1);
+    rig.subscribe();
+    assert_eq!(wrote(&rig.take()), ["complete", "subscribe"]);
+}
+
+#[test]
+fn rule_19_a_ping_is_answered_with_its_payload_ahead_of_the_data() {
+    let mut rig = Rig::open(config(), 1);
+    for _ in 0..3 {
+        rig.subscribe();
+    }
+    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"ping","payload":{"n":1}}"#));
+    let did = rig.take();
+    assert_eq!(did[0], Did::Wrote(json!({"type": "pong", "payload": {"n": 1}})));
+    assert_eq!(wrote(&did)[1..], ["subscribe"; 3]);
+}
+
+#[test]
+fn rule_19_a_flood_of_pings_owes_one_pong() {
+    let mut rig = Rig::open(config(), 1);
+    for n in 0..1_000 {
+        let ping = json!({"type": "ping", "payload": {"n": n}}).to_string();
+        rig.session.handle_frame(rig.now, &Bytes::from(ping));
+    }
+    assert_eq!(rig.take(), [Did::Wrote(json!({"type": "pong", "payload": {"n": 999}}))]);
+}
+
+#[test]
+fn rule_20_modern_pings_every_ten_seconds_even_while_items_arrive() {
+    let mut rig = Rig::open(config(), 1);
+    let mut pings = 0;
+    for _ in 0..60 {
+        rig.receive(json!({"type": "next", "id": "1.0", "payload": {}}));
+        pings += wrote(&rig.pass(secs(1))).iter().filter(|message| *message == "ping").count();
+    }
+    assert_eq!(pings, 6);
+}
+
+#[test]
+fn rule_20_legacy_sends_no_ping_message_and_a_websocket_ping_only_after_twenty_seconds_of_silence() {
+    let mut rig = Rig::open(fixed(LEGACY), 1);
+    for _ in 0..10 {
+        assert_eq!(rig.pass(secs(19)), []);
+        rig.receive(json!({"type": "ka"}));
+    }
+    assert_eq!(rig.pass(secs(20)), [Did::WrotePing]);
+    rig.session.handle_pong(rig.now);
+    assert_eq!(rig.pass(secs(20)), [Did::WrotePing]);
+}
+
+#[test]
+fn rule_20_silence_after_a_ping_is_the_end_of_the_connection_without_a_close() {
+    for (subprotocol, after) in [(MODERN, secs(20)), (LEGACY, secs(30))] {
+        let mut rig = Rig::open(fixed(subprotocol), 1);
+        let did = rig.pass(after.checked_sub(Duration::from_millis(1)).unwrap());
+        assert_eq!(did.len(), 1, "{did:?}");
+        let did = rig.pass(Duration::from_millis(1));
+        assert!(did.contains(&Did::Hangup(None)) && waiting(&did).is_some(), "{did:?}");
+    }
+}
+
+#[test]
+fn rule_20_any_inbound_frame_is_a_proof_of_life() {
+    for sign in [
+        json!({"type": "pong"}),
+        json!({"type": "next", "id": "1.0", "payload": {}}),
+        json!({"type": "error", "payload": {"message": "no ping here"}}),
+        json!({"type": "connection_error"}),
+        json!(["garbage"]),
+    ] {
+        let mut rig = Rig::open(config(), 1);
+        for _ in 0..10 {
+            rig.pass(secs(7));
+            rig.receive(sign.clone());
+            assert!(rig.session.is_open(), "{sign}");
+        }
+    }
+}
+
+#[test]
+fn rule_20_pongs_are_matched_by_order_and_an_unsolicited_one_is_legal() {
+    let mut rig = Rig::open(config(), 1);
+    rig.receive(json!({"type": "pong", "payload": {"whose": "ours"}}));
+    assert_eq!(rig.session.counts().round_trip_time, None);
+    rig.pass(secs(10));
+    rig.pass(Duration::from_millis(250));
+    rig.receive(json!({"type": "pong", "payload": {"other": 1}}));
+    assert_eq!(rig.session.counts().round_trip_time, Some(Duration::from_millis(250)));
+}
+
+#[test]
+fn rule_20_no_silence_counts_while_the_socket_is_not_read() {
+    let mut rig = Rig::open(config(), 1);
+    rig.session.pause();
+    assert!(!rig.pass(secs(300)).contains(&Did::Hangup(None)));
+    rig.session.resume(rig.now);
+    assert!(!rig.pass(secs(10)).contains(&Did::Hangup(None)), "a fresh ping has its time");
+    assert!(rig.pass(secs(10)).contains(&Did::Hangup(None)));
+}
+
+#[test]
+fn rule_21_a_missing_ka_counts_only_once_its_pace_is_known() {
+    let quiet = Config { ping_interval: None, ..fixed(LEGACY) };
+    let mut rig = Rig::open(quiet.clone(), 1);
+    rig.receive(json!({"type": "ka"}));
+    assert_eq!(rig.pass(secs(3600)), [], "one ka promises nothing");
+
+    let mut rig = Rig::open(quiet, 1);
+    for _ in 0..3 {
+        rig.pass(secs(20));
+        rig.receive(json!({"type": "ka"}));
+    }
+    assert_eq!(rig.pass(secs(59)), []);
+    assert_eq!(rig.pass(secs(1))[0], Did::Hangup(None));
+}
+
+#[test]
+fn rule_21_a_connection_error_after_the_ack_is_no_end() {
+    let mut rig = Rig::open(fixed(LEGACY), 1);
+    assert_eq!(rig.receive(json!({"type": "connection_error", "payload": {"message": "no"}})), []);
+    assert!(rig.session.is_open());
+}
+
+#[test]
+fn rule_23_a_fatal_end_leaves_the_session_usable_and_the_next_dial_spaced() {
+    let mut rig = Rig::open(config(), 3);
+    let did = rig.lose(closed(4400));
+    assert_eq!(finished(&did).iter().map(|end| end.0).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(finished(&did)[0].1.contains("4400: words"), "{did:?}");
+    assert_eq!(did.last(), Some(&Did::Idle));
+    rig.subscribe();
+    assert!(waiting(&rig.take()).is_some_and(|delay| delay >= Duration::from_millis(500)), "no dial storm");
+    rig.sleep();
+    assert_eq!(issued(&rig.connect()).len(), 1);
+}
+
+#[test]
+fn rule_24_a_server_that_acks_and_drops_at_once_sees_growing_delays() {
+    let mut totals = [Duration::ZERO; 8];
+    for seed in 0..200 {
+        let mut rig = Rig::open(Config { seed, ..config() }, 1);
+        for total in &mut totals {
+            rig.lose(closed(1000));
+            *total += rig.sleep();
+            rig.connect();
+        }
+    }
+    assert!(totals.is_sorted() && totals[7] > 8 * totals[0], "jitter aside, each is longer: {totals:?}");
+}
+
+#[test]
+fn rule_24_after_a_healthy_while_delays_are_short_again() {
+    for seed in 0..200 {
+        let mut rig = Rig::open(Config { seed, ..config() }, 1);
+        for _ in 0..8 {
+            rig.lose(closed(1000));
+            rig.sleep();
+            rig.connect();
+        }
+        rig.pass(secs(5));
+        rig.receive(json!({"type": "pong"}));
+        rig.pass(secs(5));
+        rig.lose(closed(1000));
+        assert!(rig.sleep() <= Duration::from_millis(1500));
+    }
+}
+
+#[test]
+fn rule_24_attempts_are_unlimited_by_default_and_bounded_on_demand() {
+    let mut rig = Rig::new(Config { give_up_after: Some(3), ..config() });
+    rig.subscribe();
+    rig.take();
+    for attempt in 1..=3 {
+        rig.dial();
+        let did = rig.lose(Disconnect::Reset(None));
+        if attempt < 3 {
+            rig.sleep();
+        } else {
+            assert_eq!(finished(&did), [(1, "gave up after 3".into())]);
+        }
+    }
+    rig.subscribe();
+    rig.take();
+    rig.sleep();
+    rig.dial();
+    assert!(finished(&rig.lose(Disconnect::Reset(None))).is_empty(), "a later operation has all its attempts");
+}
+
+#[test]
+fn rule_25_a_retry_sleep_ends_on_shutdown_on_demand_and_when_the_last_operation_goes() {
+    let sleeping = || {
+        let mut rig = Rig::open(config(), 1);
+        rig.lose(Disconnect::Reset(None));
+        rig
+    };
+    let mut rig = sleeping();
+    rig.session.reconnect_now(rig.now);
+    assert_eq!(rig.take(), [Did::Connecting(2), Did::Authorize("reconnect")]);
+
+    let mut rig = sleeping();
+    rig.session.cancel(1);
+    assert_eq!(rig.take(), [Did::Idle]);
+    assert_eq!(rig.session.poll_timeout(), None);
+
+    let mut rig = sleeping();
+    rig.session.shutdown(rig.now + secs(1));
+    assert_eq!(rig.take().last(), Some(&Did::Ended));
+
+    let mut rig = sleeping();
+    let due = rig.session.poll_timeout();
+    rig.subscribe();
+    assert_eq!((rig.take(), rig.session.poll_timeout()), (vec![], due), "a new subscribe does not shorten it");
+}
+
+#[test]
+fn rule_26_a_reissue_is_one_batch_in_the_original_order_with_what_changed_meanwhile() {
+    let mut rig = Rig::open(config(), 5);
+    rig.lose(Disconnect::Reset(None));
+    rig.session.cancel(2);
+    let late = rig.subscribe();
+    rig.sleep();
+    let did = rig.connect();
+    let queries: Vec<_> = issued(&did).into_iter().map(|(_, query)| query).collect();
+    assert_eq!(queries, ["1", "3", "4", "5", &late.to_string()]);
+    let reissues: Vec<_> = did.iter().filter(|did| matches!(did, Did::Reissue(..))).collect();
+    assert_eq!(reissues, [&Did::Reissue(1, 1), &Did::Reissue(3, 1), &Did::Reissue(4, 1), &Did::Reissue(5, 1)]);
+}
+
+#[test]
+fn rule_28_a_gap_says_how_long_and_why_and_an_operation_that_was_never_sent_has_none() {
+    let mut rig = Rig::open(config(), 1);
+    rig.lose(closed(1012));
+    let slept = rig.sleep();
+    rig.dial();
+    rig.lose(closed(1006));
+    let slept = slept + rig.sleep();
+    rig.connect();
+    let [gap] = &rig.gaps[..] else { panic!("{:?}", rig.gaps) };
+    assert_eq!((gap.reconnects, gap.dropped, gap.down_for), (1, 0, slept));
+    assert!(matches!(gap.cause, Some(Disconnect::Closed { code: CloseCode(1006), .. })));
+}
+
+#[test]
+fn rule_29_shutdown_completes_says_goodbye_and_closes_with_1000() {
+    for (subprotocol, expected) in [
+        (MODERN, vec!["complete", "complete", "close 1000"]),
+        (LEGACY, vec!["stop", "stop", "connection_terminate", "close 1000"]),
+    ] {
+        let mut rig = Rig::open(fixed(subprotocol), 2);
+        rig.subscribe(); // never taken from the queue: never mentioned
+        rig.session.shutdown(rig.now + secs(5));
+        let did = rig.take();
+        assert_eq!(wrote(&did), expected);
+        assert_eq!(finished(&did).len(), 3);
+        assert_eq!(rig.lose(closed(1000)), [Did::Ended]);
+        rig.subscribe();
+        assert_eq!(finished(&rig.take()), [(4, "shut down".into())]);
+    }
+}
+
+#[test]
+fn rule_29_shutdown_ends_at_its_deadline_whatever_the_peer_does() {
+    let mut rig = Rig::open(config(), 1);
+    rig.session.shutdown(rig.now + secs(5));
+    rig.take();
+    assert_eq!(rig.pass(secs(5)), [Did::Hangup(None), Did::Ended]);
+
+    let mut rig = Rig::new(config());
+    rig.subscribe();
+    rig.upgrade();
+    rig.session.shutdown(rig.now + secs(5));
+    assert_eq!(wrote(&rig.take()), ["close 1000"], "before the ack, too");
+    assert_eq!(rig.pass(secs(5)), [Did::Hangup(None), Did::Ended]);
+
+    let mut rig = Rig::new(config());
+    rig.subscribe();
+    rig.take();
+    rig.session.shutdown(rig.now + secs(5));
+    assert_eq!(rig.take()[1..], [Did::Hangup(None), Did::Ended]);
+}
+
+#[test]
+fn rule_31_garbage_is_counted_or_closes_with_4004_on_demand() {
+    for garbage in ["", "x", "[]", "{}", r#"{"type":"odd"}"#, "{\"type\":\"next\",\"id\":\"1.0\",\"payload\":{}"] {
+        let mut rig = Rig::open(Config { strictness: Strictness::Strict, ..config() }, 1);
+        let did = rig.receive_bytes(garbage);
+        assert_eq!(did[0], Did::Hangup(Some(4004)), "{garbage}");
+        assert_eq!(finished(&did).len(), 1);
+    }
+    for garbage in ["", "x", "[]", "{}", r#"{"type":"odd"}"#] {
+        let mut rig = Rig::open(config(), 1);
+        assert_eq!(rig.receive_bytes(garbage), []);
+        assert_eq!(rig.session.counts().ignored, 1, "{garbage}");
+    }
+}
+
+#[test]
+fn rule_31_a_message_that_is_too_big_closes_with_1009_and_is_fatal() {
+    let mut rig = Rig::open(config(), 1);
+    let did = rig.lose(Disconnect::MessageTooBig { limit: 9 });
+    assert_eq!(did[0], Did::Hangup(Some(1009)));
+    assert!(finished(&did)[0].1.contains("9 bytes"));
+}
+
+#[test]
+fn a_provider_that_fails_is_asked_again_after_a_backoff_and_one_that_gives_up_ends_everything() {
+    let mut rig = Rig::new(config());
+    rig.subscribe();
+    rig.take();
+    rig.session.handle_credentials(rig.now, Err(CredentialsError::transient("later")));
+    assert!(waiting(&rig.take()).is_some());
+    rig.sleep();
+    rig.session.handle_credentials(rig.now, Err(CredentialsError::fatal("never")));
+    assert_eq!(finished(&rig.take()).len(), 1);
+}
+
+#[test]
+fn spurious_calls_do_nothing() {
+    let mut rig = Rig::new(config());
+    rig.session.handle_open(rig.now);
+    rig.session.handle_credentials(rig.now, Ok("{}".into()));
+    rig.session.handle_timeout(rig.now);
+    rig.session.cancel(9);
+    rig.session.reconnect_now(rig.now);
+    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"connection_ack"}"#));
+    rig.session.handle_lost(rig.now, Disconnect::Reset(None));
+    assert_eq!(rig.take(), []);
+}
