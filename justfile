@@ -1,0 +1,61 @@
+# `just ci` is what CI runs; every other recipe is a part of it.
+
+default:
+    @just --list
+
+# All of it, cheapest first.
+ci: fmt lint test docs deny msrv demo
+
+# Formatting, as rustfmt.toml says.
+fmt:
+    cargo fmt --all --check
+
+# Warnings are errors: by default, with everything, and with the pure core alone.
+lint:
+    cargo clippy --all-targets -- -D warnings
+    cargo clippy --all-targets --all-features -- -D warnings
+    cargo clippy --no-default-features -- -D warnings
+    cargo check --no-default-features
+    cargo check --no-default-features --features client
+    cargo check --no-default-features --features client,webpki-roots
+
+# The README's test command: units, properties, the mock server on a paused clock, real servers, the example, doc tests.
+test:
+    cargo test
+
+# The documentation as docs.rs builds it.
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+
+# Licences, bans and sources. The advisory database is fetched from GitHub, so it has a recipe of its own.
+deny:
+    cargo deny check bans licenses sources
+
+# Known vulnerabilities; needs the network.
+advisories:
+    cargo deny check advisories
+
+# The oldest supported compiler, where it is installed.
+msrv:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    msrv=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    if rustup toolchain list 2>/dev/null | grep -q "^$msrv"; then
+        cargo "+$msrv" check --lib
+    else
+        echo "toolchain $msrv is not installed: not checked"
+    fi
+
+# The README's run command, and its promise that streams survive.
+demo:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --quiet --example live_feed
+    out=$(cargo run --quiet --example live_feed -- --count 20 --json)
+    test "$(grep -c '"type":"next"' <<<"$out")" = 20
+    out=$(cargo run --quiet --example live_feed -- --demo-drop-every 1s --for 10s --json)
+    gaps=$(grep -c '"type":"gap"' <<<"$out")
+    test "$gaps" -ge 5
+    # Events go on after the last gap.
+    grep -n '"type"' <<<"$out" | tail -n 1 | grep -q '"type":"next"\|"type":"end"'
+    echo "20 events; and $gaps gaps in 10 s of cuts, with events after each"
