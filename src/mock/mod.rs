@@ -1,1 +1,2 @@
 //! A scripted GraphQL-over-WebSocket server for tests.
+mod check;
