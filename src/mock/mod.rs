@@ -52,6 +52,9 @@ mod speak;
 mod upgrade;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub use check::Subprotocol;
 pub use dialer::PipeDialer;
 pub use peer::{Peer, Subscribe};
