@@ -54,6 +54,7 @@ impl Tls {
 }
 
 /// The process's default provider where it has one, else the one that is compiled in.
+#[allow(clippy::unnecessary_wraps, reason = "fails where no provider is compiled in")]
 fn provider() -> Result<Arc<CryptoProvider>, BuildError> {
     if let Some(provider) = CryptoProvider::get_default() {
         return Ok(Arc::clone(provider));
@@ -88,6 +89,7 @@ fn with_roots(builder: WantsRoots, roots: Option<TlsRoots>) -> Result<ClientConf
 }
 
 impl TlsRoots {
+    #[allow(clippy::unnecessary_wraps, reason = "none where no roots are compiled in")]
     fn default_choice() -> Option<Self> {
         #[cfg(feature = "platform-roots")]
         return Some(Self::Platform);

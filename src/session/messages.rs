@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{End, Output, Phase, Queued, Session, Strictness};
+use super::{End, Output, Phase, Pong, Queued, Session, Strictness};
 use crate::{
     error::{CloseCode, Disconnect, Violation},
     protocol::{Envelope, Kind, Payload},
@@ -27,11 +27,18 @@ impl<S: Clone> Session<S> {
 
     fn handle_message(&mut self, now: Instant, Envelope { kind, id, payload }: Envelope<'_>) {
         match (self.phase, kind) {
-            (Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_), _) => {}
-            // The operations are over; only the peer's close is awaited.
-            (Phase::Closing(_) | Phase::Ended, _) => {}
+            // Without a socket there is no message; after a shutdown only the peer's close is awaited.
+            (
+                Phase::Idle
+                | Phase::Waiting
+                | Phase::Authorizing
+                | Phase::Dialing(_)
+                | Phase::Closing(_)
+                | Phase::Ended,
+                _,
+            ) => {}
             (Phase::Opening(_) | Phase::Open(_), Kind::Ping) => {
-                self.pong = Some(payload.as_ref().and_then(Payload::json).map(Box::from));
+                self.pong = Some(Pong { payload: payload.as_ref().and_then(Payload::json).map(Box::from) });
             }
             (Phase::Opening(_) | Phase::Open(_), Kind::Pong) => self.handle_pong(now),
             (Phase::Opening(_) | Phase::Open(_), Kind::KeepAlive) => self.liveness.keep_alive(now, &mut self.timers),
@@ -81,17 +88,13 @@ impl<S: Clone> Session<S> {
             self.counts.ignored += 1;
             return;
         };
-        match self.operations.by_wire_id(wire_id).map(|operation| operation.id) {
-            Some(id) => {
-                if let Some(operation) = self.operations.remove(id) {
-                    self.outputs.push_back(Output::Finish { sink: operation.sink, end });
-                }
-            }
-            None => {
-                self.counts.ignored += 1;
-                // Both sides end it at once: what is not written yet is not to be said any more (rule 13).
-                self.queue.retain(|queued| !matches!(queued, Queued::Complete(id) if *id == wire_id));
-            }
+        let id = self.operations.by_wire_id(wire_id).map(|operation| operation.id);
+        if let Some(operation) = id.and_then(|id| self.operations.remove(id)) {
+            self.outputs.push_back(Output::Finish { sink: operation.sink, end });
+        } else {
+            self.counts.ignored += 1;
+            // Both sides end it at once: what is not written yet is not to be said any more (rule 13).
+            self.queue.retain(|queued| !matches!(queued, Queued::Complete(id) if *id == wire_id));
         }
     }
 }

@@ -67,7 +67,7 @@ pub(crate) struct Session<S> {
     /// What is to be written, in order; a `subscribe` is encoded when it is taken.
     queue: VecDeque<Queued>,
     /// A pong overtakes the queue, and only the latest is owed (rule 19).
-    pong: Option<Option<Box<str>>>,
+    pong: Option<Pong>,
     /// The init payload, from the provider's answer until it is written.
     init_payload: Option<Box<str>>,
     /// Since when operations are without a connection.
@@ -94,6 +94,11 @@ enum Phase {
     /// Shut down; the peer has not answered the close yet.
     Closing(Subprotocol),
     Ended,
+}
+
+/// An answer to a `ping`, echoing its payload.
+struct Pong {
+    payload: Option<Box<str>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -321,7 +326,7 @@ impl<S: Clone> Session<S> {
         if let Some(payload) = self.init_payload.take() {
             return text(Outgoing::Init { payload: &payload });
         }
-        if let Some(payload) = self.pong.take() {
+        if let Some(Pong { payload }) = self.pong.take() {
             return text(Outgoing::Pong { payload: payload.as_deref() });
         }
         loop {

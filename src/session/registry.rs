@@ -36,19 +36,15 @@ impl<S> Registry<S> {
     }
 
     /// Registers an operation, before anything of it is written (rule 9).
+    #[expect(clippy::expect_used, reason = "the message names the invariant")]
     pub(super) fn insert(&mut self, id: u64, sink: S, payload: Box<str>) {
         debug_assert!(!self.order.contains_key(&id), "an operation's number is used once");
         let operation = Some(Operation { id, sink, payload, serial: 0 });
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.slots[slot as usize] = operation;
-                slot
-            }
-            None => {
-                self.slots.push(operation);
-                u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-            }
-        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("2^32 operations do not fit in memory")
+        });
+        self.slots[slot as usize] = operation;
         self.order.insert(id, slot);
     }
 

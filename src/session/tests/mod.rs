@@ -116,6 +116,7 @@ impl Rig {
         self.take()
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "called with `json!`")]
     fn receive(&mut self, message: Value) -> Vec<Did> {
         self.receive_bytes(message.to_string())
     }

@@ -1,0 +1,282 @@
+//! From the socket to the reader: order, bounds, policies and the typed end.
+
+use std::num::NonZeroUsize;
+
+use futures::StreamExt;
+use resub::{Operation, Overflow, SubscribeError};
+
+use super::*;
+
+fn items(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).unwrap()
+}
+
+/// A client with one live subscription under this policy, holding up to `capacity` items.
+async fn bounded(server: &Server, overflow: Overflow, capacity: usize) -> (Client, Subscription<Value>, Peer, String) {
+    let client = client(server);
+    let stream = client.subscription_to(request("a")).overflow(overflow).capacity(items(capacity)).start().unwrap();
+    let mut peer = connected(server).await;
+    let id = peer.expect_subscribe().await.id;
+    (client, stream, peer, id)
+}
+
+#[tokio::test(start_paused = true)]
+async fn items_arrive_in_order_and_the_stream_ends_when_the_server_completes() {
+    let server = Server::in_memory();
+    let (_client, mut stream, mut peer, id) = live(&server).await;
+    for n in 0..100 {
+        peer.next(&id, data(n)).await;
+    }
+    peer.complete(&id).await;
+    for n in 0..100 {
+        assert_eq!(item(&mut stream).await, n);
+    }
+    assert!(stream.next().await.is_none());
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_ends_the_stream_with_the_servers_errors_however_they_are_spelled() {
+    for payload in [
+        json!([{"message": "no such field", "locations": [{"line": 1, "column": 2}], "path": ["a", 0], "extensions": {"code": "X"}}]),
+        json!({"message": "no such field"}),
+        json!({"errors": [{"message": "no such field"}]}),
+    ] {
+        let server = Server::in_memory();
+        let (_client, mut stream, mut peer, id) = live(&server).await;
+        peer.error(&id, payload).await;
+        let error = end(&mut stream).await;
+        assert_eq!(error.to_string(), "the server rejected the operation: no such field");
+    }
+    let server = Server::in_memory();
+    let (_client, mut stream, mut peer, id) = live(&server).await;
+    peer.error(&id, json!([])).await;
+    assert!(matches!(end(&mut stream).await, SubscriptionError::Rejected(errors) if errors.is_empty()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_next_to_data_and_items_that_do_not_decode_do_not_end_the_stream() {
+    #[derive(Debug)]
+    struct Number;
+    impl Operation for Number {
+        type Data = u32;
+        fn payload(&self) -> Result<Box<serde_json::value::RawValue>, serde_json::Error> {
+            serde_json::value::to_raw_value(&json!({"query": "subscription { n }"}))
+        }
+    }
+    let server = Server::in_memory();
+    let client = client(&server);
+    let mut stream = client.subscribe_to(Number).unwrap();
+    let mut peer = connected(&server).await;
+    let id = peer.expect_subscribe().await.id;
+    peer.next(&id, json!({"data": 1, "errors": [{"message": "partial"}], "extensions": {"cost": 2}})).await;
+    peer.next(&id, json!({"data": "one", "errors": [{"message": "why"}]})).await;
+    peer.next(&id, json!({"errors": [{"message": "only errors"}]})).await;
+    peer.next(&id, json!({"data": 2})).await;
+
+    let Some(Ok(Event::Next(response))) = stream.next().await else { panic!() };
+    assert_eq!((response.data, response.errors[0].message.as_str()), (Some(1), "partial"));
+    assert_eq!(response.extensions.unwrap()["cost"], 2);
+    let Some(Err(error @ SubscriptionError::Decode(_))) = stream.next().await else { panic!() };
+    assert!(!error.is_terminal());
+    assert!(text(&error).contains("why") && text(&error).contains("invalid type"), "{}", text(&error));
+
+    let mut data = stream.data();
+    assert!(matches!(data.next().await, Some(Err(SubscriptionError::NoData(errors))) if errors.len() == 1));
+    assert!(matches!(data.next().await, Some(Ok(2))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_never_polled_delays_no_sibling_and_no_pong() {
+    let server = Server::in_memory();
+    let (client, unread, mut peer, unread_id) = live(&server).await;
+    let mut read = subscribe(&client, "b");
+    let read_id = peer.expect_subscribe().await.id;
+    for n in 0..5_000 {
+        peer.next(&unread_id, data(n)).await;
+        if n % 100 == 0 {
+            peer.next(&read_id, data(n)).await;
+            let got = timeout(secs(1), peer.serve_while(item(&mut read))).await;
+            assert_eq!(got.expect("the sibling is not delayed"), n);
+            peer.ping(Some(json!({"n": n}))).await;
+            assert_eq!(timeout(secs(1), peer.expect_pong()).await.expect("nor the pong"), Some(json!({"n": n})));
+        }
+    }
+    peer.sync().await;
+    let stats = client.stats();
+    assert_eq!((stats.dropped, stats.queued_items), (5_000 - 1_024, 1_024));
+    drop(unread);
+    assert_eq!(client.stats().queued_items, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drop_oldest_counts_what_was_dropped_before_what_is_kept() {
+    let server = Server::in_memory();
+    let (_client, mut stream, mut peer, id) = bounded(&server, Overflow::DropOldest, 3).await;
+    for n in 0..10 {
+        peer.next(&id, data(n)).await;
+    }
+    peer.sync().await;
+    assert_eq!(gap(&mut stream).await.dropped, 7);
+    for n in 7..10 {
+        assert_eq!(item(&mut stream).await, n);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn drop_newest_counts_what_was_dropped_after_what_is_kept() {
+    let server = Server::in_memory();
+    let (_client, mut stream, mut peer, id) = bounded(&server, Overflow::DropNewest, 3).await;
+    for n in 0..10 {
+        peer.next(&id, data(n)).await;
+    }
+    peer.sync().await;
+    for n in 0..3 {
+        assert_eq!(item(&mut stream).await, n);
+    }
+    assert_eq!(gap(&mut stream).await.dropped, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn latest_keeps_only_the_newest() {
+    let server = Server::in_memory();
+    let (_client, mut stream, mut peer, id) = bounded(&server, Overflow::Latest, 100).await;
+    for n in 0..10 {
+        peer.next(&id, data(n)).await;
+    }
+    peer.sync().await;
+    assert_eq!(gap(&mut stream).await.dropped, 9);
+    assert_eq!(item(&mut stream).await, 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fail_ends_the_stream_after_what_it_holds_and_cancels_on_the_server() {
+    let server = Server::in_memory();
+    let (client, mut stream, mut peer, id) = bounded(&server, Overflow::Fail, 3).await;
+    for n in 0..10 {
+        peer.next(&id, data(n)).await;
+    }
+    assert_eq!(peer.expect_complete().await, id);
+    for n in 0..3 {
+        assert_eq!(item(&mut stream).await, n);
+    }
+    assert!(matches!(end(&mut stream).await, SubscriptionError::Overflow));
+    drop(stream);
+    peer.sync().await;
+    assert_eq!((client.stats().live_operations, client.stats().queued_items), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn block_loses_nothing_stalls_its_siblings_and_outlives_the_liveness_deadline() {
+    let server = Server::in_memory();
+    let (client, mut slow, mut peer, slow_id) = bounded(&server, Overflow::Block, 3).await;
+    let mut sibling = subscribe(&client, "b");
+    let sibling_id = peer.expect_subscribe().await.id;
+    for n in 0..10 {
+        peer.next(&slow_id, data(n)).await;
+    }
+    peer.next(&sibling_id, data("late")).await;
+    assert!(timeout(secs(5), peer.serve_while(sibling.next())).await.is_err(), "documented: it stalls its siblings");
+    // Pings go unanswered, as nothing is read; that is no reason to give the connection up.
+    assert!(timeout(secs(600), peer.serve_while(sibling.next())).await.is_err());
+    for n in 0..10 {
+        assert_eq!(peer.serve_while(item(&mut slow)).await, n);
+    }
+    assert_eq!(peer.serve_while(item(&mut sibling)).await, "late");
+    assert_eq!((client.stats().dropped, client.stats().connections), (0, 1));
+    // Reading again, the deadline counts again.
+    let _silence = peer.go_silent();
+    until(&client, |status| matches!(status, Status::Waiting { .. })).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn block_lets_go_when_the_reader_does() {
+    let server = Server::in_memory();
+    let (client, slow, mut peer, slow_id) = bounded(&server, Overflow::Block, 1).await;
+    let mut sibling = subscribe(&client, "b");
+    let sibling_id = peer.expect_subscribe().await.id;
+    for n in 0..10 {
+        peer.next(&slow_id, data(n)).await;
+    }
+    peer.next(&sibling_id, data(1)).await;
+    drop(slow);
+    assert_eq!(item(&mut sibling).await, 1);
+    assert_eq!(peer.expect_complete().await, slow_id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blocked_client_that_loses_its_connection_loses_nothing_that_had_arrived() {
+    let server = Server::in_memory();
+    let (client, mut slow, mut peer, mut id) = bounded(&server, Overflow::Block, 2).await;
+    for round in 0..5 {
+        for n in 0..10 {
+            peer.next(&id, data(round * 10 + n)).await;
+        }
+        settle().await;
+        assert_eq!(client.stats().queued_items, 2, "the rest waits in the socket");
+        peer.vanish();
+        for n in 0..10 {
+            assert_eq!(item(&mut slow).await, round * 10 + n);
+        }
+        peer = connected(&server).await;
+        id = peer.expect_subscribe().await.id;
+        assert_eq!(gap(&mut slow).await.reconnects, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_are_bounded_too() {
+    let server = Server::in_memory();
+    let client = client(&server);
+    let mut stream = client.subscription_to(request("a")).capacity_bytes(items(10_000)).start().unwrap();
+    let mut peer = connected(&server).await;
+    let id = peer.expect_subscribe().await.id;
+    let big = "x".repeat(3_000);
+    for n in 0..10 {
+        peer.next(&id, data(format!("{n}{big}"))).await;
+    }
+    peer.sync().await;
+    assert_eq!(gap(&mut stream).await.dropped, 7);
+    assert!(item(&mut stream).await.as_str().unwrap().starts_with('7'));
+}
+
+#[tokio::test(start_paused = true)]
+async fn odd_messages_cost_nothing_but_a_count() {
+    let server = Server::in_memory();
+    let (client, mut stream, mut peer, id) = live(&server).await;
+    peer.send_text("garbage").await;
+    peer.send_json(json!({"type": "novelty", "id": id})).await;
+    peer.next("someone else's", data(1)).await;
+    peer.send_json(json!({"type": "error", "payload": {"message": "of no operation"}})).await;
+    peer.send_binary(&[0xff, 0xfe]).await;
+    let binary = json!({"id": id, "payload": {"data": 2}, "type": "next", "extra": null}).to_string();
+    peer.send_binary(binary.as_bytes()).await;
+    assert_eq!(item(&mut stream).await, 2);
+    assert_eq!(client.stats().ignored, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_above_the_limit_closes_with_1009_and_ends_everything() {
+    let server = Server::in_memory();
+    let client = builder(&server).max_message_size(2_000).build().unwrap();
+    let mut stream = subscribe(&client, "a");
+    let mut peer = connected(&server).await;
+    let id = peer.expect_subscribe().await.id;
+    peer.next(&id, data("x".repeat(3_000))).await;
+    let error = end(&mut stream).await;
+    assert!(text(&error).contains("above the limit of 2000 bytes"), "{}", text(&error));
+    assert_eq!(peer.expect_close().await.0, 1009);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_sent_is_refused_at_once() {
+    let server = Server::in_memory();
+    let client = builder(&server).max_message_size(2_000).build().unwrap();
+    let refused = |request: Request<Value>| client.subscribe_to(request).unwrap_err();
+    assert!(matches!(refused(Request::new("mutation M { buy }")), SubscribeError::Mutation));
+    let large = refused(request("a").variables(&json!({"v": "x".repeat(3_000)})));
+    assert!(matches!(large, SubscribeError::TooLarge { limit: 2_000, .. }));
+    let bad = std::collections::BTreeMap::from([((1, 2), 3)]);
+    assert!(matches!(refused(request("a").variables(&bad)), SubscribeError::Serialize(_)));
+    server.expect_no_dial_for(secs(60)).await;
+}

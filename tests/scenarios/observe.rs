@@ -1,0 +1,132 @@
+//! What an operator sees, and what nobody may see.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use resub::{Credentials, CredentialsError};
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn the_status_follows_the_connection() {
+    let server = Server::in_memory();
+    let client = client(&server);
+    assert!(matches!(*client.status().borrow(), Status::Idle));
+    server.hang_dials(1);
+    let stream = subscribe(&client, "a");
+    until(&client, |status| matches!(status, Status::Connecting { attempt: 1, .. })).await;
+    until(&client, |status| matches!(status, Status::Waiting { delay, .. } if *delay >= Duration::from_millis(500)))
+        .await;
+    until(&client, |status| matches!(status, Status::Connecting { attempt: 2, .. })).await;
+    let peer = connected(&server).await;
+    until(&client, |status| matches!(status, Status::Open { .. })).await;
+    drop(stream);
+    peer.vanish();
+    until(&client, |status| matches!(status, Status::Idle)).await;
+    let status = client.status();
+    client.shutdown(secs(1)).await;
+    assert!(matches!(*status.borrow(), Status::Ended));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stats_count_what_happened() {
+    let server = Server::in_memory();
+    let (client, mut stream, mut peer, id) = live(&server).await;
+    for n in 0..5 {
+        peer.next(&id, data(n)).await;
+    }
+    peer.sync().await;
+    assert_eq!(item(&mut stream).await, 0);
+    let stats = client.stats();
+    assert_eq!((stats.dials, stats.connections, stats.reconnects, stats.live_operations), (1, 1, 0, 1));
+    assert_eq!((stats.items, stats.queued_items, stats.dropped, stats.ignored), (5, 4, 0, 0));
+    assert!(stats.bytes_in > 5 * 50 && stats.bytes_out > 50, "{stats:?}");
+    assert_eq!(stats.round_trip_time, None);
+
+    peer.expect_ping().await;
+    tokio::time::advance(Duration::from_millis(30)).await;
+    peer.pong(None).await;
+    peer.sync().await;
+    let time = client.stats().round_trip_time.unwrap();
+    assert!(time >= Duration::from_millis(30) && time < Duration::from_millis(40), "{time:?}");
+
+    peer.vanish();
+    connected(&server).await.expect_subscribe().await;
+    let stats = client.stats();
+    assert_eq!((stats.dials, stats.connections, stats.reconnects), (2, 2, 1));
+}
+
+/// Everything that was logged, at every level.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_secret_and_no_payload_is_in_any_log_error_or_debug_output() {
+    let log = Log::default();
+    let writer = log.clone();
+    // `tungstenite` logs through the `log` crate, which nothing forwards here: these are our own events.
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let server = Server::in_memory();
+    let mut seen = String::new();
+    let builder =
+        Client::builder("ws://mock/path?token=SECRET-query").dialer(server.dialer()).credentials(|reason| async move {
+            let _ = reason;
+            let credentials = Credentials::none().init_payload(&json!({"token": "SECRET-init"})).unwrap();
+            credentials.header("Authorization", "SECRET-header").map_err(CredentialsError::fatal)
+        });
+    seen += &format!("{builder:?}");
+    let client = builder.build().unwrap();
+    seen += &format!("{client:?}");
+    let mut stream = client.subscribe_to(request("a").variables(&json!({"v": "SECRET-variable"}))).unwrap();
+    seen += &format!("{stream:?}");
+    let mut peer = connected(&server).await;
+    assert!(peer.request().path().contains("SECRET-query") && peer.init_payload()["token"] == "SECRET-init");
+    let id = peer.expect_subscribe().await.id;
+    peer.next(&id, data("SECRET-item")).await;
+    seen += &format!("{:?}", client.status().borrow());
+    assert_eq!(item(&mut stream).await, "SECRET-item");
+    peer.next(&id, json!(["SECRET-garbage"])).await;
+    let error = stream.next().await.unwrap().unwrap_err();
+    seen += &format!("{error:?} {}", text(&error));
+    peer.vanish();
+    for _ in 0..2 {
+        server.accept().await.expect_init().await.send_close(4403, "Forbidden").await;
+    }
+    seen += &format!("{:?}", gap_or_end(&mut stream).await);
+    let static_credentials =
+        Client::builder("ws://h/?SECRET").header("A", "SECRET").init_payload(&json!({"a": "SECRET"}));
+    seen += &format!("{static_credentials:?}");
+    client.shutdown(secs(1)).await;
+    drop(stream);
+
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for expected in ["connecting", "open", "waiting", "lost", "subscribed", "received", "ended", "server.address"] {
+        assert!(logged.contains(expected), "{expected} in {logged}");
+    }
+    for text in [&logged, &seen] {
+        assert!(!text.contains("SECRET"), "{text}");
+    }
+}
+
+async fn gap_or_end(stream: &mut Subscription<Value>) -> Option<Result<Event<Value>, SubscriptionError>> {
+    stream.next().await
+}
