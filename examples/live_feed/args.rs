@@ -1,0 +1,204 @@
+//! The command line as clap sees it. What it means is for `settings` to say.
+
+use std::{num::NonZeroU64, path::PathBuf, time::Duration};
+
+use clap::{
+    ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
+use crate::{duration, outcome::Misuse};
+
+/// Prints the events of GraphQL subscriptions as they come, through every reconnect.
+///
+/// Without a URL it serves a market of its own on a free local port and subscribes to its
+/// trades and quotes; with --demo-drop-every you can watch the streams survive. With a URL and
+/// a --query it works against any server that speaks graphql-transport-ws or graphql-ws.
+///
+/// Events go to standard output. News of the connection, errors and a summary go to standard
+/// error.
+#[derive(Parser)]
+#[command(name = "live_feed", version, after_help = AFTER_HELP, verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// The server: ws:// or wss:// (http:// and https:// mean the same) [default: the embedded market]
+    pub(crate) url: Option<String>,
+
+    /// A document to subscribe with; repeat it for several operations on one connection
+    #[arg(long, value_name = "DOC", help_heading = "Operations")]
+    pub(crate) query: Vec<String>,
+
+    /// The same, from a file; `-` reads standard input
+    #[arg(short = 'f', long, value_name = "FILE", help_heading = "Operations")]
+    pub(crate) query_file: Vec<PathBuf>,
+
+    /// The variables, a JSON object; the n-th belongs to the n-th operation
+    #[arg(long, value_name = "JSON", help_heading = "Operations")]
+    pub(crate) variables: Vec<String>,
+
+    /// Which operation of the document to run; the n-th belongs to the n-th document
+    #[arg(long, value_name = "NAME", help_heading = "Operations")]
+    pub(crate) operation_name: Vec<String>,
+
+    /// A header of the upgrade request, such as 'Authorization: Bearer TOKEN'; repeatable
+    #[arg(short = 'H', long, value_name = "NAME: VALUE", help_heading = "Connection")]
+    pub(crate) header: Vec<String>,
+
+    /// The payload of `connection_init`, a JSON object such as '{"token": "TOKEN"}'
+    #[arg(long, value_name = "JSON", help_heading = "Connection")]
+    pub(crate) init_payload: Option<String>,
+
+    /// What to speak; `auto` offers graphql-transport-ws first, then graphql-ws
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = Subprotocol::Auto, help_heading = "Connection")]
+    pub(crate) subprotocol: Subprotocol,
+
+    /// Give up after so many failed attempts to connect in a row [default: never]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Connection")]
+    pub(crate) retries: Option<u32>,
+
+    /// Cut every connection to the embedded market this often, to see the streams survive
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "url", help_heading = "Connection")]
+    pub(crate) demo_drop_every: Option<Duration>,
+
+    /// Stop after N items, counted over all operations
+    #[arg(short = 'n', long, value_name = "N", help_heading = "Output")]
+    pub(crate) count: Option<NonZeroU64>,
+
+    /// Stop after this time: 500ms, 30s, 2m, 1h
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse, help_heading = "Output")]
+    pub(crate) limit: Option<Duration>,
+
+    /// Print one JSON object per line: type is next, gap, error (an item that does not decode) or end
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+
+    /// No news of the connection and no summary on standard error; errors are still printed
+    #[arg(short, long, help_heading = "Output")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Subprotocol {
+    Auto,
+    GraphqlTransportWs,
+    GraphqlWs,
+}
+
+/// Where a document is to be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Given(String),
+    File(PathBuf),
+}
+
+impl Args {
+    /// Of this process, with the documents' sources in their order. Does not return from `--help` and `--version`.
+    pub(crate) fn from_command_line() -> Result<(Self, Vec<Source>), Misuse> {
+        Self::from(std::env::args_os()).map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
+            _ => Misuse(format!("{} (see --help)", summary(&error))),
+        })
+    }
+
+    fn from<T>(words: impl IntoIterator<Item = T>) -> clap::error::Result<(Self, Vec<Source>)>
+    where
+        T: Into<std::ffi::OsString> + Clone,
+    {
+        let matches = Self::command().try_get_matches_from(words)?;
+        let mut args = Self::from_arg_matches(&matches)?;
+        let sources = args.take_sources(&matches);
+        Ok((args, sources))
+    }
+
+    /// `--query` and `--query-file` are one list, in the order of the command line.
+    fn take_sources(&mut self, matches: &ArgMatches) -> Vec<Source> {
+        let places = |id| matches.indices_of(id).into_iter().flatten();
+        let given = places("query").zip(self.query.drain(..).map(Source::Given));
+        let files = places("query_file").zip(self.query_file.drain(..).map(Source::File));
+        let mut sources: Vec<_> = given.chain(files).collect();
+        sources.sort_by_key(|&(place, _)| place);
+        sources.into_iter().map(|(_, source)| source).collect()
+    }
+}
+
+/// What clap has to say, on one line.
+fn summary(error: &clap::Error) -> String {
+    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+        && !word.starts_with('-')
+    {
+        // Not shown: it may be the second word of a header that was not quoted.
+        return "there is an argument too many: only the URL has no flag, and a value with spaces needs quotes".into();
+    }
+    let text = error.to_string();
+    let parts = text.split("\n\n").take_while(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
+    let lines = parts.map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    lines.collect::<Vec<_>>().join("; ").trim_start_matches("error: ").to_owned()
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+    0  completed; or stopped by --count, by --for, or because nobody reads the output any more
+    1  the operation was rejected, or brought nothing but errors
+    2  wrong usage, file or JSON; or the output cannot be written
+    3  refused for good: no such endpoint, bad certificate, rejected credentials
+    4  gave up connecting (--retries)
+  130  interrupted by Ctrl-C
+With several operations, the greatest code of all counts. A second Ctrl-C exits at once.
+
+Examples:
+  live_feed --demo-drop-every 3s
+  live_feed --json --count 5 | jq -c 'select(.type == \"next\").data'
+  live_feed wss://example.com/graphql -H 'Authorization: Bearer TOKEN' \\
+      --query 'subscription($id: ID!) { orderChanged(id: $id) { status } }' --variables '{\"id\": 7}'
+
+RUST_LOG=resub=debug logs what the library does, on standard error.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(words: &[&str]) -> String {
+        let words = ["live_feed"].iter().chain(words);
+        summary(&Args::from(words).err().unwrap())
+    }
+
+    #[test]
+    fn the_command_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn documents_keep_their_order_across_both_flags() {
+        let words = ["live_feed", "--query", "A", "-f", "b", "ws://x/", "--query", "C", "--query-file=d"];
+        let (args, sources) = Args::from(words).ok().unwrap();
+        let [a, c] = ["A", "C"].map(|text| Source::Given(text.into()));
+        let [b, d] = ["b", "d"].map(|path| Source::File(path.into()));
+        assert_eq!(sources, [a, b, c, d]);
+        assert_eq!(args.url.as_deref(), Some("ws://x/"));
+    }
+
+    #[test]
+    fn a_refusal_is_one_line_that_names_the_flag() {
+        for (words, expected) in [
+            (&["--count", "0"][..], "--count <N>"),
+            (&["--count", "many"], "--count <N>"),
+            (&["--retries", "0"], "--retries <N>"),
+            (&["--for", "1.5s"], "'--for <DURATION>': expected a whole number with a unit"),
+            (&["--demo-drop-every", "0s"], "'--demo-drop-every <DURATION>': must be longer than nothing"),
+            (&["ws://x", "--demo-drop-every", "1s"], "'[URL]' cannot be used with '--demo-drop-every <DURATION>'"),
+            (&["--subprotocol", "mqtt"], "[possible values: auto, graphql-transport-ws, graphql-ws]"),
+            (&["--cuont", "1"], "a similar argument exists: '--count'"),
+            (&["--query"], "--query <DOC>"),
+        ] {
+            let refusal = refusal(words);
+            assert!(refusal.contains(expected) && !refusal.contains('\n'), "{refusal}");
+            assert!(!refusal.starts_with("error"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_was_not_quoted_is_not_echoed() {
+        let refusal = refusal(&["ws://x", "-H", "Authorization:", "Bearer", "SECRET"]);
+        assert!(!refusal.contains("Bearer") && refusal.contains("needs quotes"), "{refusal}");
+    }
+}
