@@ -101,8 +101,9 @@ mod credentials {
 
     /// A header that may go into the upgrade request; its value is marked as sensitive.
     fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), BuildError> {
-        let invalid = || BuildError::Header(name.chars().filter(|c| !c.is_control()).take(100).collect());
-        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
+        // What is no name may be a value in the wrong place, and is not shown.
+        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| BuildError::HeaderName)?;
+        let invalid = || BuildError::Header(name.to_owned());
         let reserved = [header::HOST, header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH];
         if parsed.as_str().starts_with("sec-websocket-") || reserved.contains(&parsed) {
             return Err(invalid());

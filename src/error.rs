@@ -31,7 +31,10 @@ pub enum BuildError {
     /// The endpoint has a fragment, which a WebSocket URL must not have (RFC 6455 section 3).
     #[error("the endpoint URL has a fragment")]
     Fragment,
-    /// A header name or value is not valid, or is one that the WebSocket upgrade itself sets.
+    /// A header's name is not valid.
+    #[error("invalid header name")]
+    HeaderName,
+    /// The value of this header is not valid, or it is one that the WebSocket upgrade itself sets.
     #[error("invalid header `{0}`")]
     Header(String),
     /// The init payload is not a JSON object, or does not serialize.
@@ -104,9 +107,9 @@ pub enum DialError {
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// No byte stream. Whether it is retried depends on the source.
-    #[error("no connection to the server")]
-    Dial(#[source] DialError),
+    /// No byte stream. Whether it is retried depends on the error.
+    #[error(transparent)]
+    Dial(DialError),
     /// Name resolution, TCP, TLS and the upgrade together took longer than
     /// [`connect_timeout`](crate::ClientBuilder::connect_timeout). Retried.
     #[error("not connected within {0:?}")]
@@ -175,8 +178,8 @@ pub enum Disconnect {
         limit: usize,
     },
     /// The connection could not be made.
-    #[error("could not connect")]
-    Connect(#[source] ConnectError),
+    #[error(transparent)]
+    Connect(ConnectError),
     /// The server accepts neither subprotocol.
     #[error("the server accepts neither subprotocol: graphql-transport-ws: {}; graphql-ws: {}", Chain(.modern), Chain(.legacy))]
     NoSubprotocol {

@@ -115,13 +115,16 @@ impl PathSegment {
 }
 
 impl fmt::Display for GraphQlError {
-    /// `message (at path.0.field)`.
+    /// `message (at path.0.field)`, without control characters: a server's words end up in terminals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.message.is_empty() { "unnamed error" } else { &self.message })?;
+        let mut text = if self.message.is_empty() { "unnamed error" } else { &self.message }.to_owned();
         for (n, segment) in self.path.iter().enumerate() {
-            write!(f, "{}{segment}", if n == 0 { " (at " } else { "." })?;
+            text += &format!("{}{segment}", if n == 0 { " (at " } else { "." });
         }
-        f.write_str(if self.path.is_empty() { "" } else { ")" })
+        if !self.path.is_empty() {
+            text.push(')');
+        }
+        f.write_str(&text.replace(char::is_control, " "))
     }
 }
 
@@ -253,6 +256,7 @@ mod tests {
         assert_eq!(sloppy.errors[5].path, [PathSegment::Field("a".into()), PathSegment::Index(3_000_000_000)]);
         assert_eq!(sloppy.errors[5].locations, [Location { line: 1, column: 0 }, Location::default()]);
         assert_eq!(sloppy.errors[5].to_string(), "m (at a.3000000000)");
+        assert_eq!(errors(json!("bell\u{7} and \u{1b}[31m"))[0].to_string(), "bell  and  [31m");
     }
 
     #[test]

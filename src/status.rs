@@ -17,6 +17,8 @@ pub enum Status {
     Connecting {
         /// 1 for the first attempt since the last healthy connection.
         attempt: u32,
+        /// Why the last connection was lost, or could not be made; `None` at first.
+        cause: Option<Disconnect>,
     },
     /// Acknowledged: operations are live.
     #[non_exhaustive]

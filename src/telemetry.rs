@@ -34,7 +34,10 @@ pub(crate) fn client_span(endpoint: &Url) -> Span {
 pub(crate) fn status(status: &Status) {
     match status {
         Status::Idle => debug!(target: "resub", "idle"),
-        Status::Connecting { attempt } => info!(target: "resub", attempt, "connecting"),
+        Status::Connecting { attempt, cause: None } => info!(target: "resub", attempt, "connecting"),
+        Status::Connecting { attempt, cause: Some(cause) } => {
+            info!(target: "resub", attempt, cause = %Chain(cause), "connecting");
+        }
         Status::Open { subprotocol, .. } => info!(target: "resub", subprotocol = subprotocol.name(), "open"),
         Status::Waiting { delay, cause } => {
             info!(target: "resub", ?delay, cause = %Chain(cause), "waiting");

@@ -387,7 +387,7 @@ impl<S: Clone> Session<S> {
         self.phase = Phase::Authorizing;
         self.timers.clear();
         self.timers.arm(Timer::Connect, now + self.config.credentials_timeout);
-        self.status(Status::Connecting { attempt });
+        self.status(Status::Connecting { attempt, cause: self.last_cause.clone() });
         self.outputs.push_back(Output::Authorize(reason));
     }
 

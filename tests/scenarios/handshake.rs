@@ -260,7 +260,7 @@ async fn wrong_options_are_named_when_the_client_is_built() {
     assert!(matches!(build("ws://user:secret@host/"), BuildError::UserInfo));
     assert!(matches!(build("ws://host/#here"), BuildError::Fragment));
     let with = || Client::builder("ws://host/");
-    assert!(matches!(with().header("Bad Name", "x").build(), Err(BuildError::Header(name)) if name == "Bad Name"));
+    assert!(matches!(with().header("Bad Name", "x").build(), Err(BuildError::HeaderName)));
     assert!(matches!(with().header("X", "a\r\nb").build(), Err(BuildError::Header(_))));
     assert!(matches!(with().header("Sec-WebSocket-Key", "x").build(), Err(BuildError::Header(_))));
     assert!(matches!(with().init_payload(&"text").build(), Err(BuildError::InitPayload(None))));

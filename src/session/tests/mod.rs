@@ -172,7 +172,7 @@ impl Rig {
                     Did::Reissue(sink, reconnects)
                 }
                 Output::Finish { sink, end } => Did::Finish(sink, describe(&end)),
-                Output::Status(Status::Connecting { attempt }) => Did::Connecting(attempt),
+                Output::Status(Status::Connecting { attempt, .. }) => Did::Connecting(attempt),
                 Output::Status(Status::Open { .. }) => Did::Open,
                 Output::Status(Status::Waiting { delay, .. }) => Did::Waiting(delay),
                 Output::Status(Status::Idle) => Did::Idle,
