@@ -117,14 +117,13 @@ impl PathSegment {
 impl fmt::Display for GraphQlError {
     /// `message (at path.0.field)`, without control characters: a server's words end up in terminals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = if self.message.is_empty() { "unnamed error" } else { &self.message }.to_owned();
+        let message = if self.message.is_empty() { "unnamed error" } else { &self.message };
+        f.write_str(&message.replace(char::is_control, " "))?;
         for (n, segment) in self.path.iter().enumerate() {
-            text += &format!("{}{segment}", if n == 0 { " (at " } else { "." });
+            let segment = segment.to_string().replace(char::is_control, " ");
+            write!(f, "{}{segment}", if n == 0 { " (at " } else { "." })?;
         }
-        if !self.path.is_empty() {
-            text.push(')');
-        }
-        f.write_str(&text.replace(char::is_control, " "))
+        f.write_str(if self.path.is_empty() { "" } else { ")" })
     }
 }
 

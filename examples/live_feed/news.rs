@@ -16,16 +16,22 @@ pub(crate) struct News {
     quiet: bool,
     /// Whether the next loss is the loss of a connection, or another failed attempt.
     connected: bool,
+    /// Whether the last status told a cause.
+    waited: bool,
 }
 
 impl News {
     pub(crate) fn new(quiet: bool) -> Self {
-        Self { quiet, connected: false }
+        Self { quiet, connected: false, waited: false }
     }
 
     pub(crate) fn status(&mut self, status: &Status) {
         match status {
-            Status::Connecting { attempt: 1, .. } => self.tell(format_args!("connecting")),
+            Status::Connecting { attempt: 1, cause: None, .. } => self.tell(format_args!("connecting")),
+            // At once, as after rejected credentials: nothing else has told the cause.
+            Status::Connecting { attempt, cause: Some(cause), .. } if !self.waited => {
+                self.tell(format_args!("connecting, attempt {attempt}, after: {}", Chain(cause)));
+            }
             Status::Connecting { attempt, .. } => self.tell(format_args!("connecting, attempt {attempt}")),
             Status::Open { subprotocol, .. } => self.tell(format_args!("connected ({})", subprotocol.name())),
             Status::Waiting { delay, cause, .. } => {
@@ -36,6 +42,7 @@ impl News {
             _ => {}
         }
         self.connected = matches!(status, Status::Open { .. });
+        self.waited = matches!(status, Status::Waiting { .. });
     }
 
     pub(crate) fn gap(&self, operation: &str, gap: &Gap) {

@@ -5,23 +5,33 @@
 //! are answered while it waits. On a [`Server::in_memory`] it works under tokio's paused clock, so a test that waits
 //! out a backoff takes no time.
 //!
-//! ```text
+//! ```
+//! use resub::{Client, Event, Request, mock};
+//! use serde_json::{Value, json};
+//!
+//! # /*
 //! #[tokio::test(start_paused = true)]
+//! # */
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() { a_subscription_continues_after_the_server_vanishes().await }
 //! async fn a_subscription_continues_after_the_server_vanishes() {
 //!     let server = mock::Server::in_memory();
 //!     let client = Client::builder(server.url()).dialer(server.dialer()).build().unwrap();
-//!     let mut trades = client.subscribe::<Trades>(trades::Variables { symbol: "BTC".into() }).unwrap();
+//!     let mut prices = client.subscribe_to(Request::<Value>::new("subscription { price }")).unwrap();
 //!
 //!     let mut peer = server.accept().await.expect_init().await.ack().await;
 //!     let first = peer.expect_subscribe().await;
-//!     peer.next(&first.id, json!({"data": {"trades": {"price": 1.0}}})).await;
-//!     assert!(matches!(trades.next().await, Some(Ok(Event::Next(_)))));
+//!     peer.next(&first.id, json!({"data": {"price": 1.0}})).await;
+//!     assert!(matches!(prices.next().await, Some(Ok(Event::Next(_)))));
 //!
 //!     peer.vanish(); // no close frame, as when a load balancer dies
 //!     let mut peer = server.accept().await.expect_init().await.ack().await;
 //!     let again = peer.expect_subscribe().await;
-//!     assert_eq!(again.variables, first.variables);
-//!     assert!(matches!(trades.next().await, Some(Ok(Event::Gap(_)))));
+//!     assert_eq!(again.query, first.query);
+//!     assert!(matches!(prices.next().await, Some(Ok(Event::Gap(_)))));
+//!
+//!     drop(prices);
+//!     assert_eq!(peer.expect_complete().await, again.id);
 //! }
 //! ```
 //!
@@ -41,7 +51,8 @@
 //! - Nothing but a close frame follows `connection_terminate`, and nothing follows a close frame.
 //! - A close frame is empty, or has a code that may be sent and a reason of at most 123 bytes.
 //!
-//! Must not know the client: it imports the seam at which one dials and nothing else, so it cannot repeat the client's mistakes.
+//! Must not know the client: it imports the seam at which one dials and nothing else, so that it
+//! cannot repeat the client's mistakes.
 
 mod check;
 mod dialer;

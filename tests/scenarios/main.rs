@@ -1,6 +1,8 @@
 //! The client against the scripted server, on in-memory pipes and a paused clock: what happens when things go wrong.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "the clock that these tests read is paused")]
+#![allow(clippy::format_push_string, reason = "a test may be simple")]
 
 mod delivery;
 mod handshake;
