@@ -3,6 +3,7 @@
 
 mod async_graphql;
 mod client;
+mod client_reconnect;
 mod fixture;
 mod juniper;
 #[path = "../../examples/live_feed/market/mod.rs"]
