@@ -265,6 +265,10 @@ impl Driver {
                     sink.mailbox.finish(end);
                 }
                 Output::Status(status) => {
+                    // Whoever learns of the end must not find that subscribing still works.
+                    if matches!(status, Status::Ended) {
+                        self.commands.close();
+                    }
                     telemetry::status(&status);
                     self.status.send_replace(status);
                 }

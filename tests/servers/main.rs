@@ -2,10 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
 mod async_graphql;
+mod client;
+mod client_auth;
+mod client_errors;
+mod client_reconnect;
 mod fixture;
 mod juniper;
 #[path = "../../examples/live_feed/market/mod.rs"]
 mod market;
+mod pair;
 mod raw;
 mod smoke;
 mod smoke_market;
