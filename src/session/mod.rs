@@ -70,9 +70,9 @@ pub(crate) struct Session<S> {
     pong: Option<Pong>,
     /// The init payload, from the provider's answer until it is written.
     init_payload: Option<Box<str>>,
-    /// Since when operations are without a connection.
-    outage: Option<Instant>,
-    /// Why the last connection was lost.
+    /// Since when operations are without a connection, and why they lost the one they had.
+    outage: Option<(Instant, Disconnect)>,
+    /// Why the last connection was lost, or the last attempt at one failed.
     last_cause: Option<Disconnect>,
     counts: Counts,
 }
@@ -187,7 +187,7 @@ impl<S: Clone> Session<S> {
             Phase::Closing(_) => return self.end(),
             Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => Stage::Opening,
             Phase::Open(_) => {
-                self.outage.get_or_insert(now);
+                self.outage.get_or_insert_with(|| (now, cause.clone()));
                 Stage::Open
             }
         };
@@ -402,12 +402,15 @@ impl<S: Clone> Session<S> {
         self.liveness.open(now, subprotocol, &mut self.timers);
         let ack_payload = ack.and_then(|payload| payload.decode().ok()).map(Arc::new);
         self.status(Status::Open { subprotocol, ack_payload });
-        let down_for = self.outage.take().map(|since| now.saturating_duration_since(since)).unwrap_or_default();
+        let mut gap = Gap { reconnects: 1, ..Gap::default() };
+        if let Some((since, cause)) = self.outage.take() {
+            gap.down_for = now.saturating_duration_since(since);
+            gap.cause = Some(cause);
+        }
         for operation in self.operations.iter() {
             self.queue.push_back(Queued::Subscribe(operation.id));
             if operation.was_issued() {
-                let gap = Gap { reconnects: 1, dropped: 0, down_for, cause: self.last_cause.clone() };
-                self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap });
+                self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap: gap.clone() });
             }
         }
     }

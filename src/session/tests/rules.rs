@@ -466,7 +466,10 @@ fn rule_28_a_gap_says_how_long_and_why_and_an_operation_that_was_never_sent_has_
     rig.connect();
     let [gap] = &rig.gaps[..] else { panic!("{:?}", rig.gaps) };
     assert_eq!((gap.reconnects, gap.dropped, gap.down_for), (1, 0, slept));
-    assert!(matches!(gap.cause, Some(Disconnect::Closed { code: CloseCode(1006), .. })));
+    assert!(
+        matches!(gap.cause, Some(Disconnect::Closed { code: CloseCode(1012), .. })),
+        "the loss, not the attempts that failed since"
+    );
 }
 
 #[test]
