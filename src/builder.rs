@@ -271,13 +271,23 @@ impl ClientBuilder {
     }
 
     fn check(&self) -> Result<(), BuildError> {
-        let Config { connect_timeout, ack_timeout, ping_interval, ping_timeout, .. } = self.config;
-        let zero = |duration: Duration| duration.is_zero();
-        if zero(connect_timeout) || zero(ack_timeout) || zero(ping_timeout) || ping_interval.is_some_and(zero) {
+        let config = &self.config;
+        if config.backoff_base.is_zero() {
+            return Err(BuildError::Option("the shortest backoff is zero, which would hammer the server"));
+        }
+        let positive = [
+            config.credentials_timeout,
+            config.connect_timeout,
+            config.ack_timeout,
+            config.ping_interval.unwrap_or(MAX_DURATION),
+            config.ping_timeout,
+        ];
+        if positive.contains(&Duration::ZERO) {
             return Err(BuildError::Option("a timeout or interval is zero"));
         }
-        if self.config.backoff_base.is_zero() {
-            return Err(BuildError::Option("the shortest backoff is zero, which would hammer the server"));
+        let all = [config.backoff_base, config.backoff_cap, config.healthy_after];
+        if positive.iter().chain(&all).any(|&duration| duration > MAX_DURATION) {
+            return Err(BuildError::Option("a duration is longer than a year"));
         }
         if self.config.give_up_after == Some(0) {
             return Err(BuildError::Option("give_up_after is zero: nothing would ever be tried"));
@@ -304,6 +314,9 @@ impl fmt::Debug for ClientBuilder {
             .finish_non_exhaustive()
     }
 }
+
+/// No option is longer, so that no point in time overflows.
+pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 #[expect(clippy::disallowed_methods, reason = "the one place where randomness enters")]
 fn random_seed() -> u64 {

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    builder::ClientBuilder,
+    builder::{ClientBuilder, MAX_DURATION},
     driver::{Command, Sink},
     error::SubscribeError,
     mailbox::{Limits, Mailbox},
@@ -139,7 +139,7 @@ impl Client {
     /// operations on the server, closes the connection with 1000, and returns once the server has answered that or
     /// `deadline` has passed. Other clones of the client are shut down with it.
     pub async fn shutdown(self, deadline: Duration) {
-        let _ = self.shared.commands.send(Command::Shutdown { within: deadline });
+        let _ = self.shared.commands.send(Command::Shutdown { within: deadline.min(MAX_DURATION) });
         // An error means that the driver is gone, which is as good.
         let _ = self.status().wait_for(|status| matches!(status, Status::Ended)).await;
     }

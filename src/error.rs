@@ -120,7 +120,7 @@ pub enum ConnectError {
     Http {
         /// The status code.
         status: u16,
-        /// `Retry-After` in seconds, where the server sent one.
+        /// `Retry-After`, where the server sent one in seconds; at most an hour.
         retry_after: Option<Duration>,
         /// The first bytes of the body, as far as they came with the head.
         body: String,

@@ -210,13 +210,18 @@ fn refused(response: &Response<Option<Vec<u8>>>) -> ConnectError {
     let body = response.body().as_deref().unwrap_or_default();
     ConnectError::Http {
         status: response.status().as_u16(),
-        retry_after: retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
+        retry_after: retry_after
+            .and_then(|text| text.trim().parse().ok())
+            .map(|secs| Duration::from_secs(secs).min(MAX_RETRY_AFTER)),
         body: String::from_utf8_lossy(&body[..body.len().min(MAX_BODY)]).into_owned(),
     }
 }
 
 /// How many bytes are gathered before they are written.
 const WRITE_BUFFER: usize = 128 * 1024;
+
+/// The longest `Retry-After` that is honoured: no server parks its clients for longer.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// How much of a refusal's body is kept, in bytes.
 const MAX_BODY: usize = 1024;

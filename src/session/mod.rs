@@ -66,6 +66,8 @@ pub(crate) struct Session<S> {
     outputs: VecDeque<Output<S>>,
     /// What is to be written, in order; a `subscribe` is encoded when it is taken.
     queue: VecDeque<Queued>,
+    /// How many in the queue are of operations that were dropped before they were written.
+    stale: usize,
     /// A pong overtakes the queue, and only the latest is owed (rule 19).
     pong: Option<Pong>,
     /// The init payload, from the provider's answer until it is written.
@@ -122,6 +124,7 @@ impl<S: Clone> Session<S> {
             liveness: Liveness::new(&config),
             outputs: VecDeque::new(),
             queue: VecDeque::new(),
+            stale: 0,
             pong: None,
             init_payload: None,
             outage: None,
@@ -259,12 +262,25 @@ impl<S: Clone> Session<S> {
     /// Ends an operation from this side: its reader is gone. Nothing is said of one that was never written (rule 12).
     pub(crate) fn cancel(&mut self, id: u64) {
         let Some(operation) = self.operations.get(id) else { return };
-        if let (Phase::Open(_), Some(wire_id)) = (self.phase, self.operations.wire_id(operation)) {
-            self.queue.push_back(Queued::Complete(wire_id));
-        }
+        let wire_id = self.operations.wire_id(operation);
         self.operations.remove(id);
+        match (self.phase, wire_id) {
+            (Phase::Open(_), Some(wire_id)) => self.queue.push_back(Queued::Complete(wire_id)),
+            (Phase::Open(_), None) => self.forget_queued(),
+            _ => {}
+        }
         if self.operations.is_empty() && self.phase == Phase::Waiting {
             self.rest();
+        }
+    }
+
+    /// Sweeps the queue once half of it is stale, so that a peer that never reads cannot make it grow without end.
+    fn forget_queued(&mut self) {
+        self.stale += 1;
+        if self.stale * 2 > self.queue.len() {
+            let operations = &self.operations;
+            self.queue.retain(|queued| !matches!(queued, Queued::Subscribe(id) if operations.get(*id).is_none()));
+            self.stale = 0;
         }
     }
 
@@ -334,7 +350,10 @@ impl<S: Clone> Session<S> {
                 Queued::Subscribe(id) => match self.operations.issue(id) {
                     Some((id, payload)) => text(Outgoing::Subscribe { id, payload }),
                     // Dropped before it was written: never mentioned (rule 12).
-                    None => continue,
+                    None => {
+                        self.stale = self.stale.saturating_sub(1);
+                        continue;
+                    }
                 },
                 Queued::Complete(id) => text(Outgoing::Complete { id }),
                 Queued::Ping => text(Outgoing::Ping),
@@ -447,6 +466,7 @@ impl<S: Clone> Session<S> {
     fn leave_socket(&mut self) {
         self.timers.clear();
         self.queue.clear();
+        self.stale = 0;
         self.liveness.reset();
         self.pong = None;
         self.init_payload = None;

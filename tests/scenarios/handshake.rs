@@ -268,7 +268,9 @@ async fn wrong_options_are_named_when_the_client_is_built() {
     assert!(matches!(with().backoff(Duration::ZERO, secs(1)).build(), Err(BuildError::Option(_))));
     assert!(matches!(with().give_up_after(0).build(), Err(BuildError::Option(_))));
     assert!(matches!(with().max_message_size(0).build(), Err(BuildError::Option(_))));
-    assert!(with().build().is_ok());
+    assert!(matches!(with().healthy_after(Duration::MAX).build(), Err(BuildError::Option(_))));
+    let client = with().build().unwrap();
+    timeout(secs(60), client.shutdown(Duration::MAX)).await.unwrap();
 }
 
 #[test]

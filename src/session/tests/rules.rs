@@ -547,6 +547,19 @@ fn a_provider_that_fails_is_asked_again_after_a_backoff_and_one_that_gives_up_en
 }
 
 #[test]
+fn what_is_dropped_before_it_is_written_does_not_pile_up() {
+    let mut rig = Rig::open(config(), 1);
+    for _ in 0..10_000 {
+        let id = rig.subscribe();
+        rig.subscribe();
+        rig.session.cancel(id);
+        rig.session.cancel(id + 1);
+    }
+    assert!(rig.session.queue.len() <= 2, "{}", rig.session.queue.len());
+    assert_eq!(rig.take(), []);
+}
+
+#[test]
 fn spurious_calls_do_nothing() {
     let mut rig = Rig::new(config());
     rig.session.handle_open(rig.now);
