@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{End, Output, Phase, Pong, Queued, Session, Strictness};
+use super::{End, Output, Phase, Session, Strictness};
 use crate::{
     error::{CloseCode, Disconnect, Violation},
     protocol::{Envelope, Kind, Payload},
@@ -38,7 +38,7 @@ impl<S: Clone> Session<S> {
                 _,
             ) => {}
             (Phase::Opening(_) | Phase::Open(_), Kind::Ping) => {
-                self.pong = Some(Pong { payload: payload.as_ref().and_then(Payload::json).map(Box::from) });
+                self.outbox.owe_pong(payload.as_ref().and_then(Payload::json));
             }
             (Phase::Opening(_) | Phase::Open(_), Kind::Pong) => self.handle_pong(now),
             (Phase::Opening(_) | Phase::Open(_), Kind::KeepAlive) => self.liveness.keep_alive(now, &mut self.timers),
@@ -94,7 +94,7 @@ impl<S: Clone> Session<S> {
         } else {
             self.counts.ignored += 1;
             // Both sides end it at once: what is not written yet is not to be said any more (rule 13).
-            self.queue.retain(|queued| !matches!(queued, Queued::Complete(id) if *id == wire_id));
+            self.outbox.ended(wire_id);
         }
     }
 }

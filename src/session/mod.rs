@@ -21,6 +21,7 @@ mod config;
 mod liveness;
 mod messages;
 mod negotiation;
+mod outbox;
 mod output;
 mod registry;
 mod retry;
@@ -39,6 +40,7 @@ pub(crate) use self::{
 use self::{
     liveness::{Liveness, Ping},
     negotiation::Negotiation,
+    outbox::{Outbox, Queued},
     registry::Registry,
     retry::{Plan, Retry},
     timers::{Timer, Timers},
@@ -46,10 +48,7 @@ use self::{
 use crate::{
     error::{CloseCode, ConnectError, CredentialsError, Disconnect},
     mailbox::Gap,
-    protocol::{
-        Outgoing, Payload, Subprotocol, WireId,
-        close::{Stage, close_reason},
-    },
+    protocol::{Payload, Subprotocol, close::Stage},
     status::Status,
 };
 
@@ -64,14 +63,7 @@ pub(crate) struct Session<S> {
     negotiation: Negotiation,
     liveness: Liveness,
     outputs: VecDeque<Output<S>>,
-    /// What is to be written, in order; a `subscribe` is encoded when it is taken.
-    queue: VecDeque<Queued>,
-    /// How many in the queue are of operations that were dropped before they were written.
-    stale: usize,
-    /// A pong overtakes the queue, and only the latest is owed (rule 19).
-    pong: Option<Pong>,
-    /// The init payload, from the provider's answer until it is written.
-    init_payload: Option<Box<str>>,
+    outbox: Outbox,
     /// Since when operations are without a connection, and why they lost the one they had.
     outage: Option<(Instant, Disconnect)>,
     /// Why the last connection was lost, or the last attempt at one failed.
@@ -98,21 +90,6 @@ enum Phase {
     Ended,
 }
 
-/// An answer to a `ping`, echoing its payload.
-struct Pong {
-    payload: Option<Box<str>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Queued {
-    Subscribe(u64),
-    Complete(WireId),
-    Ping,
-    WebSocketPing,
-    Terminate,
-    Close(CloseCode, &'static str),
-}
-
 impl<S: Clone> Session<S> {
     pub(crate) fn new(config: Config) -> Self {
         Self {
@@ -123,10 +100,7 @@ impl<S: Clone> Session<S> {
             negotiation: Negotiation::new(config.subprotocol),
             liveness: Liveness::new(&config),
             outputs: VecDeque::new(),
-            queue: VecDeque::new(),
-            stale: 0,
-            pong: None,
-            init_payload: None,
+            outbox: Outbox::default(),
             outage: None,
             last_cause: None,
             counts: Counts::default(),
@@ -142,7 +116,7 @@ impl<S: Clone> Session<S> {
         match answer {
             Ok(init_payload) => {
                 let subprotocol = self.negotiation.offer();
-                self.init_payload = Some(init_payload);
+                self.outbox.owe_init(init_payload);
                 self.phase = Phase::Dialing(subprotocol);
                 self.timers.arm(Timer::Connect, now + self.config.connect_timeout);
                 self.counts.dials += 1;
@@ -250,7 +224,7 @@ impl<S: Clone> Session<S> {
                 self.outputs.push_back(Output::Finish { sink, end: End::ShutDown });
                 return;
             }
-            Phase::Open(_) => self.queue.push_back(Queued::Subscribe(id)),
+            Phase::Open(_) => self.outbox.push(Queued::Subscribe(id)),
             Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => {}
         }
         self.operations.insert(id, sink, payload);
@@ -265,22 +239,12 @@ impl<S: Clone> Session<S> {
         let wire_id = self.operations.wire_id(operation);
         self.operations.remove(id);
         match (self.phase, wire_id) {
-            (Phase::Open(_), Some(wire_id)) => self.queue.push_back(Queued::Complete(wire_id)),
-            (Phase::Open(_), None) => self.forget_queued(),
+            (Phase::Open(_), Some(wire_id)) => self.outbox.push(Queued::Complete(wire_id)),
+            (Phase::Open(_), None) => self.outbox.forget(&self.operations),
             _ => {}
         }
         if self.operations.is_empty() && self.phase == Phase::Waiting {
             self.rest();
-        }
-    }
-
-    /// Sweeps the queue once half of it is stale, so that a peer that never reads cannot make it grow without end.
-    fn forget_queued(&mut self) {
-        self.stale += 1;
-        if self.stale * 2 > self.queue.len() {
-            let operations = &self.operations;
-            self.queue.retain(|queued| !matches!(queued, Queued::Subscribe(id) if operations.get(*id).is_none()));
-            self.stale = 0;
         }
     }
 
@@ -298,12 +262,12 @@ impl<S: Clone> Session<S> {
             Phase::Opening(subprotocol) | Phase::Open(subprotocol) => Some(subprotocol),
             Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) => None,
         };
-        self.queue.clear();
-        self.pong = None;
+        self.outbox.clear();
         self.timers.clear();
         if let Phase::Open(_) = self.phase {
-            let sent = self.operations.iter().filter_map(|operation| self.operations.wire_id(operation));
-            self.queue.extend(sent.map(Queued::Complete));
+            for wire_id in self.operations.iter().filter_map(|operation| self.operations.wire_id(operation)) {
+                self.outbox.push(Queued::Complete(wire_id));
+            }
         }
         self.finish_all(&End::ShutDown);
         let Some(subprotocol) = subprotocol else {
@@ -311,9 +275,9 @@ impl<S: Clone> Session<S> {
             return self.end();
         };
         if subprotocol == Subprotocol::GraphqlWs {
-            self.queue.push_back(Queued::Terminate);
+            self.outbox.push(Queued::Terminate);
         }
-        self.queue.push_back(Queued::Close(CloseCode::NORMAL, ""));
+        self.outbox.push(Queued::Close(CloseCode::NORMAL, ""));
         self.phase = Phase::Closing(subprotocol);
         self.timers.arm(Timer::Shutdown, deadline);
     }
@@ -337,31 +301,7 @@ impl<S: Clone> Session<S> {
         let (Phase::Opening(subprotocol) | Phase::Open(subprotocol) | Phase::Closing(subprotocol)) = self.phase else {
             return None;
         };
-        let text = |message: Outgoing<'_>| Some(Transmit::Text(message.encode(subprotocol)));
-        // First of all, whatever the server has said already (rule 3).
-        if let Some(payload) = self.init_payload.take() {
-            return text(Outgoing::Init { payload: &payload });
-        }
-        if let Some(Pong { payload }) = self.pong.take() {
-            return text(Outgoing::Pong { payload: payload.as_deref() });
-        }
-        loop {
-            return match self.queue.pop_front()? {
-                Queued::Subscribe(id) => match self.operations.issue(id) {
-                    Some((id, payload)) => text(Outgoing::Subscribe { id, payload }),
-                    // Dropped before it was written: never mentioned (rule 12).
-                    None => {
-                        self.stale = self.stale.saturating_sub(1);
-                        continue;
-                    }
-                },
-                Queued::Complete(id) => text(Outgoing::Complete { id }),
-                Queued::Ping => text(Outgoing::Ping),
-                Queued::WebSocketPing => Some(Transmit::Ping),
-                Queued::Terminate => text(Outgoing::Terminate),
-                Queued::Close(code, reason) => Some(Transmit::Close(code, close_reason(reason))),
-            };
-        }
+        self.outbox.next(subprotocol, &mut self.operations)
     }
 
     /// When to call `handle_timeout`, if nothing else happens.
@@ -427,7 +367,7 @@ impl<S: Clone> Session<S> {
             gap.cause = Some(cause);
         }
         for operation in self.operations.iter() {
-            self.queue.push_back(Queued::Subscribe(operation.id));
+            self.outbox.push(Queued::Subscribe(operation.id));
             if operation.was_issued() {
                 self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap: gap.clone() });
             }
@@ -465,11 +405,8 @@ impl<S: Clone> Session<S> {
     /// Forgets all that belonged to one socket.
     fn leave_socket(&mut self) {
         self.timers.clear();
-        self.queue.clear();
-        self.stale = 0;
+        self.outbox.clear();
         self.liveness.reset();
-        self.pong = None;
-        self.init_payload = None;
         self.operations.forget_socket();
     }
 
@@ -477,8 +414,8 @@ impl<S: Clone> Session<S> {
         let Phase::Open(subprotocol) = self.phase else { return };
         // Ahead of the data: the answer is waited for.
         match self.liveness.ping(now, subprotocol, &mut self.timers) {
-            Some(Ping::Message) => self.queue.push_front(Queued::Ping),
-            Some(Ping::WebSocket) => self.queue.push_front(Queued::WebSocketPing),
+            Some(Ping::Message) => self.outbox.push_urgent(Queued::Ping),
+            Some(Ping::WebSocket) => self.outbox.push_urgent(Queued::WebSocketPing),
             None => {}
         }
     }

@@ -555,7 +555,7 @@ fn what_is_dropped_before_it_is_written_does_not_pile_up() {
         rig.session.cancel(id);
         rig.session.cancel(id + 1);
     }
-    assert!(rig.session.queue.len() <= 2, "{}", rig.session.queue.len());
+    assert!(rig.session.outbox.len() <= 2, "{}", rig.session.outbox.len());
     assert_eq!(rig.take(), []);
 }
 

@@ -1,0 +1,108 @@
+//! What is to be written, in order, and encoded when it is taken.
+
+use std::collections::VecDeque;
+
+use super::{Transmit, registry::Registry};
+use crate::{
+    error::CloseCode,
+    protocol::{Outgoing, Subprotocol, WireId, close::close_reason},
+};
+
+/// The messages of one socket that are not written yet. Not `Debug`: it holds the init payload (I13).
+#[derive(Default)]
+pub(super) struct Outbox {
+    /// From the provider's answer until it is written; goes before everything (rule 3).
+    init: Option<Box<str>>,
+    /// Overtakes the queue, and only the latest is owed (rule 19).
+    pong: Option<Pong>,
+    queue: VecDeque<Queued>,
+    /// How many in the queue are of operations that were dropped before they were written.
+    stale: usize,
+}
+
+/// A message in the queue; of an operation only its number, as it may be gone when its turn comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Queued {
+    Subscribe(u64),
+    Complete(WireId),
+    Ping,
+    WebSocketPing,
+    Terminate,
+    Close(CloseCode, &'static str),
+}
+
+/// The answer to a `ping`, echoing its payload.
+struct Pong {
+    payload: Option<Box<str>>,
+}
+
+impl Outbox {
+    pub(super) fn owe_init(&mut self, payload: Box<str>) {
+        self.init = Some(payload);
+    }
+
+    pub(super) fn owe_pong(&mut self, payload: Option<&str>) {
+        self.pong = Some(Pong { payload: payload.map(Box::from) });
+    }
+
+    pub(super) fn push(&mut self, message: Queued) {
+        self.queue.push_back(message);
+    }
+
+    /// Ahead of the data: the answer is waited for.
+    pub(super) fn push_urgent(&mut self, message: Queued) {
+        self.queue.push_front(message);
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// An operation was dropped before it was written. Sweeps once half of the queue is stale, so that a peer that never
+    /// reads cannot make it grow without end.
+    pub(super) fn forget<S>(&mut self, operations: &Registry<S>) {
+        self.stale += 1;
+        if self.stale * 2 > self.queue.len() {
+            self.queue.retain(|queued| !matches!(queued, Queued::Subscribe(id) if operations.get(*id).is_none()));
+            self.stale = 0;
+        }
+    }
+
+    /// The server ended what this side is about to end, too: that is not to be said any more (rule 13).
+    pub(super) fn ended(&mut self, wire_id: WireId) {
+        self.queue.retain(|queued| !matches!(queued, Queued::Complete(id) if *id == wire_id));
+    }
+
+    /// Takes the next message. What was not taken from here was not sent.
+    pub(super) fn next<S>(&mut self, subprotocol: Subprotocol, operations: &mut Registry<S>) -> Option<Transmit> {
+        let text = |message: Outgoing<'_>| Some(Transmit::Text(message.encode(subprotocol)));
+        if let Some(payload) = self.init.take() {
+            return text(Outgoing::Init { payload: &payload });
+        }
+        if let Some(Pong { payload }) = self.pong.take() {
+            return text(Outgoing::Pong { payload: payload.as_deref() });
+        }
+        loop {
+            return match self.queue.pop_front()? {
+                Queued::Subscribe(id) => {
+                    let Some((id, payload)) = operations.issue(id) else {
+                        // Dropped before it was written: never mentioned (rule 12).
+                        self.stale = self.stale.saturating_sub(1);
+                        continue;
+                    };
+                    text(Outgoing::Subscribe { id, payload })
+                }
+                Queued::Complete(id) => text(Outgoing::Complete { id }),
+                Queued::Ping => text(Outgoing::Ping),
+                Queued::WebSocketPing => Some(Transmit::Ping),
+                Queued::Terminate => text(Outgoing::Terminate),
+                Queued::Close(code, reason) => Some(Transmit::Close(code, close_reason(reason))),
+            };
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+}
