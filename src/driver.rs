@@ -28,7 +28,7 @@ use crate::{
     session::{End, Output, Session},
     socket::{Inbound, Socket},
     status::Status,
-    telemetry::{self, Counters},
+    telemetry::{self, Counters, Losses},
 };
 
 /// What the application wants.
@@ -234,6 +234,7 @@ impl Driver {
 
     /// Does everything that the session wants done.
     fn perform(&mut self, cx: &mut Context<'_>) {
+        let mut losses = Losses::default();
         while let Some(output) = self.session.poll_output() {
             match output {
                 Output::Authorize(reason) => {
@@ -257,11 +258,11 @@ impl Driver {
                 }
                 Output::Deliver { sink, payload } => self.deliver(sink, payload),
                 Output::Reissue { sink, gap } => {
-                    telemetry::reissued(sink.id, &gap);
+                    losses.reissued(sink.id, &gap);
                     sink.mailbox.push_gap(gap);
                 }
                 Output::Finish { sink, end } => {
-                    telemetry::finished(sink.id, &end);
+                    losses.finished(sink.id, &end);
                     sink.mailbox.finish(end);
                 }
                 Output::Status(status) => {
@@ -278,6 +279,7 @@ impl Driver {
                 }
             }
         }
+        losses.report();
     }
 
     fn dial(&mut self, subprotocol: Subprotocol) -> BoxFuture<'static, Result<Socket, ConnectError>> {
@@ -304,7 +306,7 @@ impl Driver {
                 return;
             }
             Pushed::Overflowed => {
-                telemetry::finished(sink.id, &End::Overflow);
+                Losses::default().finished(sink.id, &End::Overflow);
                 self.session.cancel(sink.id);
                 sink.mailbox.finish(End::Overflow);
                 (1, 1)
