@@ -89,6 +89,16 @@ mod credentials {
         Box<dyn Fn(CredentialsReason) -> BoxFuture<'static, Result<Credentials, CredentialsError>> + Send + Sync>;
 
     impl Credentials {
+        /// These, and of the others what these lack.
+        pub(crate) fn or(self, others: &Self) -> Self {
+            let mut headers = others.headers.clone();
+            for name in self.headers.keys() {
+                headers.remove(name);
+            }
+            headers.extend(self.headers);
+            Self { init_payload: self.init_payload.or_else(|| others.init_payload.clone()), headers }
+        }
+
         /// A provider out of a closure that returns a future.
         pub(crate) fn provider<F, Fut>(provide: F) -> Provider
         where

@@ -18,7 +18,7 @@ use crate::{
     driver::{Command, Sink},
     error::SubscribeError,
     mailbox::{Limits, Mailbox},
-    operation::{Operation, is_mutation},
+    operation::{self, Operation},
     status::{Stats, Status},
     subscription::{Subscription, SubscriptionBuilder},
     telemetry::{self, Counters},
@@ -109,9 +109,7 @@ impl Client {
         if size > *limit {
             return Err(SubscribeError::TooLarge { size, limit: *limit });
         }
-        if is_mutation(payload) {
-            return Err(SubscribeError::Mutation);
-        }
+        operation::check(payload)?;
         let sink = Sink { id: next_id.fetch_add(1, Relaxed), mailbox: Arc::new(Mailbox::new(limits)) };
         telemetry::subscribed(sink.id, name);
         let command = Command::Subscribe { payload: payload.get().into(), sink: sink.clone() };

@@ -50,6 +50,8 @@ pub(crate) struct Sink {
 pub(crate) struct Connector {
     pub(crate) endpoint: Url,
     pub(crate) dialer: Arc<dyn Dialer>,
+    /// What the provider's answers lack.
+    pub(crate) fixed: Credentials,
     pub(crate) provider: Provider,
     pub(crate) max_message_size: usize,
 }
@@ -158,7 +160,8 @@ impl Driver {
                 Poll::Pending => return false,
                 Poll::Ready(answer) => {
                     self.link = Link::None;
-                    let answer = answer.map(|Credentials { init_payload, headers }| {
+                    let answer = answer.map(|answer| {
+                        let Credentials { init_payload, headers } = answer.or(&self.connector.fixed);
                         self.headers = headers;
                         init_payload.unwrap_or_else(|| "{}".into())
                     });
@@ -186,7 +189,13 @@ impl Driver {
             }
             let Link::Open(socket) = &mut self.link else { return frames > 0 };
             match socket.poll_read(cx) {
-                Poll::Pending => return frames > 0,
+                Poll::Pending => {
+                    // A part of a large message is a sign of life, too.
+                    if socket.has_moved() {
+                        self.session.handle_activity(now);
+                    }
+                    return frames > 0;
+                }
                 Poll::Ready(Inbound::Message(message)) => {
                     telemetry::received(message.len());
                     self.session.handle_frame(now, &message);

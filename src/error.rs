@@ -58,7 +58,7 @@ pub enum SubscribeError {
     /// The client was shut down, or its runtime is gone. Build a new one.
     #[error("the client was shut down")]
     ShutDown,
-    /// The variables do not serialize to JSON.
+    /// The variables do not serialize to JSON, or the request is not an object with a document.
     #[error("the operation does not serialize")]
     Serialize(#[source] serde_json::Error),
     /// The operation's JSON is larger than a message may be.
@@ -191,9 +191,6 @@ pub enum Disconnect {
     /// The credentials provider failed.
     #[error("no credentials")]
     Credentials(#[source] CredentialsError),
-    /// The application asked for a new connection.
-    #[error("a reconnect was asked for")]
-    Requested,
 }
 
 /// What a server did that no server may.
@@ -300,6 +297,15 @@ impl DecodeError {
     /// The GraphQL errors that the item carried; often the reason why its data has a hole.
     pub fn errors(&self) -> &[GraphQlError] {
         &self.errors
+    }
+}
+
+/// Wrong headers or payloads are a bug of the provider, and fatal.
+#[cfg(feature = "client")]
+#[cfg_attr(docsrs, doc(cfg(feature = "client")))]
+impl From<BuildError> for CredentialsError {
+    fn from(error: BuildError) -> Self {
+        Self::fatal(error)
     }
 }
 

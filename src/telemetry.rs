@@ -58,6 +58,8 @@ pub(crate) fn cancelled(operation: u64) {
 #[derive(Default)]
 pub(crate) struct Losses {
     gaps: usize,
+    /// One of them; they are alike.
+    gap: Option<Gap>,
     lost: usize,
 }
 
@@ -65,6 +67,7 @@ impl Losses {
     pub(crate) fn reissued(&mut self, operation: u64, gap: &Gap) {
         debug!(target: "resub", operation, down_for = ?gap.down_for, "gap");
         self.gaps += 1;
+        self.gap.get_or_insert_with(|| gap.clone());
     }
 
     pub(crate) fn finished(&mut self, operation: u64, end: &End) {
@@ -84,8 +87,9 @@ impl Losses {
     }
 
     pub(crate) fn report(&self) {
-        if self.gaps > 0 {
-            warn!(target: "resub", operations = self.gaps, "reconnected with a gap");
+        if let Some(Gap { down_for, cause, .. }) = &self.gap {
+            let cause = cause.as_ref().map(|cause| tracing::field::display(Chain(cause)));
+            warn!(target: "resub", operations = self.gaps, ?down_for, cause, "reconnected with a gap");
         }
         if self.lost > 0 {
             warn!(target: "resub", operations = self.lost, "ended operations");

@@ -135,7 +135,7 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// A WebSocket ping arrived, which the socket itself answers: a proof of life.
+    /// Something arrived that is no message: a WebSocket ping, which the socket itself answers, or a part of a message.
     pub(crate) fn handle_activity(&mut self, now: Instant) {
         self.liveness.heard(now);
     }
@@ -150,10 +150,8 @@ impl<S: Clone> Session<S> {
 
     /// The socket, or the attempt at one, is of no more use.
     pub(crate) fn handle_lost(&mut self, now: Instant, cause: Disconnect) {
-        let close = match cause {
-            Disconnect::MessageTooBig { .. } => Some((CloseCode::TOO_BIG, "Message too big")),
-            _ => None,
-        };
+        let too_big = matches!(cause, Disconnect::MessageTooBig { .. });
+        let close = too_big.then_some((CloseCode::TOO_BIG, "Message too big"));
         self.break_off(now, cause, close);
     }
 
@@ -184,12 +182,11 @@ impl<S: Clone> Session<S> {
             match timer {
                 Timer::Backoff => self.authorize(now),
                 Timer::Connect => {
-                    let cause = match self.phase {
-                        Phase::Authorizing => Disconnect::Credentials(CredentialsError::transient(format!(
-                            "no answer within {:?}",
-                            self.config.credentials_timeout
-                        ))),
-                        _ => Disconnect::Connect(ConnectError::Timeout(self.config.connect_timeout)),
+                    let cause = if self.phase == Phase::Authorizing {
+                        let timeout = self.config.credentials_timeout;
+                        Disconnect::Credentials(CredentialsError::transient(format!("no answer within {timeout:?}")))
+                    } else {
+                        Disconnect::Connect(ConnectError::Timeout(self.config.connect_timeout))
                     };
                     self.break_off(now, cause, None);
                 }
@@ -238,10 +235,11 @@ impl<S: Clone> Session<S> {
         let Some(operation) = self.operations.get(id) else { return };
         let wire_id = self.operations.wire_id(operation);
         self.operations.remove(id);
-        match (self.phase, wire_id) {
-            (Phase::Open(_), Some(wire_id)) => self.outbox.push(Queued::Complete(wire_id)),
-            (Phase::Open(_), None) => self.outbox.forget(&self.operations),
-            _ => {}
+        match wire_id {
+            Some(wire_id) => self.outbox.push(Queued::Complete(wire_id)),
+            None if self.is_open() => self.outbox.forget(&self.operations),
+            // Not in any queue.
+            None => {}
         }
         if self.operations.is_empty() && self.phase == Phase::Waiting {
             self.rest();

@@ -104,10 +104,7 @@ impl Retry {
             Verdict::OtherSubprotocol => (true, negotiation.refused(cause).err()),
             Verdict::Fatal => (false, Some(cause)),
         };
-        let floor = match verdict {
-            Verdict::RetryAfter(floor) => floor,
-            _ => Duration::ZERO,
-        };
+        let floor = if let Verdict::RetryAfter(floor) = verdict { floor } else { Duration::ZERO };
         if at_once && fatal.is_none() {
             self.not_before = None;
             return Plan::Again;

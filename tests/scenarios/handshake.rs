@@ -46,6 +46,25 @@ async fn credentials_are_asked_for_before_every_dial_with_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn fixed_credentials_complete_those_of_the_provider() {
+    let server = Server::in_memory();
+    let client = builder(&server)
+        .header("X-Tenant", "t")
+        .header("Authorization", "fixed")
+        .init_payload(&json!({"fixed": true}))
+        .credentials(|_| async { Ok(Credentials::none().header("authorization", "provided")?) })
+        .build()
+        .unwrap();
+    let _stream = subscribe(&client, "a");
+    let peer = server.accept().await.expect_init().await;
+    assert_eq!(
+        (peer.request().header("x-tenant"), peer.request().header("authorization")),
+        (Some("t"), Some("provided"))
+    );
+    assert_eq!(peer.init_payload(), &json!({"fixed": true}));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_expired_token_is_replaced_at_once_and_the_stream_goes_on() {
     let server = Server::in_memory();
     let (client, reasons) = asked(&server);
@@ -194,6 +213,19 @@ async fn http_refusals_are_retried_after_what_the_server_asks_for_or_fatal() {
         panic!("{error:?}")
     };
     assert_eq!(body, "no such path");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absurd_retry_after_parks_nobody_and_an_answer_in_http_1_0_is_no_end() {
+    let server = Server::in_memory();
+    let client = client(&server);
+    let _stream = subscribe(&client, "a");
+    let since = Instant::now();
+    server.refuse(503, &[("Retry-After", "18446744073709551615")], "").await;
+    server.set_deadline(secs(2 * 60 * 60));
+    drop(server.accept_raw("HTTP/1.0 503 Service Unavailable\r\n\r\n").await);
+    assert!(since.elapsed() >= secs(60 * 60) && since.elapsed() < secs(61 * 60), "{:?}", since.elapsed());
+    connected(&server).await.expect_subscribe().await;
 }
 
 #[tokio::test(start_paused = true)]

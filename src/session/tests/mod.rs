@@ -1,6 +1,8 @@
 //! The session by example: every rule that it decides, against a clock that is only a number.
 
 mod histories;
+mod liveness;
+mod opening;
 mod rules;
 mod verdicts;
 
@@ -36,6 +38,10 @@ fn config() -> Config {
         give_up_after: None,
         seed: 7,
     }
+}
+
+fn fixed(subprotocol: Subprotocol) -> Config {
+    Config { subprotocol: Some(subprotocol), ..config() }
 }
 
 fn secs(n: u64) -> Duration {
