@@ -13,8 +13,9 @@ pub enum CredentialsReason {
     Initial,
     /// A later attempt; what was returned last time may still be good.
     Reconnect,
-    /// The server rejected the last connection, or closed it in a way that some servers use for that. Returning the
-    /// same credentials again ends every operation when they are rejected once more.
+    /// The server rejected the last connection, or closed it in a way that some servers use for that. A second rejection
+    /// in a row ends every operation; so does the fifth close that only looks like one (1000, 1002 or 1011 before the
+    /// acknowledgement).
     #[non_exhaustive]
     Rejected {
         /// What the server said.

@@ -170,6 +170,9 @@ impl ClientBuilder {
 
     /// Sets after how many failed attempts in a row every operation ends with
     /// [`SubscriptionError::GaveUp`](crate::SubscriptionError::GaveUp). Default: never. At least 1.
+    ///
+    /// An attempt whose connection does not live for [`healthy_after`](Self::healthy_after) counts as failed. One that
+    /// follows at once, after rejected credentials or a refused subprotocol, is made in any case.
     pub fn give_up_after(mut self, attempts: u32) -> Self {
         self.config.give_up_after = Some(attempts);
         self
@@ -181,7 +184,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how many bytes a message may have, in either direction. Default: 16 MiB. A larger one from the server closes
+    /// Sets how many bytes a message may have, in either direction, the init payload included. Default: 16 MiB. A larger one from the server closes
     /// the connection with 1009 and ends every operation, as the server would send it again.
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;
@@ -241,6 +244,10 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// If an option is wrong, TLS cannot be set up, or there is no runtime; see [`BuildError`].
+    ///
+    /// # Panics
+    ///
+    /// If the runtime was built without timers (`enable_time`).
     pub fn build(self) -> Result<Client, BuildError> {
         let endpoint = parse_endpoint(&self.endpoint)?;
         self.check()?;

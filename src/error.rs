@@ -115,7 +115,7 @@ pub enum ConnectError {
     #[error("not connected within {0:?}")]
     Timeout(Duration),
     /// The server answered the upgrade with an HTTP status. 408, 425, 429 and 5xx are retried, 401 and 403 ask for new
-    /// credentials, everything else is fatal.
+    /// credentials, 400 leads to the other subprotocol unless it is fixed or known, and everything else is fatal.
     #[error("the server answered the upgrade with HTTP {status}{}", DisplayBody(.body))]
     Http {
         /// The status code.
@@ -136,7 +136,7 @@ pub enum ConnectError {
     Upgrade(String),
 }
 
-/// Why a connection was lost, or not made. It is in every [`Gap`](crate::Gap), in
+/// Why a connection was lost, or not made. It is in the [`Gap`](crate::Gap) of a reconnect, in
 /// [`Status::Waiting`](crate::Status::Waiting) and in the errors that end streams.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]

@@ -40,7 +40,7 @@ pub(crate) struct Socket {
     max_message_size: usize,
     /// Something was written and not flushed.
     unflushed: bool,
-    /// Writing failed; reading will tell why, after what the server still had to say.
+    /// Writing failed. Reading goes on, as the server may still have something to say, such as why.
     broken: bool,
     traffic: Traffic,
 }
@@ -82,7 +82,7 @@ impl Socket {
             .read_buffer_size(16 * 1024)
             .write_buffer_size(WRITE_BUFFER)
             // Written to only when the last write went through, so one message above the buffer is the most.
-            .max_write_buffer_size(WRITE_BUFFER + max_message_size + 1024)
+            .max_write_buffer_size(max_message_size.saturating_add(WRITE_BUFFER + 1024))
             .max_message_size(Some(max_message_size))
             .max_frame_size(Some(max_message_size));
         match client_async_with_config(request, Metered { io, read: 0 }, Some(config)).await {
@@ -118,14 +118,14 @@ impl Socket {
         std::mem::replace(&mut self.seen, read) != read
     }
 
-    /// Writes what `next` gives, as long as the network takes it, and flushes once.
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, mut next: impl FnMut() -> Option<Transmit>) {
+    /// Writes what `next` gives, as long as the network takes it, and flushes once. Whether writing works at all.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, mut next: impl FnMut() -> Option<Transmit>) -> bool {
         let result = loop {
             if self.broken {
-                return;
+                return false;
             }
             match Pin::new(&mut self.ws).poll_ready(cx) {
-                Poll::Pending => return,
+                Poll::Pending => return true,
                 Poll::Ready(Err(error)) => break Err(error),
                 Poll::Ready(Ok(())) => {}
             }
@@ -137,6 +137,7 @@ impl Socket {
             }
         };
         self.broken = result.is_err();
+        !self.broken
     }
 
     /// Says goodbye as far as that works at once. The socket is dropped next.

@@ -177,3 +177,13 @@ proptest! {
         prop_assert_eq!(gaps, reconnects);
     }
 }
+
+#[test]
+fn merged_gaps_add_up_and_keep_the_latest_cause() {
+    let gap = |seconds, cause| Gap { reconnects: 1, dropped: 2, down_for: Duration::from_secs(seconds), cause };
+    let mut merged = gap(1, Some(Disconnect::Reset(None)));
+    merged.merge(gap(2, Some(Disconnect::Silent(Duration::ZERO))));
+    merged.merge(gap(3, None));
+    assert_eq!((merged.reconnects, merged.dropped, merged.down_for), (3, 6, Duration::from_secs(6)));
+    assert!(matches!(merged.cause, Some(Disconnect::Silent(_))));
+}

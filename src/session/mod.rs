@@ -114,6 +114,8 @@ impl<S: Clone> Session<S> {
             return;
         }
         match answer {
+            // The last operation went meanwhile.
+            Ok(_) if self.operations.is_empty() => self.rest(),
             Ok(init_payload) => {
                 let subprotocol = self.negotiation.offer();
                 self.outbox.owe_init(init_payload);
@@ -145,6 +147,13 @@ impl<S: Clone> Session<S> {
         self.liveness.heard(now);
         if let Some(time) = self.liveness.pong(now) {
             self.counts.round_trip_time = Some(time);
+        }
+    }
+
+    /// Writing to the socket failed. What can still be read has a while to say why.
+    pub(crate) fn handle_broken(&mut self, now: Instant) {
+        if let Phase::Opening(_) | Phase::Open(_) = self.phase {
+            self.timers.arm_by(Timer::Broken, now + self.config.ping_timeout);
         }
     }
 
@@ -195,7 +204,7 @@ impl<S: Clone> Session<S> {
                     self.break_off(now, cause, Some((CloseCode::ACK_TIMEOUT, "Connection acknowledgement timeout")));
                 }
                 Timer::Liveness => {
-                    if let Some(silence) = self.liveness.check() {
+                    if let Some(silence) = self.liveness.check(&mut self.timers) {
                         self.break_off(now, Disconnect::Silent(silence), None);
                     }
                 }
@@ -206,6 +215,7 @@ impl<S: Clone> Session<S> {
                     }
                 }
                 Timer::Healthy => self.retry.healthy(),
+                Timer::Broken => self.break_off(now, Disconnect::Reset(None), None),
                 Timer::Shutdown => {
                     self.outputs.push_back(Output::Hangup(None));
                     self.end();
@@ -256,7 +266,8 @@ impl<S: Clone> Session<S> {
     /// Ends everything: politely where there is a socket, and by `deadline` in any case (rule 29).
     pub(crate) fn shutdown(&mut self, deadline: Instant) {
         let subprotocol = match self.phase {
-            Phase::Ended | Phase::Closing(_) => return,
+            Phase::Ended => return,
+            Phase::Closing(_) => return self.timers.arm_by(Timer::Shutdown, deadline),
             Phase::Opening(subprotocol) | Phase::Open(subprotocol) => Some(subprotocol),
             Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) => None,
         };
@@ -396,7 +407,6 @@ impl<S: Clone> Session<S> {
     fn end(&mut self) {
         self.leave_socket();
         self.phase = Phase::Ended;
-        self.status(Status::Ended);
         self.outputs.push_back(Output::Ended);
     }
 
@@ -412,8 +422,8 @@ impl<S: Clone> Session<S> {
         let Phase::Open(subprotocol) = self.phase else { return };
         // Ahead of the data: the answer is waited for.
         match self.liveness.ping(now, subprotocol, &mut self.timers) {
-            Some(Ping::Message) => self.outbox.push_urgent(Queued::Ping),
-            Some(Ping::WebSocket) => self.outbox.push_urgent(Queued::WebSocketPing),
+            Some(Ping::Message) => self.outbox.push_ping(Queued::Ping),
+            Some(Ping::WebSocket) => self.outbox.push_ping(Queued::WebSocketPing),
             None => {}
         }
     }

@@ -23,6 +23,8 @@ pub(super) struct Retry {
     not_before: Option<Instant>,
     /// Why the provider is asked next.
     reason: CredentialsReason,
+    /// Why it was asked last.
+    asked: CredentialsReason,
 }
 
 /// How often in a row something was answered that may not be repeated forever.
@@ -54,13 +56,15 @@ impl Retry {
             streaks: Streaks::default(),
             not_before: None,
             reason: CredentialsReason::Initial,
+            asked: CredentialsReason::Initial,
         }
     }
 
     /// An attempt begins. Returns its number, and why the provider is asked.
     pub(super) fn begin(&mut self) -> (u32, CredentialsReason) {
         self.attempts = self.attempts.saturating_add(1);
-        (self.attempts, std::mem::replace(&mut self.reason, CredentialsReason::Reconnect))
+        self.asked = std::mem::replace(&mut self.reason, CredentialsReason::Reconnect);
+        (self.attempts, self.asked.clone())
     }
 
     /// The server acknowledged: it did not reject.
@@ -92,6 +96,10 @@ impl Retry {
         let verdict = verdict(&cause, stage, negotiation.is_open());
         if matches!(verdict, Verdict::Rejected | Verdict::Suspect) {
             self.reason = CredentialsReason::Rejected { cause: cause.clone() };
+        }
+        if let Disconnect::Credentials(_) = cause {
+            // Not answered, so asked again: a rejection must not be forgotten on the way.
+            self.reason = self.asked.clone();
         }
         let (at_once, fatal) = match verdict {
             Verdict::Retry | Verdict::RetryAfter(_) => (false, None),

@@ -309,3 +309,13 @@ async fn wrong_options_are_named_when_the_client_is_built() {
 fn a_client_needs_a_runtime_and_says_so() {
     assert!(matches!(Client::builder("ws://host/").build(), Err(BuildError::NoRuntime)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_init_payload_above_the_limit_ends_what_asked_for_it() {
+    let server = Server::in_memory();
+    let large = json!({"token": "x".repeat(3_000)});
+    let client = builder(&server).max_message_size(2_000).init_payload(&large).build().unwrap();
+    let mut stream = subscribe(&client, "a");
+    assert!(text(&end(&mut stream).await).contains("init payload is larger"));
+    assert!(builder(&server).max_message_size(usize::MAX).build().is_ok());
+}

@@ -6,6 +6,7 @@
 
 mod delivery;
 mod handshake;
+mod hostile_io;
 mod lifecycle;
 mod observe;
 mod reconnect;

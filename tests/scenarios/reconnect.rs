@@ -226,6 +226,7 @@ async fn a_fatal_close_ends_every_stream_with_the_servers_words_and_the_client_s
     let server = Server::in_memory();
     let (client, mut stream, mut peer, _) = live(&server).await;
     peer.send_close(4400, "Invalid message").await;
+    assert_eq!(peer.expect_close().await.0, 4400, "a close is answered");
     let error = end(&mut stream).await;
     let Some(Disconnect::Closed { code: CloseCode::BAD_REQUEST, reason }) = error.disconnect() else {
         panic!("{error:?}")

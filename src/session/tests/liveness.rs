@@ -119,3 +119,80 @@ fn rule_21_a_connection_error_after_the_ack_is_no_end() {
     assert_eq!(rig.receive(json!({"type": "connection_error", "payload": {"message": "no"}})), []);
     assert!(rig.session.is_open());
 }
+
+#[test]
+fn rule_20_a_ping_overtakes_what_is_queued_and_does_not_pile_up() {
+    let mut rig = Rig::open(config(), 1);
+    for _ in 0..3 {
+        rig.subscribe();
+    }
+    for _ in 0..100 {
+        rig.now += secs(9);
+        rig.session.handle_activity(rig.now);
+        rig.now += secs(1);
+        rig.session.handle_timeout(rig.now);
+    }
+    assert_eq!(wrote(&rig.take()), ["ping", "subscribe", "subscribe", "subscribe"]);
+}
+
+#[test]
+fn rule_20_a_timeout_above_the_interval_is_kept_too() {
+    let mut rig = Rig::open(Config { ping_timeout: secs(30), ..config() }, 1);
+    rig.pass(secs(11));
+    rig.receive(json!({"type": "pong"}));
+    assert!(!rig.pass(secs(38)).contains(&Did::Hangup(None)));
+    assert!(rig.pass(secs(1)).contains(&Did::Hangup(None)), "30 s after the ping of 20 s");
+}
+
+#[test]
+fn rule_20_one_pong_that_never_came_does_not_shift_the_round_trips_that_follow() {
+    let mut rig = Rig::open(config(), 1);
+    rig.pass(secs(10));
+    rig.receive(json!({"type": "next", "id": "1.0", "payload": 1}));
+    for _ in 0..3 {
+        rig.pass(secs(10));
+        rig.pass(Duration::from_millis(50));
+        rig.receive(json!({"type": "pong"}));
+    }
+    assert_eq!(rig.session.counts().round_trip_time, Some(Duration::from_millis(150)), "three times 50 ms later");
+}
+
+#[test]
+fn rule_20_round_trips_are_of_this_socket() {
+    let mut rig = Rig::open(config(), 1);
+    rig.pass(secs(10));
+    rig.lose(Disconnect::Reset(None));
+    rig.sleep();
+    rig.connect();
+    rig.receive(json!({"type": "pong"}));
+    assert_eq!(rig.session.counts().round_trip_time, None);
+}
+
+#[test]
+fn rule_21_time_in_which_the_socket_was_not_read_is_not_the_servers_pace() {
+    let mut rig = Rig::open(Config { ping_interval: None, ..fixed(LEGACY) }, 1);
+    for _ in 0..3 {
+        rig.receive(json!({"type": "ka"}));
+        rig.pass(secs(5));
+    }
+    rig.session.pause();
+    assert_eq!(rig.pass(secs(3_600)), []);
+    rig.session.resume(rig.now);
+    for _ in 0..2 {
+        rig.receive(json!({"type": "ka"}));
+        rig.pass(secs(5));
+    }
+    assert!(rig.pass(secs(30)).contains(&Did::Hangup(None)));
+}
+
+#[test]
+fn a_socket_that_takes_no_more_is_given_up_after_a_while() {
+    let mut rig = Rig::open(config(), 1);
+    for _ in 0..9 {
+        rig.session.handle_broken(rig.now);
+        rig.pass(secs(1));
+        rig.receive(json!({"type": "next", "id": "1.0", "payload": 1}));
+    }
+    assert!(rig.session.is_open(), "what can be read may say why");
+    assert!(rig.pass(secs(1)).contains(&Did::Hangup(None)));
+}

@@ -182,7 +182,7 @@ impl Rig {
                 Output::Status(Status::Open { .. }) => Did::Open,
                 Output::Status(Status::Waiting { delay, .. }) => Did::Waiting(delay),
                 Output::Status(Status::Idle) => Did::Idle,
-                Output::Status(Status::Ended) => continue,
+                Output::Status(Status::Ended) => unreachable!("the driver's to say"),
                 Output::Ended => Did::Ended,
             });
         }

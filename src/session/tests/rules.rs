@@ -297,3 +297,71 @@ fn spurious_calls_do_nothing() {
     rig.session.handle_lost(rig.now, Disconnect::Reset(None));
     assert_eq!(rig.take(), []);
 }
+
+#[test]
+fn i3_an_id_of_an_earlier_socket_means_nothing_before_the_reissue_is_written() {
+    let mut rig = Rig::open(config(), 1);
+    rig.lose(Disconnect::Reset(None));
+    rig.sleep();
+    rig.upgrade();
+    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"connection_ack"}"#));
+    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"complete","id":"1.0"}"#));
+    assert!(finished(&rig.take()).is_empty());
+}
+
+#[test]
+fn i7_nobody_dials_when_the_last_operation_went_while_the_provider_was_asked() {
+    let mut rig = Rig::new(config());
+    let id = rig.subscribe();
+    rig.take();
+    rig.session.cancel(id);
+    assert_eq!(rig.dial(), [Did::Idle]);
+}
+
+#[test]
+fn rule_23_after_a_fatal_end_the_subprotocol_is_found_anew() {
+    let mut rig = Rig::open(config(), 1);
+    rig.lose(closed(4400));
+    rig.subscribe();
+    rig.take();
+    rig.sleep();
+    rig.dial();
+    rig.session.handle_open(rig.now);
+    assert!(finished(&rig.lose(closed(4406))).is_empty(), "a new server may speak the other one");
+}
+
+#[test]
+fn rule_29_a_shutdown_waits_for_its_own_deadline_only_and_a_second_one_for_the_earlier() {
+    let mut opening = Rig::new(config());
+    opening.subscribe();
+    opening.upgrade();
+    for mut rig in [opening, Rig::open(config(), 1)] {
+        rig.session.shutdown(rig.now + secs(600));
+        rig.take();
+        assert_eq!(rig.pass(secs(59)), [], "neither the ack's deadline nor a ping");
+        rig.session.shutdown(rig.now + secs(1_000));
+        rig.session.shutdown(rig.now + secs(2));
+        assert_eq!(rig.pass(secs(2)), [Did::Hangup(None), Did::Ended]);
+    }
+}
+
+#[test]
+fn a_rejection_is_not_forgotten_when_the_provider_fails_once() {
+    let mut rig = Rig::open(config(), 1);
+    assert!(rig.lose(closed(4403)).contains(&Did::Authorize("rejected")));
+    rig.session.handle_credentials(rig.now, Err(CredentialsError::transient("the token endpoint is down")));
+    let did = rig.pass(secs(2));
+    assert!(did.contains(&Did::Authorize("rejected")), "{did:?}");
+}
+
+#[test]
+fn ends_that_the_server_says_first_are_cheap_however_much_is_queued() {
+    let mut rig = Rig::open(config(), 3);
+    for id in 1..=3 {
+        rig.session.cancel(id);
+    }
+    for id in ["1.0", "3.2", "3.2", "9.9"] {
+        rig.session.handle_frame(rig.now, &Bytes::from(json!({"type": "complete", "id": id}).to_string()));
+    }
+    assert_eq!(rig.take(), [Did::Wrote(json!({"type": "complete", "id": "2.1"}))]);
+}

@@ -189,3 +189,19 @@ fn close_reasons_fit_a_close_frame_at_a_character_boundary() {
     assert_eq!(close_reason(&"é".repeat(100)).len(), 122);
     assert_eq!(close_reason(&"🦀".repeat(40)).len(), 120);
 }
+
+#[test]
+fn an_acknowledgement_ends_the_streak_of_suspicious_closes() {
+    let mut rig = Rig::new(fixed(MODERN));
+    rig.subscribe();
+    for _ in 0..4 {
+        for _ in 0..4 {
+            rig.upgrade();
+            rig.lose(closed(1011));
+            rig.sleep();
+        }
+        rig.connect();
+        assert!(finished(&rig.lose(Disconnect::Reset(None))).is_empty());
+        rig.sleep();
+    }
+}
