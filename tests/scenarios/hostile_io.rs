@@ -105,6 +105,8 @@ async fn a_socket_that_always_has_more_to_read_starves_neither_writes_nor_timers
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
     endless.store(true, SeqCst);
+    // Wakes the driver, which then finds more than this.
+    peer.next(&id, data(0)).await;
     while client.stats().items < 100 {
         tokio::task::yield_now().await;
     }
