@@ -13,8 +13,9 @@ pub enum CredentialsReason {
     Initial,
     /// A later attempt; what was returned last time may still be good.
     Reconnect,
-    /// The server rejected the last connection, or closed it in a way that some servers use for that. Returning the
-    /// same credentials again ends every operation when they are rejected once more.
+    /// The server rejected the last connection, or closed it in a way that some servers use for that. A second rejection
+    /// in a row ends every operation; so does the fifth close that only looks like one (1000, 1002 or 1011 before the
+    /// acknowledgement).
     #[non_exhaustive]
     Rejected {
         /// What the server said.
@@ -89,6 +90,16 @@ mod credentials {
         Box<dyn Fn(CredentialsReason) -> BoxFuture<'static, Result<Credentials, CredentialsError>> + Send + Sync>;
 
     impl Credentials {
+        /// These, and of the others what these lack.
+        pub(crate) fn or(self, others: &Self) -> Self {
+            let mut headers = others.headers.clone();
+            for name in self.headers.keys() {
+                headers.remove(name);
+            }
+            headers.extend(self.headers);
+            Self { init_payload: self.init_payload.or_else(|| others.init_payload.clone()), headers }
+        }
+
         /// A provider out of a closure that returns a future.
         pub(crate) fn provider<F, Fut>(provide: F) -> Provider
         where

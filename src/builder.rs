@@ -31,8 +31,8 @@ pub struct ClientBuilder {
     #[cfg(feature = "_tls")]
     tls_roots: Option<crate::dial::TlsRoots>,
     dialer: Option<Arc<dyn Dialer>>,
-    /// Fixed credentials; the first one that was wrong is reported by `build`.
-    credentials: Result<Credentials, BuildError>,
+    /// Sent with every connection; the first one that was wrong is reported by `build`.
+    fixed: Result<Credentials, BuildError>,
     provider: Option<Provider>,
 }
 
@@ -61,7 +61,7 @@ impl ClientBuilder {
             #[cfg(feature = "_tls")]
             tls_roots: None,
             dialer: None,
-            credentials: Ok(Credentials::none()),
+            fixed: Ok(Credentials::none()),
             provider: None,
         }
     }
@@ -75,18 +75,18 @@ impl ClientBuilder {
 
     /// Sets a fixed payload of `connection_init`, a JSON object such as `json!({"token": token})`. Default: `{}`.
     pub fn init_payload(mut self, payload: &impl Serialize) -> Self {
-        self.credentials = self.credentials.and_then(|credentials| credentials.init_payload(payload));
+        self.fixed = self.fixed.and_then(|credentials| credentials.init_payload(payload));
         self
     }
 
     /// Adds a fixed header to the upgrade request, such as `Authorization`. Default: none.
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.credentials = self.credentials.and_then(|credentials| credentials.header(name, value));
+        self.fixed = self.fixed.and_then(|credentials| credentials.header(name, value));
         self
     }
 
-    /// Sets who provides the credentials: asked before every dial, with the reason. Replaces
-    /// [`init_payload`](Self::init_payload) and [`header`](Self::header).
+    /// Sets who provides the credentials: asked before every dial, with the reason. What it returns goes before
+    /// [`init_payload`](Self::init_payload) and, for headers of the same name, [`header`](Self::header).
     ///
     /// When the server rejects the credentials, the provider is asked again with
     /// [`CredentialsReason::Rejected`] and the client dials at once; a second rejection in a row ends every operation.
@@ -99,7 +99,7 @@ impl ClientBuilder {
     /// builder.credentials(|reason| async move {
     ///     let anew = matches!(reason, CredentialsReason::Rejected { .. });
     ///     let token = fetch_token(anew).await.map_err(CredentialsError::transient)?;
-    ///     Credentials::none().init_payload(&serde_json::json!({ "token": token })).map_err(CredentialsError::fatal)
+    ///     Ok(Credentials::none().init_payload(&serde_json::json!({ "token": token }))?)
     /// })
     /// # ;
     /// ```
@@ -154,7 +154,7 @@ impl ClientBuilder {
     ///
     /// Delays have decorrelated jitter: each is random between `base` and three times the one before, up to `cap`, so
     /// that clients which lost the same server do not come back together. A server's `Retry-After` is honoured beyond
-    /// the cap.
+    /// the cap, for up to an hour. A `cap` below `base` means `base`.
     pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
         self.config.backoff_base = base;
         self.config.backoff_cap = cap;
@@ -170,6 +170,9 @@ impl ClientBuilder {
 
     /// Sets after how many failed attempts in a row every operation ends with
     /// [`SubscriptionError::GaveUp`](crate::SubscriptionError::GaveUp). Default: never. At least 1.
+    ///
+    /// An attempt whose connection does not live for [`healthy_after`](Self::healthy_after) counts as failed. One that
+    /// follows at once, after rejected credentials or a refused subprotocol, is made in any case.
     pub fn give_up_after(mut self, attempts: u32) -> Self {
         self.config.give_up_after = Some(attempts);
         self
@@ -181,7 +184,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how many bytes a message may have, in either direction. Default: 16 MiB. A larger one from the server closes
+    /// Sets how many bytes a message may have, in either direction, the init payload included. Default: 16 MiB. A larger one from the server closes
     /// the connection with 1009 and ends every operation, as the server would send it again.
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;
@@ -241,11 +244,15 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// If an option is wrong, TLS cannot be set up, or there is no runtime; see [`BuildError`].
+    ///
+    /// # Panics
+    ///
+    /// If the runtime was built without timers (`enable_time`).
     pub fn build(self) -> Result<Client, BuildError> {
         let endpoint = parse_endpoint(&self.endpoint)?;
         self.check()?;
         let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
-        let credentials = self.credentials?;
+        let fixed = self.fixed?;
         let dialer = match self.dialer {
             Some(dialer) => dialer,
             None => Arc::new(NetDialer {
@@ -257,10 +264,9 @@ impl ClientBuilder {
                 },
             }),
         };
-        let provider = self
-            .provider
-            .unwrap_or_else(|| Credentials::provider(move |_| std::future::ready(Ok(credentials.clone()))));
-        let connector = Connector { endpoint, dialer, provider, max_message_size: self.max_message_size };
+        let provider =
+            self.provider.unwrap_or_else(|| Credentials::provider(|_| std::future::ready(Ok(Credentials::none()))));
+        let connector = Connector { endpoint, dialer, fixed, provider, max_message_size: self.max_message_size };
         let (commands, receiver) = tokio::sync::mpsc::unbounded_channel();
         let (status, watcher) = watch::channel(Status::Idle);
         let counters = Arc::new(telemetry::Counters::default());
@@ -297,7 +303,8 @@ impl ClientBuilder {
         }
         #[cfg(not(feature = "_tls"))]
         if self.dialer.is_none() && parse_endpoint(&self.endpoint)?.scheme() == "wss" {
-            let missing = std::io::Error::new(std::io::ErrorKind::Unsupported, "enable the feature `ring`");
+            let missing =
+                std::io::Error::new(std::io::ErrorKind::Unsupported, "enable the features `ring` and `platform-roots`");
             return Err(BuildError::Tls(Arc::new(missing)));
         }
         Ok(())

@@ -18,7 +18,8 @@ use crate::{
     driver::{Command, Sink},
     error::SubscribeError,
     mailbox::{Limits, Mailbox},
-    operation::{Operation, is_mutation},
+    operation::{self, Operation},
+    session::End,
     status::{Stats, Status},
     subscription::{Subscription, SubscriptionBuilder},
     telemetry::{self, Counters},
@@ -109,13 +110,15 @@ impl Client {
         if size > *limit {
             return Err(SubscribeError::TooLarge { size, limit: *limit });
         }
-        if is_mutation(payload) {
-            return Err(SubscribeError::Mutation);
-        }
+        operation::check(payload)?;
         let sink = Sink { id: next_id.fetch_add(1, Relaxed), mailbox: Arc::new(Mailbox::new(limits)) };
         telemetry::subscribed(sink.id, name);
         let command = Command::Subscribe { payload: payload.get().into(), sink: sink.clone() };
         commands.send(command).map_err(|_| SubscribeError::ShutDown)?;
+        // The driver may have gone between the two steps of a send, and does not see the command then.
+        if commands.is_closed() {
+            sink.mailbox.finish(End::ShutDown);
+        }
         Ok(Subscription::new(sink, commands.clone(), Arc::clone(counters)))
     }
 
@@ -137,7 +140,7 @@ impl Client {
 
     /// Ends every subscription with [`SubscriptionError::ShutDown`](crate::SubscriptionError::ShutDown), completes the
     /// operations on the server, closes the connection with 1000, and returns once the server has answered that or
-    /// `deadline` has passed. Other clones of the client are shut down with it.
+    /// `deadline` has passed. Other clones of the client are shut down with it; of several deadlines the earliest counts.
     pub async fn shutdown(self, deadline: Duration) {
         let _ = self.shared.commands.send(Command::Shutdown { within: deadline.min(MAX_DURATION) });
         // An error means that the driver is gone, which is as good.

@@ -22,13 +22,13 @@ use url::Url;
 use crate::{
     auth::{Credentials, Provider},
     dial::Dialer,
-    error::{ConnectError, CredentialsError, Disconnect},
+    error::{ConnectError, CredentialsError, DialError, Disconnect},
     mailbox::{Mailbox, Pushed},
     protocol::{Payload, Subprotocol},
     session::{End, Output, Session},
-    socket::{Inbound, Socket},
+    socket::{Inbound, Socket, Traffic},
     status::Status,
-    telemetry::{self, Counters},
+    telemetry::{self, Counters, Losses},
 };
 
 /// What the application wants.
@@ -50,6 +50,8 @@ pub(crate) struct Sink {
 pub(crate) struct Connector {
     pub(crate) endpoint: Url,
     pub(crate) dialer: Arc<dyn Dialer>,
+    /// What the provider's answers lack.
+    pub(crate) fixed: Credentials,
     pub(crate) provider: Provider,
     pub(crate) max_message_size: usize,
 }
@@ -108,11 +110,13 @@ impl Driver {
         for _ in 0..TURNS {
             let mut busy = self.take_commands(cx, now);
             busy |= self.advance(cx, now);
+            // Before the reads, which can use up the budget that tokio gives a task for one poll.
+            self.write(cx, now);
             // Before the timers: what has arrived counts, even if this task was late to look.
             busy |= self.read(cx, now);
             busy |= self.look_for_room(cx, now);
             busy |= self.watch_time(cx, now);
-            self.write(cx);
+            self.write(cx, now);
             if self.ended {
                 return Poll::Ready(());
             }
@@ -127,7 +131,10 @@ impl Driver {
     fn take_commands(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut batch = std::mem::take(&mut self.batch);
         let taken = match self.commands.poll_recv_many(cx, &mut batch, COMMANDS) {
-            Poll::Pending => return false,
+            Poll::Pending => {
+                self.batch = batch;
+                return false;
+            }
             Poll::Ready(taken) => taken,
         };
         if taken == 0 {
@@ -158,9 +165,16 @@ impl Driver {
                 Poll::Pending => return false,
                 Poll::Ready(answer) => {
                     self.link = Link::None;
-                    let answer = answer.map(|Credentials { init_payload, headers }| {
+                    let Connector { fixed, max_message_size, .. } = &*self.connector;
+                    let answer = answer.and_then(|answer| {
+                        let Credentials { init_payload, headers } = answer.or(fixed);
                         self.headers = headers;
-                        init_payload.unwrap_or_else(|| "{}".into())
+                        match init_payload {
+                            Some(payload) if payload.len() > *max_message_size => {
+                                Err(CredentialsError::fatal("the init payload is larger than a message may be"))
+                            }
+                            payload => Ok(payload.unwrap_or_else(|| "{}".into())),
+                        }
                     });
                     self.session.handle_credentials(now, answer);
                 }
@@ -186,7 +200,13 @@ impl Driver {
             }
             let Link::Open(socket) = &mut self.link else { return frames > 0 };
             match socket.poll_read(cx) {
-                Poll::Pending => return frames > 0,
+                Poll::Pending => {
+                    // A part of a large message is a sign of life, too.
+                    if socket.has_moved() {
+                        self.session.handle_activity(now);
+                    }
+                    return frames > 0;
+                }
                 Poll::Ready(Inbound::Message(message)) => {
                     telemetry::received(message.len());
                     self.session.handle_frame(now, &message);
@@ -214,7 +234,8 @@ impl Driver {
         if self.timer.deadline().into_std() != deadline {
             self.timer.as_mut().reset(deadline.into());
         }
-        if self.timer.as_mut().poll(cx).is_pending() {
+        // The clock decides: a timer reports nothing once the task's budget is used up.
+        if deadline > now && self.timer.as_mut().poll(cx).is_pending() {
             return false;
         }
         self.session.handle_timeout(now.max(deadline));
@@ -222,11 +243,13 @@ impl Driver {
         true
     }
 
-    fn write(&mut self, cx: &mut Context<'_>) {
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) {
         let Self { link, session, counters, .. } = self;
-        let mut traffic = crate::socket::Traffic::default();
+        let mut traffic = Traffic::default();
         if let Link::Open(socket) = link {
-            socket.poll_write(cx, || session.poll_transmit());
+            if !socket.poll_write(cx, || session.poll_transmit()) {
+                session.handle_broken(now);
+            }
             traffic = socket.take_traffic();
         }
         counters.record(&session.counts(), session.live_operations(), traffic);
@@ -234,6 +257,7 @@ impl Driver {
 
     /// Does everything that the session wants done.
     fn perform(&mut self, cx: &mut Context<'_>) {
+        let mut losses = Losses::default();
         while let Some(output) = self.session.poll_output() {
             match output {
                 Output::Authorize(reason) => {
@@ -257,37 +281,40 @@ impl Driver {
                 }
                 Output::Deliver { sink, payload } => self.deliver(sink, payload),
                 Output::Reissue { sink, gap } => {
-                    telemetry::reissued(sink.id, &gap);
+                    losses.reissued(sink.id, &gap);
                     sink.mailbox.push_gap(gap);
                 }
                 Output::Finish { sink, end } => {
-                    telemetry::finished(sink.id, &end);
+                    losses.finished(sink.id, &end);
                     sink.mailbox.finish(end);
                 }
                 Output::Status(status) => {
-                    // Whoever learns of the end must not find that subscribing still works.
-                    if matches!(status, Status::Ended) {
-                        self.commands.close();
-                    }
                     telemetry::status(&status);
                     self.status.send_replace(status);
                 }
                 Output::Ended => {
                     self.link = Link::None;
                     self.ended = true;
+                    // Whoever learns of the end must not find that subscribing still works.
+                    self.commands.close();
+                    telemetry::status(&Status::Ended);
+                    self.status.send_replace(Status::Ended);
                 }
             }
         }
+        losses.report();
     }
 
     fn dial(&mut self, subprotocol: Subprotocol) -> BoxFuture<'static, Result<Socket, ConnectError>> {
         let connector = Arc::clone(&self.connector);
         let headers = std::mem::take(&mut self.headers);
-        async move {
+        let opened = AssertUnwindSafe(async move {
             let Connector { endpoint, dialer, max_message_size, .. } = &*connector;
             Socket::open(&**dialer, endpoint, subprotocol, headers, *max_message_size).await
-        }
-        .boxed()
+        });
+        // The dialer may be the application's code, as the provider is.
+        let panicked = || ConnectError::Dial(DialError::Other(Arc::new(std::io::Error::other("the dialer panicked"))));
+        opened.catch_unwind().map(move |opened| opened.unwrap_or_else(|_| Err(panicked()))).boxed()
     }
 
     fn deliver(&mut self, sink: Sink, payload: Payload) {
@@ -304,7 +331,7 @@ impl Driver {
                 return;
             }
             Pushed::Overflowed => {
-                telemetry::finished(sink.id, &End::Overflow);
+                Losses::default().finished(sink.id, &End::Overflow);
                 self.session.cancel(sink.id);
                 sink.mailbox.finish(End::Overflow);
                 (1, 1)

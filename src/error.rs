@@ -58,7 +58,7 @@ pub enum SubscribeError {
     /// The client was shut down, or its runtime is gone. Build a new one.
     #[error("the client was shut down")]
     ShutDown,
-    /// The variables do not serialize to JSON.
+    /// The variables do not serialize to JSON, or the request is not an object with a document.
     #[error("the operation does not serialize")]
     Serialize(#[source] serde_json::Error),
     /// The operation's JSON is larger than a message may be.
@@ -115,7 +115,7 @@ pub enum ConnectError {
     #[error("not connected within {0:?}")]
     Timeout(Duration),
     /// The server answered the upgrade with an HTTP status. 408, 425, 429 and 5xx are retried, 401 and 403 ask for new
-    /// credentials, everything else is fatal.
+    /// credentials, 400 leads to the other subprotocol unless it is fixed or known, and everything else is fatal.
     #[error("the server answered the upgrade with HTTP {status}{}", DisplayBody(.body))]
     Http {
         /// The status code.
@@ -136,7 +136,7 @@ pub enum ConnectError {
     Upgrade(String),
 }
 
-/// Why a connection was lost, or not made. It is in every [`Gap`](crate::Gap), in
+/// Why a connection was lost, or not made. It is in the [`Gap`](crate::Gap) of a reconnect, in
 /// [`Status::Waiting`](crate::Status::Waiting) and in the errors that end streams.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
@@ -191,9 +191,6 @@ pub enum Disconnect {
     /// The credentials provider failed.
     #[error("no credentials")]
     Credentials(#[source] CredentialsError),
-    /// The application asked for a new connection.
-    #[error("a reconnect was asked for")]
-    Requested,
 }
 
 /// What a server did that no server may.
@@ -300,6 +297,15 @@ impl DecodeError {
     /// The GraphQL errors that the item carried; often the reason why its data has a hole.
     pub fn errors(&self) -> &[GraphQlError] {
         &self.errors
+    }
+}
+
+/// Wrong headers or payloads are a bug of the provider, and fatal.
+#[cfg(feature = "client")]
+#[cfg_attr(docsrs, doc(cfg(feature = "client")))]
+impl From<BuildError> for CredentialsError {
+    fn from(error: BuildError) -> Self {
+        Self::fatal(error)
     }
 }
 

@@ -87,6 +87,7 @@ mod telemetry;
 
 pub use auth::CredentialsReason;
 #[cfg(feature = "_tls")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "platform-roots", feature = "webpki-roots"))))]
 pub use dial::TlsRoots;
 #[cfg(feature = "graphql-client")]
 pub use operation::Typed;
@@ -111,6 +112,11 @@ pub use {
     session::Strictness,
     status::{Stats, Status},
 };
+
+/// The type of an endpoint, in [`Dialer::dial`].
+#[cfg(feature = "client")]
+#[cfg_attr(docsrs, doc(cfg(feature = "client")))]
+pub use url::Url;
 
 /// The README's examples compile.
 #[cfg(all(doctest, feature = "graphql-client"))]

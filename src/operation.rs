@@ -7,6 +7,8 @@ use std::marker::PhantomData;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::error::SubscribeError;
+
 /// An operation: a document with its variables, and the type of its data.
 ///
 /// Implemented here for [`Request`] (any document) and [`Typed`] (`graphql_client`). Another code generator needs these
@@ -34,7 +36,8 @@ pub trait Operation {
     type Data: DeserializeOwned;
 
     /// The request: an object with `query` and, as needed, `operationName`, `variables` and `extensions` (GraphQL over
-    /// HTTP, section "Request parameters"). Called once; the bytes are kept and sent again after every reconnect.
+    /// HTTP, section "Request parameters"). Called once; the bytes are kept and sent again after every reconnect, so it
+    /// must not be a mutation: a document is looked at, a persisted operation is taken at its word.
     ///
     /// # Errors
     ///
@@ -143,16 +146,32 @@ impl<Q: graphql_client::GraphQLQuery> std::fmt::Debug for Typed<Q> {
     }
 }
 
-/// Whether a request would run a mutation. A persisted one, without a document, is taken at its word.
-pub(crate) fn is_mutation(payload: &RawValue) -> bool {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Body {
-        query: Option<String>,
-        operation_name: Option<String>,
+/// What of a request decides whether it may be sent again.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    query: Option<String>,
+    operation_name: Option<String>,
+}
+
+/// Refuses what must not be sent again after a reconnect. A persisted operation, without a document, is taken at its
+/// word.
+pub(crate) fn check(payload: &RawValue) -> Result<(), SubscribeError> {
+    if !payload.get().starts_with('{') {
+        return Err(SubscribeError::Serialize(serde::ser::Error::custom("a request is an object")));
     }
-    let Ok(Body { query: Some(document), operation_name }) = serde_json::from_str(payload.get()) else { return false };
-    let mut lexer = Lexer { rest: &document };
+    let Body { query, operation_name } = serde_json::from_str(payload.get()).map_err(SubscribeError::Serialize)?;
+    // Some servers take an empty name for none.
+    let name = operation_name.filter(|name| !name.is_empty());
+    match query {
+        Some(document) if runs_mutation(&document, name.as_deref()) => Err(SubscribeError::Mutation),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Whether the named operation, or without a name any, is a mutation.
+fn runs_mutation(document: &str, operation_name: Option<&str>) -> bool {
+    let mut lexer = Lexer { rest: document };
     let mut depth = 0_usize;
     // At the document's top level, `mutation` is a keyword when it begins a definition.
     let mut begins = true;
@@ -164,7 +183,7 @@ pub(crate) fn is_mutation(payload: &RawValue) -> bool {
                 begins = depth == 0 && token == "}";
                 continue;
             }
-            "mutation" if depth == 0 && begins => match (&operation_name, lexer.clone().next()) {
+            "mutation" if depth == 0 && begins => match (operation_name, lexer.clone().next()) {
                 (None, _) => return true,
                 (Some(wanted), Some(name)) if wanted == name => return true,
                 (Some(_), _) => {}
@@ -238,7 +257,8 @@ mod tests {
     use super::*;
 
     fn mutates(document: &str, name: Option<&str>) -> bool {
-        is_mutation(&to_raw_value(&json!({"query": document, "operationName": name})).unwrap())
+        let payload = to_raw_value(&json!({"query": document, "operationName": name})).unwrap();
+        matches!(check(&payload), Err(SubscribeError::Mutation))
     }
 
     #[test]
@@ -267,7 +287,18 @@ mod tests {
         }
         let both = "mutation M { a } subscription S { a }";
         assert!(mutates(both, Some("M")) && !mutates(both, Some("S")));
-        assert!(!is_mutation(&to_raw_value(&json!({"extensions": {"persistedQuery": {}}})).unwrap()));
+        assert!(mutates("mutation M { a }", Some("")), "an empty name is none");
+    }
+
+    #[test]
+    fn a_request_is_an_object_with_a_document_and_a_name_or_a_persisted_one() {
+        let checked = |json: &str| check(&RawValue::from_string(json.to_owned()).unwrap());
+        assert!(checked(r#"{"extensions":{"persistedQuery":{}}}"#).is_ok());
+        for odd in ["5", "[]", "\"x\"", "null", r#"{"query":7}"#, r#"{"query":"{a}","operationName":7}"#] {
+            assert!(matches!(checked(odd), Err(SubscribeError::Serialize(_))), "{odd}");
+        }
+        let twice = r#"{"query":"{a}","query":"mutation { a }"}"#;
+        assert!(matches!(checked(twice), Err(SubscribeError::Serialize(_))));
     }
 
     #[test]

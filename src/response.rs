@@ -12,7 +12,6 @@ use serde_json::{Map, Value};
 
 /// One item of a subscription: any combination of data, errors and extensions.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-#[non_exhaustive]
 pub struct Response<T> {
     /// The data; `None` when the server sent `null` or nothing, which it does together with errors.
     pub data: Option<T>,
@@ -26,7 +25,6 @@ pub struct Response<T> {
 
 /// An error in a GraphQL response. Whatever a server leaves out or gets wrong is empty here.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
-#[non_exhaustive]
 pub struct GraphQlError {
     /// The description for the developer.
     pub message: String,

@@ -3,6 +3,7 @@
 //! Owns the translation between tungstenite's messages and errors and our own. Decides nothing.
 
 use std::{
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -12,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures::{Sink, Stream};
 use http::{HeaderMap, HeaderValue, Response, header};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{
@@ -25,18 +27,20 @@ use url::Url;
 
 use crate::{
     dial::{BoxedIo, Dialer},
-    error::{CloseCode, ConnectError, Disconnect},
+    error::{CloseCode, ConnectError, DialError, Disconnect},
     protocol::Subprotocol,
     session::Transmit,
 };
 
 /// An open WebSocket.
 pub(crate) struct Socket {
-    ws: WebSocketStream<BoxedIo>,
+    ws: WebSocketStream<Metered>,
+    /// Bytes read when last asked.
+    seen: u64,
     max_message_size: usize,
     /// Something was written and not flushed.
     unflushed: bool,
-    /// Writing failed; reading will tell why, after what the server still had to say.
+    /// Writing failed. Reading goes on, as the server may still have something to say, such as why.
     broken: bool,
     traffic: Traffic,
 }
@@ -78,12 +82,12 @@ impl Socket {
             .read_buffer_size(16 * 1024)
             .write_buffer_size(WRITE_BUFFER)
             // Written to only when the last write went through, so one message above the buffer is the most.
-            .max_write_buffer_size(WRITE_BUFFER + max_message_size + 1024)
+            .max_write_buffer_size(max_message_size.saturating_add(WRITE_BUFFER + 1024))
             .max_message_size(Some(max_message_size))
             .max_frame_size(Some(max_message_size));
-        match client_async_with_config(request, io, Some(config)).await {
+        match client_async_with_config(request, Metered { io, read: 0 }, Some(config)).await {
             Ok((ws, _)) => {
-                Ok(Self { ws, max_message_size, unflushed: false, broken: false, traffic: Traffic::default() })
+                Ok(Self { ws, seen: 0, max_message_size, unflushed: false, broken: false, traffic: Traffic::default() })
             }
             Err(error) => Err(upgrade_error(error, subprotocol)),
         }
@@ -108,14 +112,20 @@ impl Socket {
         }
     }
 
-    /// Writes what `next` gives, as long as the network takes it, and flushes once.
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, mut next: impl FnMut() -> Option<Transmit>) {
+    /// Whether any byte arrived since last asked, be it of a message that is not complete.
+    pub(crate) fn has_moved(&mut self) -> bool {
+        let read = self.ws.get_ref().read;
+        std::mem::replace(&mut self.seen, read) != read
+    }
+
+    /// Writes what `next` gives, as long as the network takes it, and flushes once. Whether writing works at all.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, mut next: impl FnMut() -> Option<Transmit>) -> bool {
         let result = loop {
             if self.broken {
-                return;
+                return false;
             }
             match Pin::new(&mut self.ws).poll_ready(cx) {
-                Poll::Pending => return,
+                Poll::Pending => return true,
                 Poll::Ready(Err(error)) => break Err(error),
                 Poll::Ready(Ok(())) => {}
             }
@@ -127,6 +137,7 @@ impl Socket {
             }
         };
         self.broken = result.is_err();
+        !self.broken
     }
 
     /// Says goodbye as far as that works at once. The socket is dropped next.
@@ -181,6 +192,35 @@ impl Socket {
     }
 }
 
+/// Counts the bytes that are read.
+struct Metered {
+    io: BoxedIo,
+    read: u64,
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.read += (buf.filled().len() - before) as u64;
+        polled
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
 fn closed(frame: Option<CloseFrame>) -> Disconnect {
     match frame {
         Some(frame) => {
@@ -196,10 +236,15 @@ fn upgrade_error(error: WsError, offered: Subprotocol) -> ConnectError {
         WsError::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => {
             ConnectError::Subprotocol { offered: offered.name() }
         }
-        WsError::Io(error) => ConnectError::Dial(crate::error::DialError::Connect(Arc::new(error))),
+        WsError::Io(error) => ConnectError::Dial(DialError::Connect(Arc::new(error))),
         WsError::Protocol(ProtocolError::HandshakeIncomplete) | WsError::ConnectionClosed => {
-            let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-            ConnectError::Dial(crate::error::DialError::Connect(Arc::new(error)))
+            let error = io::Error::from(io::ErrorKind::UnexpectedEof);
+            ConnectError::Dial(DialError::Connect(Arc::new(error)))
+        }
+        // Old balancers say 503 in it while they have no server; the status is not told apart.
+        WsError::Protocol(ProtocolError::WrongHttpVersion) => {
+            let error = io::Error::other("the server answered in HTTP/1.0");
+            ConnectError::Dial(DialError::Other(Arc::new(error)))
         }
         other => ConnectError::Upgrade(other.to_string()),
     }

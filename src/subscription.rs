@@ -55,7 +55,7 @@ pub struct Subscription<T> {
     data: PhantomData<fn() -> T>,
 }
 
-/// Options of one subscription; made by [`Client::subscription`].
+/// Options of one subscription; made by [`Client::subscription_to`].
 #[derive(Debug)]
 #[must_use = "a subscription begins with `start`"]
 pub struct SubscriptionBuilder<O> {

@@ -54,26 +54,52 @@ pub(crate) fn cancelled(operation: u64) {
     debug!(target: "resub", operation, "cancelled");
 }
 
-pub(crate) fn reissued(operation: u64, gap: &Gap) {
-    warn!(target: "resub", operation, down_for = ?gap.down_for, "gap");
+/// Of many operations at once, so that a reconnect is a line and not one for each of them.
+#[derive(Default)]
+pub(crate) struct Losses {
+    gaps: usize,
+    /// One of them; they are alike.
+    gap: Option<Gap>,
+    lost: usize,
+}
+
+impl Losses {
+    pub(crate) fn reissued(&mut self, operation: u64, gap: &Gap) {
+        debug!(target: "resub", operation, down_for = ?gap.down_for, "gap");
+        self.gaps += 1;
+        self.gap.get_or_insert_with(|| gap.clone());
+    }
+
+    pub(crate) fn finished(&mut self, operation: u64, end: &End) {
+        match end {
+            End::Completed => debug!(target: "resub", operation, "completed"),
+            End::Rejected(_) => debug!(target: "resub", operation, "rejected"),
+            End::ShutDown => debug!(target: "resub", operation, "shut down"),
+            End::Overflow => warn!(target: "resub", operation, "ended by overflow"),
+            End::Lost(cause) | End::GaveUp { cause, .. } => {
+                if self.lost == 0 {
+                    warn!(target: "resub", cause = %Chain(cause), "lost for good");
+                }
+                debug!(target: "resub", operation, "lost");
+                self.lost += 1;
+            }
+        }
+    }
+
+    pub(crate) fn report(&self) {
+        if let Some(Gap { down_for, cause, .. }) = &self.gap {
+            let cause = cause.as_ref().map(|cause| tracing::field::display(Chain(cause)));
+            warn!(target: "resub", operations = self.gaps, ?down_for, cause, "reconnected with a gap");
+        }
+        if self.lost > 0 {
+            warn!(target: "resub", operations = self.lost, "ended operations");
+        }
+    }
 }
 
 pub(crate) fn overflowed(operation: u64, dropped: u64) {
     // Once for each item would be louder than the feed; the gap in the stream has the count.
     debug!(target: "resub", operation, dropped, "overflow");
-}
-
-pub(crate) fn finished(operation: u64, end: &End) {
-    match end {
-        End::Completed => debug!(target: "resub", operation, "completed"),
-        End::Rejected(_) => debug!(target: "resub", operation, "rejected"),
-        End::ShutDown => debug!(target: "resub", operation, "shut down"),
-        End::Lost(cause) => warn!(target: "resub", operation, cause = %Chain(cause), "lost"),
-        End::GaveUp { attempts, cause } => {
-            warn!(target: "resub", operation, attempts, cause = %Chain(cause), "gave up");
-        }
-        End::Overflow => warn!(target: "resub", operation, "ended by overflow"),
-    }
 }
 
 pub(crate) fn received(bytes: usize) {

@@ -150,8 +150,8 @@ mod tests {
         let mut gap = Gap::default();
         gap.reconnects = 1;
         gap.down_for = Duration::from_millis(120);
-        gap.cause = Some(resub::Disconnect::Requested);
-        assert_eq!(GapText(&gap).to_string(), "gap, the connection was down for 120 ms: a reconnect was asked for");
+        gap.cause = Some(resub::Disconnect::Reset(None));
+        assert_eq!(GapText(&gap).to_string(), "gap, the connection was down for 120 ms: the connection broke off");
         let mut gap = Gap::default();
         gap.dropped = 2;
         assert_eq!(GapText(&gap).to_string(), "gap, 2 items dropped as the output was too slow");

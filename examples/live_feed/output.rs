@@ -33,7 +33,6 @@ enum Line<'a> {
     Next {
         operation: &'a str,
         data: Option<Cow<'a, RawValue>>,
-        #[serde(skip_serializing_if = "<[_]>::is_empty")]
         errors: &'a [GraphQlError],
         #[serde(skip_serializing_if = "Option::is_none")]
         extensions: Option<&'a Map<String, Value>>,
@@ -163,7 +162,7 @@ mod tests {
         let seen = item(Some("{\n \"b\": 1.0, \"a\": 2\n}"), json!([]));
         assert_eq!(
             print(Format::Json, &seen),
-            concat!(r#"{"type":"next","operation":"Q","data":{"b":1.0,"a":2}}"#, "\n")
+            concat!(r#"{"type":"next","operation":"Q","data":{"b":1.0,"a":2},"errors":[]}"#, "\n")
         );
         assert_eq!(print(Format::Lines, &seen), concat!("Q           ", r#"{"b":1.0,"a":2}"#, "\n"));
     }
@@ -185,21 +184,21 @@ mod tests {
     #[test]
     fn a_gap_and_an_end_say_why() {
         let mut gap = Gap::default();
-        (gap.reconnects, gap.cause) = (1, Some(Disconnect::Requested));
+        (gap.reconnects, gap.cause) = (1, Some(Disconnect::Reset(None)));
         assert_eq!(
             print(Format::Json, &Seen::Gap(gap)),
             concat!(
                 r#"{"type":"gap","operation":"Q","reconnects":1,"dropped":0,"down_for_ms":0,"#,
-                r#""cause":"a reconnect was asked for"}"#,
+                r#""cause":"the connection broke off"}"#,
                 "\n"
             )
         );
-        let lost = SubscriptionError::Lost(Disconnect::Requested);
+        let lost = SubscriptionError::Lost(Disconnect::Reset(None));
         assert_eq!(
             print(Format::Json, &Seen::End(Some(lost))),
             concat!(
                 r#"{"type":"end","operation":"Q","reason":"lost","#,
-                r#""error":"the connection was lost for good: a reconnect was asked for"}"#,
+                r#""error":"the connection was lost for good: the connection broke off"}"#,
                 "\n"
             )
         );

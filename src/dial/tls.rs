@@ -71,6 +71,7 @@ type WantsRoots = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
 
 fn with_roots(builder: WantsRoots, roots: Option<TlsRoots>) -> Result<ClientConfig, BuildError> {
     let Some(roots) = roots.or(TlsRoots::default_choice()) else {
+        drop(builder);
         return Err(unavailable("no root certificates: enable the feature `platform-roots` or `webpki-roots`"));
     };
     match roots {

@@ -152,9 +152,9 @@ impl Payload {
         self.decode::<&RawValue>().ok().map(RawValue::get)
     }
 
-    /// Bytes held, the end of the envelope included.
+    /// Bytes held: the whole frame, whatever else it carries.
     pub(crate) fn len(&self) -> usize {
-        self.end.unwrap_or(self.frame.len()) - self.start
+        self.frame.len()
     }
 }
 

@@ -69,6 +69,10 @@ impl Liveness {
 
     /// Returns the round-trip time; a pong that nobody asked for has none.
     pub(super) fn pong(&mut self, now: Instant) -> Option<Duration> {
+        // One that was never answered must not shift all that follow.
+        while self.pings.len() > 1 && self.pings[0] + self.timeout <= now {
+            self.pings.pop_front();
+        }
         self.pings.pop_front().map(|sent| now.saturating_duration_since(sent))
     }
 
@@ -99,9 +103,20 @@ impl Liveness {
         Some(ping)
     }
 
-    /// The watched ping's time is over. Returns how long nothing arrived, if nothing did.
-    pub(super) fn check(&self) -> Option<Duration> {
-        (!self.paused && self.last_inbound < self.watched).then_some(self.timeout)
+    /// The watched ping's time is over. Returns how long nothing arrived, if nothing did; else watches over the first
+    /// ping since then, which is the case when the timeout is longer than the interval.
+    pub(super) fn check(&mut self, timers: &mut Timers) -> Option<Duration> {
+        if self.paused {
+            return None;
+        }
+        if self.last_inbound < self.watched {
+            return Some(self.timeout);
+        }
+        self.watched = self.pings.iter().copied().find(|&sent| Some(sent) > self.last_inbound);
+        if let Some(sent) = self.watched {
+            timers.arm(Timer::Liveness, sent + self.timeout);
+        }
+        None
     }
 
     /// The first `ka` shows that the server sends them, the second one how often; from then on their absence counts,
@@ -132,6 +147,8 @@ impl Liveness {
     pub(super) fn resume(&mut self, now: Instant) {
         self.paused = false;
         self.last_inbound = Some(now);
+        // Nor as the server's pace.
+        self.last_keep_alive = None;
     }
 
     fn pace(&self, subprotocol: Subprotocol) -> Option<Duration> {

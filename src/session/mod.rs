@@ -114,6 +114,8 @@ impl<S: Clone> Session<S> {
             return;
         }
         match answer {
+            // The last operation went meanwhile.
+            Ok(_) if self.operations.is_empty() => self.rest(),
             Ok(init_payload) => {
                 let subprotocol = self.negotiation.offer();
                 self.outbox.owe_init(init_payload);
@@ -135,7 +137,7 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// A WebSocket ping arrived, which the socket itself answers: a proof of life.
+    /// Something arrived that is no message: a WebSocket ping, which the socket itself answers, or a part of a message.
     pub(crate) fn handle_activity(&mut self, now: Instant) {
         self.liveness.heard(now);
     }
@@ -148,12 +150,17 @@ impl<S: Clone> Session<S> {
         }
     }
 
+    /// Writing to the socket failed. What can still be read has a while to say why.
+    pub(crate) fn handle_broken(&mut self, now: Instant) {
+        if let Phase::Opening(_) | Phase::Open(_) = self.phase {
+            self.timers.arm_by(Timer::Broken, now + self.config.ping_timeout);
+        }
+    }
+
     /// The socket, or the attempt at one, is of no more use.
     pub(crate) fn handle_lost(&mut self, now: Instant, cause: Disconnect) {
-        let close = match cause {
-            Disconnect::MessageTooBig { .. } => Some((CloseCode::TOO_BIG, "Message too big")),
-            _ => None,
-        };
+        let too_big = matches!(cause, Disconnect::MessageTooBig { .. });
+        let close = too_big.then_some((CloseCode::TOO_BIG, "Message too big"));
         self.break_off(now, cause, close);
     }
 
@@ -184,12 +191,11 @@ impl<S: Clone> Session<S> {
             match timer {
                 Timer::Backoff => self.authorize(now),
                 Timer::Connect => {
-                    let cause = match self.phase {
-                        Phase::Authorizing => Disconnect::Credentials(CredentialsError::transient(format!(
-                            "no answer within {:?}",
-                            self.config.credentials_timeout
-                        ))),
-                        _ => Disconnect::Connect(ConnectError::Timeout(self.config.connect_timeout)),
+                    let cause = if self.phase == Phase::Authorizing {
+                        let timeout = self.config.credentials_timeout;
+                        Disconnect::Credentials(CredentialsError::transient(format!("no answer within {timeout:?}")))
+                    } else {
+                        Disconnect::Connect(ConnectError::Timeout(self.config.connect_timeout))
                     };
                     self.break_off(now, cause, None);
                 }
@@ -198,7 +204,7 @@ impl<S: Clone> Session<S> {
                     self.break_off(now, cause, Some((CloseCode::ACK_TIMEOUT, "Connection acknowledgement timeout")));
                 }
                 Timer::Liveness => {
-                    if let Some(silence) = self.liveness.check() {
+                    if let Some(silence) = self.liveness.check(&mut self.timers) {
                         self.break_off(now, Disconnect::Silent(silence), None);
                     }
                 }
@@ -209,6 +215,7 @@ impl<S: Clone> Session<S> {
                     }
                 }
                 Timer::Healthy => self.retry.healthy(),
+                Timer::Broken => self.break_off(now, Disconnect::Reset(None), None),
                 Timer::Shutdown => {
                     self.outputs.push_back(Output::Hangup(None));
                     self.end();
@@ -238,10 +245,11 @@ impl<S: Clone> Session<S> {
         let Some(operation) = self.operations.get(id) else { return };
         let wire_id = self.operations.wire_id(operation);
         self.operations.remove(id);
-        match (self.phase, wire_id) {
-            (Phase::Open(_), Some(wire_id)) => self.outbox.push(Queued::Complete(wire_id)),
-            (Phase::Open(_), None) => self.outbox.forget(&self.operations),
-            _ => {}
+        match wire_id {
+            Some(wire_id) => self.outbox.push(Queued::Complete(wire_id)),
+            None if self.is_open() => self.outbox.forget(&self.operations),
+            // Not in any queue.
+            None => {}
         }
         if self.operations.is_empty() && self.phase == Phase::Waiting {
             self.rest();
@@ -258,7 +266,8 @@ impl<S: Clone> Session<S> {
     /// Ends everything: politely where there is a socket, and by `deadline` in any case (rule 29).
     pub(crate) fn shutdown(&mut self, deadline: Instant) {
         let subprotocol = match self.phase {
-            Phase::Ended | Phase::Closing(_) => return,
+            Phase::Ended => return,
+            Phase::Closing(_) => return self.timers.arm_by(Timer::Shutdown, deadline),
             Phase::Opening(subprotocol) | Phase::Open(subprotocol) => Some(subprotocol),
             Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) => None,
         };
@@ -398,7 +407,6 @@ impl<S: Clone> Session<S> {
     fn end(&mut self) {
         self.leave_socket();
         self.phase = Phase::Ended;
-        self.status(Status::Ended);
         self.outputs.push_back(Output::Ended);
     }
 
@@ -414,8 +422,8 @@ impl<S: Clone> Session<S> {
         let Phase::Open(subprotocol) = self.phase else { return };
         // Ahead of the data: the answer is waited for.
         match self.liveness.ping(now, subprotocol, &mut self.timers) {
-            Some(Ping::Message) => self.outbox.push_urgent(Queued::Ping),
-            Some(Ping::WebSocket) => self.outbox.push_urgent(Queued::WebSocketPing),
+            Some(Ping::Message) => self.outbox.push_ping(Queued::Ping),
+            Some(Ping::WebSocket) => self.outbox.push_ping(Queued::WebSocketPing),
             None => {}
         }
     }

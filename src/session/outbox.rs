@@ -1,6 +1,6 @@
 //! What is to be written, in order, and encoded when it is taken.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::{Transmit, registry::Registry};
 use crate::{
@@ -16,6 +16,8 @@ pub(super) struct Outbox {
     /// Overtakes the queue, and only the latest is owed (rule 19).
     pong: Option<Pong>,
     queue: VecDeque<Queued>,
+    /// Serials of the `complete`s in the queue that are still to be said.
+    completing: BTreeSet<u64>,
     /// How many in the queue are of operations that were dropped before they were written.
     stale: usize,
 }
@@ -42,16 +44,21 @@ impl Outbox {
     }
 
     pub(super) fn owe_pong(&mut self, payload: Option<&str>) {
-        self.pong = Some(Pong { payload: payload.map(Box::from) });
+        self.pong = Some(Pong { payload: payload.filter(|payload| payload.len() <= MAX_ECHO).map(Box::from) });
     }
 
     pub(super) fn push(&mut self, message: Queued) {
+        if let Queued::Complete(id) = message {
+            self.completing.insert(id.serial);
+        }
         self.queue.push_back(message);
     }
 
-    /// Ahead of the data: the answer is waited for.
-    pub(super) fn push_urgent(&mut self, message: Queued) {
-        self.queue.push_front(message);
+    /// Ahead of the data: the answer is waited for. One that still waits to be written will do.
+    pub(super) fn push_ping(&mut self, ping: Queued) {
+        if !matches!(self.queue.front(), Some(Queued::Ping | Queued::WebSocketPing)) {
+            self.queue.push_front(ping);
+        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -70,7 +77,7 @@ impl Outbox {
 
     /// The server ended what this side is about to end, too: that is not to be said any more (rule 13).
     pub(super) fn ended(&mut self, wire_id: WireId) {
-        self.queue.retain(|queued| !matches!(queued, Queued::Complete(id) if *id == wire_id));
+        self.completing.remove(&wire_id.serial);
     }
 
     /// Takes the next message. What was not taken from here was not sent.
@@ -92,7 +99,8 @@ impl Outbox {
                     };
                     text(Outgoing::Subscribe { id, payload })
                 }
-                Queued::Complete(id) => text(Outgoing::Complete { id }),
+                Queued::Complete(id) if self.completing.remove(&id.serial) => text(Outgoing::Complete { id }),
+                Queued::Complete(_) => continue,
                 Queued::Ping => text(Outgoing::Ping),
                 Queued::WebSocketPing => Some(Transmit::Ping),
                 Queued::Terminate => text(Outgoing::Terminate),
@@ -106,3 +114,6 @@ impl Outbox {
         self.queue.len()
     }
 }
+
+/// The longest payload of a `ping` that is echoed, in bytes: a pong is not to become a burden.
+const MAX_ECHO: usize = 64 * 1024;

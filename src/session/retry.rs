@@ -23,6 +23,8 @@ pub(super) struct Retry {
     not_before: Option<Instant>,
     /// Why the provider is asked next.
     reason: CredentialsReason,
+    /// Why it was asked last.
+    asked: CredentialsReason,
 }
 
 /// How often in a row something was answered that may not be repeated forever.
@@ -54,13 +56,15 @@ impl Retry {
             streaks: Streaks::default(),
             not_before: None,
             reason: CredentialsReason::Initial,
+            asked: CredentialsReason::Initial,
         }
     }
 
     /// An attempt begins. Returns its number, and why the provider is asked.
     pub(super) fn begin(&mut self) -> (u32, CredentialsReason) {
         self.attempts = self.attempts.saturating_add(1);
-        (self.attempts, std::mem::replace(&mut self.reason, CredentialsReason::Reconnect))
+        self.asked = std::mem::replace(&mut self.reason, CredentialsReason::Reconnect);
+        (self.attempts, self.asked.clone())
     }
 
     /// The server acknowledged: it did not reject.
@@ -93,6 +97,10 @@ impl Retry {
         if matches!(verdict, Verdict::Rejected | Verdict::Suspect) {
             self.reason = CredentialsReason::Rejected { cause: cause.clone() };
         }
+        if let Disconnect::Credentials(_) = cause {
+            // Not answered, so asked again: a rejection must not be forgotten on the way.
+            self.reason = self.asked.clone();
+        }
         let (at_once, fatal) = match verdict {
             Verdict::Retry | Verdict::RetryAfter(_) => (false, None),
             Verdict::Rejected => {
@@ -104,10 +112,7 @@ impl Retry {
             Verdict::OtherSubprotocol => (true, negotiation.refused(cause).err()),
             Verdict::Fatal => (false, Some(cause)),
         };
-        let floor = match verdict {
-            Verdict::RetryAfter(floor) => floor,
-            _ => Duration::ZERO,
-        };
+        let floor = if let Verdict::RetryAfter(floor) = verdict { floor } else { Duration::ZERO };
         if at_once && fatal.is_none() {
             self.not_before = None;
             return Plan::Again;

@@ -18,6 +18,8 @@ pub(super) enum Timer {
     KeepAlive,
     /// Open: the connection has been healthy for a while.
     Healthy,
+    /// Any with a socket: writing failed a while ago, and reading has not told why.
+    Broken,
     /// Closing: the peer does not answer the close.
     Shutdown,
 }
@@ -26,7 +28,7 @@ pub(super) enum Timer {
 pub(super) struct Timers([Option<Instant>; Timer::ALL.len()]);
 
 impl Timer {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Backoff,
         Self::Connect,
         Self::Ack,
@@ -34,6 +36,7 @@ impl Timer {
         Self::Ping,
         Self::KeepAlive,
         Self::Healthy,
+        Self::Broken,
         Self::Shutdown,
     ];
 }
@@ -41,6 +44,12 @@ impl Timer {
 impl Timers {
     pub(super) fn arm(&mut self, timer: Timer, at: Instant) {
         self.0[timer as usize] = Some(at);
+    }
+
+    /// Arms a timer unless it is due sooner.
+    pub(super) fn arm_by(&mut self, timer: Timer, at: Instant) {
+        let slot = &mut self.0[timer as usize];
+        *slot = Some(slot.map_or(at, |armed| armed.min(at)));
     }
 
     pub(super) fn disarm(&mut self, timer: Timer) {

@@ -5,6 +5,9 @@
 mod program;
 #[cfg(unix)]
 mod signals;
+// Elsewhere a program cannot be told in its environment what to trust.
+#[cfg(all(target_os = "linux", feature = "ring", feature = "platform-roots"))]
+mod tls;
 
 // The example's modules, for their table tests: an example has tests or is built as a program, never both.
 #[path = "../../examples/live_feed/args.rs"]

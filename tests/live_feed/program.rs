@@ -1,6 +1,11 @@
 //! The example as a process: its arguments in, its lines and its exit code out.
 
-use std::{env, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use serde_json::Value;
 use tokio::{
@@ -43,6 +48,11 @@ pub(crate) async fn live_feed_logging(log: &str, args: &[&str]) -> Finished {
     Running::spawn(Command::new(example()).env("RUST_LOG", log).args(args)).end().await
 }
 
+/// Runs to the end, and trusts the certificates of this file alone.
+pub(crate) async fn live_feed_trusting(roots: &Path, args: &[&str]) -> Finished {
+    Running::start_trusting(roots, args).end().await
+}
+
 /// A run that goes on. Killed when it is dropped.
 pub(crate) struct Running {
     child: Child,
@@ -54,6 +64,14 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn start(args: &[&str]) -> Self {
         Self::spawn(Command::new(example()).env_remove("RUST_LOG").args(args))
+    }
+
+    /// Trusts the certificates of this file alone.
+    pub(crate) fn start_trusting(roots: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(example());
+        // Without a directory the file is all there is.
+        let command = command.env("SSL_CERT_FILE", roots).env("SSL_CERT_DIR", "");
+        Self::spawn(command.env_remove("RUST_LOG").args(args))
     }
 
     fn spawn(command: &mut Command) -> Self {
@@ -116,4 +134,4 @@ fn example() -> PathBuf {
 }
 
 /// Only a failing test waits this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

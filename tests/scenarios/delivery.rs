@@ -280,3 +280,59 @@ async fn what_cannot_be_sent_is_refused_at_once() {
     assert!(matches!(refused(request("a").variables(&bad)), SubscribeError::Serialize(_)));
     server.expect_no_dial_for(secs(60)).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn bytes_are_bounded_whatever_surrounds_the_payload() {
+    let server = Server::in_memory();
+    let client = client(&server);
+    let _unread = client.subscription_to(request("a")).capacity_bytes(items(10_000)).start().unwrap();
+    let mut peer = connected(&server).await;
+    let id = peer.expect_subscribe().await.id;
+    let padding = " ".repeat(50_000);
+    for n in 0..10 {
+        peer.send_text(&format!(r#"{{"type":"next","id":"{id}",{padding}"payload":{{"data":{n}}}}}"#)).await;
+        peer.send_text(&format!(r#"{{"payload":{{"data":{n}}},"x":"{padding}","type":"next","id":"{id}"}}"#)).await;
+    }
+    peer.sync().await;
+    assert_eq!(client.stats().queued_items, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_frames_than_one_turn_takes_are_all_taken_without_another_wake() {
+    let server = Server::in_memory();
+    let client = builder(&server).capacity(items(10_000)).build().unwrap();
+    let _unread = subscribe(&client, "a");
+    let mut peer = connected(&server).await;
+    let id = peer.expect_subscribe().await.id;
+    let text = json!({"type": "next", "id": id, "payload": 1}).to_string();
+    let mut frames = Vec::new();
+    for _ in 0..1_300 {
+        frames.extend([0x81, u8::try_from(text.len()).unwrap()]);
+        frames.extend(text.as_bytes());
+    }
+    peer.send_raw_frame_bytes(&frames).await;
+    settle().await;
+    assert_eq!(client.stats().items, 1_300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_makes_room_wakes_the_driver_and_a_gap_wakes_the_reader() {
+    let server = Server::in_memory();
+    let client = builder(&server).ping_interval(None).build().unwrap();
+    let mut slow = client.subscription_to(request("a")).overflow(Overflow::Block).capacity(items(1)).start().unwrap();
+    let mut peer = connected(&server).await;
+    let id = peer.expect_subscribe().await.id;
+    for n in 0..5 {
+        peer.next(&id, data(n)).await;
+    }
+    // Every timer is over: nothing else will wake anybody.
+    timeout(secs(20), std::future::pending::<()>()).await.unwrap_err();
+    for n in 0..5 {
+        assert_eq!(timeout(secs(1), item(&mut slow)).await.expect("woken"), n);
+    }
+    let reader = tokio::spawn(async move { gap(&mut slow).await });
+    settle().await;
+    peer.vanish();
+    connected(&server).await.expect_subscribe().await;
+    timeout(secs(1), reader).await.expect("woken").unwrap();
+}

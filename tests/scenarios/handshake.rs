@@ -46,6 +46,25 @@ async fn credentials_are_asked_for_before_every_dial_with_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn fixed_credentials_complete_those_of_the_provider() {
+    let server = Server::in_memory();
+    let client = builder(&server)
+        .header("X-Tenant", "t")
+        .header("Authorization", "fixed")
+        .init_payload(&json!({"fixed": true}))
+        .credentials(|_| async { Ok(Credentials::none().header("authorization", "provided")?) })
+        .build()
+        .unwrap();
+    let _stream = subscribe(&client, "a");
+    let peer = server.accept().await.expect_init().await;
+    assert_eq!(
+        (peer.request().header("x-tenant"), peer.request().header("authorization")),
+        (Some("t"), Some("provided"))
+    );
+    assert_eq!(peer.init_payload(), &json!({"fixed": true}));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_expired_token_is_replaced_at_once_and_the_stream_goes_on() {
     let server = Server::in_memory();
     let (client, reasons) = asked(&server);
@@ -197,6 +216,19 @@ async fn http_refusals_are_retried_after_what_the_server_asks_for_or_fatal() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_absurd_retry_after_parks_nobody_and_an_answer_in_http_1_0_is_no_end() {
+    let server = Server::in_memory();
+    let client = client(&server);
+    let _stream = subscribe(&client, "a");
+    let since = Instant::now();
+    server.refuse(503, &[("Retry-After", "18446744073709551615")], "").await;
+    server.set_deadline(secs(2 * 60 * 60));
+    drop(server.accept_raw("HTTP/1.0 503 Service Unavailable\r\n\r\n").await);
+    assert!(since.elapsed() >= secs(60 * 60) && since.elapsed() < secs(61 * 60), "{:?}", since.elapsed());
+    connected(&server).await.expect_subscribe().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_is_no_websocket_server_is_named() {
     let server = Server::in_memory();
     let client = client(&server);
@@ -276,4 +308,14 @@ async fn wrong_options_are_named_when_the_client_is_built() {
 #[test]
 fn a_client_needs_a_runtime_and_says_so() {
     assert!(matches!(Client::builder("ws://host/").build(), Err(BuildError::NoRuntime)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_init_payload_above_the_limit_ends_what_asked_for_it() {
+    let server = Server::in_memory();
+    let large = json!({"token": "x".repeat(3_000)});
+    let client = builder(&server).max_message_size(2_000).init_payload(&large).build().unwrap();
+    let mut stream = subscribe(&client, "a");
+    assert!(text(&end(&mut stream).await).contains("init payload is larger"));
+    assert!(builder(&server).max_message_size(usize::MAX).build().is_ok());
 }

@@ -186,3 +186,23 @@ async fn handles_work_from_threads_without_a_runtime() {
     std::thread::spawn(move || drop(stream)).join().unwrap();
     assert_eq!(peer.expect_complete().await, id);
 }
+
+#[test]
+fn a_subscribe_that_races_with_the_end_is_refused_or_ended_and_never_hangs() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for _ in 0..15 {
+        let server = Server::in_memory();
+        let client = runtime.block_on(async { client(&server) });
+        let threads = [(); 4].map(|()| {
+            let client = client.clone();
+            std::thread::spawn(move || {
+                (0..2_000).map_while(|_| client.subscribe_to(request("a")).ok()).collect::<Vec<_>>()
+            })
+        });
+        runtime.block_on(client.shutdown(Duration::ZERO));
+        for mut stream in threads.into_iter().flat_map(|thread| thread.join().unwrap()) {
+            let ended = runtime.block_on(async { timeout(secs(20), stream.next()).await });
+            assert!(matches!(ended, Ok(Some(Err(SubscriptionError::ShutDown)))), "{ended:?}");
+        }
+    }
+}

@@ -6,6 +6,7 @@
 
 mod delivery;
 mod handshake;
+mod hostile_io;
 mod lifecycle;
 mod observe;
 mod reconnect;
@@ -55,15 +56,20 @@ fn data(n: impl Into<Value>) -> Value {
     json!({"data": n.into()})
 }
 
+/// The next event, within an hour of the paused clock: a reader that nobody wakes is a failure, not a hang.
+async fn event(subscription: &mut Subscription<Value>) -> Option<Result<Event<Value>, SubscriptionError>> {
+    timeout(secs(3_600), subscription.next()).await.expect("the stream is stuck")
+}
+
 async fn item(subscription: &mut Subscription<Value>) -> Value {
-    match subscription.next().await {
+    match event(subscription).await {
         Some(Ok(Event::Next(Response { data: Some(data), .. }))) => data,
         other => panic!("an item was expected, not {other:?}"),
     }
 }
 
 async fn gap(subscription: &mut Subscription<Value>) -> Gap {
-    match subscription.next().await {
+    match event(subscription).await {
         Some(Ok(Event::Gap(gap))) => gap,
         other => panic!("a gap was expected, not {other:?}"),
     }
@@ -71,11 +77,11 @@ async fn gap(subscription: &mut Subscription<Value>) -> Gap {
 
 /// The error that ends the stream.
 async fn end(subscription: &mut Subscription<Value>) -> SubscriptionError {
-    let error = match subscription.next().await {
+    let error = match event(subscription).await {
         Some(Err(error)) if error.is_terminal() => error,
         other => panic!("a terminal error was expected, not {other:?}"),
     };
-    assert!(subscription.next().await.is_none(), "nothing follows a terminal error");
+    assert!(event(subscription).await.is_none(), "nothing follows a terminal error");
     error
 }
 

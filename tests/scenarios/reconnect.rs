@@ -117,6 +117,23 @@ async fn a_half_open_connection_is_noticed_within_interval_and_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_large_item_on_a_slow_link_is_no_silence() {
+    let server = Server::in_memory();
+    let (client, mut stream, mut peer, id) = live(&server).await;
+    let text = json!({"type": "next", "id": id, "payload": data("x".repeat(60_000))}).to_string();
+    let mut frame = vec![0x81, 126];
+    frame.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+    frame.extend(text.into_bytes());
+    // A minute and more for one item, and no pong meanwhile.
+    for part in frame.chunks(frame.len() / 15) {
+        timeout(secs(5), std::future::pending::<()>()).await.unwrap_err();
+        peer.send_raw_frame_bytes(part).await;
+    }
+    assert_eq!(item(&mut stream).await.as_str().map(str::len), Some(60_000));
+    assert_eq!(client.stats().connections, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_first_connection_that_fails_is_retried_and_is_no_gap() {
     let server = Server::in_memory();
     server.refuse_dials(5);
@@ -209,6 +226,7 @@ async fn a_fatal_close_ends_every_stream_with_the_servers_words_and_the_client_s
     let server = Server::in_memory();
     let (client, mut stream, mut peer, _) = live(&server).await;
     peer.send_close(4400, "Invalid message").await;
+    assert_eq!(peer.expect_close().await.0, 4400, "a close is answered");
     let error = end(&mut stream).await;
     let Some(Disconnect::Closed { code: CloseCode::BAD_REQUEST, reason }) = error.disconnect() else {
         panic!("{error:?}")

@@ -66,7 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Resume),
         1 => Just(Step::ReconnectNow),
         12 => (1..20_usize).prop_map(Step::Write),
-        1 => Just(Step::Shutdown).prop_filter("rare", |_| true),
+        1 => Just(Step::Shutdown),
     ]
 }
 

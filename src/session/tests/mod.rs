@@ -1,6 +1,8 @@
 //! The session by example: every rule that it decides, against a clock that is only a number.
 
 mod histories;
+mod liveness;
+mod opening;
 mod rules;
 mod verdicts;
 
@@ -36,6 +38,10 @@ fn config() -> Config {
         give_up_after: None,
         seed: 7,
     }
+}
+
+fn fixed(subprotocol: Subprotocol) -> Config {
+    Config { subprotocol: Some(subprotocol), ..config() }
 }
 
 fn secs(n: u64) -> Duration {
@@ -176,7 +182,7 @@ impl Rig {
                 Output::Status(Status::Open { .. }) => Did::Open,
                 Output::Status(Status::Waiting { delay, .. }) => Did::Waiting(delay),
                 Output::Status(Status::Idle) => Did::Idle,
-                Output::Status(Status::Ended) => continue,
+                Output::Status(Status::Ended) => unreachable!("the driver's to say"),
                 Output::Ended => Did::Ended,
             });
         }

@@ -1,163 +1,7 @@
-//! The numbered rules of the protocol, one claim a test.
+//! Rules 10 to 31, without the keepalive: operations, losses and ends.
 
 use super::*;
-use crate::error::{ConnectError, CredentialsError};
-
-fn fixed(subprotocol: Subprotocol) -> Config {
-    Config { subprotocol: Some(subprotocol), ..config() }
-}
-
-fn refused_subprotocol() -> Disconnect {
-    Disconnect::Connect(ConnectError::Subprotocol { offered: "" })
-}
-
-fn http(status: u16) -> Disconnect {
-    Disconnect::Connect(ConnectError::Http { status, retry_after: None, body: String::new() })
-}
-
-#[test]
-fn rule_1_the_modern_subprotocol_is_offered_alone_and_the_legacy_one_when_it_is_refused() {
-    for (after_upgrade, refusal) in
-        [(true, closed(4406)), (true, closed(1002)), (false, http(400)), (false, refused_subprotocol())]
-    {
-        let mut rig = Rig::new(config());
-        rig.subscribe();
-        rig.take();
-        assert_eq!(rig.dial(), [Did::Dial(MODERN)]);
-        if after_upgrade {
-            rig.session.handle_open(rig.now);
-            rig.take();
-        }
-        assert_eq!(rig.lose(refusal)[1..], [Did::Connecting(2), Did::Authorize("reconnect")]);
-        assert_eq!(rig.dial(), [Did::Dial(LEGACY)]);
-        rig.session.handle_open(rig.now);
-        let did = rig.receive(json!({"type": "connection_ack"}));
-        assert_eq!(wrote(&did), ["connection_init", "start"]);
-
-        rig.pass(secs(11));
-        rig.lose(Disconnect::Reset(None));
-        rig.sleep();
-        assert_eq!(rig.dial(), [Did::Dial(LEGACY)], "what worked is remembered");
-    }
-}
-
-#[test]
-fn rule_1_when_neither_subprotocol_works_the_error_names_both() {
-    let mut rig = Rig::new(config());
-    let id = rig.subscribe();
-    rig.upgrade();
-    rig.lose(closed(4406));
-    rig.dial();
-    let ends = finished(&rig.lose(http(400)));
-    assert_eq!(ends.len(), 1);
-    assert_eq!(ends[0].0, id);
-    for part in ["graphql-transport-ws", "4406", "graphql-ws", "HTTP 400"] {
-        assert!(ends[0].1.contains(part), "{ends:?}");
-    }
-}
-
-#[test]
-fn rule_1_a_fixed_subprotocol_has_no_fallback() {
-    let mut rig = Rig::new(fixed(LEGACY));
-    rig.subscribe();
-    rig.take();
-    assert_eq!(rig.dial(), [Did::Dial(LEGACY)]);
-    rig.session.handle_open(rig.now);
-    rig.take();
-    assert!(finished(&rig.lose(closed(4406)))[0].1.starts_with("lost"));
-}
-
-#[test]
-fn rule_3_credentials_come_before_the_dial_and_init_is_the_first_frame() {
-    let mut rig = Rig::new(config());
-    rig.subscribe();
-    assert_eq!(rig.take(), [Did::Connecting(1), Did::Authorize("initial")]);
-    rig.session.handle_credentials(rig.now, Ok(r#"{"token":"t"}"#.into()));
-    assert_eq!(rig.take(), [Did::Dial(MODERN)]);
-    rig.session.handle_open(rig.now);
-    // Even a server that pings at once hears the init first.
-    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"ping"}"#));
-    assert_eq!(
-        rig.take(),
-        [
-            Did::Wrote(json!({"type": "connection_init", "payload": {"token": "t"}})),
-            Did::Wrote(json!({"type": "pong"})),
-        ]
-    );
-}
-
-#[test]
-fn rule_5_nothing_is_subscribed_before_the_ack() {
-    for subprotocol in [MODERN, LEGACY] {
-        let mut rig = Rig::new(fixed(subprotocol));
-        rig.subscribe();
-        let did = rig.upgrade();
-        assert_eq!(wrote(&did), ["connection_init"]);
-        rig.subscribe();
-        assert_eq!(rig.take(), []);
-        let did = rig.receive(json!({"type": "connection_ack", "payload": {"a": 1}}));
-        assert_eq!(issued(&did).len(), 2);
-    }
-}
-
-#[test]
-fn rule_6_before_the_ack_keepalives_are_taken_and_an_operations_message_is_a_violation() {
-    for message in ["ping", "pong", "ka", "odd"] {
-        let mut rig = Rig::new(config());
-        rig.subscribe();
-        rig.upgrade();
-        let did = rig.receive(json!({"type": message}));
-        assert_eq!(wrote(&did), if message == "ping" { vec!["pong"] } else { vec![] });
-        assert_eq!(rig.session.phase, super::super::Phase::Opening(MODERN));
-    }
-    for message in ["next", "error", "complete"] {
-        let mut rig = Rig::new(config());
-        let id = rig.subscribe();
-        rig.upgrade();
-        let did = rig.receive(json!({"type": message, "id": "1.0", "payload": {}}));
-        assert_eq!(did[0], Did::Hangup(Some(4004)));
-        assert_eq!(finished(&did)[0].0, id);
-    }
-}
-
-#[test]
-fn rule_7_a_second_ack_issues_nothing_again() {
-    let mut rig = Rig::open(config(), 2);
-    assert_eq!(rig.receive(json!({"type": "connection_ack"})), []);
-}
-
-#[test]
-fn rule_8_every_phase_that_waits_has_a_deadline() {
-    let mut rig = Rig::new(config());
-    rig.subscribe();
-    rig.take();
-    assert_eq!(rig.pass(secs(30))[0], Did::Hangup(None), "the provider");
-    rig.sleep();
-    rig.dial();
-    assert_eq!(rig.pass(secs(10))[0], Did::Hangup(None), "the dial");
-    rig.sleep();
-    rig.upgrade();
-    assert_eq!(rig.pass(secs(10))[0], Did::Hangup(Some(4504)), "the ack");
-}
-
-#[test]
-fn rule_9_an_id_is_never_used_twice_and_a_reissue_has_a_new_one() {
-    let mut rig = Rig::open(config(), 3);
-    let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..5 {
-        rig.session.cancel(rig.next_id - 1);
-        rig.subscribe();
-        for (id, _) in issued(&rig.take()) {
-            assert!(seen.insert(id));
-        }
-        rig.lose(Disconnect::Reset(None));
-        rig.sleep();
-        for (id, _) in issued(&rig.connect()) {
-            assert!(seen.insert(id));
-        }
-    }
-    assert!(seen.len() >= 15);
-}
+use crate::error::CredentialsError;
 
 #[test]
 fn rule_10_an_operation_ends_once_and_what_follows_is_ignored() {
@@ -230,124 +74,6 @@ fn rule_18_a_complete_precedes_a_later_subscribe() {
     rig.session.cancel(1);
     rig.subscribe();
     assert_eq!(wrote(&rig.take()), ["complete", "subscribe"]);
-}
-
-#[test]
-fn rule_19_a_ping_is_answered_with_its_payload_ahead_of_the_data() {
-    let mut rig = Rig::open(config(), 1);
-    for _ in 0..3 {
-        rig.subscribe();
-    }
-    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"ping","payload":{"n":1}}"#));
-    let did = rig.take();
-    assert_eq!(did[0], Did::Wrote(json!({"type": "pong", "payload": {"n": 1}})));
-    assert_eq!(wrote(&did)[1..], ["subscribe"; 3]);
-}
-
-#[test]
-fn rule_19_a_flood_of_pings_owes_one_pong() {
-    let mut rig = Rig::open(config(), 1);
-    for n in 0..1_000 {
-        let ping = json!({"type": "ping", "payload": {"n": n}}).to_string();
-        rig.session.handle_frame(rig.now, &Bytes::from(ping));
-    }
-    assert_eq!(rig.take(), [Did::Wrote(json!({"type": "pong", "payload": {"n": 999}}))]);
-}
-
-#[test]
-fn rule_20_modern_pings_every_ten_seconds_even_while_items_arrive() {
-    let mut rig = Rig::open(config(), 1);
-    let mut pings = 0;
-    for _ in 0..60 {
-        rig.receive(json!({"type": "next", "id": "1.0", "payload": {}}));
-        pings += wrote(&rig.pass(secs(1))).iter().filter(|message| *message == "ping").count();
-    }
-    assert_eq!(pings, 6);
-}
-
-#[test]
-fn rule_20_legacy_sends_no_ping_message_and_a_websocket_ping_only_after_twenty_seconds_of_silence() {
-    let mut rig = Rig::open(fixed(LEGACY), 1);
-    for _ in 0..10 {
-        assert_eq!(rig.pass(secs(19)), []);
-        rig.receive(json!({"type": "ka"}));
-    }
-    assert_eq!(rig.pass(secs(20)), [Did::WrotePing]);
-    rig.session.handle_pong(rig.now);
-    assert_eq!(rig.pass(secs(20)), [Did::WrotePing]);
-}
-
-#[test]
-fn rule_20_silence_after_a_ping_is_the_end_of_the_connection_without_a_close() {
-    for (subprotocol, after) in [(MODERN, secs(20)), (LEGACY, secs(30))] {
-        let mut rig = Rig::open(fixed(subprotocol), 1);
-        let did = rig.pass(after.checked_sub(Duration::from_millis(1)).unwrap());
-        assert_eq!(did.len(), 1, "{did:?}");
-        let did = rig.pass(Duration::from_millis(1));
-        assert!(did.contains(&Did::Hangup(None)) && waiting(&did).is_some(), "{did:?}");
-    }
-}
-
-#[test]
-fn rule_20_any_inbound_frame_is_a_proof_of_life() {
-    for sign in [
-        json!({"type": "pong"}),
-        json!({"type": "next", "id": "1.0", "payload": {}}),
-        json!({"type": "error", "payload": {"message": "no ping here"}}),
-        json!({"type": "connection_error"}),
-        json!(["garbage"]),
-    ] {
-        let mut rig = Rig::open(config(), 1);
-        for _ in 0..10 {
-            rig.pass(secs(7));
-            rig.receive(sign.clone());
-            assert!(rig.session.is_open(), "{sign}");
-        }
-    }
-}
-
-#[test]
-fn rule_20_pongs_are_matched_by_order_and_an_unsolicited_one_is_legal() {
-    let mut rig = Rig::open(config(), 1);
-    rig.receive(json!({"type": "pong", "payload": {"whose": "ours"}}));
-    assert_eq!(rig.session.counts().round_trip_time, None);
-    rig.pass(secs(10));
-    rig.pass(Duration::from_millis(250));
-    rig.receive(json!({"type": "pong", "payload": {"other": 1}}));
-    assert_eq!(rig.session.counts().round_trip_time, Some(Duration::from_millis(250)));
-}
-
-#[test]
-fn rule_20_no_silence_counts_while_the_socket_is_not_read() {
-    let mut rig = Rig::open(config(), 1);
-    rig.session.pause();
-    assert!(!rig.pass(secs(300)).contains(&Did::Hangup(None)));
-    rig.session.resume(rig.now);
-    assert!(!rig.pass(secs(10)).contains(&Did::Hangup(None)), "a fresh ping has its time");
-    assert!(rig.pass(secs(10)).contains(&Did::Hangup(None)));
-}
-
-#[test]
-fn rule_21_a_missing_ka_counts_only_once_its_pace_is_known() {
-    let quiet = Config { ping_interval: None, ..fixed(LEGACY) };
-    let mut rig = Rig::open(quiet.clone(), 1);
-    rig.receive(json!({"type": "ka"}));
-    assert_eq!(rig.pass(secs(3600)), [], "one ka promises nothing");
-
-    let mut rig = Rig::open(quiet, 1);
-    for _ in 0..3 {
-        rig.pass(secs(20));
-        rig.receive(json!({"type": "ka"}));
-    }
-    assert_eq!(rig.pass(secs(59)), []);
-    assert_eq!(rig.pass(secs(1))[0], Did::Hangup(None));
-}
-
-#[test]
-fn rule_21_a_connection_error_after_the_ack_is_no_end() {
-    let mut rig = Rig::open(fixed(LEGACY), 1);
-    assert_eq!(rig.receive(json!({"type": "connection_error", "payload": {"message": "no"}})), []);
-    assert!(rig.session.is_open());
 }
 
 #[test]
@@ -570,4 +296,72 @@ fn spurious_calls_do_nothing() {
     rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"connection_ack"}"#));
     rig.session.handle_lost(rig.now, Disconnect::Reset(None));
     assert_eq!(rig.take(), []);
+}
+
+#[test]
+fn i3_an_id_of_an_earlier_socket_means_nothing_before_the_reissue_is_written() {
+    let mut rig = Rig::open(config(), 1);
+    rig.lose(Disconnect::Reset(None));
+    rig.sleep();
+    rig.upgrade();
+    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"connection_ack"}"#));
+    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"complete","id":"1.0"}"#));
+    assert!(finished(&rig.take()).is_empty());
+}
+
+#[test]
+fn i7_nobody_dials_when_the_last_operation_went_while_the_provider_was_asked() {
+    let mut rig = Rig::new(config());
+    let id = rig.subscribe();
+    rig.take();
+    rig.session.cancel(id);
+    assert_eq!(rig.dial(), [Did::Idle]);
+}
+
+#[test]
+fn rule_23_after_a_fatal_end_the_subprotocol_is_found_anew() {
+    let mut rig = Rig::open(config(), 1);
+    rig.lose(closed(4400));
+    rig.subscribe();
+    rig.take();
+    rig.sleep();
+    rig.dial();
+    rig.session.handle_open(rig.now);
+    assert!(finished(&rig.lose(closed(4406))).is_empty(), "a new server may speak the other one");
+}
+
+#[test]
+fn rule_29_a_shutdown_waits_for_its_own_deadline_only_and_a_second_one_for_the_earlier() {
+    let mut opening = Rig::new(config());
+    opening.subscribe();
+    opening.upgrade();
+    for mut rig in [opening, Rig::open(config(), 1)] {
+        rig.session.shutdown(rig.now + secs(600));
+        rig.take();
+        assert_eq!(rig.pass(secs(59)), [], "neither the ack's deadline nor a ping");
+        rig.session.shutdown(rig.now + secs(1_000));
+        rig.session.shutdown(rig.now + secs(2));
+        assert_eq!(rig.pass(secs(2)), [Did::Hangup(None), Did::Ended]);
+    }
+}
+
+#[test]
+fn a_rejection_is_not_forgotten_when_the_provider_fails_once() {
+    let mut rig = Rig::open(config(), 1);
+    assert!(rig.lose(closed(4403)).contains(&Did::Authorize("rejected")));
+    rig.session.handle_credentials(rig.now, Err(CredentialsError::transient("the token endpoint is down")));
+    let did = rig.pass(secs(2));
+    assert!(did.contains(&Did::Authorize("rejected")), "{did:?}");
+}
+
+#[test]
+fn ends_that_the_server_says_first_are_cheap_however_much_is_queued() {
+    let mut rig = Rig::open(config(), 3);
+    for id in 1..=3 {
+        rig.session.cancel(id);
+    }
+    for id in ["1.0", "3.2", "3.2", "9.9"] {
+        rig.session.handle_frame(rig.now, &Bytes::from(json!({"type": "complete", "id": id}).to_string()));
+    }
+    assert_eq!(rig.take(), [Did::Wrote(json!({"type": "complete", "id": "2.1"}))]);
 }

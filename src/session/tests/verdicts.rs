@@ -1,4 +1,5 @@
-//! The verdict table, row by row, by what the session does.
+//! The verdict table, row by row, by what the session does. The modern subprotocol is fixed: what a refused one means is
+//! rule 1's.
 
 use std::{io, sync::Arc};
 
@@ -21,11 +22,6 @@ enum Then {
     Fatal,
 }
 
-/// The modern subprotocol is fixed: what a refused one means is rule 1's.
-fn fixed() -> Config {
-    Config { subprotocol: Some(MODERN), ..config() }
-}
-
 /// Loses the connection once in this way; `acked` says when.
 fn lose(rig: &mut Rig, acked: bool, cause: &Disconnect) -> Vec<Did> {
     if acked {
@@ -37,7 +33,7 @@ fn lose(rig: &mut Rig, acked: bool, cause: &Disconnect) -> Vec<Did> {
 }
 
 fn check(cause: &Disconnect, acked: bool, then: Then) {
-    let mut rig = Rig::new(fixed());
+    let mut rig = Rig::new(fixed(MODERN));
     rig.subscribe();
     let allowed = match then {
         Then::Retry | Then::RetryNoSooner(_) => 20,
@@ -145,7 +141,7 @@ fn everything_else() {
 
 #[test]
 fn a_connection_that_was_healthy_ends_every_streak() {
-    let mut rig = Rig::open(fixed(), 1);
+    let mut rig = Rig::open(fixed(MODERN), 1);
     for _ in 0..5 {
         let did = rig.lose(closed(4403));
         assert!(finished(&did).is_empty(), "{did:?}");
@@ -192,4 +188,20 @@ fn close_reasons_fit_a_close_frame_at_a_character_boundary() {
     assert_eq!(close_reason(&"x".repeat(200)).len(), 123);
     assert_eq!(close_reason(&"é".repeat(100)).len(), 122);
     assert_eq!(close_reason(&"🦀".repeat(40)).len(), 120);
+}
+
+#[test]
+fn an_acknowledgement_ends_the_streak_of_suspicious_closes() {
+    let mut rig = Rig::new(fixed(MODERN));
+    rig.subscribe();
+    for _ in 0..4 {
+        for _ in 0..4 {
+            rig.upgrade();
+            rig.lose(closed(1011));
+            rig.sleep();
+        }
+        rig.connect();
+        assert!(finished(&rig.lose(Disconnect::Reset(None))).is_empty());
+        rig.sleep();
+    }
 }

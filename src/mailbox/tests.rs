@@ -1,0 +1,189 @@
+//! The queue by example, and under random steps.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn mailbox(items: usize, bytes: usize, overflow: Overflow) -> Mailbox<u64, &'static str> {
+    let limit = |n| NonZeroUsize::new(n).unwrap();
+    Mailbox::new(Limits { items: limit(items), bytes: limit(bytes), overflow })
+}
+
+fn read(mailbox: &Mailbox<u64, &'static str>) -> Option<String> {
+    match mailbox.poll_read(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Some(Read::Item(item))) => Some(item.to_string()),
+        Poll::Ready(Some(Read::Gap(gap))) => Some(format!("gap {}r {}d", gap.reconnects, gap.dropped)),
+        Poll::Ready(Some(Read::End(end))) => Some(end.to_owned()),
+        Poll::Ready(None) => Some("over".into()),
+        Poll::Pending => None,
+    }
+}
+
+fn read_all(mailbox: &Mailbox<u64, &'static str>) -> Vec<String> {
+    std::iter::from_fn(|| read(mailbox).filter(|text| text != "over")).collect()
+}
+
+fn reconnect() -> Gap {
+    Gap { reconnects: 1, cause: Some(Disconnect::Reset(None)), ..Gap::default() }
+}
+
+#[test]
+fn drop_oldest_leaves_a_gap_before_what_is_kept() {
+    let mailbox = mailbox(2, 100, Overflow::DropOldest);
+    for item in 1..=5 {
+        mailbox.push(item, 1);
+    }
+    assert_eq!(read_all(&mailbox), ["gap 0r 3d", "4", "5"]);
+}
+
+#[test]
+fn drop_newest_leaves_a_gap_after_what_is_kept() {
+    let mailbox = mailbox(2, 100, Overflow::DropNewest);
+    assert_eq!((1..=4).map(|n| mailbox.push(n, 1)).filter(|p| *p == Pushed::Dropped).count(), 2);
+    assert_eq!(read(&mailbox).unwrap(), "1");
+    mailbox.push(5, 1);
+    assert_eq!(read_all(&mailbox), ["2", "gap 0r 2d", "5"]);
+}
+
+#[test]
+fn latest_keeps_the_newest_whatever_the_capacity() {
+    let mailbox = mailbox(100, 100, Overflow::Latest);
+    for item in 1..=3 {
+        mailbox.push(item, 1);
+    }
+    assert_eq!(read_all(&mailbox), ["gap 0r 2d", "3"]);
+    mailbox.push(4, 1);
+    assert_eq!(read_all(&mailbox), ["4"]);
+}
+
+#[test]
+fn fail_refuses_the_item_and_keeps_what_is_held() {
+    let mailbox = mailbox(1, 100, Overflow::Fail);
+    assert_eq!(mailbox.push(1, 1), Pushed::Kept { dropped: 0 });
+    assert_eq!(mailbox.push(2, 1), Pushed::Overflowed);
+    mailbox.finish("overflow");
+    assert_eq!(read_all(&mailbox), ["1", "overflow"]);
+}
+
+#[test]
+fn block_keeps_everything_and_says_when_to_pause_and_go_on() {
+    let mailbox = mailbox(2, 100, Overflow::Block);
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert_eq!(mailbox.push(1, 1), Pushed::Kept { dropped: 0 });
+    assert!(mailbox.poll_room(cx).is_ready());
+    assert_eq!(mailbox.push(2, 1), Pushed::Full);
+    assert!(mailbox.poll_room(cx).is_pending());
+    assert_eq!(read(&mailbox).unwrap(), "1");
+    assert!(mailbox.poll_room(cx).is_ready());
+    assert_eq!(mailbox.push(3, 1), Pushed::Full);
+    assert_eq!(mailbox.close(), 2);
+    assert!(mailbox.poll_room(cx).is_ready(), "a reader that is gone blocks nobody");
+}
+
+#[test]
+fn bytes_are_bounded_and_one_item_always_fits() {
+    let mailbox = mailbox(100, 10, Overflow::DropOldest);
+    assert_eq!(mailbox.push(1, 50), Pushed::Kept { dropped: 0 });
+    assert_eq!(mailbox.push(2, 6), Pushed::Kept { dropped: 1 });
+    assert_eq!(mailbox.push(3, 4), Pushed::Kept { dropped: 0 });
+    assert_eq!(mailbox.push(4, 1), Pushed::Kept { dropped: 1 });
+    assert_eq!(read_all(&mailbox), ["gap 0r 2d", "3", "4"]);
+}
+
+#[test]
+fn neighbouring_gaps_merge_and_keep_their_place() {
+    let mailbox = mailbox(2, 100, Overflow::DropOldest);
+    mailbox.push_gap(reconnect());
+    mailbox.push_gap(reconnect());
+    mailbox.push(1, 1);
+    mailbox.push_gap(reconnect());
+    mailbox.push(2, 1);
+    mailbox.push(3, 1);
+    assert_eq!(read_all(&mailbox), ["gap 3r 1d", "2", "3"]);
+}
+
+#[test]
+fn the_first_end_counts_and_comes_after_what_is_held() {
+    let mailbox = mailbox(2, 100, Overflow::DropOldest);
+    mailbox.push(1, 1);
+    mailbox.finish("first");
+    mailbox.finish("second");
+    assert_eq!(mailbox.push(2, 1), Pushed::Closed);
+    mailbox.push_gap(reconnect());
+    assert_eq!(read_all(&mailbox), ["1", "first"]);
+    assert_eq!(read(&mailbox).unwrap(), "over");
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Push(usize),
+    Gap,
+    Read,
+}
+
+proptest! {
+    /// I4: every item is read or counted, in a gap that lies between its neighbours. I5: no reconnect is lost.
+    #[test]
+    fn i4_every_item_is_read_in_order_or_counted_at_its_place(
+        overflow in prop::sample::select(vec![Overflow::DropOldest, Overflow::DropNewest, Overflow::Latest]),
+        items in 1..4_usize,
+        steps in prop::collection::vec(prop_oneof![
+            4 => (1..5_usize).prop_map(Step::Push),
+            1 => Just(Step::Gap),
+            2 => Just(Step::Read),
+        ], 0..60),
+    ) {
+        let mailbox = mailbox(items, 9, overflow);
+        let (mut pushed, mut seen, mut reconnects, mut gaps) = (0, 0, 0, 0);
+        let mut check = |read: Read<u64, &str>| {
+            match read {
+                Read::Item(item) => {
+                    seen += 1;
+                    prop_assert_eq!(item, seen);
+                }
+                Read::Gap(gap) => {
+                    seen += gap.dropped;
+                    gaps += gap.reconnects;
+                }
+                Read::End(_) => prop_assert!(false, "no end was set"),
+            }
+            Ok(())
+        };
+        let cx = &mut Context::from_waker(Waker::noop());
+        for step in steps {
+            match step {
+                Step::Push(bytes) => {
+                    pushed += 1;
+                    mailbox.push(pushed, bytes);
+                }
+                Step::Gap => {
+                    reconnects += 1;
+                    mailbox.push_gap(reconnect());
+                }
+                Step::Read => {
+                    if let Poll::Ready(Some(read)) = mailbox.poll_read(cx) {
+                        check(read)?;
+                    }
+                }
+            }
+            let state = mailbox.lock();
+            prop_assert!(state.items <= items && (state.bytes <= 9 || state.items == 1));
+            prop_assert!(state.entries.len() <= 2 * state.items + 1);
+        }
+        while let Poll::Ready(Some(read)) = mailbox.poll_read(cx) {
+            check(read)?;
+        }
+        prop_assert_eq!(seen, pushed);
+        prop_assert_eq!(gaps, reconnects);
+    }
+}
+
+#[test]
+fn merged_gaps_add_up_and_keep_the_latest_cause() {
+    let gap = |seconds, cause| Gap { reconnects: 1, dropped: 2, down_for: Duration::from_secs(seconds), cause };
+    let mut merged = gap(1, Some(Disconnect::Reset(None)));
+    merged.merge(gap(2, Some(Disconnect::Silent(Duration::ZERO))));
+    merged.merge(gap(3, None));
+    assert_eq!((merged.reconnects, merged.dropped, merged.down_for), (3, 6, Duration::from_secs(6)));
+    assert!(matches!(merged.cause, Some(Disconnect::Silent(_))));
+}
