@@ -11,7 +11,7 @@ use crate::error::SubscribeError;
 
 /// An operation: a document with its variables, and the type of its data.
 ///
-/// Implemented here for [`Request`] (any document) and [`Typed`] (`graphql_client`). Another code generator needs these
+/// Implemented here for [`Request`] (any document) and `Typed` (`graphql_client`). Another code generator needs these
 /// few lines:
 ///
 /// ```
