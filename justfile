@@ -4,7 +4,7 @@ default:
     @just --list
 
 # All of it, cheapest first.
-ci: fmt lint test docs deny msrv demo
+ci: fmt lint test compare docs deny msrv demo
 
 # Formatting, as rustfmt.toml says.
 fmt:
@@ -25,7 +25,12 @@ lint:
 test:
     cargo test
 
-# The documentation as docs.rs builds it.
+# The harness of benches/README.md compiles and its own tests pass; what it measures is no test.
+compare:
+    cargo clippy -p resub-compare --all-targets -- -D warnings
+    cargo test -p resub-compare
+
+# The documentation as docs.rs builds it, and of the parts of the crate.
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --no-default-features --features client
