@@ -271,7 +271,7 @@ impl<S: Clone> Session<S> {
             Phase::Opening(subprotocol) | Phase::Open(subprotocol) => Some(subprotocol),
             Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) => None,
         };
-        self.outbox.clear();
+        self.outbox.keep_only_completes();
         self.timers.clear();
         if let Phase::Open(_) = self.phase {
             for wire_id in self.operations.iter().filter_map(|operation| self.operations.wire_id(operation)) {

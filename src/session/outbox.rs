@@ -65,6 +65,14 @@ impl Outbox {
         *self = Self::default();
     }
 
+    /// For a goodbye: what was started is still to be completed, and nothing else said.
+    pub(super) fn keep_only_completes(&mut self) {
+        self.init = None;
+        self.pong = None;
+        self.queue.retain(|queued| matches!(queued, Queued::Complete(_)));
+        self.stale = 0;
+    }
+
     /// An operation was dropped before it was written. Sweeps once half of the queue is stale, so that a peer that never
     /// reads cannot make it grow without end.
     pub(super) fn forget<S>(&mut self, operations: &Registry<S>) {
