@@ -298,6 +298,11 @@ impl ClientBuilder {
         if self.config.give_up_after == Some(0) {
             return Err(BuildError::Option("give_up_after is zero: nothing would ever be tried"));
         }
+        if let Ok(Credentials { init_payload: Some(payload), .. }) = &self.fixed
+            && payload.len() > self.max_message_size
+        {
+            return Err(BuildError::Option("the init payload is larger than a message may be"));
+        }
         if self.max_message_size < 1024 {
             return Err(BuildError::Option("max_message_size is below 1024 bytes"));
         }

@@ -117,6 +117,8 @@ impl Driver {
             busy |= self.look_for_room(cx, now);
             busy |= self.watch_time(cx, now);
             self.write(cx, now);
+            // A write that failed has set a deadline, which the timer does not know yet.
+            busy |= self.session.poll_timeout().is_some_and(|at| at != self.timer.deadline().into_std());
             if self.ended {
                 return Poll::Ready(());
             }
@@ -247,8 +249,8 @@ impl Driver {
         let Self { link, session, counters, .. } = self;
         let mut traffic = Traffic::default();
         if let Link::Open(socket) = link {
-            if !socket.poll_write(cx, || session.poll_transmit()) {
-                session.handle_broken(now);
+            if let Err(cause) = socket.poll_write(cx, || session.poll_transmit()) {
+                session.handle_broken(now, cause);
             }
             traffic = socket.take_traffic();
         }

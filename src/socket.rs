@@ -41,7 +41,7 @@ pub(crate) struct Socket {
     /// Something was written and not flushed.
     unflushed: bool,
     /// Writing failed. Reading goes on, as the server may still have something to say, such as why.
-    broken: bool,
+    broken: Option<Disconnect>,
     traffic: Traffic,
 }
 
@@ -87,7 +87,7 @@ impl Socket {
             .max_frame_size(Some(max_message_size));
         match client_async_with_config(request, Metered { io, read: 0 }, Some(config)).await {
             Ok((ws, _)) => {
-                Ok(Self { ws, seen: 0, max_message_size, unflushed: false, broken: false, traffic: Traffic::default() })
+                Ok(Self { ws, seen: 0, max_message_size, unflushed: false, broken: None, traffic: Traffic::default() })
             }
             Err(error) => Err(upgrade_error(error, subprotocol)),
         }
@@ -118,14 +118,18 @@ impl Socket {
         std::mem::replace(&mut self.seen, read) != read
     }
 
-    /// Writes what `next` gives, as long as the network takes it, and flushes once. Whether writing works at all.
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, mut next: impl FnMut() -> Option<Transmit>) -> bool {
+    /// Writes what `next` gives, as long as the network takes it, and flushes once. Fails from the first failure on.
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut next: impl FnMut() -> Option<Transmit>,
+    ) -> Result<(), Disconnect> {
+        if let Some(cause) = &self.broken {
+            return Err(cause.clone());
+        }
         let result = loop {
-            if self.broken {
-                return false;
-            }
             match Pin::new(&mut self.ws).poll_ready(cx) {
-                Poll::Pending => return true,
+                Poll::Pending => return Ok(()),
                 Poll::Ready(Err(error)) => break Err(error),
                 Poll::Ready(Ok(())) => {}
             }
@@ -136,8 +140,7 @@ impl Socket {
                 break Err(error);
             }
         };
-        self.broken = result.is_err();
-        !self.broken
+        result.map_err(|error| self.broken.insert(self.disconnect(error)).clone())
     }
 
     /// Says goodbye as far as that works at once. The socket is dropped next.

@@ -29,7 +29,7 @@ impl fmt::Display for Subprotocol {
 
 /// An operation's id on one socket: `serial.slot`. The serial is never used twice within a client (rule 9); the slot
 /// finds the operation without a search.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct WireId {
     pub(crate) serial: u64,
     pub(crate) slot: u32,

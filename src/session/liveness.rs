@@ -16,9 +16,9 @@ pub(super) struct Liveness {
     interval: Option<Duration>,
     timeout: Duration,
     last_inbound: Option<Instant>,
-    /// The ping that `Timer::Liveness` watches over.
-    watched: Option<Instant>,
-    /// Pings that are not answered, oldest first; matched by order, as few servers echo a payload.
+    /// The first ping since which nothing arrived.
+    unanswered: Option<Instant>,
+    /// Pings without a pong, oldest first, for the round-trip time; matched by order, as few servers echo a payload.
     pings: VecDeque<Instant>,
     last_keep_alive: Option<Instant>,
     /// The longest time seen between two `ka`, on any socket.
@@ -40,7 +40,7 @@ impl Liveness {
             interval: config.ping_interval,
             timeout: config.ping_timeout,
             last_inbound: None,
-            watched: None,
+            unanswered: None,
             pings: VecDeque::new(),
             last_keep_alive: None,
             keep_alive_pace: Duration::ZERO,
@@ -58,19 +58,20 @@ impl Liveness {
     /// The socket is gone.
     pub(super) fn reset(&mut self) {
         self.last_inbound = None;
-        self.watched = None;
+        self.unanswered = None;
         self.pings.clear();
         self.last_keep_alive = None;
     }
 
     pub(super) fn heard(&mut self, now: Instant) {
         self.last_inbound = Some(now);
+        self.unanswered = None;
     }
 
     /// Returns the round-trip time; a pong that nobody asked for has none.
     pub(super) fn pong(&mut self, now: Instant) -> Option<Duration> {
         // One that was never answered must not shift all that follow.
-        while self.pings.len() > 1 && self.pings[0] + self.timeout <= now {
+        while self.pings.len() > 1 && self.interval.is_some_and(|interval| self.pings[0] + interval < now) {
             self.pings.pop_front();
         }
         self.pings.pop_front().map(|sent| now.saturating_duration_since(sent))
@@ -92,31 +93,27 @@ impl Liveness {
             }
         };
         timers.arm(Timer::Ping, now + pace);
-        if self.pings.len() == MAX_PINGS {
-            self.pings.clear();
-        }
-        self.pings.push_back(now);
-        if !timers.is_armed(Timer::Liveness) {
-            self.watched = Some(now);
-            timers.arm(Timer::Liveness, now + self.timeout);
-        }
+        let since = *self.unanswered.get_or_insert(now);
+        timers.arm(Timer::Liveness, since + self.timeout);
         Some(ping)
     }
 
-    /// The watched ping's time is over. Returns how long nothing arrived, if nothing did; else watches over the first
-    /// ping since then, which is the case when the timeout is longer than the interval.
-    pub(super) fn check(&mut self, timers: &mut Timers) -> Option<Duration> {
-        if self.paused {
+    /// A ping was queued that is to be answered by a pong of its own.
+    pub(super) fn pinged(&mut self, now: Instant) {
+        if self.pings.len() == MAX_PINGS {
+            self.pings.pop_front();
+        }
+        self.pings.push_back(now);
+    }
+
+    /// A ping's time is over. Returns how long nothing arrived, if nothing did.
+    pub(super) fn check(&self, now: Instant, timers: &mut Timers) -> Option<Duration> {
+        let due = self.unanswered? + self.timeout;
+        if due > now {
+            timers.arm(Timer::Liveness, due);
             return None;
         }
-        if self.last_inbound < self.watched {
-            return Some(self.timeout);
-        }
-        self.watched = self.pings.iter().copied().find(|&sent| Some(sent) > self.last_inbound);
-        if let Some(sent) = self.watched {
-            timers.arm(Timer::Liveness, sent + self.timeout);
-        }
-        None
+        (!self.paused).then_some(self.timeout)
     }
 
     /// The first `ka` shows that the server sends them, the second one how often; from then on their absence counts,
@@ -131,11 +128,11 @@ impl Liveness {
     /// A `ka` may be overdue. Returns how long nothing arrived, if nothing did.
     pub(super) fn check_keep_alive(&self, now: Instant, timers: &mut Timers) -> Option<Duration> {
         let patience = self.keep_alive_patience();
-        let quiet_until = self.last_inbound.unwrap_or(now) + patience;
-        if !self.paused && quiet_until <= now {
+        let due = self.last_inbound.unwrap_or(now) + patience;
+        if due <= now && !self.paused {
             return Some(patience);
         }
-        timers.arm(Timer::KeepAlive, quiet_until.max(now + MIN_PATIENCE));
+        timers.arm(Timer::KeepAlive, if due > now { due } else { now + patience });
         None
     }
 
@@ -143,10 +140,14 @@ impl Liveness {
         self.paused = true;
     }
 
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// The time until now does not count as silence.
     pub(super) fn resume(&mut self, now: Instant) {
         self.paused = false;
-        self.last_inbound = Some(now);
+        self.heard(now);
         // Nor as the server's pace.
         self.last_keep_alive = None;
     }

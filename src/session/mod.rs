@@ -64,6 +64,8 @@ pub(crate) struct Session<S> {
     liveness: Liveness,
     outputs: VecDeque<Output<S>>,
     outbox: Outbox,
+    /// Why writing to the socket failed.
+    broken: Option<Disconnect>,
     /// Since when operations are without a connection, and why they lost the one they had.
     outage: Option<(Instant, Disconnect)>,
     /// Why the last connection was lost, or the last attempt at one failed.
@@ -101,6 +103,7 @@ impl<S: Clone> Session<S> {
             liveness: Liveness::new(&config),
             outputs: VecDeque::new(),
             outbox: Outbox::default(),
+            broken: None,
             outage: None,
             last_cause: None,
             counts: Counts::default(),
@@ -115,7 +118,10 @@ impl<S: Clone> Session<S> {
         }
         match answer {
             // The last operation went meanwhile.
-            Ok(_) if self.operations.is_empty() => self.rest(),
+            Ok(_) if self.operations.is_empty() => {
+                self.retry.unused();
+                self.rest();
+            }
             Ok(init_payload) => {
                 let subprotocol = self.negotiation.offer();
                 self.outbox.owe_init(init_payload);
@@ -151,9 +157,10 @@ impl<S: Clone> Session<S> {
     }
 
     /// Writing to the socket failed. What can still be read has a while to say why.
-    pub(crate) fn handle_broken(&mut self, now: Instant) {
-        if let Phase::Opening(_) | Phase::Open(_) = self.phase {
-            self.timers.arm_by(Timer::Broken, now + self.config.ping_timeout);
+    pub(crate) fn handle_broken(&mut self, now: Instant, cause: Disconnect) {
+        if let (Phase::Opening(_) | Phase::Open(_), None) = (self.phase, &self.broken) {
+            self.broken = Some(cause);
+            self.timers.arm(Timer::Broken, now + self.config.ping_timeout);
         }
     }
 
@@ -204,7 +211,7 @@ impl<S: Clone> Session<S> {
                     self.break_off(now, cause, Some((CloseCode::ACK_TIMEOUT, "Connection acknowledgement timeout")));
                 }
                 Timer::Liveness => {
-                    if let Some(silence) = self.liveness.check(&mut self.timers) {
+                    if let Some(silence) = self.liveness.check(now, &mut self.timers) {
                         self.break_off(now, Disconnect::Silent(silence), None);
                     }
                 }
@@ -215,7 +222,14 @@ impl<S: Clone> Session<S> {
                     }
                 }
                 Timer::Healthy => self.retry.healthy(),
-                Timer::Broken => self.break_off(now, Disconnect::Reset(None), None),
+                // It is not read, so it cannot have said anything.
+                Timer::Broken if self.liveness.is_paused() => {
+                    self.timers.arm(Timer::Broken, now + self.config.ping_timeout);
+                }
+                Timer::Broken => {
+                    let cause = self.broken.take().unwrap_or(Disconnect::Reset(None));
+                    self.break_off(now, cause, None);
+                }
                 Timer::Shutdown => {
                     self.outputs.push_back(Output::Hangup(None));
                     self.end();
@@ -366,6 +380,8 @@ impl<S: Clone> Session<S> {
         self.retry.acked();
         self.counts.connections += 1;
         self.timers.clear();
+        // Said again at every turn.
+        self.broken = None;
         self.timers.arm(Timer::Healthy, now + self.config.healthy_after);
         self.liveness.open(now, subprotocol, &mut self.timers);
         let ack_payload = ack.and_then(|payload| payload.decode().ok()).map(Arc::new);
@@ -414,17 +430,20 @@ impl<S: Clone> Session<S> {
     fn leave_socket(&mut self) {
         self.timers.clear();
         self.outbox.clear();
+        self.broken = None;
         self.liveness.reset();
         self.operations.forget_socket();
     }
 
     fn ping(&mut self, now: Instant) {
         let Phase::Open(subprotocol) = self.phase else { return };
-        // Ahead of the data: the answer is waited for.
-        match self.liveness.ping(now, subprotocol, &mut self.timers) {
-            Some(Ping::Message) => self.outbox.push_ping(Queued::Ping),
-            Some(Ping::WebSocket) => self.outbox.push_ping(Queued::WebSocketPing),
-            None => {}
+        let ping = match self.liveness.ping(now, subprotocol, &mut self.timers) {
+            Some(Ping::Message) => Queued::Ping,
+            Some(Ping::WebSocket) => Queued::WebSocketPing,
+            None => return,
+        };
+        if self.outbox.push_ping(ping) {
+            self.liveness.pinged(now);
         }
     }
 

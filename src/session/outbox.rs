@@ -16,8 +16,8 @@ pub(super) struct Outbox {
     /// Overtakes the queue, and only the latest is owed (rule 19).
     pong: Option<Pong>,
     queue: VecDeque<Queued>,
-    /// Serials of the `complete`s in the queue that are still to be said.
-    completing: BTreeSet<u64>,
+    /// The `complete`s in the queue that are still to be said.
+    completing: BTreeSet<WireId>,
     /// How many in the queue are of operations that were dropped before they were written.
     stale: usize,
 }
@@ -49,25 +49,27 @@ impl Outbox {
 
     pub(super) fn push(&mut self, message: Queued) {
         if let Queued::Complete(id) = message {
-            self.completing.insert(id.serial);
+            self.completing.insert(id);
         }
         self.queue.push_back(message);
     }
 
-    /// Ahead of the data: the answer is waited for. One that still waits to be written will do.
-    pub(super) fn push_ping(&mut self, ping: Queued) {
-        if !matches!(self.queue.front(), Some(Queued::Ping | Queued::WebSocketPing)) {
+    /// Ahead of the data: the answer is waited for. Unless one still waits to be written, which will do.
+    pub(super) fn push_ping(&mut self, ping: Queued) -> bool {
+        let new = !matches!(self.queue.front(), Some(Queued::Ping | Queued::WebSocketPing));
+        if new {
             self.queue.push_front(ping);
         }
+        new
     }
 
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// For a goodbye: what was started is still to be completed, and nothing else said.
+    /// For a goodbye: what was started is still to be completed, and nothing else said but the init, without which there
+    /// is no goodbye either.
     pub(super) fn keep_only_completes(&mut self) {
-        self.init = None;
         self.pong = None;
         self.queue.retain(|queued| matches!(queued, Queued::Complete(_)));
         self.stale = 0;
@@ -85,7 +87,7 @@ impl Outbox {
 
     /// The server ended what this side is about to end, too: that is not to be said any more (rule 13).
     pub(super) fn ended(&mut self, wire_id: WireId) {
-        self.completing.remove(&wire_id.serial);
+        self.completing.remove(&wire_id);
     }
 
     /// Takes the next message. What was not taken from here was not sent.
@@ -107,7 +109,7 @@ impl Outbox {
                     };
                     text(Outgoing::Subscribe { id, payload })
                 }
-                Queued::Complete(id) if self.completing.remove(&id.serial) => text(Outgoing::Complete { id }),
+                Queued::Complete(id) if self.completing.remove(&id) => text(Outgoing::Complete { id }),
                 Queued::Complete(_) => continue,
                 Queued::Ping => text(Outgoing::Ping),
                 Queued::WebSocketPing => Some(Transmit::Ping),

@@ -67,6 +67,12 @@ impl Retry {
         (self.attempts, self.asked.clone())
     }
 
+    /// Nobody wanted the attempt any more before it dialed: it did not fail, and what the provider said was not tried.
+    pub(super) fn unused(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1);
+        self.reason = self.asked.clone();
+    }
+
     /// The server acknowledged: it did not reject.
     pub(super) fn acked(&mut self) {
         self.streaks.suspect = 0;

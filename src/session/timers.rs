@@ -67,10 +67,6 @@ impl Timers {
         Some(timer)
     }
 
-    pub(super) fn is_armed(&self, timer: Timer) -> bool {
-        self.0[timer as usize].is_some()
-    }
-
     pub(super) fn next(&self) -> Option<Instant> {
         self.0.iter().flatten().min().copied()
     }

@@ -314,7 +314,13 @@ fn a_client_needs_a_runtime_and_says_so() {
 async fn an_init_payload_above_the_limit_ends_what_asked_for_it() {
     let server = Server::in_memory();
     let large = json!({"token": "x".repeat(3_000)});
-    let client = builder(&server).max_message_size(2_000).init_payload(&large).build().unwrap();
+    let fixed = builder(&server).max_message_size(2_000).init_payload(&large).build();
+    assert!(matches!(fixed, Err(BuildError::Option(_))));
+    let client = builder(&server)
+        .max_message_size(2_000)
+        .credentials(move |_| std::future::ready(Credentials::none().init_payload(&large).map_err(Into::into)))
+        .build()
+        .unwrap();
     let mut stream = subscribe(&client, "a");
     assert!(text(&end(&mut stream).await).contains("init payload is larger"));
     assert!(builder(&server).max_message_size(usize::MAX).build().is_ok());

@@ -22,6 +22,8 @@ enum Fault {
     Endless,
     /// Writes fail.
     Deaf,
+    /// Writes are not ready a few times, without a promise to wake, and then fail.
+    DeafLater,
 }
 
 struct Faulty {
@@ -78,6 +80,10 @@ impl AsyncWrite for FaultyIo {
         if self.has(Fault::Deaf) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
+        if self.has(Fault::DeafLater) {
+            self.at += 1;
+            return if self.at <= 3 { Poll::Pending } else { Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
+        }
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
@@ -132,6 +138,23 @@ async fn a_socket_that_takes_no_more_writes_is_given_up_although_it_can_be_read(
         }
     }
     panic!("still {:?}", *client.status().borrow());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_fails_late_in_a_turn_is_noticed_without_any_other_wake() {
+    let server = Server::in_memory();
+    let on = Arc::new(AtomicBool::new(false));
+    let dialer = Faulty { pipe: server.dialer(), fault: Fault::DeafLater, on: Arc::clone(&on) };
+    let client = Client::builder(server.url()).dialer(dialer).ping_interval(None).build().unwrap();
+    let _stream = subscribe(&client, "a");
+    let mut peer = connected(&server).await;
+    peer.expect_subscribe().await;
+    // Every timer is over.
+    timeout(secs(60), std::future::pending::<()>()).await.unwrap_err();
+    on.store(true, SeqCst);
+    let _never_sent = subscribe(&client, "b");
+    until(&client, |status| matches!(status, Status::Waiting { .. })).await;
+    drop(peer);
 }
 
 #[tokio::test(start_paused = true)]

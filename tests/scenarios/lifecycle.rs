@@ -115,6 +115,18 @@ async fn dropping_a_stream_cancels_it_on_the_server_and_disturbs_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_is_dropped_right_before_the_shutdown_is_completed_too() {
+    let server = Server::in_memory();
+    let (client, stream, mut peer, id) = live(&server).await;
+    drop(stream);
+    let peer_side = async {
+        assert_eq!(peer.expect_complete().await, id);
+        assert_eq!(peer.expect_close().await, (1000, String::new()));
+    };
+    tokio::join!(client.shutdown(secs(5)), peer_side);
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropping_a_stream_that_was_never_sent_says_nothing() {
     let server = Server::in_memory();
     let client = client(&server);

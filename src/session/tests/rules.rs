@@ -322,6 +322,21 @@ fn i7_nobody_dials_when_the_last_operation_went_while_the_provider_was_asked() {
 }
 
 #[test]
+fn answers_that_nobody_wanted_any_more_are_no_failed_attempts() {
+    let mut rig = Rig::new(Config { give_up_after: Some(2), ..config() });
+    for _ in 0..5 {
+        let id = rig.subscribe();
+        assert_eq!(rig.take(), [Did::Connecting(1), Did::Authorize("initial")]);
+        rig.session.cancel(id);
+        rig.dial();
+    }
+    rig.subscribe();
+    rig.take();
+    rig.dial();
+    assert!(finished(&rig.lose(Disconnect::Reset(None))).is_empty());
+}
+
+#[test]
 fn rule_23_after_a_fatal_end_the_subprotocol_is_found_anew() {
     let mut rig = Rig::open(config(), 1);
     rig.lose(closed(4400));
@@ -363,7 +378,7 @@ fn ends_that_the_server_says_first_are_cheap_however_much_is_queued() {
     for id in 1..=3 {
         rig.session.cancel(id);
     }
-    for id in ["1.0", "3.2", "3.2", "9.9"] {
+    for id in ["1.0", "3.2", "3.2", "9.9", "2.77"] {
         rig.session.handle_frame(rig.now, &Bytes::from(json!({"type": "complete", "id": id}).to_string()));
     }
     assert_eq!(rig.take(), [Did::Wrote(json!({"type": "complete", "id": "2.1"}))]);
