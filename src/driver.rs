@@ -26,7 +26,7 @@ use crate::{
     mailbox::{Mailbox, Pushed},
     protocol::{Payload, Subprotocol},
     session::{End, Output, Session},
-    socket::{Inbound, Socket, Traffic},
+    socket::{Inbound, Socket},
     status::Status,
     telemetry::{self, Counters, Losses},
 };
@@ -117,6 +117,7 @@ impl Driver {
             busy |= self.look_for_room(cx, now);
             busy |= self.watch_time(cx, now);
             self.write(cx, now);
+            self.count();
             // A write that failed has set a deadline, which the timer does not know yet.
             busy |= self.session.poll_timeout().is_some_and(|at| at != self.timer.deadline().into_std());
             if self.ended {
@@ -246,15 +247,19 @@ impl Driver {
     }
 
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) {
-        let Self { link, session, counters, .. } = self;
-        let mut traffic = Traffic::default();
-        if let Link::Open(socket) = link {
-            if let Err(cause) = socket.poll_write(cx, || session.poll_transmit()) {
-                session.handle_broken(now, cause);
-            }
-            traffic = socket.take_traffic();
+        let Self { link, session, .. } = self;
+        if let Link::Open(socket) = link
+            && let Err(cause) = socket.poll_write(cx, || session.poll_transmit())
+        {
+            session.handle_broken(now, cause);
         }
-        counters.record(&session.counts(), session.live_operations(), traffic);
+    }
+
+    fn count(&mut self) {
+        if let Link::Open(socket) = &mut self.link {
+            self.counters.moved(socket.take_traffic());
+        }
+        self.counters.record(&self.session.counts(), self.session.live_operations());
     }
 
     /// Does everything that the session wants done.
@@ -278,6 +283,7 @@ impl Driver {
                 Output::Hangup(close) => {
                     if let Link::Open(socket) = &mut self.link {
                         socket.hang_up(cx, close);
+                        self.counters.moved(socket.take_traffic());
                     }
                     self.link = Link::None;
                 }

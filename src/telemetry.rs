@@ -123,18 +123,21 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn record(&self, counts: &Counts, live_operations: usize, traffic: Traffic) {
+    pub(crate) fn record(&self, counts: &Counts, live_operations: usize) {
         self.dials.store(counts.dials, Relaxed);
         self.connections.store(counts.connections, Relaxed);
         self.items.store(counts.items, Relaxed);
         self.ignored.store(counts.ignored, Relaxed);
         self.live_operations.store(live_operations as u64, Relaxed);
-        self.bytes_in.fetch_add(traffic.bytes_in, Relaxed);
-        self.bytes_out.fetch_add(traffic.bytes_out, Relaxed);
         if let Some(time) = counts.round_trip_time {
             let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
             self.round_trip_nanos.store(nanos.max(1), Relaxed);
         }
+    }
+
+    pub(crate) fn moved(&self, traffic: Traffic) {
+        self.bytes_in.fetch_add(traffic.bytes_in, Relaxed);
+        self.bytes_out.fetch_add(traffic.bytes_out, Relaxed);
     }
 
     pub(crate) fn dropped(&self, items: u64) {

@@ -49,9 +49,13 @@ async fn stats_count_what_happened() {
     let time = client.stats().round_trip_time.unwrap();
     assert!(time >= Duration::from_millis(30) && time < Duration::from_millis(40), "{time:?}");
 
+    // What arrived together with the end of the connection is counted, too.
+    let before = stats.bytes_in;
+    peer.next(&id, data("x".repeat(10_000))).await;
     peer.vanish();
     connected(&server).await.expect_subscribe().await;
     let stats = client.stats();
+    assert!(stats.bytes_in > before + 10_000, "{stats:?}");
     assert_eq!((stats.dials, stats.connections, stats.reconnects), (2, 2, 1));
 }
 
