@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::{
     auth::{Credentials, CredentialsReason, Provider},
+    buffers::Buffers,
     client::Client,
     dial::{Dialer, NetDialer},
     driver::{Connector, Driver},
@@ -270,10 +271,18 @@ impl ClientBuilder {
         let (commands, receiver) = tokio::sync::mpsc::unbounded_channel();
         let (status, watcher) = watch::channel(Status::Idle);
         let counters = Arc::new(telemetry::Counters::default());
+        let buffers = Arc::new(Buffers::default());
         let span = telemetry::client_span(&connector.endpoint);
-        let driver = Driver::new(Session::new(self.config), connector, receiver, status, Arc::clone(&counters));
+        let driver = Driver::new(
+            Session::new(self.config),
+            connector,
+            receiver,
+            status,
+            Arc::clone(&counters),
+            Arc::clone(&buffers),
+        );
         runtime.spawn(driver.instrument(span));
-        Ok(Client::new(commands, watcher, counters, self.limits, self.max_message_size))
+        Ok(Client::new(commands, watcher, counters, buffers, self.limits, self.max_message_size))
     }
 
     fn check(&self) -> Result<(), BuildError> {

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    buffers::Buffers,
     builder::{ClientBuilder, MAX_DURATION},
     driver::{Command, Sink},
     error::SubscribeError,
@@ -38,6 +39,7 @@ struct Shared {
     commands: mpsc::UnboundedSender<Command>,
     status: watch::Receiver<Status>,
     counters: Arc<Counters>,
+    buffers: Arc<Buffers>,
     next_id: AtomicU64,
     limits: Limits,
     max_message_size: usize,
@@ -53,11 +55,12 @@ impl Client {
         commands: mpsc::UnboundedSender<Command>,
         status: watch::Receiver<Status>,
         counters: Arc<Counters>,
+        buffers: Arc<Buffers>,
         limits: Limits,
         max_message_size: usize,
     ) -> Self {
         let next_id = AtomicU64::new(1);
-        Self { shared: Arc::new(Shared { commands, status, counters, next_id, limits, max_message_size }) }
+        Self { shared: Arc::new(Shared { commands, status, counters, buffers, next_id, limits, max_message_size }) }
     }
 
     /// Subscribes to an operation that `graphql_client` generated. Never blocks; works offline, too: the operation is
@@ -105,7 +108,7 @@ impl Client {
         name: Option<&str>,
         limits: Limits,
     ) -> Result<Subscription<T>, SubscribeError> {
-        let Shared { commands, counters, next_id, max_message_size: limit, .. } = &*self.shared;
+        let Shared { commands, counters, buffers, next_id, max_message_size: limit, .. } = &*self.shared;
         let size = payload.get().len();
         if size > *limit {
             return Err(SubscribeError::TooLarge { size, limit: *limit });
@@ -119,7 +122,7 @@ impl Client {
         if commands.is_closed() {
             sink.mailbox.finish(End::ShutDown);
         }
-        Ok(Subscription::new(sink, commands.clone(), Arc::clone(counters)))
+        Ok(Subscription::new(sink, commands.clone(), Arc::clone(counters), Arc::clone(buffers)))
     }
 
     /// The connection's status, now and as it changes. Intermediate values may be skipped.

@@ -7,7 +7,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,7 @@ use url::Url;
 
 use crate::{
     auth::{Credentials, Provider},
+    buffers::{Buffers, Stock},
     dial::Dialer,
     error::{ConnectError, CredentialsError, DialError, Disconnect},
     mailbox::{Mailbox, Pushed},
@@ -67,6 +68,10 @@ pub(crate) struct Driver {
     headers: HeaderMap,
     /// The full mailbox that the socket waits for, under `Overflow::Block`.
     blocked: Option<Sink>,
+    /// Readers that have something to read since this turn's reads.
+    wakers: Vec<Waker>,
+    buffers: Arc<Buffers>,
+    stock: Stock,
     timer: Pin<Box<Sleep>>,
     status: watch::Sender<Status>,
     counters: Arc<Counters>,
@@ -88,6 +93,7 @@ impl Driver {
         commands: mpsc::UnboundedReceiver<Command>,
         status: watch::Sender<Status>,
         counters: Arc<Counters>,
+        buffers: Arc<Buffers>,
     ) -> Self {
         Self {
             session,
@@ -97,6 +103,9 @@ impl Driver {
             link: Link::None,
             headers: HeaderMap::new(),
             blocked: None,
+            wakers: Vec::new(),
+            buffers,
+            stock: Stock::default(),
             timer: Box::pin(tokio::time::sleep_until(now().into())),
             status,
             counters,
@@ -114,6 +123,7 @@ impl Driver {
             self.write(cx, now);
             // Before the timers: what has arrived counts, even if this task was late to look.
             busy |= self.read(cx, now);
+            self.wakers.drain(..).for_each(Waker::wake);
             busy |= self.look_for_room(cx, now);
             busy |= self.watch_time(cx, now);
             self.write(cx, now);
@@ -156,7 +166,7 @@ impl Driver {
             }
         }
         self.batch = batch;
-        self.perform(cx);
+        self.perform();
         taken > 0
     }
 
@@ -191,12 +201,16 @@ impl Driver {
                 Poll::Ready(Err(error)) => self.session.handle_lost(now, Disconnect::Connect(error)),
             },
         }
-        self.perform(cx);
+        self.perform();
         true
     }
 
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut bytes = 0;
         for frames in 0..FRAMES {
+            if bytes > BYTES {
+                break;
+            }
             // A full mailbox stops a live connection only: opening and closing one go on.
             if self.blocked.is_some() && self.session.is_open() {
                 return frames > 0;
@@ -210,15 +224,28 @@ impl Driver {
                     }
                     return frames > 0;
                 }
-                Poll::Ready(Inbound::Message(message)) => {
-                    telemetry::received(message.len());
-                    self.session.handle_frame(now, &message);
+                Poll::Ready(Inbound::Message(text)) => {
+                    telemetry::received(text.len());
+                    bytes += text.len();
+                    if let Some(item) = self.session.handle_frame(now, &text) {
+                        let payload = Payload::new(self.stock.copy(&text, &self.buffers), item.payload);
+                        // Before the push: the reader may be quicker than this line.
+                        self.counters.queued();
+                        let (pushed, waker) = item.sink.mailbox.push(payload, text.len());
+                        self.wakers.extend(waker);
+                        if pushed != (Pushed::Kept { dropped: 0 }) {
+                            let sink = item.sink.clone();
+                            self.handle_pushed(sink, pushed);
+                        }
+                        continue;
+                    }
                 }
+                Poll::Ready(Inbound::Unreadable) => self.session.handle_unreadable(now),
                 Poll::Ready(Inbound::Ping) => self.session.handle_activity(now),
                 Poll::Ready(Inbound::Pong) => self.session.handle_pong(now),
                 Poll::Ready(Inbound::Lost(cause)) => self.session.handle_lost(now, cause),
             }
-            self.perform(cx);
+            self.perform();
         }
         true
     }
@@ -242,7 +269,7 @@ impl Driver {
             return false;
         }
         self.session.handle_timeout(now.max(deadline));
-        self.perform(cx);
+        self.perform();
         true
     }
 
@@ -263,7 +290,7 @@ impl Driver {
     }
 
     /// Does everything that the session wants done.
-    fn perform(&mut self, cx: &mut Context<'_>) {
+    fn perform(&mut self) {
         let mut losses = Losses::default();
         while let Some(output) = self.session.poll_output() {
             match output {
@@ -282,12 +309,11 @@ impl Driver {
                 Output::Dial(subprotocol) => self.link = Link::Dialing(self.dial(subprotocol)),
                 Output::Hangup(close) => {
                     if let Link::Open(socket) = &mut self.link {
-                        socket.hang_up(cx, close);
+                        socket.hang_up(close);
                         self.counters.moved(socket.take_traffic());
                     }
                     self.link = Link::None;
                 }
-                Output::Deliver { sink, payload } => self.deliver(sink, payload),
                 Output::Reissue { sink, gap } => {
                     losses.reissued(sink.id, &gap);
                     sink.mailbox.push_gap(gap);
@@ -325,11 +351,9 @@ impl Driver {
         opened.catch_unwind().map(move |opened| opened.unwrap_or_else(|_| Err(panicked()))).boxed()
     }
 
-    fn deliver(&mut self, sink: Sink, payload: Payload) {
-        let bytes = payload.len();
-        // Before the push: the reader may be quicker than this line.
-        self.counters.queued();
-        let (gone, dropped) = match sink.mailbox.push(payload, bytes) {
+    /// An item is not simply kept.
+    fn handle_pushed(&mut self, sink: Sink, pushed: Pushed) {
+        let (gone, dropped) = match pushed {
             Pushed::Kept { dropped } => (dropped, dropped),
             Pushed::Dropped => (1, 1),
             Pushed::Closed => (1, 0),
@@ -345,9 +369,7 @@ impl Driver {
                 (1, 1)
             }
         };
-        if gone > 0 {
-            self.counters.dequeued(gone as u64);
-        }
+        self.counters.dequeued(gone as u64);
         if dropped > 0 {
             self.counters.dropped(dropped as u64);
             telemetry::overflowed(sink.id, dropped as u64);
@@ -392,6 +414,9 @@ const COMMANDS: usize = 256;
 
 /// Frames for each turn: fewer cost up to 40 % on a multi-thread runtime.
 const FRAMES: usize = 256;
+
+/// Bytes of messages for each turn: readers find what they read in the cache.
+const BYTES: usize = 256 * 1024;
 
 /// How long a client that nobody holds any more waits for the peer to answer its close.
 const ORPHAN_DEADLINE: Duration = Duration::from_secs(1);

@@ -60,6 +60,7 @@
 #![cfg_attr(not(feature = "client"), allow(rustdoc::broken_intra_doc_links, reason = "the client is not there"))]
 
 mod auth;
+mod buffers;
 #[cfg(feature = "client")]
 mod builder;
 #[cfg(feature = "client")]

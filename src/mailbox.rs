@@ -78,8 +78,12 @@ struct State<T, E> {
 
 #[derive(Debug)]
 enum Entry<T> {
-    Item { item: T, bytes: usize },
-    Gap(Gap),
+    Item {
+        item: T,
+        bytes: usize,
+    },
+    /// Rare and large.
+    Gap(Box<Gap>),
 }
 
 #[derive(Debug)]
@@ -87,7 +91,7 @@ enum End<E> {
     /// Items may come.
     Open,
     /// They may not; the reader has yet to learn why.
-    Due(E),
+    Due(Box<E>),
     /// The reader knows, or is gone.
     Over,
 }
@@ -122,11 +126,12 @@ impl<T, E> Mailbox<T, E> {
         Self { limits, state: Mutex::new(state) }
     }
 
-    /// Adds an item of so many bytes, or applies the policy.
-    pub(crate) fn push(&self, item: T, bytes: usize) -> Pushed {
+    /// Adds an item of so many bytes, or applies the policy. Returns the reader that is to be woken.
+    #[must_use]
+    pub(crate) fn push(&self, item: T, bytes: usize) -> (Pushed, Option<Waker>) {
         let mut state = self.lock();
         if !matches!(state.end, End::Open) {
-            return Pushed::Closed;
+            return (Pushed::Closed, None);
         }
         let mut dropped = 0;
         match self.limits.overflow {
@@ -144,17 +149,16 @@ impl<T, E> Mailbox<T, E> {
             }
             Overflow::DropNewest if state.has_no_room(bytes, self.limits) => {
                 state.push_gap(Gap { dropped: 1, ..Gap::default() });
-                return Pushed::Dropped;
+                return (Pushed::Dropped, None);
             }
-            Overflow::Fail if state.has_no_room(bytes, self.limits) => return Pushed::Overflowed,
+            Overflow::Fail if state.has_no_room(bytes, self.limits) => return (Pushed::Overflowed, None),
             Overflow::DropNewest | Overflow::Fail | Overflow::Block => {}
         }
         state.entries.push_back(Entry::Item { item, bytes });
         state.items += 1;
         state.bytes += bytes;
         let full = self.limits.overflow == Overflow::Block && state.has_no_room(0, self.limits);
-        wake(state, |state| state.reader.take());
-        if full { Pushed::Full } else { Pushed::Kept { dropped } }
+        (if full { Pushed::Full } else { Pushed::Kept { dropped } }, state.reader.take())
     }
 
     /// Marks a place. Never dropped, only merged with a mark next to it (I5).
@@ -170,7 +174,7 @@ impl<T, E> Mailbox<T, E> {
     pub(crate) fn finish(&self, end: E) {
         let mut state = self.lock();
         if matches!(state.end, End::Open) {
-            state.end = End::Due(end);
+            state.end = End::Due(Box::new(end));
             wake(state, |state| state.reader.take());
         }
     }
@@ -199,7 +203,7 @@ impl<T, E> Mailbox<T, E> {
                 }
                 Poll::Ready(Some(Read::Item(item)))
             }
-            Some(Entry::Gap(gap)) => Poll::Ready(Some(Read::Gap(gap))),
+            Some(Entry::Gap(gap)) => Poll::Ready(Some(Read::Gap(*gap))),
             None => match std::mem::replace(&mut state.end, End::Over) {
                 End::Open => {
                     state.end = End::Open;
@@ -208,7 +212,7 @@ impl<T, E> Mailbox<T, E> {
                     drop(old);
                     Poll::Pending
                 }
-                End::Due(end) => Poll::Ready(Some(Read::End(end))),
+                End::Due(end) => Poll::Ready(Some(Read::End(*end))),
                 End::Over => Poll::Ready(None),
             },
         }
@@ -242,7 +246,7 @@ impl<T, E> State<T, E> {
         if let Some(Entry::Gap(last)) = self.entries.back_mut() {
             last.merge(gap);
         } else {
-            self.entries.push_back(Entry::Gap(gap));
+            self.entries.push_back(Entry::Gap(Box::new(gap)));
         }
     }
 
@@ -255,12 +259,12 @@ impl<T, E> State<T, E> {
             gap.dropped += 1;
         }
         if let Some(next) = self.pop_gap() {
-            gap.merge(next);
+            gap.merge(*next);
         }
         self.entries.push_front(Entry::Gap(gap));
     }
 
-    fn pop_gap(&mut self) -> Option<Gap> {
+    fn pop_gap(&mut self) -> Option<Box<Gap>> {
         match self.entries.pop_front()? {
             Entry::Gap(gap) => Some(gap),
             item @ Entry::Item { .. } => {

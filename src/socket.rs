@@ -3,25 +3,22 @@
 //! Owns the translation between tungstenite's messages and errors and our own. Decides nothing.
 
 use std::{
-    io,
+    future,
+    io::{self, Read, Write},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures::{Sink, Stream};
 use http::{HeaderMap, HeaderValue, Response, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_tungstenite::{
-    WebSocketStream, client_async_with_config,
-    tungstenite::{
-        Error as WsError, Message,
-        client::IntoClientRequest,
-        error::{CapacityError, ProtocolError},
-        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode as WsCloseCode},
-    },
+use tungstenite::{
+    ClientHandshake, Error as WsError, HandshakeError, Message, Utf8Bytes, WebSocket,
+    client::IntoClientRequest,
+    error::{CapacityError, ProtocolError},
+    protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode as WsCloseCode},
 };
 use url::Url;
 
@@ -34,12 +31,14 @@ use crate::{
 
 /// An open WebSocket.
 pub(crate) struct Socket {
-    ws: WebSocketStream<Metered>,
+    ws: WebSocket<Wire>,
     /// Bytes read when last asked.
     seen: u64,
     max_message_size: usize,
     /// Something was written and not flushed.
     unflushed: bool,
+    /// The network takes no more for now.
+    blocked: bool,
     /// Writing failed. Reading goes on, as the server may still have something to say, such as why.
     broken: Option<Disconnect>,
     traffic: Traffic,
@@ -54,7 +53,9 @@ pub(crate) struct Traffic {
 
 /// What arrived.
 pub(crate) enum Inbound {
-    Message(Bytes),
+    /// Text, or binary that is text.
+    Message(Utf8Bytes),
+    Unreadable,
     /// Answered by tungstenite.
     Ping,
     Pong,
@@ -85,25 +86,45 @@ impl Socket {
             .max_write_buffer_size(max_message_size.saturating_add(WRITE_BUFFER + 1024))
             .max_message_size(Some(max_message_size))
             .max_frame_size(Some(max_message_size));
-        match client_async_with_config(request, Metered { io, read: 0 }, Some(config)).await {
-            Ok((ws, _)) => {
-                Ok(Self { ws, seen: 0, max_message_size, unflushed: false, broken: None, traffic: Traffic::default() })
+        let wire = Wire { io, read: 0, waker: Waker::noop().clone() };
+        let failed = |error| upgrade_error(error, subprotocol);
+        let mut handshake = Some(ClientHandshake::start(wire, request, Some(config)).map_err(failed)?);
+        let (ws, _) = future::poll_fn(|cx| {
+            let Some(mut step) = handshake.take() else { return Poll::Pending };
+            step.get_mut().get_mut().waker.clone_from(cx.waker());
+            match step.handshake() {
+                Ok(done) => Poll::Ready(Ok(done)),
+                Err(HandshakeError::Failure(error)) => Poll::Ready(Err(failed(error))),
+                Err(HandshakeError::Interrupted(step)) => {
+                    handshake = Some(step);
+                    Poll::Pending
+                }
             }
-            Err(error) => Err(upgrade_error(error, subprotocol)),
-        }
+        })
+        .await?;
+        Ok(Self {
+            ws,
+            seen: 0,
+            max_message_size,
+            unflushed: false,
+            blocked: false,
+            broken: None,
+            traffic: Traffic::default(),
+        })
     }
 
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Inbound> {
+        self.ws.get_mut().waker.clone_from(cx.waker());
         loop {
-            let message = match ready!(Pin::new(&mut self.ws).poll_next(cx)) {
-                Some(Ok(message)) => message,
-                Some(Err(error)) => return Poll::Ready(Inbound::Lost(self.disconnect(error))),
-                None => return Poll::Ready(Inbound::Lost(Disconnect::Reset(None))),
+            let message = match self.ws.read() {
+                Ok(message) => message,
+                Err(error) if would_block(&error) => return Poll::Pending,
+                Err(error) => return Poll::Ready(Inbound::Lost(self.disconnect(error))),
             };
             self.traffic.bytes_in += message.len() as u64;
             return Poll::Ready(match message {
-                Message::Text(text) => Inbound::Message(text.into()),
-                Message::Binary(bytes) => Inbound::Message(bytes),
+                Message::Text(text) => Inbound::Message(text),
+                Message::Binary(bytes) => Utf8Bytes::try_from(bytes).map_or(Inbound::Unreadable, Inbound::Message),
                 Message::Ping(_) => Inbound::Ping,
                 Message::Pong(_) => Inbound::Pong,
                 Message::Close(frame) => Inbound::Lost(closed(frame)),
@@ -127,14 +148,18 @@ impl Socket {
         if let Some(cause) = &self.broken {
             return Err(cause.clone());
         }
+        self.ws.get_mut().waker.clone_from(cx.waker());
         let result = loop {
-            match Pin::new(&mut self.ws).poll_ready(cx) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Err(error)) => break Err(error),
-                Poll::Ready(Ok(())) => {}
+            if self.blocked
+                && let Err(error) = self.flush()
+            {
+                break Err(error);
+            }
+            if self.blocked {
+                return Ok(());
             }
             let Some(transmit) = next() else {
-                break if self.unflushed { self.flush(cx) } else { Ok(()) };
+                break if self.unflushed { self.flush() } else { Ok(()) };
             };
             if let Err(error) = self.start_send(transmit) {
                 break Err(error);
@@ -144,13 +169,13 @@ impl Socket {
     }
 
     /// Says goodbye as far as that works at once. The socket is dropped next.
-    pub(crate) fn hang_up(&mut self, cx: &mut Context<'_>, close: Option<(CloseCode, &'static str)>) {
+    pub(crate) fn hang_up(&mut self, close: Option<(CloseCode, &'static str)>) {
         if let Some((code, reason)) = close {
             // Whatever is wrong with the socket, it is the last thing that happens to it.
             let _ = self.start_send(Transmit::Close(code, reason));
         }
         // Also sends the answer to a close frame.
-        let _ = self.flush(cx);
+        let _ = self.flush();
     }
 
     /// Bytes since the last call.
@@ -168,17 +193,24 @@ impl Socket {
         };
         self.traffic.bytes_out += message.len() as u64;
         self.unflushed = true;
-        Pin::new(&mut self.ws).start_send(message)
+        match self.ws.write(message) {
+            // It was taken; the buffer is full.
+            Err(error) if would_block(&error) => {
+                self.blocked = true;
+                Ok(())
+            }
+            result => result,
+        }
     }
 
-    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), WsError> {
-        match Pin::new(&mut self.ws).poll_flush(cx) {
-            Poll::Pending => Ok(()),
-            Poll::Ready(result) => {
-                self.unflushed = false;
-                result
-            }
+    fn flush(&mut self) -> Result<(), WsError> {
+        let result = self.ws.flush();
+        self.blocked = result.as_ref().is_err_and(would_block);
+        if self.blocked {
+            return Ok(());
         }
+        self.unflushed = false;
+        result
     }
 
     fn disconnect(&self, error: WsError) -> Disconnect {
@@ -195,33 +227,49 @@ impl Socket {
     }
 }
 
-/// Counts the bytes that are read.
-struct Metered {
+/// The byte stream as tungstenite wants it: what would block says so, and wakes whoever asked last.
+struct Wire {
     io: BoxedIo,
+    /// Bytes, in total.
     read: u64,
+    /// Of the one task that reads and writes here.
+    waker: Waker,
 }
 
-impl AsyncRead for Metered {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.read += (buf.filled().len() - before) as u64;
-        polled
+impl Wire {
+    fn poll<T>(
+        &mut self,
+        poll: impl FnOnce(Pin<&mut BoxedIo>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> io::Result<T> {
+        match poll(Pin::new(&mut self.io), &mut Context::from_waker(&self.waker)) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 }
 
-impl AsyncWrite for Metered {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+impl Read for Wire {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut bytes = ReadBuf::new(bytes);
+        self.poll(|io, cx| io.poll_read(cx, &mut bytes))?;
+        let len = bytes.filled().len();
+        self.read += len as u64;
+        Ok(len)
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.poll(|io, cx| io.poll_write(cx, bytes))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+    fn flush(&mut self) -> io::Result<()> {
+        self.poll(AsyncWrite::poll_flush)
     }
+}
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
+fn would_block(error: &WsError) -> bool {
+    matches!(error, WsError::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 fn closed(frame: Option<CloseFrame>) -> Disconnect {

@@ -16,6 +16,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::mpsc;
 
 use crate::{
+    buffers::Buffers,
     client::Client,
     driver::{Command, Sink},
     error::{DecodeError, SubscribeError, SubscriptionError},
@@ -50,6 +51,7 @@ pub struct Subscription<T> {
     sink: Sink,
     commands: mpsc::UnboundedSender<Command>,
     counters: Arc<Counters>,
+    buffers: Arc<Buffers>,
     /// The end was read.
     over: bool,
     data: PhantomData<fn() -> T>,
@@ -104,8 +106,13 @@ impl<O: Operation> SubscriptionBuilder<O> {
 }
 
 impl<T> Subscription<T> {
-    pub(crate) fn new(sink: Sink, commands: mpsc::UnboundedSender<Command>, counters: Arc<Counters>) -> Self {
-        Self { sink, commands, counters, over: false, data: PhantomData }
+    pub(crate) fn new(
+        sink: Sink,
+        commands: mpsc::UnboundedSender<Command>,
+        counters: Arc<Counters>,
+        buffers: Arc<Buffers>,
+    ) -> Self {
+        Self { sink, commands, counters, buffers, over: false, data: PhantomData }
     }
 }
 
@@ -140,7 +147,11 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
             self.counters.dequeued(1);
         }
         Poll::Ready(match read {
-            Some(Read::Item(payload)) => Some(decode(&payload)),
+            Some(Read::Item(payload)) => {
+                let event = decode(&payload);
+                self.buffers.give_back(payload.into_frame());
+                Some(event)
+            }
             Some(Read::Gap(gap)) => Some(Ok(Event::Gap(gap))),
             Some(Read::End(end)) => {
                 self.over = true;
@@ -185,7 +196,7 @@ fn error(end: End) -> Option<SubscriptionError> {
     Some(match end {
         End::Completed => return None,
         End::Rejected(payload) => {
-            let errors = payload.and_then(|payload| payload.decode().ok()).map(GraphQlError::list);
+            let errors = payload.and_then(|json| serde_json::from_str(&json).ok()).map(GraphQlError::list);
             SubscriptionError::Rejected(errors.unwrap_or_default())
         }
         End::Lost(cause) => SubscriptionError::Lost(cause),

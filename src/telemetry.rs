@@ -114,7 +114,10 @@ pub(crate) struct Counters {
     items: AtomicU64,
     ignored: AtomicU64,
     dropped: AtomicU64,
-    queued_items: AtomicU64,
+    /// Items that were put into a mailbox.
+    queued: AtomicU64,
+    /// Those of them that left it.
+    dequeued: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     live_operations: AtomicU64,
@@ -144,13 +147,14 @@ impl Counters {
         self.dropped.fetch_add(items, Relaxed);
     }
 
+    /// Of the driver alone, so that it is a plain store.
     pub(crate) fn queued(&self) {
-        self.queued_items.fetch_add(1, Relaxed);
+        self.queued.store(self.queued.load(Relaxed) + 1, Relaxed);
     }
 
     /// Read, dropped, or left behind by a reader that went.
     pub(crate) fn dequeued(&self, items: u64) {
-        self.queued_items.fetch_sub(items, Relaxed);
+        self.dequeued.fetch_add(items, Relaxed);
     }
 
     pub(crate) fn snapshot(&self) -> Stats {
@@ -162,7 +166,8 @@ impl Counters {
             reconnects: connections.saturating_sub(1),
             items: self.items.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
-            queued_items: self.queued_items.load(Relaxed),
+            // One is read after the other, so it may be off by what happens meanwhile.
+            queued_items: self.queued.load(Relaxed).saturating_sub(self.dequeued.load(Relaxed)),
             ignored: self.ignored.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),

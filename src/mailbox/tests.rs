@@ -9,6 +9,12 @@ fn mailbox(items: usize, bytes: usize, overflow: Overflow) -> Mailbox<u64, &'sta
     Mailbox::new(Limits { items: limit(items), bytes: limit(bytes), overflow })
 }
 
+fn push(mailbox: &Mailbox<u64, &'static str>, item: u64, bytes: usize) -> Pushed {
+    let (pushed, waker) = mailbox.push(item, bytes);
+    waker.into_iter().for_each(Waker::wake);
+    pushed
+}
+
 fn read(mailbox: &Mailbox<u64, &'static str>) -> Option<String> {
     match mailbox.poll_read(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(Read::Item(item))) => Some(item.to_string()),
@@ -31,7 +37,7 @@ fn reconnect() -> Gap {
 fn drop_oldest_leaves_a_gap_before_what_is_kept() {
     let mailbox = mailbox(2, 100, Overflow::DropOldest);
     for item in 1..=5 {
-        mailbox.push(item, 1);
+        push(&mailbox, item, 1);
     }
     assert_eq!(read_all(&mailbox), ["gap 0r 3d", "4", "5"]);
 }
@@ -39,9 +45,9 @@ fn drop_oldest_leaves_a_gap_before_what_is_kept() {
 #[test]
 fn drop_newest_leaves_a_gap_after_what_is_kept() {
     let mailbox = mailbox(2, 100, Overflow::DropNewest);
-    assert_eq!((1..=4).map(|n| mailbox.push(n, 1)).filter(|p| *p == Pushed::Dropped).count(), 2);
+    assert_eq!((1..=4).map(|n| push(&mailbox, n, 1)).filter(|p| *p == Pushed::Dropped).count(), 2);
     assert_eq!(read(&mailbox).unwrap(), "1");
-    mailbox.push(5, 1);
+    push(&mailbox, 5, 1);
     assert_eq!(read_all(&mailbox), ["2", "gap 0r 2d", "5"]);
 }
 
@@ -49,18 +55,18 @@ fn drop_newest_leaves_a_gap_after_what_is_kept() {
 fn latest_keeps_the_newest_whatever_the_capacity() {
     let mailbox = mailbox(100, 100, Overflow::Latest);
     for item in 1..=3 {
-        mailbox.push(item, 1);
+        push(&mailbox, item, 1);
     }
     assert_eq!(read_all(&mailbox), ["gap 0r 2d", "3"]);
-    mailbox.push(4, 1);
+    push(&mailbox, 4, 1);
     assert_eq!(read_all(&mailbox), ["4"]);
 }
 
 #[test]
 fn fail_refuses_the_item_and_keeps_what_is_held() {
     let mailbox = mailbox(1, 100, Overflow::Fail);
-    assert_eq!(mailbox.push(1, 1), Pushed::Kept { dropped: 0 });
-    assert_eq!(mailbox.push(2, 1), Pushed::Overflowed);
+    assert_eq!(push(&mailbox, 1, 1), Pushed::Kept { dropped: 0 });
+    assert_eq!(push(&mailbox, 2, 1), Pushed::Overflowed);
     mailbox.finish("overflow");
     assert_eq!(read_all(&mailbox), ["1", "overflow"]);
 }
@@ -69,13 +75,13 @@ fn fail_refuses_the_item_and_keeps_what_is_held() {
 fn block_keeps_everything_and_says_when_to_pause_and_go_on() {
     let mailbox = mailbox(2, 100, Overflow::Block);
     let cx = &mut Context::from_waker(Waker::noop());
-    assert_eq!(mailbox.push(1, 1), Pushed::Kept { dropped: 0 });
+    assert_eq!(push(&mailbox, 1, 1), Pushed::Kept { dropped: 0 });
     assert!(mailbox.poll_room(cx).is_ready());
-    assert_eq!(mailbox.push(2, 1), Pushed::Full);
+    assert_eq!(push(&mailbox, 2, 1), Pushed::Full);
     assert!(mailbox.poll_room(cx).is_pending());
     assert_eq!(read(&mailbox).unwrap(), "1");
     assert!(mailbox.poll_room(cx).is_ready());
-    assert_eq!(mailbox.push(3, 1), Pushed::Full);
+    assert_eq!(push(&mailbox, 3, 1), Pushed::Full);
     assert_eq!(mailbox.close(), 2);
     assert!(mailbox.poll_room(cx).is_ready(), "a reader that is gone blocks nobody");
 }
@@ -83,10 +89,10 @@ fn block_keeps_everything_and_says_when_to_pause_and_go_on() {
 #[test]
 fn bytes_are_bounded_and_one_item_always_fits() {
     let mailbox = mailbox(100, 10, Overflow::DropOldest);
-    assert_eq!(mailbox.push(1, 50), Pushed::Kept { dropped: 0 });
-    assert_eq!(mailbox.push(2, 6), Pushed::Kept { dropped: 1 });
-    assert_eq!(mailbox.push(3, 4), Pushed::Kept { dropped: 0 });
-    assert_eq!(mailbox.push(4, 1), Pushed::Kept { dropped: 1 });
+    assert_eq!(push(&mailbox, 1, 50), Pushed::Kept { dropped: 0 });
+    assert_eq!(push(&mailbox, 2, 6), Pushed::Kept { dropped: 1 });
+    assert_eq!(push(&mailbox, 3, 4), Pushed::Kept { dropped: 0 });
+    assert_eq!(push(&mailbox, 4, 1), Pushed::Kept { dropped: 1 });
     assert_eq!(read_all(&mailbox), ["gap 0r 2d", "3", "4"]);
 }
 
@@ -95,20 +101,20 @@ fn neighbouring_gaps_merge_and_keep_their_place() {
     let mailbox = mailbox(2, 100, Overflow::DropOldest);
     mailbox.push_gap(reconnect());
     mailbox.push_gap(reconnect());
-    mailbox.push(1, 1);
+    push(&mailbox, 1, 1);
     mailbox.push_gap(reconnect());
-    mailbox.push(2, 1);
-    mailbox.push(3, 1);
+    push(&mailbox, 2, 1);
+    push(&mailbox, 3, 1);
     assert_eq!(read_all(&mailbox), ["gap 3r 1d", "2", "3"]);
 }
 
 #[test]
 fn the_first_end_counts_and_comes_after_what_is_held() {
     let mailbox = mailbox(2, 100, Overflow::DropOldest);
-    mailbox.push(1, 1);
+    push(&mailbox, 1, 1);
     mailbox.finish("first");
     mailbox.finish("second");
-    assert_eq!(mailbox.push(2, 1), Pushed::Closed);
+    assert_eq!(push(&mailbox, 2, 1), Pushed::Closed);
     mailbox.push_gap(reconnect());
     assert_eq!(read_all(&mailbox), ["1", "first"]);
     assert_eq!(read(&mailbox).unwrap(), "over");
@@ -154,7 +160,7 @@ proptest! {
             match step {
                 Step::Push(bytes) => {
                     pushed += 1;
-                    mailbox.push(pushed, bytes);
+                    push(&mailbox, pushed, bytes);
                 }
                 Step::Gap => {
                     reconnects += 1;

@@ -41,12 +41,23 @@ impl fmt::Display for WireId {
     }
 }
 
+impl WireId {
+    /// Reads an id and returns what follows it.
+    pub(super) fn read(text: &[u8]) -> Option<(Self, &[u8])> {
+        let (serial, rest) = decimal(text)?;
+        let (slot, rest) = decimal(rest.strip_prefix(b".")?)?;
+        Some((Self { serial, slot: u32::try_from(slot).ok()? }, rest))
+    }
+}
+
 impl FromStr for WireId {
     type Err = NotOurs;
 
     fn from_str(id: &str) -> Result<Self, NotOurs> {
-        let (serial, slot) = id.split_once('.').ok_or(NotOurs)?;
-        Ok(Self { serial: decimal(serial)?, slot: u32::try_from(decimal(slot)?).map_err(|_| NotOurs)? })
+        match Self::read(id.as_bytes()) {
+            Some((id, [])) => Ok(id),
+            Some(_) | None => Err(NotOurs),
+        }
     }
 }
 
@@ -54,12 +65,14 @@ impl FromStr for WireId {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NotOurs;
 
-/// Digits only: `str::parse` also takes a plus sign.
-fn decimal(digits: &str) -> Result<u64, NotOurs> {
-    if digits.starts_with('+') {
-        return Err(NotOurs);
+/// Reads digits and returns what follows them; `None` if there are none, or too many.
+fn decimal(text: &[u8]) -> Option<(u64, &[u8])> {
+    let (mut value, mut rest) = (0_u64, text);
+    while let [digit @ b'0'..=b'9', after @ ..] = rest {
+        value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+        rest = after;
     }
-    digits.parse().map_err(|_| NotOurs)
+    (rest.len() < text.len()).then_some((value, rest))
 }
 
 /// A message from the client. Payloads are JSON already.

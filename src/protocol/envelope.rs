@@ -3,11 +3,12 @@
 //! Two readers: a prefix scan that LOCATES the payload of a `next` without reading it, and a reference parser for
 //! everything else. The scan declines whatever it is not sure of; a differential test holds the two together.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
-use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Deserializer, value::RawValue};
+use serde_json::value::RawValue;
+
+use super::encode::{NotOurs, WireId};
 
 /// What a message is. `data` reads as [`Next`](Self::Next).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,21 +58,30 @@ impl Kind {
 
 /// A message from the server.
 #[derive(Clone, Debug)]
-pub(crate) struct Envelope<'a> {
+pub(crate) struct Envelope {
     pub(crate) kind: Kind,
-    /// The text of a string, or of a number; absent for `null` and anything else.
-    pub(crate) id: Option<Cow<'a, str>>,
-    /// Absent for `null`.
-    pub(crate) payload: Option<Payload>,
+    pub(crate) id: Id,
+    /// Where its JSON is in the frame; absent for `null`.
+    pub(crate) payload: Option<Range<usize>>,
 }
 
-/// Bytes that are not a message: not UTF-8, not JSON, no object, no type, or a field given twice.
+/// Which operation a message is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Id {
+    /// No string and no number.
+    Absent,
+    /// Not one that this client made.
+    Foreign,
+    Ours(WireId),
+}
+
+/// Text that is not a message: no JSON, no object, no type, or a field given twice.
 #[derive(Debug)]
 pub(crate) struct Unreadable;
 
-impl<'a> Envelope<'a> {
+impl Envelope {
     /// Reads a message by whichever reader can.
-    pub(crate) fn parse(frame: &'a Bytes) -> Result<Self, Unreadable> {
+    pub(crate) fn parse(frame: &str) -> Result<Self, Unreadable> {
         match Self::locate(frame) {
             Some(envelope) => Ok(envelope),
             None => Self::parse_fully(frame),
@@ -79,39 +89,61 @@ impl<'a> Envelope<'a> {
     }
 
     /// The reference parser: reads the whole frame.
-    pub(crate) fn parse_fully(frame: &'a Bytes) -> Result<Self, Unreadable> {
-        let text = std::str::from_utf8(frame).map_err(|_| Unreadable)?;
-        let wire = Wire::read(text).map_err(|_| Unreadable)?;
-        let payload = wire.payload.map(|raw| {
-            let start = raw.get().as_ptr().addr() - text.as_ptr().addr();
-            Payload { frame: frame.clone(), start, end: Some(start + raw.get().len()) }
-        });
-        Ok(Self { kind: Kind::read(&wire.kind), id: wire.id.and_then(id_text), payload })
+    pub(crate) fn parse_fully(frame: &str) -> Result<Self, Unreadable> {
+        let wire = Wire::read(frame).map_err(|_| Unreadable)?;
+        Ok(Self {
+            kind: Kind::read(&wire.kind),
+            id: wire.id.map_or(Id::Absent, Id::read),
+            payload: wire.payload.map(|payload| place(frame, payload)),
+        })
     }
 
-    /// The prefix scan: knows a `next` with `type` and `id` before `payload`, without escapes, and nothing else.
-    fn locate(frame: &'a Bytes) -> Option<Self> {
-        let mut scan = Scan { bytes: frame, at: 0 };
-        let (mut kind, mut id) = (None, None);
-        scan.byte(b'{')?;
+    /// The prefix scan: knows a `next` that ends with its payload, has our ids, no escapes, and nothing else.
+    fn locate(frame: &str) -> Option<Self> {
+        let mut scan = Scan(frame.as_bytes());
+        let (mut is_next, mut id) = (false, None);
+        scan.take(b"{")?;
         loop {
-            let key = scan.simple_string()?;
-            scan.byte(b':')?;
-            match key {
-                "type" if kind.is_none() => kind = Some(Kind::read(scan.simple_string()?)),
-                "id" if id.is_none() => id = Some(scan.simple_string()?),
-                "payload" => {
-                    scan.skip_whitespace();
-                    // A `null` is rare and means "absent": the reference parser says so.
-                    if kind? != Kind::Next || *scan.bytes.get(scan.at)? == b'n' {
-                        return None;
-                    }
-                    let payload = Payload { frame: frame.clone(), start: scan.at, end: None };
-                    return Some(Self { kind: Kind::Next, id: Some(Cow::Borrowed(id?)), payload: Some(payload) });
+            if !is_next && scan.take(b"\"type\"").is_some() {
+                scan.take(b":")?;
+                scan.take(b"\"next\"").or_else(|| scan.take(b"\"data\""))?;
+                is_next = true;
+            } else if id.is_none() && scan.take(b"\"id\"").is_some() {
+                scan.take(b":")?;
+                scan.take(b"\"")?;
+                let (ours, rest) = WireId::read(scan.0)?;
+                scan.0 = rest.strip_prefix(b"\"")?;
+                id = Some(ours);
+            } else {
+                scan.take(b"\"payload\"")?;
+                scan.take(b":")?;
+                scan.skip_whitespace();
+                let start = frame.len() - scan.0.len();
+                // A `null` is rare and means "absent": the reference parser says so.
+                if !is_next || scan.0.first() == Some(&b'n') {
+                    return None;
                 }
-                _ => return None,
+                // Nothing, where the frame is cut short: whoever decodes it finds out.
+                let end = frame.trim_ascii_end().strip_suffix('}').map_or(start, str::len);
+                return Some(Self { kind: Kind::Next, id: Id::Ours(id?), payload: Some(start..end) });
             }
-            scan.byte(b',')?;
+            scan.take(b",")?;
+        }
+    }
+}
+
+impl Id {
+    fn read(raw: &RawValue) -> Self {
+        let raw = raw.get();
+        let text = match raw.as_bytes().first() {
+            Some(b'"') => serde_json::from_str::<Text<'_>>(raw).ok().map(|text| text.0),
+            Some(b'-' | b'0'..=b'9') => Some(Cow::Borrowed(raw)),
+            _ => None,
+        };
+        match text.map(|text| text.parse()) {
+            Some(Ok(id)) => Self::Ours(id),
+            Some(Err(NotOurs)) => Self::Foreign,
+            None => Self::Absent,
         }
     }
 }
@@ -119,43 +151,38 @@ impl<'a> Envelope<'a> {
 /// The payload of one message: JSON, as a part of the frame that carried it.
 #[derive(Clone, Debug)]
 pub(crate) struct Payload {
-    frame: Bytes,
-    start: usize,
-    /// `None`: located only. It ends where its JSON value does, and the envelope's brace must follow.
-    end: Option<usize>,
+    frame: String,
+    json: Range<usize>,
 }
 
 impl Payload {
+    /// The part of the frame that an [`Envelope`] named.
+    pub(crate) fn new(frame: String, json: Range<usize>) -> Self {
+        Self { frame, json }
+    }
+
     /// Deserializes the payload; the only pass over its bytes when it was located.
     pub(crate) fn decode<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
-        if let Some(end) = self.end {
-            return serde_json::from_slice(&self.frame[self.start..end]);
-        }
-        if let Ok(text) = std::str::from_utf8(&self.frame[self.start..]) {
-            let mut values = Deserializer::from_str(text).into_iter();
-            if let Some(Ok(value)) = values.next()
-                && text.as_bytes()[values.byte_offset()..].trim_ascii() == b"}"
-            {
-                return Ok(value);
+        serde_json::from_str(&self.frame[self.json.clone()]).or_else(|error| {
+            // Not a `T`, or not what the scan took it for: the reference parser knows which.
+            match Wire::read(&self.frame)?.payload {
+                Some(payload) if place(&self.frame, payload) == self.json => Err(error),
+                Some(payload) => serde_json::from_str(payload.get()),
+                None => serde_json::from_str("null"),
             }
-        }
-        // Not what the scan took it for, or not a `T`: the reference parser knows which.
-        let text = std::str::from_utf8(&self.frame).map_err(serde::de::Error::custom)?;
-        match Wire::read(text)?.payload {
-            Some(raw) => serde_json::from_str(raw.get()),
-            None => serde_json::from_str("null"),
-        }
+        })
     }
 
-    /// The JSON text; `None` when the frame turns out not to be JSON.
-    pub(crate) fn json(&self) -> Option<&str> {
-        self.decode::<&RawValue>().ok().map(RawValue::get)
+    /// The frame, to be used again.
+    pub(crate) fn into_frame(self) -> String {
+        self.frame
     }
+}
 
-    /// Bytes held: the whole frame, whatever else it carries.
-    pub(crate) fn len(&self) -> usize {
-        self.frame.len()
-    }
+/// Where a part of the frame is.
+fn place(frame: &str, part: &RawValue) -> Range<usize> {
+    let start = part.get().as_ptr().addr() - frame.as_ptr().addr();
+    start..start + part.get().len()
 }
 
 /// A message as the reference parser sees it: unknown fields are ignored, known ones given twice are an error.
@@ -179,45 +206,24 @@ impl<'a> Wire<'a> {
     }
 }
 
-fn id_text(raw: &RawValue) -> Option<Cow<'_, str>> {
-    match raw.get().as_bytes().first()? {
-        b'"' => serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|text| text.0),
-        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(raw.get())),
-        _ => None,
-    }
-}
-
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-struct Scan<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
+/// What is left of a frame.
+struct Scan<'a>(&'a [u8]);
 
-impl<'a> Scan<'a> {
+impl Scan<'_> {
     fn skip_whitespace(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.bytes.get(self.at) {
-            self.at += 1;
+        while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.0 {
+            self.0 = rest;
         }
     }
 
-    /// Takes this byte, after any whitespace.
-    fn byte(&mut self, wanted: u8) -> Option<()> {
+    /// Takes exactly this, after any whitespace.
+    fn take(&mut self, token: &[u8]) -> Option<()> {
         self.skip_whitespace();
-        (*self.bytes.get(self.at)? == wanted).then(|| self.at += 1)
-    }
-
-    /// Takes a string of printable ASCII without escapes; those stand for themselves.
-    fn simple_string(&mut self) -> Option<&'a str> {
-        self.byte(b'"')?;
-        let rest = &self.bytes[self.at..];
-        let length = rest.iter().position(|&b| !(b' '..=b'~').contains(&b) || b == b'"' || b == b'\\')?;
-        if rest[length] != b'"' {
-            return None;
-        }
-        self.at += length + 1;
-        std::str::from_utf8(&rest[..length]).ok()
+        self.0 = self.0.strip_prefix(token)?;
+        Some(())
     }
 }
 
@@ -228,19 +234,21 @@ mod tests {
 
     use super::*;
 
-    type Meaning = (Kind, Option<String>, Result<Value, ()>);
+    type Meaning = (Kind, Id, Result<Value, ()>);
 
-    fn meaning(envelope: &Envelope<'_>) -> Meaning {
-        let payload = envelope.payload.as_ref().map_or(Ok(Value::Null), |p| p.decode().map_err(|_| ()));
-        (envelope.kind, envelope.id.as_deref().map(str::to_owned), payload)
+    const ID: Id = Id::Ours(WireId { serial: 1, slot: 0 });
+
+    fn meaning(frame: &str, Envelope { kind, id, payload }: Envelope) -> Meaning {
+        let decode = |json| Payload::new(frame.to_owned(), json).decode().map_err(|_| ());
+        (kind, id, payload.map_or(Ok(Value::Null), decode))
     }
 
     fn read(text: &str) -> Option<Meaning> {
-        Envelope::parse(&Bytes::copy_from_slice(text.as_bytes())).ok().map(|e| meaning(&e))
+        Envelope::parse(text).ok().map(|envelope| meaning(text, envelope))
     }
 
     fn located(text: &str) -> bool {
-        Envelope::locate(&Bytes::copy_from_slice(text.as_bytes())).is_some()
+        Envelope::locate(text).is_some()
     }
 
     #[test]
@@ -266,7 +274,7 @@ mod tests {
 
     #[test]
     fn every_spelling_of_a_message_means_the_same() {
-        let expected = Some((Kind::Next, Some("1.0".to_owned()), Ok(serde_json::json!({"data": 1}))));
+        let expected = Some((Kind::Next, ID, Ok(serde_json::json!({"data": 1}))));
         for text in [
             r#"{"type":"next","id":"1.0","payload":{"data":1}}"#,
             r#"{"payload":{"data":1},"id":"1.0","type":"data","extra":[1,{}]}"#,
@@ -284,10 +292,9 @@ mod tests {
         {
             assert_eq!(read(text), None, "{text}");
         }
-        assert!(Envelope::parse(&Bytes::from_static(b"{\"type\":\"ka\xff\"}")).is_err());
         let odd = r#"{"type":"odd","id":null,"payload":null}"#;
-        assert_eq!(read(odd), Some((Kind::Unknown, None, Ok(Value::Null))));
-        assert_eq!(read(r#"{"type":"complete","id":{}}"#), Some((Kind::Complete, None, Ok(Value::Null))));
+        assert_eq!(read(odd), Some((Kind::Unknown, Id::Absent, Ok(Value::Null))));
+        assert_eq!(read(r#"{"type":"complete","id":{}}"#), Some((Kind::Complete, Id::Absent, Ok(Value::Null))));
     }
 
     #[test]
@@ -297,6 +304,8 @@ mod tests {
             (r#"{"type":"next","id":"1.0","payload":{"data":1}"#, Err(())),
             (r#"{"type":"next","id":"1.0","payload":{"data":1}}}"#, Err(())),
             (r#"{"type":"next","id":"1.0","payload":}"#, Err(())),
+            (r#"{"type":"next","id":"1.0","payload":"#, Err(())),
+            (r#"{"type":"next","id":"1.0","payload":5"#, Err(())),
             (r#"{"type":"next","id":"1.0","payload":5}"#, Ok(serde_json::json!(5))),
         ];
         for (text, payload) in cases {
@@ -354,19 +363,20 @@ mod tests {
     proptest! {
         #[test]
         fn both_readers_agree_on_every_frame(text in frame()) {
-            let bytes = Bytes::from(text.clone());
-            match (Envelope::locate(&bytes), Envelope::parse_fully(&bytes)) {
+            match (Envelope::locate(&text), Envelope::parse_fully(&text)) {
                 (None, _) => {}
-                (Some(fast), Ok(reference)) => prop_assert_eq!(meaning(&fast), meaning(&reference), "{}", text),
+                (Some(fast), Ok(reference)) => {
+                    prop_assert_eq!(meaning(&text, fast), meaning(&text, reference), "{}", text);
+                }
                 // The scan has not seen the end of the frame; whoever decodes it does.
-                (Some(fast), Err(_)) => prop_assert_eq!(meaning(&fast).2, Err(()), "{}", text),
+                (Some(fast), Err(_)) => prop_assert_eq!(meaning(&text, fast).2, Err(()), "{}", text),
             }
         }
 
         #[test]
-        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
-            if let Ok(envelope) = Envelope::parse(&Bytes::from(bytes)) {
-                let _ = meaning(&envelope);
+        fn any_text_is_read_without_a_panic(text: String) {
+            if let Ok(envelope) = Envelope::parse(&text) {
+                let _ = meaning(&text, envelope);
             }
         }
     }

@@ -8,4 +8,4 @@ pub(crate) mod envelope;
 
 pub use encode::Subprotocol;
 pub(crate) use encode::{Outgoing, WireId};
-pub(crate) use envelope::{Envelope, Kind, Payload};
+pub(crate) use envelope::{Envelope, Id, Kind, Payload};

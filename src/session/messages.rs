@@ -1,31 +1,34 @@
 //! What a message from the server means in each phase.
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
-use bytes::Bytes;
-
-use super::{End, Output, Phase, Session, Strictness};
+use super::{End, Item, Output, Phase, Session, Strictness};
 use crate::{
     error::{CloseCode, Disconnect, Violation},
-    protocol::{Envelope, Kind, Payload},
+    protocol::{Envelope, Id, Kind},
 };
 
 impl<S: Clone> Session<S> {
-    /// A text or binary message arrived.
-    pub(crate) fn handle_frame(&mut self, now: Instant, frame: &Bytes) {
+    /// A text message arrived, or a binary one that is text. An item is returned at once, and nothing else follows from it.
+    pub(crate) fn handle_frame(&mut self, now: Instant, frame: &str) -> Option<Item<'_, S>> {
         self.liveness.heard(now);
         let parsed = match self.config.strictness {
             Strictness::Lenient => Envelope::parse(frame),
             // The quick reader leaves the end of a frame unread.
             Strictness::Strict => Envelope::parse_fully(frame),
         };
-        match parsed {
-            Ok(envelope) => self.handle_message(now, envelope),
-            Err(_) => self.handle_unreadable(now),
+        let Ok(Envelope { kind, id, payload }) = parsed else {
+            self.handle_unreadable(now);
+            return None;
+        };
+        if let (Phase::Open(_), Kind::Next) = (self.phase, kind) {
+            return self.item(id, payload);
         }
+        self.handle_message(now, kind, id, payload.map(|json| &frame[json]));
+        None
     }
 
-    fn handle_message(&mut self, now: Instant, Envelope { kind, id, payload }: Envelope<'_>) {
+    fn handle_message(&mut self, now: Instant, kind: Kind, id: Id, payload: Option<&str>) {
         match (self.phase, kind) {
             // Without a socket there is no message; after a shutdown only the peer's close is awaited.
             (
@@ -38,31 +41,32 @@ impl<S: Clone> Session<S> {
                 _,
             ) => {}
             (Phase::Opening(_) | Phase::Open(_), Kind::Ping) => {
-                self.outbox.owe_pong(payload.as_ref().and_then(Payload::json));
+                self.outbox.owe_pong(payload);
             }
             (Phase::Opening(_) | Phase::Open(_), Kind::Pong) => self.handle_pong(now),
             (Phase::Opening(_) | Phase::Open(_), Kind::KeepAlive) => self.liveness.keep_alive(now, &mut self.timers),
-            (Phase::Opening(subprotocol), Kind::Ack) => self.enter_open(now, subprotocol, payload.as_ref()),
+            (Phase::Opening(subprotocol), Kind::Ack) => self.enter_open(now, subprotocol, payload),
             (Phase::Opening(_), Kind::ConnectionError) => {
-                let message = payload.as_ref().map(refusal_message).unwrap_or_default();
+                let message = payload.map(refusal_message).unwrap_or_default();
                 self.break_off(now, Disconnect::Refused { message }, None);
             }
             (Phase::Opening(_) | Phase::Open(_), Kind::Unknown) => self.handle_unreadable(now),
             // Some servers answer what they do not like with an error that names no operation.
-            (Phase::Opening(_) | Phase::Open(_), Kind::Error) if id.is_none() => self.counts.ignored += 1,
+            (Phase::Opening(_) | Phase::Open(_), Kind::Error) if id == Id::Absent => self.counts.ignored += 1,
             (Phase::Opening(_), Kind::Next | Kind::Error | Kind::Complete) => {
                 let cause = Disconnect::Violation(Violation::BeforeAck(kind.name()));
                 self.break_off(now, cause, Some((CloseCode::BAD_RESPONSE, "Unexpected message before ack")));
             }
-            (Phase::Open(_), Kind::Next) => self.deliver(id.as_deref(), payload),
-            (Phase::Open(_), Kind::Error) => self.finish(id.as_deref(), End::Rejected(payload)),
-            (Phase::Open(_), Kind::Complete) => self.finish(id.as_deref(), End::Completed),
+            (Phase::Open(_), Kind::Error) => self.finish(id, End::Rejected(payload.map(Box::from))),
+            (Phase::Open(_), Kind::Complete) => self.finish(id, End::Completed),
             // A second ack is odd but harmless (rule 7), and after the ack a connection_error is no end (rule 21).
-            (Phase::Open(_), Kind::Ack | Kind::ConnectionError) => self.counts.ignored += 1,
+            (Phase::Open(_), Kind::Next | Kind::Ack | Kind::ConnectionError) => self.counts.ignored += 1,
         }
     }
 
-    fn handle_unreadable(&mut self, now: Instant) {
+    /// A message arrived that says nothing in our vocabulary.
+    pub(crate) fn handle_unreadable(&mut self, now: Instant) {
+        self.liveness.heard(now);
         self.counts.ignored += 1;
         if self.config.strictness == Strictness::Strict {
             let cause = Disconnect::Violation(Violation::Unreadable);
@@ -70,21 +74,20 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    fn deliver(&mut self, id: Option<&str>, payload: Option<Payload>) {
-        let operation = id.and_then(|id| id.parse().ok()).and_then(|id| self.operations.by_wire_id(id));
-        match (operation, payload) {
-            (Some(operation), Some(payload)) => {
-                let sink = operation.sink.clone();
-                self.counts.items += 1;
-                self.outputs.push_back(Output::Deliver { sink, payload });
-            }
-            // Unknown ids are late, not wrong (rule 14); a `next` without a payload says nothing.
-            (None, _) | (Some(_), None) => self.counts.ignored += 1,
+    fn item(&mut self, id: Id, payload: Option<Range<usize>>) -> Option<Item<'_, S>> {
+        if let (Id::Ours(id), Some(payload)) = (id, payload)
+            && let Some(operation) = self.operations.by_wire_id(id)
+        {
+            self.counts.items += 1;
+            return Some(Item { sink: &operation.sink, payload });
         }
+        // Unknown ids are late, not wrong (rule 14); a `next` without a payload says nothing.
+        self.counts.ignored += 1;
+        None
     }
 
-    fn finish(&mut self, id: Option<&str>, end: End) {
-        let Some(wire_id) = id.and_then(|id| id.parse().ok()) else {
+    fn finish(&mut self, id: Id, end: End) {
+        let Id::Ours(wire_id) = id else {
             self.counts.ignored += 1;
             return;
         };
@@ -100,8 +103,8 @@ impl<S: Clone> Session<S> {
 }
 
 /// The server's words in a `connection_error`.
-fn refusal_message(payload: &Payload) -> String {
-    let mut message = match payload.decode::<serde_json::Value>() {
+fn refusal_message(payload: &str) -> String {
+    let mut message = match serde_json::from_str(payload) {
         Ok(serde_json::Value::String(text)) => text,
         Ok(value) => match value.get("message") {
             Some(serde_json::Value::String(text)) => text.clone(),

@@ -35,7 +35,7 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 pub use self::config::Strictness;
 pub(crate) use self::{
     config::Config,
-    output::{Counts, End, Output, Transmit},
+    output::{Counts, End, Item, Output, Transmit},
 };
 use self::{
     liveness::{Liveness, Ping},
@@ -48,7 +48,7 @@ use self::{
 use crate::{
     error::{CloseCode, ConnectError, CredentialsError, Disconnect},
     mailbox::Gap,
-    protocol::{Payload, Subprotocol, close::Stage},
+    protocol::{Subprotocol, close::Stage},
     status::Status,
 };
 
@@ -374,7 +374,7 @@ impl<S: Clone> Session<S> {
     }
 
     /// Re-issues what is live, in its original order, as one batch (rule 26), with its gap announced first (rule 28).
-    fn enter_open(&mut self, now: Instant, subprotocol: Subprotocol, ack: Option<&Payload>) {
+    fn enter_open(&mut self, now: Instant, subprotocol: Subprotocol, ack: Option<&str>) {
         self.phase = Phase::Open(subprotocol);
         self.negotiation.acked(subprotocol);
         self.retry.acked();
@@ -384,7 +384,7 @@ impl<S: Clone> Session<S> {
         self.broken = None;
         self.timers.arm(Timer::Healthy, now + self.config.healthy_after);
         self.liveness.open(now, subprotocol, &mut self.timers);
-        let ack_payload = ack.and_then(|payload| payload.decode().ok()).map(Arc::new);
+        let ack_payload = ack.and_then(|payload| serde_json::from_str(payload).ok()).map(Arc::new);
         self.status(Status::Open { subprotocol, ack_payload });
         let mut gap = Gap { reconnects: 1, ..Gap::default() };
         if let Some((since, cause)) = self.outage.take() {

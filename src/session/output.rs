@@ -1,12 +1,12 @@
 //! What a session wants done.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use crate::{
     auth::CredentialsReason,
     error::{CloseCode, Disconnect},
     mailbox::Gap,
-    protocol::{Payload, Subprotocol},
+    protocol::Subprotocol,
     status::Status,
 };
 
@@ -19,8 +19,6 @@ pub(crate) enum Output<S> {
     Dial(Subprotocol),
     /// Drop the socket, or the attempt at one, after sending this close frame as far as that works at once.
     Hangup(Option<(CloseCode, &'static str)>),
-    /// An item.
-    Deliver { sink: S, payload: Payload },
     /// The operation is about to be sent again.
     Reissue { sink: S, gap: Gap },
     /// The operation is over (I1).
@@ -29,6 +27,13 @@ pub(crate) enum Output<S> {
     Status(Status),
     /// Nothing will follow.
     Ended,
+}
+
+/// An item: where its payload is in the frame that was just handled, and whose it is.
+#[derive(Debug)]
+pub(crate) struct Item<'a, S> {
+    pub(crate) sink: &'a S,
+    pub(crate) payload: Range<usize>,
 }
 
 /// Something to write, in order.
@@ -44,8 +49,8 @@ pub(crate) enum Transmit {
 #[derive(Clone, Debug)]
 pub(crate) enum End {
     Completed,
-    /// The payload of the server's `error`.
-    Rejected(Option<Payload>),
+    /// The payload of the server's `error`, JSON.
+    Rejected(Option<Box<str>>),
     Lost(Disconnect),
     GaveUp {
         attempts: u32,

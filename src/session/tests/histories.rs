@@ -128,7 +128,7 @@ impl History {
                 self.model.socket = true;
                 self.rig.session.handle_open(now);
             }
-            Step::Answer if self.model.init_sent && !self.model.acked => self.receive("connection_ack", None),
+            Step::Answer if self.model.init_sent && !self.model.acked => self.receive("connection_ack", None)?,
             Step::FailCredentials(fatal) if self.model.asked => {
                 let error = if *fatal { CredentialsError::fatal("f") } else { CredentialsError::transient("t") };
                 self.rig.session.handle_credentials(now, Err(error));
@@ -143,11 +143,15 @@ impl History {
             Step::Receive(kind, index) if self.model.socket => {
                 let ids: Vec<_> = self.model.every_wire_id.iter().cloned().collect();
                 let id = if ids.is_empty() { None } else { Some(ids[index.index(ids.len())].clone()) };
-                self.receive(kind, id);
+                self.receive(kind, id)?;
             }
-            Step::Garbage(bytes) if self.model.socket => {
-                self.rig.session.handle_frame(now, &Bytes::copy_from_slice(bytes));
-            }
+            Step::Garbage(bytes) if self.model.socket => match std::str::from_utf8(bytes) {
+                Ok(text) => {
+                    let item = self.rig.session.handle_frame(now, text);
+                    prop_assert!(item.is_none(), "I3: deliveries only for live ids");
+                }
+                Err(_) => self.rig.session.handle_unreadable(now),
+            },
             Step::Close(code) if self.model.socket => self.rig.session.handle_lost(now, closed(*code)),
             Step::Reset if self.model.socket => self.rig.session.handle_lost(now, Disconnect::Reset(None)),
             // Nothing there that could happen.
@@ -174,17 +178,25 @@ impl History {
         self.check()
     }
 
-    fn receive(&mut self, kind: &str, id: Option<String>) {
+    fn receive(&mut self, kind: &str, id: Option<String>) -> Result<(), TestCaseError> {
         let mut message = json!({"type": kind, "payload": {"data": self.model.log.len()}});
         if let Some(id) = &id {
             message["id"] = id.clone().into();
         }
         let (acked, shut_down) = (self.model.acked, self.model.shut_down);
-        self.rig.session.handle_frame(self.rig.now, &Bytes::from(message.to_string()));
+        if let Some(super::super::Item { sink, payload }) =
+            self.rig.session.handle_frame(self.rig.now, &message.to_string())
+        {
+            let model = &mut self.model;
+            model.log.push(format!("{sink} gets {payload:?}"));
+            prop_assert!(model.live.contains(sink), "I3: deliveries only for live ids");
+            prop_assert_eq!(model.sent.get(id.as_deref().unwrap_or_default()), Some(sink), "I3: under their own id");
+        }
         if let (true, false, "complete" | "error", Some(id)) = (acked, shut_down, kind, id) {
             // Also of an operation that was dropped, whose `complete` may not be written yet (rule 13).
             self.model.sent.remove(&id);
         }
+        Ok(())
     }
 
     fn pass(&mut self, millis: u64) -> Result<(), TestCaseError> {
@@ -222,10 +234,6 @@ impl History {
                     model.sent.clear();
                     model.sent_here.clear();
                     model.reissue_announced.clear();
-                }
-                Output::Deliver { sink, .. } => {
-                    prop_assert!(model.live.contains(&sink), "I3: deliveries only for live ids");
-                    prop_assert!(model.sent.values().any(|&id| id == sink), "I3: and only on the socket that asked");
                 }
                 Output::Reissue { sink, gap } => {
                     prop_assert!(model.live.contains(&sink));

@@ -8,7 +8,7 @@ fn rule_19_a_ping_is_answered_with_its_payload_ahead_of_the_data() {
     for _ in 0..3 {
         rig.subscribe();
     }
-    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"ping","payload":{"n":1}}"#));
+    rig.session.handle_frame(rig.now, r#"{"type":"ping","payload":{"n":1}}"#);
     let did = rig.take();
     assert_eq!(did[0], Did::Wrote(json!({"type": "pong", "payload": {"n": 1}})));
     assert_eq!(wrote(&did)[1..], ["subscribe"; 3]);
@@ -19,7 +19,7 @@ fn rule_19_a_flood_of_pings_owes_one_pong() {
     let mut rig = Rig::open(config(), 1);
     for n in 0..1_000 {
         let ping = json!({"type": "ping", "payload": {"n": n}}).to_string();
-        rig.session.handle_frame(rig.now, &Bytes::from(ping));
+        rig.session.handle_frame(rig.now, &ping);
     }
     assert_eq!(rig.take(), [Did::Wrote(json!({"type": "pong", "payload": {"n": 999}}))]);
 }

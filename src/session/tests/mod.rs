@@ -8,7 +8,6 @@ mod verdicts;
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Config, End, Output, Session, Strictness, Transmit};
@@ -124,12 +123,15 @@ impl Rig {
 
     #[expect(clippy::needless_pass_by_value, reason = "called with `json!`")]
     fn receive(&mut self, message: Value) -> Vec<Did> {
-        self.receive_bytes(message.to_string())
+        self.receive_text(&message.to_string())
     }
 
-    fn receive_bytes(&mut self, bytes: impl Into<Bytes>) -> Vec<Did> {
-        self.session.handle_frame(self.now, &bytes.into());
-        self.take()
+    fn receive_text(&mut self, frame: &str) -> Vec<Did> {
+        let item = self.session.handle_frame(self.now, frame);
+        let mut did: Vec<_> =
+            item.map(|item| Did::Deliver(*item.sink, read(&frame[item.payload]))).into_iter().collect();
+        did.extend(self.take());
+        did
     }
 
     fn lose(&mut self, cause: Disconnect) -> Vec<Did> {
@@ -171,7 +173,6 @@ impl Rig {
                 }),
                 Output::Dial(subprotocol) => Did::Dial(subprotocol),
                 Output::Hangup(close) => Did::Hangup(close.map(|(code, _)| code.0)),
-                Output::Deliver { sink, payload } => Did::Deliver(sink, payload.decode().unwrap_or(Value::Null)),
                 Output::Reissue { sink, gap } => {
                     let reconnects = gap.reconnects;
                     self.gaps.push(gap);
@@ -195,6 +196,10 @@ impl Rig {
         }
         did
     }
+}
+
+fn read(payload: &str) -> Value {
+    serde_json::from_str(payload).unwrap_or(Value::Null)
 }
 
 fn describe(end: &End) -> String {

@@ -72,7 +72,7 @@ fn rule_3_credentials_come_before_the_dial_and_init_is_the_first_frame() {
     assert_eq!(rig.take(), [Did::Dial(MODERN)]);
     rig.session.handle_open(rig.now);
     // Even a server that pings at once hears the init first.
-    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"ping"}"#));
+    rig.session.handle_frame(rig.now, r#"{"type":"ping"}"#);
     assert_eq!(
         rig.take(),
         [

@@ -45,7 +45,7 @@ fn rule_13_nothing_is_said_after_the_servers_end() {
 
     let mut rig = Rig::open(config(), 1);
     rig.session.cancel(1);
-    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"complete","id":"1.0"}"#));
+    rig.session.handle_frame(rig.now, r#"{"type":"complete","id":"1.0"}"#);
     assert_eq!(rig.take(), [], "the server was quicker than the socket");
 }
 
@@ -64,7 +64,7 @@ fn rule_14_unknown_ids_are_counted_and_ignored() {
 #[test]
 fn rule_14_a_numeric_id_is_tolerated() {
     let mut rig = Rig::open(config(), 1);
-    let did = rig.receive_bytes(r#"{"type":"next","id":1.0,"payload":5}"#);
+    let did = rig.receive_text(r#"{"type":"next","id":1.0,"payload":5}"#);
     assert_eq!(did, [Did::Deliver(1, json!(5))]);
 }
 
@@ -244,13 +244,13 @@ fn rule_29_shutdown_ends_at_its_deadline_whatever_the_peer_does() {
 fn rule_31_garbage_is_counted_or_closes_with_4004_on_demand() {
     for garbage in ["", "x", "[]", "{}", r#"{"type":"odd"}"#, "{\"type\":\"next\",\"id\":\"1.0\",\"payload\":{}"] {
         let mut rig = Rig::open(Config { strictness: Strictness::Strict, ..config() }, 1);
-        let did = rig.receive_bytes(garbage);
+        let did = rig.receive_text(garbage);
         assert_eq!(did[0], Did::Hangup(Some(4004)), "{garbage}");
         assert_eq!(finished(&did).len(), 1);
     }
     for garbage in ["", "x", "[]", "{}", r#"{"type":"odd"}"#] {
         let mut rig = Rig::open(config(), 1);
-        assert_eq!(rig.receive_bytes(garbage), []);
+        assert_eq!(rig.receive_text(garbage), []);
         assert_eq!(rig.session.counts().ignored, 1, "{garbage}");
     }
 }
@@ -296,7 +296,7 @@ fn spurious_calls_do_nothing() {
     rig.session.handle_timeout(rig.now);
     rig.session.cancel(9);
     rig.session.reconnect_now(rig.now);
-    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"connection_ack"}"#));
+    rig.session.handle_frame(rig.now, r#"{"type":"connection_ack"}"#);
     rig.session.handle_lost(rig.now, Disconnect::Reset(None));
     assert_eq!(rig.take(), []);
 }
@@ -307,8 +307,8 @@ fn i3_an_id_of_an_earlier_socket_means_nothing_before_the_reissue_is_written() {
     rig.lose(Disconnect::Reset(None));
     rig.sleep();
     rig.upgrade();
-    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"connection_ack"}"#));
-    rig.session.handle_frame(rig.now, &Bytes::from_static(br#"{"type":"complete","id":"1.0"}"#));
+    rig.session.handle_frame(rig.now, r#"{"type":"connection_ack"}"#);
+    rig.session.handle_frame(rig.now, r#"{"type":"complete","id":"1.0"}"#);
     assert!(finished(&rig.take()).is_empty());
 }
 
@@ -379,7 +379,7 @@ fn ends_that_the_server_says_first_are_cheap_however_much_is_queued() {
         rig.session.cancel(id);
     }
     for id in ["1.0", "3.2", "3.2", "9.9", "2.77"] {
-        rig.session.handle_frame(rig.now, &Bytes::from(json!({"type": "complete", "id": id}).to_string()));
+        rig.session.handle_frame(rig.now, &json!({"type": "complete", "id": id}).to_string());
     }
     assert_eq!(rig.take(), [Did::Wrote(json!({"type": "complete", "id": "2.1"}))]);
 }
