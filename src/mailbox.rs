@@ -67,8 +67,10 @@ pub(crate) struct Mailbox<T, E> {
 
 #[derive(Debug)]
 struct State<T, E> {
+    /// The first entry is here and not in the queue, which most mailboxes never need.
+    first: Option<Entry<T>>,
     /// Never two gaps next to each other.
-    entries: VecDeque<Entry<T>>,
+    rest: VecDeque<Entry<T>>,
     items: usize,
     bytes: usize,
     end: End<E>,
@@ -122,7 +124,7 @@ pub(crate) enum Pushed {
 
 impl<T, E> Mailbox<T, E> {
     pub(crate) fn new(limits: Limits) -> Self {
-        let state = State { entries: VecDeque::new(), items: 0, bytes: 0, end: End::Open, reader: None, writer: None };
+        let state = State { first: None, rest: VecDeque::new(), items: 0, bytes: 0, end: End::Open, reader: None, writer: None };
         Self { limits, state: Mutex::new(state) }
     }
 
@@ -154,7 +156,7 @@ impl<T, E> Mailbox<T, E> {
             Overflow::Fail if state.has_no_room(bytes, self.limits) => return (Pushed::Overflowed, None),
             Overflow::DropNewest | Overflow::Fail | Overflow::Block => {}
         }
-        state.entries.push_back(Entry::Item { item, bytes });
+        state.push_back(Entry::Item { item, bytes });
         state.items += 1;
         state.bytes += bytes;
         let full = self.limits.overflow == Overflow::Block && state.has_no_room(0, self.limits);
@@ -183,7 +185,7 @@ impl<T, E> Mailbox<T, E> {
     pub(crate) fn close(&self) -> usize {
         let mut state = self.lock();
         state.end = End::Over;
-        let entries = std::mem::take(&mut state.entries);
+        let entries = (state.first.take(), std::mem::take(&mut state.rest));
         let items = std::mem::take(&mut state.items);
         state.bytes = 0;
         wake(state, |state| state.writer.take());
@@ -194,7 +196,7 @@ impl<T, E> Mailbox<T, E> {
     /// The next thing for the reader; `None` once the end was read.
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>) -> Poll<Option<Read<T, E>>> {
         let mut state = self.lock();
-        match state.entries.pop_front() {
+        match state.pop_front() {
             Some(Entry::Item { item, bytes }) => {
                 state.items -= 1;
                 state.bytes -= bytes;
@@ -242,18 +244,37 @@ impl<T, E> State<T, E> {
         self.items > 0 && (self.items >= limits.items.get() || self.bytes + bytes > limits.bytes.get())
     }
 
+    fn push_back(&mut self, entry: Entry<T>) {
+        match self.first {
+            None => self.first = Some(entry),
+            Some(_) => self.rest.push_back(entry),
+        }
+    }
+
+    fn push_front(&mut self, entry: Entry<T>) {
+        if let Some(second) = self.first.replace(entry) {
+            self.rest.push_front(second);
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<Entry<T>> {
+        let first = self.first.take();
+        self.first = self.rest.pop_front();
+        first
+    }
+
     fn push_gap(&mut self, gap: Gap) {
-        if let Some(Entry::Gap(last)) = self.entries.back_mut() {
+        if let Some(Entry::Gap(last)) = self.rest.back_mut().or(self.first.as_mut()) {
             last.merge(gap);
         } else {
-            self.entries.push_back(Entry::Gap(Box::new(gap)));
+            self.push_back(Entry::Gap(Box::new(gap)));
         }
     }
 
     /// Drops the first item and leaves a gap in its place, merged with those on either side.
     fn drop_oldest(&mut self) {
         let mut gap = self.pop_gap().unwrap_or_default();
-        if let Some(Entry::Item { bytes, .. }) = self.entries.pop_front() {
+        if let Some(Entry::Item { bytes, .. }) = self.pop_front() {
             self.items -= 1;
             self.bytes -= bytes;
             gap.dropped += 1;
@@ -261,14 +282,14 @@ impl<T, E> State<T, E> {
         if let Some(next) = self.pop_gap() {
             gap.merge(*next);
         }
-        self.entries.push_front(Entry::Gap(gap));
+        self.push_front(Entry::Gap(gap));
     }
 
     fn pop_gap(&mut self) -> Option<Box<Gap>> {
-        match self.entries.pop_front()? {
+        match self.pop_front()? {
             Entry::Gap(gap) => Some(gap),
             item @ Entry::Item { .. } => {
-                self.entries.push_front(item);
+                self.push_front(item);
                 None
             }
         }
