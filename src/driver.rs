@@ -416,7 +416,7 @@ const COMMANDS: usize = 256;
 const FRAMES: usize = 256;
 
 /// Bytes of messages for each turn: readers find what they read in the cache.
-const BYTES: usize = 256 * 1024;
+const BYTES: usize = 128 * 1024;
 
 /// How long a client that nobody holds any more waits for the peer to answer its close.
 const ORPHAN_DEADLINE: Duration = Duration::from_secs(1);
