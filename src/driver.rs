@@ -229,8 +229,6 @@ impl Driver {
                     bytes += text.len();
                     if let Some(item) = self.session.handle_frame(now, &text) {
                         let payload = Payload::new(self.stock.copy(&text, &self.buffers), item.payload);
-                        // Before the push: the reader may be quicker than this line.
-                        self.counters.queued();
                         let (pushed, waker) = item.sink.mailbox.push(payload, text.len());
                         self.wakers.extend(waker);
                         if pushed != (Pushed::Kept { dropped: 0 }) {

@@ -98,6 +98,41 @@ enum End<E> {
     Over,
 }
 
+/// What the reader took out of a mailbox at once and has not read yet, so that it needs the lock only now and then.
+///
+/// It still counts as held.
+#[derive(Debug)]
+pub(crate) struct Batch<T> {
+    entries: VecDeque<Entry<T>>,
+    /// Read since the lock was held.
+    items: usize,
+    bytes: usize,
+}
+
+impl<T> Batch<T> {
+    pub(crate) fn new() -> Self {
+        Self { entries: VecDeque::new(), items: 0, bytes: 0 }
+    }
+
+    fn next<E>(&mut self) -> Option<Read<T, E>> {
+        let entry = self.entries.pop_front()?;
+        if let Entry::Item { bytes, .. } = entry {
+            self.items += 1;
+            self.bytes += bytes;
+        }
+        Some(entry.into())
+    }
+}
+
+impl<T, E> From<Entry<T>> for Read<T, E> {
+    fn from(entry: Entry<T>) -> Self {
+        match entry {
+            Entry::Item { item, .. } => Self::Item(item),
+            Entry::Gap(gap) => Self::Gap(*gap),
+        }
+    }
+}
+
 /// What the reader gets.
 #[derive(Debug)]
 pub(crate) enum Read<T, E> {
@@ -124,7 +159,15 @@ pub(crate) enum Pushed {
 
 impl<T, E> Mailbox<T, E> {
     pub(crate) fn new(limits: Limits) -> Self {
-        let state = State { first: None, rest: VecDeque::new(), items: 0, bytes: 0, end: End::Open, reader: None, writer: None };
+        let state = State {
+            first: None,
+            rest: VecDeque::new(),
+            items: 0,
+            bytes: 0,
+            end: End::Open,
+            reader: None,
+            writer: None,
+        };
         Self { limits, state: Mutex::new(state) }
     }
 
@@ -144,7 +187,7 @@ impl<T, E> Mailbox<T, E> {
                 }
             }
             Overflow::Latest => {
-                while state.items > 0 {
+                while state.queues_item() {
                     state.drop_oldest();
                     dropped += 1;
                 }
@@ -182,41 +225,58 @@ impl<T, E> Mailbox<T, E> {
     }
 
     /// The reader goes: drops what is held, and everything from now on. Returns how many items those were.
-    pub(crate) fn close(&self) -> usize {
+    pub(crate) fn close(&self, batch: &mut Batch<T>) -> usize {
         let mut state = self.lock();
         state.end = End::Over;
         let entries = (state.first.take(), std::mem::take(&mut state.rest));
-        let items = std::mem::take(&mut state.items);
+        let items = std::mem::take(&mut state.items) - std::mem::take(&mut batch.items);
         state.bytes = 0;
         wake(state, |state| state.writer.take());
         drop(entries);
+        batch.entries.clear();
         items
     }
 
     /// The next thing for the reader; `None` once the end was read.
-    pub(crate) fn poll_read(&self, cx: &mut Context<'_>) -> Poll<Option<Read<T, E>>> {
+    pub(crate) fn poll_read(&self, batch: &mut Batch<T>, cx: &mut Context<'_>) -> Poll<Option<Read<T, E>>> {
+        if let Some(read) = batch.next() {
+            return Poll::Ready(Some(read));
+        }
         let mut state = self.lock();
-        match state.pop_front() {
-            Some(Entry::Item { item, bytes }) => {
-                state.items -= 1;
-                state.bytes -= bytes;
-                if !state.has_no_room(0, self.limits) {
-                    wake(state, |state| state.writer.take());
-                }
-                Poll::Ready(Some(Read::Item(item)))
+        if batch.items > 0 {
+            state.items -= std::mem::take(&mut batch.items);
+            state.bytes -= std::mem::take(&mut batch.bytes);
+        }
+        let Some(entry) = state.pop_front() else { return self.poll_end(state, cx) };
+        if let Entry::Item { bytes, .. } = entry {
+            state.items -= 1;
+            state.bytes -= bytes;
+        }
+        if state.first.is_some() {
+            state.fill(batch, self.limits);
+        }
+        self.wake_writer(state);
+        Poll::Ready(Some(entry.into()))
+    }
+
+    /// Nothing is held.
+    fn poll_end(&self, mut state: MutexGuard<'_, State<T, E>>, cx: &Context<'_>) -> Poll<Option<Read<T, E>>> {
+        match std::mem::replace(&mut state.end, End::Over) {
+            End::Open => {
+                state.end = End::Open;
+                let old = replace_waker(&mut state.reader, cx);
+                self.wake_writer(state);
+                drop(old);
+                Poll::Pending
             }
-            Some(Entry::Gap(gap)) => Poll::Ready(Some(Read::Gap(*gap))),
-            None => match std::mem::replace(&mut state.end, End::Over) {
-                End::Open => {
-                    state.end = End::Open;
-                    let old = replace_waker(&mut state.reader, cx);
-                    drop(state);
-                    drop(old);
-                    Poll::Pending
-                }
-                End::Due(end) => Poll::Ready(Some(Read::End(*end))),
-                End::Over => Poll::Ready(None),
-            },
+            End::Due(end) => Poll::Ready(Some(Read::End(*end))),
+            End::Over => Poll::Ready(None),
+        }
+    }
+
+    fn wake_writer(&self, state: MutexGuard<'_, State<T, E>>) {
+        if !state.has_no_room(0, self.limits) {
+            wake(state, |state| state.writer.take());
         }
     }
 
@@ -240,8 +300,31 @@ impl<T, E> Mailbox<T, E> {
 }
 
 impl<T, E> State<T, E> {
+    /// Takes for the reader what it may go on with: an eighth of what may be held, so that an overflow finds something
+    /// to drop and what is read is not much older than it must be.
+    fn fill(&mut self, batch: &mut Batch<T>, limits: Limits) {
+        if limits.overflow == Overflow::Latest {
+            return;
+        }
+        let mut room = limits.bytes.get() / 8;
+        for _ in 0..BATCH.min(limits.items.get() / 8) {
+            let Some(entry) = self.pop_front() else { return };
+            let bytes = if let Entry::Item { bytes, .. } = entry { bytes } else { 0 };
+            batch.entries.push_back(entry);
+            if bytes >= room {
+                return;
+            }
+            room -= bytes;
+        }
+    }
+
+    /// Whether there is one here, and not only in the reader's batch. Of two neighbours one is an item.
+    fn queues_item(&self) -> bool {
+        matches!(self.first, Some(Entry::Item { .. })) || !self.rest.is_empty()
+    }
+
     fn has_no_room(&self, bytes: usize, limits: Limits) -> bool {
-        self.items > 0 && (self.items >= limits.items.get() || self.bytes + bytes > limits.bytes.get())
+        self.queues_item() && (self.items >= limits.items.get() || self.bytes + bytes > limits.bytes.get())
     }
 
     fn push_back(&mut self, entry: Entry<T>) {
@@ -322,6 +405,9 @@ fn replace_waker(slot: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
     }
     slot.replace(cx.waker().clone())
 }
+
+/// Entries that a reader takes at once, at most, besides the one that it reads.
+const BATCH: usize = 32;
 
 #[cfg(test)]
 mod tests;

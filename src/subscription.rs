@@ -20,7 +20,7 @@ use crate::{
     client::Client,
     driver::{Command, Sink},
     error::{DecodeError, SubscribeError, SubscriptionError},
-    mailbox::{Gap, Limits, Overflow, Read},
+    mailbox::{Batch, Gap, Limits, Overflow, Read},
     operation::Operation,
     protocol::Payload,
     response::{GraphQlError, Response},
@@ -49,6 +49,7 @@ pub enum Event<T> {
 #[must_use = "dropping a subscription cancels it"]
 pub struct Subscription<T> {
     sink: Sink,
+    batch: Batch<Payload>,
     commands: mpsc::UnboundedSender<Command>,
     counters: Arc<Counters>,
     buffers: Arc<Buffers>,
@@ -112,7 +113,7 @@ impl<T> Subscription<T> {
         counters: Arc<Counters>,
         buffers: Arc<Buffers>,
     ) -> Self {
-        Self { sink, commands, counters, buffers, over: false, data: PhantomData }
+        Self { sink, batch: Batch::new(), commands, counters, buffers, over: false, data: PhantomData }
     }
 }
 
@@ -142,7 +143,8 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
     type Item = Result<Event<T>, SubscriptionError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let read = ready!(self.sink.mailbox.poll_read(cx));
+        let Self { sink, batch, .. } = &mut *self;
+        let read = ready!(sink.mailbox.poll_read(batch, cx));
         if let Some(Read::Item(_)) = read {
             self.counters.dequeued(1);
         }
@@ -170,7 +172,8 @@ impl<T: DeserializeOwned> FusedStream for Subscription<T> {
 
 impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
-        self.counters.dequeued(self.sink.mailbox.close() as u64);
+        let unread = self.sink.mailbox.close(&mut self.batch);
+        self.counters.dequeued(unread as u64);
         if !self.over {
             // The driver may be gone; so is the operation then.
             let _ = self.commands.send(Command::Cancel(self.sink.id));

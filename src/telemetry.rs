@@ -114,9 +114,7 @@ pub(crate) struct Counters {
     items: AtomicU64,
     ignored: AtomicU64,
     dropped: AtomicU64,
-    /// Items that were put into a mailbox.
-    queued: AtomicU64,
-    /// Those of them that left it.
+    /// Items that wait in no mailbox any more.
     dequeued: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -147,11 +145,6 @@ impl Counters {
         self.dropped.fetch_add(items, Relaxed);
     }
 
-    /// Of the driver alone, so that it is a plain store.
-    pub(crate) fn queued(&self) {
-        self.queued.store(self.queued.load(Relaxed) + 1, Relaxed);
-    }
-
     /// Read, dropped, or left behind by a reader that went.
     pub(crate) fn dequeued(&self, items: u64) {
         self.dequeued.fetch_add(items, Relaxed);
@@ -160,14 +153,15 @@ impl Counters {
     pub(crate) fn snapshot(&self) -> Stats {
         let connections = self.connections.load(Relaxed);
         let nanos = self.round_trip_nanos.load(Relaxed);
+        let items = self.items.load(Relaxed);
         Stats {
             dials: self.dials.load(Relaxed),
             connections,
             reconnects: connections.saturating_sub(1),
-            items: self.items.load(Relaxed),
+            items,
             dropped: self.dropped.load(Relaxed),
-            // One is read after the other, so it may be off by what happens meanwhile.
-            queued_items: self.queued.load(Relaxed).saturating_sub(self.dequeued.load(Relaxed)),
+            // The driver counts once for each turn, a reader at once.
+            queued_items: items.saturating_sub(self.dequeued.load(Relaxed)),
             ignored: self.ignored.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),

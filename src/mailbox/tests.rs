@@ -16,7 +16,8 @@ fn push(mailbox: &Mailbox<u64, &'static str>, item: u64, bytes: usize) -> Pushed
 }
 
 fn read(mailbox: &Mailbox<u64, &'static str>) -> Option<String> {
-    match mailbox.poll_read(&mut Context::from_waker(Waker::noop())) {
+    // Too small to be read in batches.
+    match mailbox.poll_read(&mut Batch::new(), &mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(Read::Item(item))) => Some(item.to_string()),
         Poll::Ready(Some(Read::Gap(gap))) => Some(format!("gap {}r {}d", gap.reconnects, gap.dropped)),
         Poll::Ready(Some(Read::End(end))) => Some(end.to_owned()),
@@ -82,13 +83,13 @@ fn block_keeps_everything_and_says_when_to_pause_and_go_on() {
     assert_eq!(read(&mailbox).unwrap(), "1");
     assert!(mailbox.poll_room(cx).is_ready());
     assert_eq!(push(&mailbox, 3, 1), Pushed::Full);
-    assert_eq!(mailbox.close(), 2);
+    assert_eq!(mailbox.close(&mut Batch::new()), 2);
     assert!(mailbox.poll_room(cx).is_ready(), "a reader that is gone blocks nobody");
 }
 
 #[test]
 fn bytes_are_bounded_and_one_item_always_fits() {
-    let mailbox = mailbox(100, 10, Overflow::DropOldest);
+    let mailbox = mailbox(7, 10, Overflow::DropOldest);
     assert_eq!(push(&mailbox, 1, 50), Pushed::Kept { dropped: 0 });
     assert_eq!(push(&mailbox, 2, 6), Pushed::Kept { dropped: 1 });
     assert_eq!(push(&mailbox, 3, 4), Pushed::Kept { dropped: 0 });
@@ -120,6 +121,27 @@ fn the_first_end_counts_and_comes_after_what_is_held() {
     assert_eq!(read(&mailbox).unwrap(), "over");
 }
 
+#[test]
+fn what_a_reader_took_at_once_is_held_until_it_is_read() {
+    let (mailbox, mut batch) = (mailbox(16, 100, Overflow::Block), Batch::new());
+    let cx = &mut Context::from_waker(Waker::noop());
+    for item in 1..16 {
+        assert_eq!(push(&mailbox, item, 1), Pushed::Kept { dropped: 0 });
+    }
+    assert_eq!(push(&mailbox, 16, 1), Pushed::Full);
+    let mut read = |batch: &mut _| assert!(matches!(mailbox.poll_read(batch, cx), Poll::Ready(Some(Read::Item(_)))));
+    read(&mut batch);
+    assert_eq!(batch.entries.len(), 2);
+    assert_eq!(mailbox.lock().items, 15);
+    read(&mut batch);
+    read(&mut batch);
+    assert_eq!(mailbox.lock().items, 15, "told with the next batch");
+    read(&mut batch);
+    assert_eq!((mailbox.lock().items, batch.entries.len()), (12, 2));
+    assert_eq!(mailbox.close(&mut batch), 12);
+    assert!(batch.entries.is_empty());
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Push(usize),
@@ -132,14 +154,14 @@ proptest! {
     #[test]
     fn i4_every_item_is_read_in_order_or_counted_at_its_place(
         overflow in prop::sample::select(vec![Overflow::DropOldest, Overflow::DropNewest, Overflow::Latest]),
-        items in 1..4_usize,
+        items in prop_oneof![1..4_usize, 8..40_usize],
         steps in prop::collection::vec(prop_oneof![
-            4 => (1..5_usize).prop_map(Step::Push),
+            6 => (1..5_usize).prop_map(Step::Push),
             1 => Just(Step::Gap),
             2 => Just(Step::Read),
-        ], 0..60),
+        ], 0..200),
     ) {
-        let mailbox = mailbox(items, 9, overflow);
+        let (mailbox, mut batch) = (mailbox(items, items * 4, overflow), Batch::new());
         let (mut pushed, mut seen, mut reconnects, mut gaps) = (0, 0, 0, 0);
         let mut check = |read: Read<u64, &str>| {
             match read {
@@ -167,20 +189,24 @@ proptest! {
                     mailbox.push_gap(reconnect());
                 }
                 Step::Read => {
-                    if let Poll::Ready(Some(read)) = mailbox.poll_read(cx) {
+                    if let Poll::Ready(Some(read)) = mailbox.poll_read(&mut batch, cx) {
                         check(read)?;
                     }
                 }
             }
             let state = mailbox.lock();
-            prop_assert!(state.items <= items && (state.bytes <= 9 || state.items == 1));
-            prop_assert!(state.entries.len() <= 2 * state.items + 1);
+            let entries = state.rest.len() + usize::from(state.first.is_some()) + batch.entries.len();
+            prop_assert!(state.items <= items && (state.bytes <= items * 4 || state.rest.is_empty()));
+            prop_assert!(entries <= 2 * state.items + 2);
+            prop_assert!(state.first.is_some() || state.rest.is_empty());
         }
-        while let Poll::Ready(Some(read)) = mailbox.poll_read(cx) {
+        while let Poll::Ready(Some(read)) = mailbox.poll_read(&mut batch, cx) {
             check(read)?;
         }
         prop_assert_eq!(seen, pushed);
         prop_assert_eq!(gaps, reconnects);
+        let state = mailbox.lock();
+        prop_assert_eq!((state.items, state.bytes), (0, 0));
     }
 }
 
