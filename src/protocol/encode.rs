@@ -1,6 +1,9 @@
 //! What the client says, strictly in the chosen subprotocol.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+};
 
 /// A GraphQL-over-WebSocket subprotocol, by its name in `Sec-WebSocket-Protocol`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -108,7 +111,10 @@ impl Outgoing<'_> {
             Self::Init { payload } => format!(r#"{{"type":"connection_init","payload":{payload}}}"#),
             Self::Subscribe { id, payload } => {
                 let kind = if legacy { "start" } else { "subscribe" };
-                format!(r#"{{"type":"{kind}","id":"{id}","payload":{payload}}}"#)
+                // Of thousands at once, none grows step by step.
+                let mut text = String::with_capacity(payload.len() + 80);
+                let _ = write!(text, r#"{{"type":"{kind}","id":"{id}","payload":{payload}}}"#);
+                text
             }
             Self::Complete { id } => {
                 let kind = if legacy { "stop" } else { "complete" };
