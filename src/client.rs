@@ -104,7 +104,7 @@ impl Client {
 
     pub(crate) fn start<T: DeserializeOwned>(
         &self,
-        payload: &RawValue,
+        payload: Box<RawValue>,
         name: Option<&str>,
         limits: Limits,
     ) -> Result<Subscription<T>, SubscribeError> {
@@ -113,10 +113,10 @@ impl Client {
         if size > *limit {
             return Err(SubscribeError::TooLarge { size, limit: *limit });
         }
-        operation::check(payload)?;
+        operation::check(&payload)?;
         let sink = Sink { id: next_id.fetch_add(1, Relaxed), mailbox: Arc::new(Mailbox::new(limits)) };
         telemetry::subscribed(sink.id, name);
-        let command = Command::Subscribe { payload: payload.get().into(), sink: sink.clone() };
+        let command = Command::Subscribe { payload: payload.into(), sink: sink.clone() };
         commands.send(command).map_err(|_| SubscribeError::ShutDown)?;
         // The driver may have gone between the two steps of a send, and does not see the command then.
         if commands.is_closed() {

@@ -26,7 +26,7 @@ use crate::{
     error::{ConnectError, CredentialsError, DialError, Disconnect},
     mailbox::{Mailbox, Pushed},
     protocol::{Payload, Subprotocol},
-    session::{End, Output, Session},
+    session::{End, Item, Output, Session},
     socket::{Inbound, Socket},
     status::Status,
     telemetry::{self, Counters, Losses},
@@ -225,18 +225,8 @@ impl Driver {
                     return frames > 0;
                 }
                 Poll::Ready(Inbound::Message(text)) => {
-                    telemetry::received(text.len());
                     bytes += text.len();
-                    if let Some(item) = self.session.handle_frame(now, &text) {
-                        let payload = Payload::new(self.stock.copy(&text, &self.buffers), item.payload);
-                        let (pushed, waker) = item.sink.mailbox.push(payload, text.len());
-                        self.wakers.extend(waker);
-                        if pushed != (Pushed::Kept { dropped: 0 }) {
-                            let sink = item.sink.clone();
-                            self.handle_pushed(sink, pushed);
-                        }
-                        continue;
-                    }
+                    self.receive(now, &text);
                 }
                 Poll::Ready(Inbound::Unreadable) => self.session.handle_unreadable(now),
                 Poll::Ready(Inbound::Ping) => self.session.handle_activity(now),
@@ -246,6 +236,18 @@ impl Driver {
             self.perform();
         }
         true
+    }
+
+    fn receive(&mut self, now: Instant, text: &str) {
+        telemetry::received(text.len());
+        let Some(Item { sink, payload }) = self.session.handle_frame(now, text) else { return };
+        let payload = Payload::new(self.stock.copy(text, &self.buffers), payload);
+        let (pushed, waker) = sink.mailbox.push(payload, text.len());
+        self.wakers.extend(waker);
+        if pushed != (Pushed::Kept { dropped: 0 }) {
+            let sink = sink.clone();
+            self.handle_pushed(sink, pushed);
+        }
     }
 
     fn look_for_room(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
@@ -386,6 +388,7 @@ impl Future for Driver {
 /// However the task ends, no reader waits for one that will never come.
 impl Drop for Driver {
     fn drop(&mut self) {
+        self.wakers.drain(..).for_each(Waker::wake);
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Subscribe { sink, .. } = command {

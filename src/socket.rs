@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::{
@@ -186,7 +185,7 @@ impl Socket {
     fn start_send(&mut self, transmit: Transmit) -> Result<(), WsError> {
         let message = match transmit {
             Transmit::Text(text) => Message::text(text),
-            Transmit::Ping => Message::Ping(Bytes::new()),
+            Transmit::Ping => Message::Ping([].as_slice().into()),
             Transmit::Close(code, reason) => {
                 Message::Close(Some(CloseFrame { code: WsCloseCode::from(code.0), reason: reason.into() }))
             }

@@ -54,7 +54,7 @@ pub struct Stats {
     pub items: u64,
     /// Items that an overflow policy dropped.
     pub dropped: u64,
-    /// Items that wait for a reader.
+    /// Items that wait for a reader; may be behind by what has just arrived.
     pub queued_items: u64,
     /// Messages that were ignored: unknown ids and types, and what could not be read.
     pub ignored: u64,

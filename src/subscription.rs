@@ -81,14 +81,16 @@ impl<O: Operation> SubscriptionBuilder<O> {
 
     /// Sets how many undelivered items the subscription may hold. Default: what the client was built with, else 1024.
     ///
-    /// What happens to the next item is decided by [`overflow`](Self::overflow).
+    /// What happens to the next item is decided by [`overflow`](Self::overflow). A stream takes up to 32 items at once, and
+    /// at most an eighth of the capacity; they count until they are read, but are not dropped any more.
     pub fn capacity(mut self, items: NonZeroUsize) -> Self {
         self.limits.items = items;
         self
     }
 
     /// Sets how many bytes of undelivered items the subscription may hold. Default: what the client was built with,
-    /// else 16 MiB. A larger item is held alone.
+    /// else 16 MiB. A larger item is held alone. Memory in use may be up to twice that and 1 KiB for each item, as buffers
+    /// are used again.
     pub fn capacity_bytes(mut self, bytes: NonZeroUsize) -> Self {
         self.limits.bytes = bytes;
         self
@@ -102,7 +104,7 @@ impl<O: Operation> SubscriptionBuilder<O> {
     pub fn start(self) -> Result<Subscription<O::Data>, SubscribeError> {
         let Self { client, operation, limits } = self;
         let payload = operation.payload().map_err(SubscribeError::Serialize)?;
-        client.start(&payload, operation.name(), limits)
+        client.start(payload, operation.name(), limits)
     }
 }
 
