@@ -1,6 +1,13 @@
 //! From the socket to the reader: order, bounds, policies and the typed end.
 
-use std::num::NonZeroUsize;
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
 
 use futures::StreamExt;
 use resub::{Operation, Overflow, SubscribeError};
@@ -305,12 +312,7 @@ async fn more_frames_than_one_turn_takes_are_all_taken_without_another_wake() {
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
     let text = json!({"type": "next", "id": id, "payload": 1}).to_string();
-    let mut frames = Vec::new();
-    for _ in 0..1_300 {
-        frames.extend([0x81, u8::try_from(text.len()).unwrap()]);
-        frames.extend(text.as_bytes());
-    }
-    peer.send_raw_frame_bytes(&frames).await;
+    peer.send_raw_frame_bytes(&frame(&text).repeat(1_300)).await;
     settle().await;
     assert_eq!(client.stats().items, 1_300);
 }
@@ -335,4 +337,39 @@ async fn a_reader_that_makes_room_wakes_the_driver_and_a_gap_wakes_the_reader() 
     peer.vanish();
     connected(&server).await.expect_subscribe().await;
     timeout(secs(1), reader).await.expect("woken").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_is_woken_once_for_all_that_arrives_together() {
+    #[derive(Default)]
+    struct Calls(AtomicUsize);
+    impl Wake for Calls {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+    let server = Server::in_memory();
+    let (client, mut stream, mut peer, id) = live(&server).await;
+    let calls = Arc::new(Calls::default());
+    let waker = Waker::from(Arc::clone(&calls));
+    let cx = &mut Context::from_waker(&waker);
+    assert!(stream.poll_next_unpin(cx).is_pending());
+    let frame = frame(&json!({"type": "next", "id": id, "payload": data(1)}).to_string());
+    peer.send_raw_frame_bytes(&frame.repeat(50)).await;
+    peer.sync().await;
+    assert_eq!((client.stats().queued_items, calls.0.load(Relaxed)), (50, 1));
+    for _ in 0..50 {
+        assert!(matches!(stream.poll_next_unpin(cx), Poll::Ready(Some(Ok(Event::Next(_))))));
+    }
+    assert!(stream.poll_next_unpin(cx).is_pending());
+    assert_eq!((client.stats().queued_items, calls.0.load(Relaxed)), (0, 1));
+    drop(stream);
+    assert_eq!(peer.expect_complete().await, id);
+}
+
+/// A text frame of a server.
+fn frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81, u8::try_from(text.len()).unwrap()];
+    frame.extend_from_slice(text.as_bytes());
+    frame
 }
