@@ -69,6 +69,9 @@ enum Part {
         bytes: usize,
         subscriptions: usize,
         events: usize,
+        /// Prints how many allocations there were.
+        #[arg(long)]
+        allocations: bool,
     },
 }
 
@@ -92,8 +95,15 @@ fn run(options: Options) -> Result<()> {
             println!("{}", serde_json::to_string(&report)?);
             Ok(())
         }
-        Some(Part::Steps { contender, bytes, subscriptions, events }) => {
-            steps::run(contender, bytes, subscriptions, events)
+        Some(Part::Steps { contender, bytes, subscriptions, events, allocations }) => {
+            if allocations {
+                alloc::count();
+            }
+            steps::run(contender, bytes, subscriptions, events)?;
+            if allocations {
+                println!("{}", alloc::allocations());
+            }
+            Ok(())
         }
         None => compare(options),
     }
