@@ -16,10 +16,11 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     buffers::Buffers,
     builder::{ClientBuilder, MAX_DURATION},
+    call::Call,
     driver::{Command, Sink},
     error::SubscribeError,
     mailbox::{Limits, Mailbox},
-    operation::{self, Operation},
+    operation::{self, Operation, OperationType},
     session::End,
     status::{Stats, Status},
     subscription::{Subscription, SubscriptionBuilder},
@@ -108,21 +109,64 @@ impl Client {
         name: Option<&str>,
         limits: Limits,
     ) -> Result<Subscription<T>, SubscribeError> {
-        let Shared { commands, counters, buffers, next_id, max_message_size: limit, .. } = &*self.shared;
+        let (sink, commands) = self.begin(OperationType::Subscription, payload, name, Some(limits))?;
+        let Shared { counters, buffers, .. } = &*self.shared;
+        Ok(Subscription::new(sink, commands, Arc::clone(counters), Arc::clone(buffers)))
+    }
+
+    /// Hands an operation to the driver.
+    pub(crate) fn begin(
+        &self,
+        kind: OperationType,
+        payload: Box<RawValue>,
+        name: Option<&str>,
+        limits: Option<Limits>,
+    ) -> Result<(Sink, mpsc::UnboundedSender<Command>), SubscribeError> {
+        let Shared { commands, next_id, max_message_size: limit, limits: default, .. } = &*self.shared;
         let size = payload.get().len();
         if size > *limit {
             return Err(SubscribeError::TooLarge { size, limit: *limit });
         }
-        operation::check(&payload)?;
-        let sink = Sink { id: next_id.fetch_add(1, Relaxed), mailbox: Arc::new(Mailbox::new(limits)) };
+        operation::check(&payload, kind)?;
+        let sink =
+            Sink { id: next_id.fetch_add(1, Relaxed), mailbox: Arc::new(Mailbox::new(limits.unwrap_or(*default))) };
         telemetry::subscribed(sink.id, name);
-        let command = Command::Subscribe { payload: payload.into(), sink: sink.clone() };
+        let command = Command::Subscribe { kind, payload: payload.into(), sink: sink.clone() };
         commands.send(command).map_err(|_| SubscribeError::ShutDown)?;
         // The driver may have gone between the two steps of a send, and does not see the command then.
         if commands.is_closed() {
             sink.mailbox.finish(End::ShutDown);
         }
-        Ok(Subscription::new(sink, commands.clone(), Arc::clone(counters), Arc::clone(buffers)))
+        Ok((sink, commands.clone()))
+    }
+
+    /// Runs a query that `graphql_client` generated, when the returned [`Call`] is awaited.
+    ///
+    /// It is sent again if the connection is lost before the result came.
+    #[cfg(feature = "graphql-client")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
+    pub fn query<Q: graphql_client::GraphQLQuery>(&self, variables: Q::Variables) -> Call<Q::ResponseData> {
+        self.query_with(&crate::operation::Typed::<Q>::new(variables))
+    }
+
+    /// Runs a mutation that `graphql_client` generated, when the returned [`Call`] is awaited.
+    ///
+    /// It is never sent twice: when the connection is lost before the result came, the call ends with
+    /// [`CallError::Ambiguous`](crate::CallError::Ambiguous).
+    #[cfg(feature = "graphql-client")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
+    pub fn mutate<M: graphql_client::GraphQLQuery>(&self, variables: M::Variables) -> Call<M::ResponseData> {
+        self.mutate_with(&crate::operation::Typed::<M>::new(variables))
+    }
+
+    /// As [`query`](Self::query), of any operation, such as a [`Request`](crate::Request).
+    pub fn query_with<O: Operation>(&self, operation: &O) -> Call<O::Data> {
+        Call::new(self.clone(), OperationType::Query, operation)
+    }
+
+    /// As [`mutate`](Self::mutate), of any operation, such as a [`Request`](crate::Request).
+    pub fn mutate_with<O: Operation>(&self, operation: &O) -> Call<O::Data> {
+        Call::new(self.clone(), OperationType::Mutation, operation)
     }
 
     /// The connection's status, now and as it changes. Intermediate values may be skipped.

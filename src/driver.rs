@@ -25,6 +25,7 @@ use crate::{
     dial::Dialer,
     error::{ConnectError, CredentialsError, DialError, Disconnect},
     mailbox::{Mailbox, Pushed},
+    operation::OperationType,
     protocol::{Payload, Subprotocol},
     session::{End, Item, Output, Session},
     socket::{Inbound, Socket},
@@ -34,10 +35,18 @@ use crate::{
 
 /// What the application wants.
 pub(crate) enum Command {
-    Subscribe { payload: Box<str>, sink: Sink },
+    Subscribe {
+        kind: OperationType,
+        payload: Box<str>,
+        sink: Sink,
+    },
     Cancel(u64),
+    /// The time of a query or mutation is up.
+    Expire(u64),
     ReconnectNow,
-    Shutdown { within: Duration },
+    Shutdown {
+        within: Duration,
+    },
 }
 
 /// The writing end of one subscription.
@@ -156,11 +165,14 @@ impl Driver {
         }
         for command in batch.drain(..) {
             match command {
-                Command::Subscribe { payload, sink } => self.session.subscribe(now, sink.id, payload, sink),
+                Command::Subscribe { kind, payload, sink } => {
+                    self.session.subscribe(now, sink.id, kind, payload, sink);
+                }
                 Command::Cancel(id) => {
                     telemetry::cancelled(id);
                     self.session.cancel(id);
                 }
+                Command::Expire(id) => self.session.expire(id),
                 Command::ReconnectNow => self.session.reconnect_now(now),
                 Command::Shutdown { within } => self.session.shutdown(now + within),
             }
@@ -395,8 +407,11 @@ impl Drop for Driver {
                 sink.mailbox.finish(End::ShutDown);
             }
         }
-        for sink in self.session.abandon() {
-            sink.mailbox.finish(End::ShutDown);
+        self.session.abandon();
+        while let Some(output) = self.session.poll_output() {
+            if let Output::Finish { sink, end } = output {
+                sink.mailbox.finish(end);
+            }
         }
         self.status.send_replace(Status::Ended);
     }

@@ -69,9 +69,13 @@ pub enum SubscribeError {
         /// The limit, see [`max_message_size`](crate::ClientBuilder::max_message_size).
         limit: usize,
     },
-    /// The document's operation is a mutation. A subscription is sent again after a reconnect; a mutation must not be.
+    /// The document's operation is a mutation. Queries and subscriptions are sent again after a reconnect; a mutation must
+    /// not be.
     #[error("the operation is a mutation, which a reconnect would execute again")]
     Mutation,
+    /// The document's operation is a subscription, of which a call would see the first result only.
+    #[error("the operation is a subscription, which has more than one result")]
+    Subscription,
 }
 
 /// Why a byte stream to the server could not be had. A [`Dialer`](crate::Dialer) of your own returns it too.
@@ -280,6 +284,50 @@ impl SubscriptionError {
             Self::Decode(_) | Self::NoData(_) | Self::Rejected(_) | Self::Overflow | Self::ShutDown => None,
         }
     }
+}
+
+/// Why a query or mutation has no result.
+///
+/// A mutation was executed at most once. [`Ambiguous`](Self::Ambiguous), [`Decode`](Self::Decode) and
+/// [`NoResult`](Self::NoResult) say that it may have been, every other error that it was not.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// It could not even be begun.
+    #[error("the operation was not sent")]
+    NotSent(#[source] SubscribeError),
+    /// The server refused it (an `error` message).
+    #[error("the server rejected the operation{}", DisplayErrors(.0))]
+    Rejected(Vec<GraphQlError>),
+    /// The result did not decode into the expected type.
+    #[error("the result did not decode")]
+    Decode(#[source] DecodeError),
+    /// The server ended the operation without a result.
+    #[error("the server sent no result")]
+    NoResult,
+    /// The mutation was sent, and its result will not come: the connection was lost, with the cause, or else the time was
+    /// up or the client shut down. It may or may not have been executed; ask the server before you send it again.
+    #[error("the mutation may or may not have been executed")]
+    Ambiguous(#[source] Option<Disconnect>),
+    /// No result within this time. A mutation was not sent.
+    #[error("no result within {0:?}")]
+    Timeout(Duration),
+    /// The connection was lost for a reason that a new one would not cure. A mutation was not sent.
+    #[error("the connection was lost for good")]
+    Lost(#[source] Disconnect),
+    /// As many attempts in a row failed as [`give_up_after`](crate::ClientBuilder::give_up_after) allows. A mutation was
+    /// not sent.
+    #[error("gave up after {attempts} failed attempts to connect")]
+    GaveUp {
+        /// Failed attempts in a row.
+        attempts: u32,
+        /// Why the last one failed.
+        #[source]
+        cause: Disconnect,
+    },
+    /// The client was shut down, or its runtime is gone. A mutation was not sent.
+    #[error("the client was shut down")]
+    ShutDown,
 }
 
 /// An item that is not what its operation's type says.

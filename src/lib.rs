@@ -64,6 +64,8 @@ mod buffers;
 #[cfg(feature = "client")]
 mod builder;
 #[cfg(feature = "client")]
+mod call;
+#[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "client")]
 mod dial;
@@ -96,6 +98,7 @@ pub use operation::Typed;
 pub use {
     auth::Credentials,
     builder::ClientBuilder,
+    call::Call,
     client::Client,
     dial::{BoxedIo, DialFuture, Dialer, Io},
     error::BuildError,
@@ -103,8 +106,8 @@ pub use {
 };
 pub use {
     error::{
-        CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect, SharedError, SubscribeError,
-        SubscriptionError, Violation,
+        CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect, SharedError,
+        SubscribeError, SubscriptionError, Violation,
     },
     mailbox::{Gap, Overflow},
     operation::{Operation, Request},

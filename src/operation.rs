@@ -146,6 +146,17 @@ impl<Q: graphql_client::GraphQLQuery> std::fmt::Debug for Typed<Q> {
     }
 }
 
+/// What an operation does, in the words of the GraphQL specification (section "Operations").
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OperationType {
+    /// One result; may be sent again.
+    Query,
+    /// One result; must never be sent twice.
+    Mutation,
+    /// Any number of results; is sent again on every connection.
+    Subscription,
+}
+
 /// What of a request decides whether it may be sent again.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -154,26 +165,29 @@ struct Body {
     operation_name: Option<String>,
 }
 
-/// Refuses what must not be sent again after a reconnect. A persisted operation, without a document, is taken at its
-/// word.
-pub(crate) fn check(payload: &RawValue) -> Result<(), SubscribeError> {
+/// Refuses a document that is not what it is started as, as far as that would do harm: a mutation that would be sent again,
+/// and a subscription of which only the first result would be seen. A persisted operation, without a document, is taken at
+/// its word.
+pub(crate) fn check(payload: &RawValue, kind: OperationType) -> Result<(), SubscribeError> {
     if !payload.get().starts_with('{') {
         return Err(SubscribeError::Serialize(serde::ser::Error::custom("a request is an object")));
     }
     let Body { query, operation_name } = serde_json::from_str(payload.get()).map_err(SubscribeError::Serialize)?;
     // Some servers take an empty name for none.
     let name = operation_name.filter(|name| !name.is_empty());
-    match query {
-        Some(document) if runs_mutation(&document, name.as_deref()) => Err(SubscribeError::Mutation),
-        Some(_) | None => Ok(()),
+    let runs = |keyword| query.as_ref().is_some_and(|document| runs(keyword, document, name.as_deref()));
+    match kind {
+        OperationType::Query | OperationType::Subscription if runs("mutation") => Err(SubscribeError::Mutation),
+        OperationType::Query | OperationType::Mutation if runs("subscription") => Err(SubscribeError::Subscription),
+        OperationType::Query | OperationType::Mutation | OperationType::Subscription => Ok(()),
     }
 }
 
-/// Whether the named operation, or without a name any, is a mutation.
-fn runs_mutation(document: &str, operation_name: Option<&str>) -> bool {
+/// Whether the named operation, or without a name any, is of the type that this keyword begins.
+fn runs(keyword: &str, document: &str, operation_name: Option<&str>) -> bool {
     let mut lexer = Lexer { rest: document };
     let mut depth = 0_usize;
-    // At the document's top level, `mutation` is a keyword when it begins a definition.
+    // At the document's top level, it is a keyword when it begins a definition.
     let mut begins = true;
     while let Some(token) = lexer.next() {
         match token {
@@ -183,7 +197,7 @@ fn runs_mutation(document: &str, operation_name: Option<&str>) -> bool {
                 begins = depth == 0 && token == "}";
                 continue;
             }
-            "mutation" if depth == 0 && begins => match (operation_name, lexer.clone().next()) {
+            _ if token == keyword && depth == 0 && begins => match (operation_name, lexer.clone().next()) {
                 (None, _) => return true,
                 (Some(wanted), Some(name)) if wanted == name => return true,
                 (Some(_), _) => {}
@@ -258,7 +272,7 @@ mod tests {
 
     fn mutates(document: &str, name: Option<&str>) -> bool {
         let payload = to_raw_value(&json!({"query": document, "operationName": name})).unwrap();
-        matches!(check(&payload), Err(SubscribeError::Mutation))
+        matches!(check(&payload, OperationType::Subscription), Err(SubscribeError::Mutation))
     }
 
     #[test]
@@ -292,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_request_is_an_object_with_a_document_and_a_name_or_a_persisted_one() {
-        let checked = |json: &str| check(&RawValue::from_string(json.to_owned()).unwrap());
+        let checked = |json: &str| check(&RawValue::from_string(json.to_owned()).unwrap(), OperationType::Subscription);
         assert!(checked(r#"{"extensions":{"persistedQuery":{}}}"#).is_ok());
         for odd in ["5", "[]", "\"x\"", "null", r#"{"query":7}"#, r#"{"query":"{a}","operationName":7}"#] {
             assert!(matches!(checked(odd), Err(SubscribeError::Serialize(_))), "{odd}");
@@ -315,6 +329,26 @@ mod tests {
         #[test]
         fn any_document_is_scanned_without_a_panic(document: String, name: Option<String>) {
             let _ = mutates(&document, name.as_deref());
+        }
+    }
+
+    #[test]
+    fn a_call_is_refused_where_it_would_be_wrong() {
+        let checked = |document: &str, kind| {
+            let payload = Request::<serde_json::Value>::new(document).payload().unwrap();
+            check(&payload, kind).map_err(|error| error.to_string())
+        };
+        let (query, mutation) = (OperationType::Query, OperationType::Mutation);
+        for (document, kind, allowed) in [
+            ("{ a }", query, true),
+            ("query A { a }", query, true),
+            ("mutation { a }", query, false),
+            ("subscription { a }", query, false),
+            ("mutation { a }", mutation, true),
+            ("{ a }", mutation, true),
+            ("subscription { a }", mutation, false),
+        ] {
+            assert_eq!(checked(document, kind).is_ok(), allowed, "{document} as a {kind:?}");
         }
     }
 }

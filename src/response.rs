@@ -59,6 +59,11 @@ pub enum PathSegment {
 }
 
 impl GraphQlError {
+    /// Reads the payload of an `error` message, JSON.
+    pub(crate) fn read(payload: Option<&str>) -> Vec<Self> {
+        payload.and_then(|json| serde_json::from_str(json).ok()).map(Self::list).unwrap_or_default()
+    }
+
     /// Reads what an `error` message carries: a list, one object, or `{"errors": [...]}`; servers differ.
     pub(crate) fn list(payload: Value) -> Vec<Self> {
         match payload {

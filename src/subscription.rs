@@ -199,11 +199,9 @@ fn decode<T: DeserializeOwned>(payload: &Payload) -> Result<Event<T>, Subscripti
 
 fn error(end: End) -> Option<SubscriptionError> {
     Some(match end {
-        End::Completed => return None,
-        End::Rejected(payload) => {
-            let errors = payload.and_then(|json| serde_json::from_str(&json).ok()).map(GraphQlError::list);
-            SubscriptionError::Rejected(errors.unwrap_or_default())
-        }
+        // The latter three are of queries and mutations.
+        End::Completed | End::Answered(_) | End::Ambiguous(_) | End::TimedOut => return None,
+        End::Rejected(payload) => SubscriptionError::Rejected(GraphQlError::read(payload.as_deref())),
         End::Lost(cause) => SubscriptionError::Lost(cause),
         End::GaveUp { attempts, cause } => SubscriptionError::GaveUp { attempts, cause },
         End::Overflow => SubscriptionError::Overflow,

@@ -73,6 +73,12 @@ impl Losses {
     pub(crate) fn finished(&mut self, operation: u64, end: &End) {
         match end {
             End::Completed => debug!(target: "resub", operation, "completed"),
+            End::Answered(_) => debug!(target: "resub", operation, "answered"),
+            End::TimedOut => debug!(target: "resub", operation, "timed out"),
+            End::Ambiguous(cause) => {
+                let cause = cause.as_ref().map(|cause| tracing::field::display(Chain(cause)));
+                warn!(target: "resub", operation, cause, "a mutation may or may not have been executed");
+            }
             End::Rejected(_) => debug!(target: "resub", operation, "rejected"),
             End::ShutDown => debug!(target: "resub", operation, "shut down"),
             End::Overflow => warn!(target: "resub", operation, "ended by overflow"),

@@ -2,10 +2,11 @@
 
 use std::{ops::Range, time::Instant};
 
-use super::{End, Item, Output, Phase, Session, Strictness};
+use super::{End, Item, Output, Phase, Session, Strictness, outbox::Queued};
 use crate::{
     error::{CloseCode, Disconnect, Violation},
-    protocol::{Envelope, Id, Kind},
+    operation::OperationType,
+    protocol::{Envelope, Id, Kind, Subprotocol},
 };
 
 impl<S: Clone> Session<S> {
@@ -21,8 +22,8 @@ impl<S: Clone> Session<S> {
             self.handle_unreadable(now);
             return None;
         };
-        if let (Phase::Open(_), Kind::Next) = (self.phase, kind) {
-            return self.item(id, payload);
+        if let (Phase::Open(subprotocol), Kind::Next) = (self.phase, kind) {
+            return self.result(subprotocol, frame, id, payload);
         }
         self.handle_message(now, kind, id, payload.map(|json| &frame[json]));
         None
@@ -74,12 +75,28 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    fn item(&mut self, id: Id, payload: Option<Range<usize>>) -> Option<Item<'_, S>> {
-        if let (Id::Ours(id), Some(payload)) = (id, payload)
-            && let Some(operation) = self.operations.by_wire_id(id)
+    fn result(
+        &mut self,
+        subprotocol: Subprotocol,
+        frame: &str,
+        id: Id,
+        payload: Option<Range<usize>>,
+    ) -> Option<Item<'_, S>> {
+        if let (Id::Ours(wire_id), Some(payload)) = (id, payload)
+            && let Some(operation) = self.operations.by_wire_id(wire_id)
         {
-            self.counts.items += 1;
-            return Some(Item { sink: &operation.sink, payload });
+            if operation.kind == OperationType::Subscription {
+                self.counts.items += 1;
+                // Found again: what is borrowed here cannot be returned from one branch only.
+                return self.operations.by_wire_id(wire_id).map(|operation| Item { sink: &operation.sink, payload });
+            }
+            // The first result is the result: some servers forget the `complete` (rule 15).
+            self.finish(id, End::Answered(frame[payload].into()));
+            self.operations.expect_complete(wire_id);
+            if subprotocol == Subprotocol::GraphqlWs {
+                self.outbox.push(Queued::Stop(wire_id));
+            }
+            return None;
         }
         // Unknown ids are late, not wrong (rule 14); a `next` without a payload says nothing.
         self.counts.ignored += 1;
@@ -95,7 +112,9 @@ impl<S: Clone> Session<S> {
         if let Some(operation) = id.and_then(|id| self.operations.remove(id)) {
             self.outputs.push_back(Output::Finish { sink: operation.sink, end });
         } else {
-            self.counts.ignored += 1;
+            if !self.operations.take_expected(wire_id) {
+                self.counts.ignored += 1;
+            }
             // Both sides end it at once: what is not written yet is not to be said any more (rule 13).
             self.outbox.ended(wire_id);
         }

@@ -21,6 +21,7 @@ mod config;
 mod liveness;
 mod messages;
 mod negotiation;
+mod operations;
 mod outbox;
 mod output;
 mod registry;
@@ -48,6 +49,7 @@ use self::{
 use crate::{
     error::{CloseCode, ConnectError, CredentialsError, Disconnect},
     mailbox::Gap,
+    operation::OperationType,
     protocol::{Subprotocol, close::Stage},
     status::Status,
 };
@@ -183,6 +185,7 @@ impl<S: Clone> Session<S> {
             }
         };
         self.outputs.push_back(Output::Hangup(close));
+        self.give_up_mutations(Some(&cause));
         self.leave_socket();
         self.last_cause = Some(cause.clone());
         match self.retry.judge(now, cause.clone(), stage, &mut self.negotiation) {
@@ -238,38 +241,6 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// Starts an operation. `id` rises with every call; `payload` is the JSON of its request.
-    pub(crate) fn subscribe(&mut self, now: Instant, id: u64, payload: Box<str>, sink: S) {
-        match self.phase {
-            Phase::Closing(_) | Phase::Ended => {
-                self.outputs.push_back(Output::Finish { sink, end: End::ShutDown });
-                return;
-            }
-            Phase::Open(_) => self.outbox.push(Queued::Subscribe(id)),
-            Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => {}
-        }
-        self.operations.insert(id, sink, payload);
-        if self.phase == Phase::Idle {
-            self.start(now);
-        }
-    }
-
-    /// Ends an operation from this side: its reader is gone. Nothing is said of one that was never written (rule 12).
-    pub(crate) fn cancel(&mut self, id: u64) {
-        let Some(operation) = self.operations.get(id) else { return };
-        let wire_id = self.operations.wire_id(operation);
-        self.operations.remove(id);
-        match wire_id {
-            Some(wire_id) => self.outbox.push(Queued::Complete(wire_id)),
-            None if self.is_open() => self.outbox.forget(&self.operations),
-            // Not in any queue.
-            None => {}
-        }
-        if self.operations.is_empty() && self.phase == Phase::Waiting {
-            self.rest();
-        }
-    }
-
     /// Ends the retry sleep, if there is one.
     pub(crate) fn reconnect_now(&mut self, now: Instant) {
         if self.phase == Phase::Waiting {
@@ -292,6 +263,7 @@ impl<S: Clone> Session<S> {
                 self.outbox.push(Queued::Complete(wire_id));
             }
         }
+        self.give_up_mutations(None);
         self.finish_all(&End::ShutDown);
         let Some(subprotocol) = subprotocol else {
             self.outputs.push_back(Output::Hangup(None));
@@ -344,9 +316,10 @@ impl<S: Clone> Session<S> {
         self.operations.len()
     }
 
-    /// Takes every live operation's reader; for when the driver itself goes.
-    pub(crate) fn abandon(&mut self) -> impl Iterator<Item = S> + use<S> {
-        self.operations.drain().map(|operation| operation.sink)
+    /// Ends everything without a word to the server; for when the driver itself goes.
+    pub(crate) fn abandon(&mut self) {
+        self.give_up_mutations(None);
+        self.finish_all(&End::ShutDown);
     }
 
     /// Dials as soon as the spacing of dials allows, if there is anything to dial for.
@@ -393,15 +366,9 @@ impl<S: Clone> Session<S> {
         }
         for operation in self.operations.iter() {
             self.outbox.push(Queued::Subscribe(operation.id));
-            if operation.was_issued() {
+            if operation.was_issued() && operation.kind == OperationType::Subscription {
                 self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap: gap.clone() });
             }
-        }
-    }
-
-    fn finish_all(&mut self, end: &End) {
-        for operation in self.operations.drain() {
-            self.outputs.push_back(Output::Finish { sink: operation.sink, end: end.clone() });
         }
     }
 

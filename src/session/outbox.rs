@@ -27,6 +27,8 @@ pub(super) struct Outbox {
 pub(super) enum Queued {
     Subscribe(u64),
     Complete(WireId),
+    /// Legacy only: said even though the server has answered.
+    Stop(WireId),
     Ping,
     WebSocketPing,
     Terminate,
@@ -71,7 +73,7 @@ impl Outbox {
     /// is no goodbye either.
     pub(super) fn keep_only_completes(&mut self) {
         self.pong = None;
-        self.queue.retain(|queued| matches!(queued, Queued::Complete(_)));
+        self.queue.retain(|queued| matches!(queued, Queued::Complete(_) | Queued::Stop(_)));
         self.stale = 0;
     }
 
@@ -111,6 +113,7 @@ impl Outbox {
                 }
                 Queued::Complete(id) if self.completing.remove(&id) => text(Outgoing::Complete { id }),
                 Queued::Complete(_) => continue,
+                Queued::Stop(id) => text(Outgoing::Complete { id }),
                 Queued::Ping => text(Outgoing::Ping),
                 Queued::WebSocketPing => Some(Transmit::Ping),
                 Queued::Terminate => text(Outgoing::Terminate),

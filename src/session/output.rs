@@ -49,6 +49,12 @@ pub(crate) enum Transmit {
 #[derive(Clone, Debug)]
 pub(crate) enum End {
     Completed,
+    /// Of a query or mutation: the payload of its result, JSON.
+    Answered(Box<str>),
+    /// Of a mutation: it was written, and its result will not come; the cause is there if that was a lost connection.
+    Ambiguous(Option<Disconnect>),
+    /// Of a query or mutation: its time was up; a mutation was never written.
+    TimedOut,
     /// The payload of the server's `error`, JSON.
     Rejected(Option<Box<str>>),
     Lost(Disconnect),

@@ -1,14 +1,15 @@
 //! The live operations: what is wanted, and how far the current socket has got with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::protocol::WireId;
+use crate::{operation::OperationType, protocol::WireId};
 
 /// One live operation.
 #[derive(Debug)]
 pub(super) struct Operation<S> {
     /// The client's number for it: never reused, and rising in the order of creation.
     pub(super) id: u64,
+    pub(super) kind: OperationType,
     /// Who reads it.
     pub(super) sink: S,
     /// The payload of its `subscribe`, serialized once.
@@ -28,18 +29,27 @@ pub(super) struct Registry<S> {
     serial: u64,
     /// What was sent with a serial up to this one went to an earlier socket.
     before_socket: u64,
+    /// Removed with their result, and not completed by the server yet. The latest only: some servers never do.
+    answered: BTreeSet<WireId>,
 }
 
 impl<S> Registry<S> {
     pub(super) fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), order: BTreeMap::new(), serial: 0, before_socket: 0 }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            order: BTreeMap::new(),
+            serial: 0,
+            before_socket: 0,
+            answered: BTreeSet::new(),
+        }
     }
 
     /// Registers an operation, before anything of it is written (rule 9).
     #[expect(clippy::expect_used, reason = "the message names the invariant")]
-    pub(super) fn insert(&mut self, id: u64, sink: S, payload: Box<str>) {
+    pub(super) fn insert(&mut self, id: u64, kind: OperationType, sink: S, payload: Box<str>) {
         debug_assert!(!self.order.contains_key(&id), "an operation's number is used once");
-        let operation = Some(Operation { id, sink, payload, serial: 0 });
+        let operation = Some(Operation { id, kind, sink, payload, serial: 0 });
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("2^32 operations do not fit in memory")
@@ -54,6 +64,19 @@ impl<S> Registry<S> {
         self.slots[slot as usize].take()
     }
 
+    /// An operation was removed with its result: its `complete` may follow.
+    pub(super) fn expect_complete(&mut self, id: WireId) {
+        self.answered.insert(id);
+        if self.answered.len() > MAX_ANSWERED {
+            self.answered.pop_first();
+        }
+    }
+
+    /// Whether this `complete` was to be expected.
+    pub(super) fn take_expected(&mut self, id: WireId) -> bool {
+        self.answered.remove(&id)
+    }
+
     /// Gives a live operation its id on the current socket; returns what to write. `None` if it is gone.
     pub(super) fn issue(&mut self, id: u64) -> Option<(WireId, &str)> {
         let slot = *self.order.get(&id)?;
@@ -66,6 +89,7 @@ impl<S> Registry<S> {
     /// From here on nothing counts as sent: the socket is gone.
     pub(super) fn forget_socket(&mut self) {
         self.before_socket = self.serial;
+        self.answered.clear();
     }
 
     /// Removes everything, in order of creation.
@@ -79,6 +103,15 @@ impl<S> Registry<S> {
     pub(super) fn by_wire_id(&self, id: WireId) -> Option<&Operation<S>> {
         let operation = self.slots.get(id.slot as usize)?.as_ref()?;
         (operation.serial == id.serial && id.serial > self.before_socket).then_some(operation)
+    }
+
+    /// Removes the mutations that the current socket carries: they must not be sent again.
+    pub(super) fn take_written_mutations(&mut self) -> Vec<Operation<S>> {
+        let written = |operation: &&Operation<S>| {
+            operation.kind == OperationType::Mutation && operation.serial > self.before_socket
+        };
+        let ids: Vec<_> = self.iter().filter(written).map(|operation| operation.id).collect();
+        ids.into_iter().filter_map(|id| self.remove(id)).collect()
     }
 
     /// The id under which the current socket knows an operation; `None` if it was not sent there.
@@ -111,3 +144,6 @@ impl<S> Operation<S> {
         self.serial > 0
     }
 }
+
+/// Results whose `complete` is remembered to be due.
+const MAX_ANSWERED: usize = 1024;

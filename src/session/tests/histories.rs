@@ -10,6 +10,9 @@ use crate::error::{ConnectError, CredentialsError};
 #[derive(Clone, Debug)]
 enum Step {
     Subscribe,
+    Call(OperationType),
+    /// One of those ever made.
+    Expire(prop::sample::Index),
     /// One of those ever made.
     Cancel(prop::sample::Index),
     /// Answers whatever the session waits for.
@@ -52,6 +55,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]);
     prop_oneof![
         6 => Just(Step::Subscribe),
+        4 => prop::sample::select(vec![OperationType::Query, OperationType::Mutation]).prop_map(Step::Call),
+        1 => index().prop_map(Step::Expire),
         4 => index().prop_map(Step::Cancel),
         12 => Just(Step::Answer),
         1 => any::<bool>().prop_map(Step::FailCredentials),
@@ -82,6 +87,12 @@ struct Model {
     /// Operations sent on the current socket, whatever became of them.
     sent_here: BTreeSet<u64>,
     issued_ever: BTreeSet<u64>,
+    queries: BTreeSet<u64>,
+    mutations: BTreeSet<u64>,
+    /// Of the current socket: given up by the client, and still to be completed.
+    expired: BTreeSet<String>,
+    /// Of the current socket: answered, and on the legacy subprotocol still to be stopped.
+    answered: BTreeSet<String>,
     reissue_announced: BTreeSet<u64>,
     every_wire_id: BTreeSet<String>,
     asked: bool,
@@ -111,6 +122,22 @@ impl History {
             Step::Subscribe => {
                 let id = self.rig.subscribe();
                 self.model.live.insert(id);
+            }
+            Step::Call(kind) => {
+                let id = self.rig.begin(*kind);
+                self.model.live.insert(id);
+                let calls =
+                    if *kind == OperationType::Query { &mut self.model.queries } else { &mut self.model.mutations };
+                calls.insert(id);
+            }
+            Step::Expire(index) if self.rig.next_id > 1 => {
+                let id = 1 + index.index(usize::try_from(self.rig.next_id - 1).unwrap()) as u64;
+                if self.model.queries.contains(&id) || self.model.mutations.contains(&id) {
+                    self.model
+                        .expired
+                        .extend(self.model.sent.iter().find(|sent| *sent.1 == id).map(|sent| sent.0.clone()));
+                    self.rig.session.expire(id);
+                }
             }
             Step::Cancel(index) if self.rig.next_id > 1 => {
                 let id = 1 + index.index(usize::try_from(self.rig.next_id - 1).unwrap()) as u64;
@@ -156,6 +183,7 @@ impl History {
             Step::Reset if self.model.socket => self.rig.session.handle_lost(now, Disconnect::Reset(None)),
             // Nothing there that could happen.
             Step::Cancel(_)
+            | Step::Expire(_)
             | Step::Answer
             | Step::FailCredentials(_)
             | Step::FailDial(_)
@@ -233,16 +261,39 @@ impl History {
                     model.acked = false;
                     model.sent.clear();
                     model.sent_here.clear();
+                    model.answered.clear();
+                    model.expired.clear();
                     model.reissue_announced.clear();
                 }
                 Output::Reissue { sink, gap } => {
                     prop_assert!(model.live.contains(&sink));
                     prop_assert!(model.issued_ever.contains(&sink), "a gap only where something was before");
+                    prop_assert!(!model.queries.contains(&sink) && !model.mutations.contains(&sink), "nor in a call");
                     prop_assert!(model.reissue_announced.insert(sink), "one gap for each connection");
                     prop_assert_eq!(gap.reconnects, 1);
                     prop_assert!(gap.cause.is_some());
                 }
-                Output::Finish { sink, .. } => {
+                Output::Finish { sink, end } => {
+                    let is_call = model.queries.contains(&sink) || model.mutations.contains(&sink);
+                    match &end {
+                        End::Answered(_) => {
+                            prop_assert!(is_call);
+                            let sent = model.sent.iter().find(|sent| *sent.1 == sink);
+                            model.answered.extend(sent.map(|sent| sent.0.clone()));
+                        }
+                        End::TimedOut => prop_assert!(is_call),
+                        End::Ambiguous(_) => prop_assert!(model.mutations.contains(&sink)),
+                        End::Completed
+                        | End::Rejected(_)
+                        | End::Lost(_)
+                        | End::GaveUp { .. }
+                        | End::Overflow
+                        | End::ShutDown => {}
+                    }
+                    if model.mutations.contains(&sink) {
+                        let is_sure = matches!(end, End::TimedOut | End::Lost(_) | End::GaveUp { .. } | End::ShutDown);
+                        prop_assert!(!(is_sure && model.issued_ever.contains(&sink)), "rule 27: not executed, it says");
+                    }
                     prop_assert!(model.live.remove(&sink), "I1: an operation finishes at most once");
                     prop_assert!(model.finished.insert(sink));
                     if !model.shut_down {
@@ -277,13 +328,19 @@ impl History {
                     prop_assert!(model.live.contains(&id), "rule 12: never mentioned once dropped");
                     prop_assert!(model.every_wire_id.insert(wire_id.clone()), "rule 9: no id twice");
                     prop_assert!(model.sent_here.insert(id), "I2: exactly once");
-                    if !model.issued_ever.insert(id) {
+                    if !model.issued_ever.insert(id) && !model.queries.contains(&id) {
+                        prop_assert!(!model.mutations.contains(&id), "rule 27: a mutation is never sent twice");
                         prop_assert!(model.reissue_announced.contains(&id), "rule 28: a reconnect is never silent");
                     }
                     model.sent.insert(wire_id, id);
                 }
                 "complete" | "stop" => {
-                    prop_assert!(model.sent.remove(&id.unwrap()).is_some(), "rules 12, 13: only what runs");
+                    let id = id.unwrap();
+                    let runs = model.sent.remove(&id).is_some() || model.expired.remove(&id);
+                    prop_assert!(
+                        runs || model.answered.remove(&id),
+                        "rules 12, 13, 15: only what runs, or was answered"
+                    );
                 }
                 "ping" | "pong" => prop_assert!(model.init_sent),
                 "connection_terminate" => {}

@@ -1,5 +1,6 @@
 //! The session by example: every rule that it decides, against a clock that is only a number.
 
+mod calls;
 mod histories;
 mod liveness;
 mod opening;
@@ -15,6 +16,7 @@ use crate::{
     auth::CredentialsReason,
     error::{CloseCode, Disconnect},
     mailbox::Gap,
+    operation::OperationType,
     protocol::Subprotocol,
     status::Status,
 };
@@ -95,9 +97,13 @@ impl Rig {
     }
 
     fn subscribe(&mut self) -> u64 {
+        self.begin(OperationType::Subscription)
+    }
+
+    fn begin(&mut self, kind: OperationType) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        self.session.subscribe(self.now, id, format!("{{\"query\":\"{id}\"}}").into(), id);
+        self.session.subscribe(self.now, id, kind, format!("{{\"query\":\"{id}\"}}").into(), id);
         id
     }
 
@@ -205,6 +211,11 @@ fn read(payload: &str) -> Value {
 fn describe(end: &End) -> String {
     match end {
         End::Completed => "completed".into(),
+        End::Answered(json) => format!("answered {json}"),
+        End::Ambiguous(cause) => {
+            format!("ambiguous: {}", cause.as_ref().map_or("no cause".into(), ToString::to_string))
+        }
+        End::TimedOut => "timed out".into(),
         End::Rejected(_) => "rejected".into(),
         End::Lost(cause) => format!("lost: {cause}"),
         End::GaveUp { attempts, .. } => format!("gave up after {attempts}"),

@@ -1,0 +1,68 @@
+//! Operations begin and end from this side.
+
+use std::time::Instant;
+
+use super::{End, Output, Phase, Session, outbox::Queued, registry::Operation};
+use crate::{error::Disconnect, operation::OperationType};
+
+impl<S: Clone> Session<S> {
+    /// Starts an operation. `id` rises with every call; `payload` is the JSON of its request.
+    pub(crate) fn subscribe(&mut self, now: Instant, id: u64, kind: OperationType, payload: Box<str>, sink: S) {
+        match self.phase {
+            Phase::Closing(_) | Phase::Ended => {
+                self.outputs.push_back(Output::Finish { sink, end: End::ShutDown });
+                return;
+            }
+            Phase::Open(_) => self.outbox.push(Queued::Subscribe(id)),
+            Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => {}
+        }
+        self.operations.insert(id, kind, sink, payload);
+        if self.phase == Phase::Idle {
+            self.start(now);
+        }
+    }
+
+    /// Ends an operation from this side: its reader is gone. Nothing is said of one that was never written (rule 12).
+    pub(crate) fn cancel(&mut self, id: u64) {
+        self.withdraw(id);
+    }
+
+    /// The time of a query or mutation is up.
+    pub(crate) fn expire(&mut self, id: u64) {
+        if let Some((operation, written)) = self.withdraw(id) {
+            let ambiguous = written && operation.kind == OperationType::Mutation;
+            let end = if ambiguous { End::Ambiguous(None) } else { End::TimedOut };
+            self.outputs.push_back(Output::Finish { sink: operation.sink, end });
+        }
+    }
+
+    /// Removes an operation, and says so to a server that knows of it.
+    fn withdraw(&mut self, id: u64) -> Option<(Operation<S>, bool)> {
+        let wire_id = self.operations.get(id).and_then(|operation| self.operations.wire_id(operation));
+        let operation = self.operations.remove(id)?;
+        match wire_id {
+            Some(wire_id) => self.outbox.push(Queued::Complete(wire_id)),
+            None if self.is_open() => self.outbox.forget(&self.operations),
+            // Not in any queue.
+            None => {}
+        }
+        if self.operations.is_empty() && self.phase == Phase::Waiting {
+            self.rest();
+        }
+        Some((operation, wire_id.is_some()))
+    }
+
+    /// Ends the mutations whose result will not come. They may have been executed, so they are never sent again (rule 27).
+    pub(super) fn give_up_mutations(&mut self, cause: Option<&Disconnect>) {
+        for operation in self.operations.take_written_mutations() {
+            let end = End::Ambiguous(cause.cloned());
+            self.outputs.push_back(Output::Finish { sink: operation.sink, end });
+        }
+    }
+
+    pub(super) fn finish_all(&mut self, end: &End) {
+        for operation in self.operations.drain() {
+            self.outputs.push_back(Output::Finish { sink: operation.sink, end: end.clone() });
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Queries and mutations (rules 15 and 27).
+
+use super::*;
+
+fn next(id: &str) -> Value {
+    json!({"type": "next", "id": id, "payload": {"data": 1}})
+}
+
+/// An open connection with one query or mutation written.
+fn calling(subprotocol: Subprotocol, kind: OperationType) -> (Rig, u64) {
+    let mut rig = Rig::new(fixed(subprotocol));
+    let id = rig.begin(kind);
+    let did = rig.connect();
+    assert_eq!(issued(&did), [("1.0".into(), id.to_string())]);
+    (rig, id)
+}
+
+#[test]
+fn rule_15_the_first_result_is_the_result_and_the_modern_subprotocol_needs_no_more() {
+    for kind in [OperationType::Query, OperationType::Mutation] {
+        let (mut rig, id) = calling(MODERN, kind);
+        assert_eq!(rig.receive(next("1.0")), [Did::Finish(id, r#"answered {"data":1}"#.into())]);
+        assert_eq!(rig.receive(json!({"type": "complete", "id": "1.0"})), []);
+        assert_eq!(rig.session.counts().ignored, 0, "it crossed nothing that was wrong");
+        assert_eq!(rig.receive(next("1.0")), []);
+        assert_eq!(rig.session.counts().ignored, 1);
+        assert_eq!(rig.session.live_operations(), 0);
+    }
+}
+
+#[test]
+fn rule_15_on_legacy_a_result_is_followed_by_a_stop_even_after_a_complete() {
+    let (mut rig, id) = calling(LEGACY, OperationType::Mutation);
+    rig.session.handle_frame(rig.now, &json!({"type": "data", "id": "1.0", "payload": {"data": 1}}).to_string());
+    rig.session.handle_frame(rig.now, r#"{"type":"complete","id":"1.0"}"#);
+    let did = rig.take();
+    assert_eq!(finished(&did), [(id, r#"answered {"data":1}"#.into())]);
+    assert_eq!(wrote(&did), ["stop"]);
+}
+
+#[test]
+fn a_call_ends_with_an_error_of_the_server_or_without_a_result() {
+    let (mut rig, id) = calling(MODERN, OperationType::Query);
+    assert_eq!(finished(&rig.receive(json!({"type": "error", "id": "1.0", "payload": []}))), [(id, "rejected".into())]);
+    let (mut rig, id) = calling(MODERN, OperationType::Query);
+    assert_eq!(finished(&rig.receive(json!({"type": "complete", "id": "1.0"}))), [(id, "completed".into())]);
+}
+
+#[test]
+fn rule_27_a_query_is_sent_again_without_a_gap() {
+    let (mut rig, id) = calling(MODERN, OperationType::Query);
+    assert_eq!(finished(&rig.lose(Disconnect::Reset(None))), []);
+    rig.sleep();
+    let did = rig.connect();
+    assert_eq!(issued(&did), [("2.0".into(), id.to_string())]);
+    assert!(!did.iter().any(|did| matches!(did, Did::Reissue(..))));
+    assert_eq!(finished(&rig.receive(next("2.0"))).len(), 1);
+}
+
+#[test]
+fn rule_27_a_written_mutation_is_never_sent_again_however_the_connection_ends() {
+    for cause in [Disconnect::Reset(None), closed(1001), closed(4409), closed(4401), closed(4400)] {
+        let (mut rig, id) = calling(MODERN, OperationType::Mutation);
+        let other = rig.subscribe();
+        rig.take();
+        let ends = finished(&rig.lose(cause.clone()));
+        assert_eq!(ends[0], (id, format!("ambiguous: {cause}")));
+        if ends.len() == 1 {
+            rig.pass(secs(60));
+            assert_eq!(
+                issued(&rig.connect()).iter().map(|issued| issued.1.as_str()).collect::<Vec<_>>(),
+                [other.to_string()]
+            );
+        }
+    }
+}
+
+#[test]
+fn rule_27_a_mutation_that_was_not_written_waits_for_the_connection() {
+    let mut rig = Rig::new(config());
+    let id = rig.begin(OperationType::Mutation);
+    rig.take();
+    rig.dial();
+    rig.lose(Disconnect::Reset(None));
+    rig.sleep();
+    assert_eq!(issued(&rig.connect()), [("1.0".into(), id.to_string())]);
+    // Open, but the socket takes nothing.
+    let second = rig.begin(OperationType::Mutation);
+    rig.session.handle_lost(rig.now, Disconnect::Reset(None));
+    assert_eq!(finished(&rig.take()), [(id, "ambiguous: the connection broke off".into())]);
+    rig.sleep();
+    assert_eq!(issued(&rig.connect()), [("2.1".into(), second.to_string())]);
+}
+
+#[test]
+fn a_call_whose_time_is_up_is_completed_on_the_server_and_says_whether_it_was_sent() {
+    for (kind, end) in [(OperationType::Query, "timed out"), (OperationType::Mutation, "ambiguous: no cause")] {
+        let (mut rig, id) = calling(MODERN, kind);
+        rig.session.expire(id);
+        let did = rig.take();
+        assert_eq!((finished(&did), wrote(&did)), (vec![(id, end.into())], vec!["complete".into()]));
+        rig.session.expire(id);
+        assert_eq!(rig.take(), []);
+    }
+    let mut rig = Rig::new(config());
+    let id = rig.begin(OperationType::Mutation);
+    rig.take();
+    rig.session.expire(id);
+    assert_eq!(finished(&rig.take()), [(id, "timed out".into())]);
+}
+
+#[test]
+fn a_shutdown_ends_a_written_mutation_as_ambiguous_and_others_as_shut_down() {
+    let (mut rig, id) = calling(MODERN, OperationType::Mutation);
+    let query = rig.begin(OperationType::Query);
+    rig.take();
+    rig.session.shutdown(rig.now + secs(1));
+    assert_eq!(finished(&rig.take()), [(id, "ambiguous: no cause".into()), (query, "shut down".into())]);
+    let (mut rig, id) = calling(MODERN, OperationType::Mutation);
+    rig.session.abandon();
+    assert_eq!(finished(&rig.take()), [(id, "ambiguous: no cause".into())]);
+}
