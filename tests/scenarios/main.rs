@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "the clock that these tests read is paused")]
 #![allow(clippy::format_push_string, reason = "a test may be simple")]
 
+mod calls;
 mod delivery;
 mod handshake;
 mod hostile_io;
