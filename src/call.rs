@@ -63,13 +63,12 @@ impl<T: DeserializeOwned + 'static> IntoFuture for Call<T> {
             let payload = payload.map_err(|error| CallError::NotSent(SubscribeError::Serialize(error)))?;
             let (sink, commands) = client.begin(kind, payload, name.as_deref(), None).map_err(CallError::NotSent)?;
             let mut pending = Pending { sink, commands, over: false };
-            let end = match tokio::time::timeout(timeout, pending.end()).await {
-                Ok(end) => end,
-                Err(_) => {
-                    // Whether it was written is the session's to say; if that is gone, the mailbox has its end.
-                    let _ = pending.commands.send(Command::Expire(pending.sink.id));
-                    pending.end().await
-                }
+            let end = if let Ok(end) = tokio::time::timeout(timeout, pending.end()).await {
+                end
+            } else {
+                // Whether it was written is the session's to say; if that is gone, the mailbox has its end.
+                let _ = pending.commands.send(Command::Expire(pending.sink.id));
+                pending.end().await
             };
             response(end, timeout)
         })
