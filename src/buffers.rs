@@ -92,6 +92,17 @@ mod tests {
         assert!(stock.copy("small", &buffers).capacity() <= SLACK + 10);
         buffers.give_back(String::with_capacity(100_000));
         assert_eq!(stock.copy(&"x".repeat(60_000), &buffers).capacity(), 100_000);
+        buffers.give_back(String::with_capacity(5_000));
+        assert!(stock.copy(&"x".repeat(1_000), &buffers).capacity() <= 1_000 * 2 + SLACK);
+    }
+
+    #[test]
+    fn what_was_taken_makes_room_for_what_is_given_back() {
+        let (buffers, mut stock) = (Buffers::default(), Stock::default());
+        for _ in 0..10 {
+            buffers.give_back(String::with_capacity(MAX_BYTES));
+            assert_eq!(stock.copy(&"x".repeat(MAX_BYTES - 1), &buffers).capacity(), MAX_BYTES);
+        }
     }
 
     #[test]
