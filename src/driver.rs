@@ -4,6 +4,7 @@
 //! output and performing it nothing is awaited (I8): the whole driver is one `poll`.
 
 use std::{
+    collections::VecDeque,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
@@ -69,7 +70,7 @@ pub(crate) struct Driver {
     /// The full mailbox that the socket waits for, under `Overflow::Block`.
     blocked: Option<Sink>,
     /// Readers that have something to read since this turn's reads.
-    wakers: Vec<Waker>,
+    wakers: VecDeque<Waker>,
     buffers: Arc<Buffers>,
     stock: Stock,
     timer: Pin<Box<Sleep>>,
@@ -103,7 +104,7 @@ impl Driver {
             link: Link::None,
             headers: HeaderMap::new(),
             blocked: None,
-            wakers: Vec::new(),
+            wakers: VecDeque::new(),
             buffers,
             stock: Stock::default(),
             timer: Box::pin(tokio::time::sleep_until(now().into())),
@@ -123,7 +124,7 @@ impl Driver {
             self.write(cx, now);
             // Before the timers: what has arrived counts, even if this task was late to look.
             busy |= self.read(cx, now);
-            self.wakers.drain(..).for_each(Waker::wake);
+            self.wake();
             busy |= self.look_for_room(cx, now);
             busy |= self.watch_time(cx, now);
             self.write(cx, now);
@@ -247,6 +248,13 @@ impl Driver {
         if pushed != (Pushed::Kept { dropped: 0 }) {
             let sink = sink.clone();
             self.handle_pushed(sink, pushed);
+        }
+    }
+
+    /// One by one, so that one that panics takes no other with it.
+    fn wake(&mut self) {
+        while let Some(waker) = self.wakers.pop_front() {
+            waker.wake();
         }
     }
 
@@ -388,7 +396,7 @@ impl Future for Driver {
 /// However the task ends, no reader waits for one that will never come.
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.wakers.drain(..).for_each(Waker::wake);
+        self.wake();
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Subscribe { sink, .. } = command {

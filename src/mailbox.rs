@@ -280,13 +280,14 @@ impl<T, E> State<T, E> {
         if limits.overflow == Overflow::Latest {
             return;
         }
-        let enough = self.bytes.saturating_sub(limits.bytes.get() / 8);
+        let mut room = limits.bytes.get() / 8;
         for _ in 0..BATCH.min(limits.items.get() / 8) {
-            let Some(entry) = self.take_first() else { return };
-            batch.entries.push_back(entry);
-            if self.bytes <= enough {
-                return;
+            match self.first {
+                Some(Entry::Item { bytes, .. }) if bytes > room => return,
+                Some(Entry::Item { bytes, .. }) => room -= bytes,
+                Some(Entry::Gap(_)) | None => {}
             }
+            batch.entries.extend(self.take_first());
         }
     }
 

@@ -89,8 +89,8 @@ impl<O: Operation> SubscriptionBuilder<O> {
     }
 
     /// Sets how many bytes of undelivered items the subscription may hold. Default: what the client was built with,
-    /// else 16 MiB. A larger item is held alone. Memory in use may be up to twice that and 1 KiB for each item, as buffers
-    /// are used again.
+    /// else 16 MiB. A larger item is held alone. As with [`capacity`](Self::capacity), an eighth may be held besides; and as
+    /// buffers are used again, they may be twice as large as their items and 1 KiB more.
     pub fn capacity_bytes(mut self, bytes: NonZeroUsize) -> Self {
         self.limits.bytes = bytes;
         self

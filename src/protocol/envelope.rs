@@ -166,9 +166,8 @@ impl Payload {
         serde_json::from_str(&self.frame[self.json.clone()]).or_else(|error| {
             // Not a `T`, or not what the scan took it for: the reference parser knows which.
             match Wire::read(&self.frame)?.payload {
-                Some(payload) if place(&self.frame, payload) == self.json => Err(error),
-                Some(payload) => serde_json::from_str(payload.get()),
-                None => serde_json::from_str("null"),
+                Some(payload) if place(&self.frame, payload) != self.json => serde_json::from_str(payload.get()),
+                Some(_) | None => Err(error),
             }
         })
     }
