@@ -8,4 +8,6 @@ pub(crate) mod envelope;
 
 pub use encode::Subprotocol;
 pub(crate) use encode::{Outgoing, WireId};
-pub(crate) use envelope::{Envelope, Id, Kind, Payload};
+#[cfg(feature = "client")]
+pub(crate) use envelope::Payload;
+pub(crate) use envelope::{Envelope, Id, Kind};
