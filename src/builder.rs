@@ -25,8 +25,8 @@ use crate::{
 #[must_use = "a client begins with `build`"]
 pub struct ClientBuilder {
     endpoint: String,
-    config: Config,
-    limits: Limits,
+    pub(crate) config: Config,
+    pub(crate) limits: Limits,
     max_message_size: usize,
     tcp_nodelay: bool,
     #[cfg(feature = "_tls")]
