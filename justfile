@@ -4,7 +4,7 @@ default:
     @just --list
 
 # All of it, cheapest first.
-ci: fmt lint test compare docs deny msrv demo
+ci: fmt lint test bench-check compare docs deny msrv demo
 
 # Formatting, as rustfmt.toml says.
 fmt:
@@ -24,6 +24,10 @@ lint:
 # The README's test command: units, properties, the mock server on a paused clock, real servers, the example, doc tests.
 test:
     cargo test
+
+# Every benchmark of the pure parts runs once; nothing is measured.
+bench-check:
+    cargo bench --features _bench --bench pure -- --test
 
 # The harness of benches/README.md compiles and its own tests pass; what it measures is no test.
 compare:

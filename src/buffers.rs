@@ -1,7 +1,7 @@
 //! Text buffers that are used again: received text is copied into one, and the reader gives it back.
 //!
 //! Owns how much is kept. So nothing is allocated for an item once a client is warm, no reader holds on to the socket's own
-//! buffer, and what waits in a mailbox is about as large as it says.
+//! buffer, and what waits in a mailbox takes at most twice what it says and 1 KiB for each item.
 
 use std::{
     collections::VecDeque,
@@ -30,6 +30,9 @@ pub(crate) struct Stock {
 
 impl Buffers {
     pub(crate) fn give_back(&self, mut buffer: String) {
+        if buffer.capacity() > MAX_BYTES {
+            return;
+        }
         buffer.clear();
         let mut free = self.lock();
         free.bytes += buffer.capacity();
@@ -92,6 +95,17 @@ mod tests {
         assert!(stock.copy("small", &buffers).capacity() <= SLACK + 10);
         buffers.give_back(String::with_capacity(100_000));
         assert_eq!(stock.copy(&"x".repeat(60_000), &buffers).capacity(), 100_000);
+        buffers.give_back(String::with_capacity(5_000));
+        assert!(stock.copy(&"x".repeat(1_000), &buffers).capacity() <= 1_000 * 2 + SLACK);
+    }
+
+    #[test]
+    fn what_was_taken_makes_room_for_what_is_given_back() {
+        let (buffers, mut stock) = (Buffers::default(), Stock::default());
+        for _ in 0..10 {
+            buffers.give_back(String::with_capacity(MAX_BYTES));
+            assert_eq!(stock.copy(&"x".repeat(MAX_BYTES - 1), &buffers).capacity(), MAX_BYTES);
+        }
     }
 
     #[test]

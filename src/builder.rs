@@ -25,8 +25,8 @@ use crate::{
 #[must_use = "a client begins with `build`"]
 pub struct ClientBuilder {
     endpoint: String,
-    config: Config,
-    limits: Limits,
+    pub(crate) config: Config,
+    pub(crate) limits: Limits,
     max_message_size: usize,
     tcp_nodelay: bool,
     #[cfg(feature = "_tls")]
@@ -185,8 +185,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how many bytes a message may have, in either direction, the init payload included. Default: 16 MiB. A larger one from the server closes
-    /// the connection with 1009 and ends every operation, as the server would send it again.
+    /// Sets how many bytes a message may have, in either direction, the init payload included. Default: 16 MiB. A larger
+    /// one from the server closes the connection with 1009 and ends every operation, as the server would send it again.
+    /// A connection keeps room for the largest one that it received.
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;
         self

@@ -4,6 +4,7 @@
 //! output and performing it nothing is awaited (I8): the whole driver is one `poll`.
 
 use std::{
+    collections::VecDeque,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
@@ -78,7 +79,7 @@ pub(crate) struct Driver {
     /// The full mailbox that the socket waits for, under `Overflow::Block`.
     blocked: Option<Sink>,
     /// Readers that have something to read since this turn's reads.
-    wakers: Vec<Waker>,
+    wakers: VecDeque<Waker>,
     buffers: Arc<Buffers>,
     stock: Stock,
     timer: Pin<Box<Sleep>>,
@@ -112,7 +113,7 @@ impl Driver {
             link: Link::None,
             headers: HeaderMap::new(),
             blocked: None,
-            wakers: Vec::new(),
+            wakers: VecDeque::new(),
             buffers,
             stock: Stock::default(),
             timer: Box::pin(tokio::time::sleep_until(now().into())),
@@ -132,7 +133,7 @@ impl Driver {
             self.write(cx, now);
             // Before the timers: what has arrived counts, even if this task was late to look.
             busy |= self.read(cx, now);
-            self.wakers.drain(..).for_each(Waker::wake);
+            self.wake();
             busy |= self.look_for_room(cx, now);
             busy |= self.watch_time(cx, now);
             self.write(cx, now);
@@ -259,6 +260,13 @@ impl Driver {
         if pushed != (Pushed::Kept { dropped: 0 }) {
             let sink = sink.clone();
             self.handle_pushed(sink, pushed);
+        }
+    }
+
+    /// One by one, so that one that panics takes no other with it.
+    fn wake(&mut self) {
+        while let Some(waker) = self.wakers.pop_front() {
+            waker.wake();
         }
     }
 
@@ -400,7 +408,7 @@ impl Future for Driver {
 /// However the task ends, no reader waits for one that will never come.
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.wakers.drain(..).for_each(Waker::wake);
+        self.wake();
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Subscribe { sink, .. } = command {

@@ -60,6 +60,9 @@
 #![cfg_attr(not(feature = "client"), allow(rustdoc::broken_intra_doc_links, reason = "the client is not there"))]
 
 mod auth;
+#[cfg(feature = "_bench")]
+#[doc(hidden)]
+pub mod bench;
 mod buffers;
 #[cfg(feature = "client")]
 mod builder;

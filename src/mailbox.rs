@@ -99,28 +99,14 @@ enum End<E> {
 }
 
 /// What the reader took out of a mailbox at once and has not read yet, so that it needs the lock only now and then.
-///
-/// It still counts as held.
 #[derive(Debug)]
 pub(crate) struct Batch<T> {
     entries: VecDeque<Entry<T>>,
-    /// Read since the lock was held.
-    items: usize,
-    bytes: usize,
 }
 
 impl<T> Batch<T> {
     pub(crate) fn new() -> Self {
-        Self { entries: VecDeque::new(), items: 0, bytes: 0 }
-    }
-
-    fn next<E>(&mut self) -> Option<Read<T, E>> {
-        let entry = self.entries.pop_front()?;
-        if let Entry::Item { bytes, .. } = entry {
-            self.items += 1;
-            self.bytes += bytes;
-        }
-        Some(entry.into())
+        Self { entries: VecDeque::new() }
     }
 }
 
@@ -187,7 +173,7 @@ impl<T, E> Mailbox<T, E> {
                 }
             }
             Overflow::Latest => {
-                while state.queues_item() {
+                while state.items > 0 {
                     state.drop_oldest();
                     dropped += 1;
                 }
@@ -228,55 +214,43 @@ impl<T, E> Mailbox<T, E> {
     pub(crate) fn close(&self, batch: &mut Batch<T>) -> usize {
         let mut state = self.lock();
         state.end = End::Over;
-        let entries = (state.first.take(), std::mem::take(&mut state.rest));
-        let items = std::mem::take(&mut state.items) - std::mem::take(&mut batch.items);
+        let entries = (state.first.take(), std::mem::take(&mut state.rest), std::mem::take(&mut batch.entries));
+        let taken = entries.2.iter().filter(|entry| matches!(entry, Entry::Item { .. })).count();
+        let items = std::mem::take(&mut state.items);
         state.bytes = 0;
         wake(state, |state| state.writer.take());
         drop(entries);
-        batch.entries.clear();
-        items
+        items + taken
     }
 
     /// The next thing for the reader; `None` once the end was read.
     pub(crate) fn poll_read(&self, batch: &mut Batch<T>, cx: &mut Context<'_>) -> Poll<Option<Read<T, E>>> {
-        if let Some(read) = batch.next() {
-            return Poll::Ready(Some(read));
+        if let Some(entry) = batch.entries.pop_front() {
+            return Poll::Ready(Some(entry.into()));
         }
         let mut state = self.lock();
-        if batch.items > 0 {
-            state.items -= std::mem::take(&mut batch.items);
-            state.bytes -= std::mem::take(&mut batch.bytes);
-        }
-        let Some(entry) = state.pop_front() else { return self.poll_end(state, cx) };
-        if let Entry::Item { bytes, .. } = entry {
-            state.items -= 1;
-            state.bytes -= bytes;
-        }
+        let Some(entry) = state.take_first() else { return Self::poll_end(state, cx) };
         if state.first.is_some() {
             state.fill(batch, self.limits);
         }
-        self.wake_writer(state);
+        if !state.has_no_room(0, self.limits) {
+            wake(state, |state| state.writer.take());
+        }
         Poll::Ready(Some(entry.into()))
     }
 
     /// Nothing is held.
-    fn poll_end(&self, mut state: MutexGuard<'_, State<T, E>>, cx: &Context<'_>) -> Poll<Option<Read<T, E>>> {
+    fn poll_end(mut state: MutexGuard<'_, State<T, E>>, cx: &Context<'_>) -> Poll<Option<Read<T, E>>> {
         match std::mem::replace(&mut state.end, End::Over) {
             End::Open => {
                 state.end = End::Open;
                 let old = replace_waker(&mut state.reader, cx);
-                self.wake_writer(state);
+                drop(state);
                 drop(old);
                 Poll::Pending
             }
             End::Due(end) => Poll::Ready(Some(Read::End(*end))),
             End::Over => Poll::Ready(None),
-        }
-    }
-
-    fn wake_writer(&self, state: MutexGuard<'_, State<T, E>>) {
-        if !state.has_no_room(0, self.limits) {
-            wake(state, |state| state.writer.take());
         }
     }
 
@@ -300,31 +274,35 @@ impl<T, E> Mailbox<T, E> {
 }
 
 impl<T, E> State<T, E> {
-    /// Takes for the reader what it may go on with: an eighth of what may be held, so that an overflow finds something
-    /// to drop and what is read is not much older than it must be.
+    /// Takes for the reader what it may go on with: an eighth of what may be held, so that little is held besides and what
+    /// is read is not much older than it must be.
     fn fill(&mut self, batch: &mut Batch<T>, limits: Limits) {
         if limits.overflow == Overflow::Latest {
             return;
         }
         let mut room = limits.bytes.get() / 8;
         for _ in 0..BATCH.min(limits.items.get() / 8) {
-            let Some(entry) = self.pop_front() else { return };
-            let bytes = if let Entry::Item { bytes, .. } = entry { bytes } else { 0 };
-            batch.entries.push_back(entry);
-            if bytes >= room {
-                return;
+            match self.first {
+                Some(Entry::Item { bytes, .. }) if bytes > room => return,
+                Some(Entry::Item { bytes, .. }) => room -= bytes,
+                Some(Entry::Gap(_)) | None => {}
             }
-            room -= bytes;
+            batch.entries.extend(self.take_first());
         }
     }
 
-    /// Whether there is one here, and not only in the reader's batch. Of two neighbours one is an item.
-    fn queues_item(&self) -> bool {
-        matches!(self.first, Some(Entry::Item { .. })) || !self.rest.is_empty()
+    /// What is taken is not held any more.
+    fn take_first(&mut self) -> Option<Entry<T>> {
+        let entry = self.pop_front()?;
+        if let Entry::Item { bytes, .. } = entry {
+            self.items -= 1;
+            self.bytes -= bytes;
+        }
+        Some(entry)
     }
 
     fn has_no_room(&self, bytes: usize, limits: Limits) -> bool {
-        self.queues_item() && (self.items >= limits.items.get() || self.bytes + bytes > limits.bytes.get())
+        self.items > 0 && (self.items >= limits.items.get() || self.bytes + bytes > limits.bytes.get())
     }
 
     fn push_back(&mut self, entry: Entry<T>) {

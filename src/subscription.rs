@@ -81,16 +81,16 @@ impl<O: Operation> SubscriptionBuilder<O> {
 
     /// Sets how many undelivered items the subscription may hold. Default: what the client was built with, else 1024.
     ///
-    /// What happens to the next item is decided by [`overflow`](Self::overflow). A stream takes up to 32 items at once, and
-    /// at most an eighth of the capacity; they count until they are read, but are not dropped any more.
+    /// What happens to the next item is decided by [`overflow`](Self::overflow). A stream that is read takes
+    /// up to 32 items at once, and at most an eighth of the capacity; those are held besides.
     pub fn capacity(mut self, items: NonZeroUsize) -> Self {
         self.limits.items = items;
         self
     }
 
     /// Sets how many bytes of undelivered items the subscription may hold. Default: what the client was built with,
-    /// else 16 MiB. A larger item is held alone. Memory in use may be up to twice that and 1 KiB for each item, as buffers
-    /// are used again.
+    /// else 16 MiB. A larger item is held alone. As with [`capacity`](Self::capacity), an eighth may be held besides; and as
+    /// buffers are used again, they may be twice as large as their items and 1 KiB more.
     pub fn capacity_bytes(mut self, bytes: NonZeroUsize) -> Self {
         self.limits.bytes = bytes;
         self
@@ -207,4 +207,29 @@ fn error(end: End) -> Option<SubscriptionError> {
         End::Overflow => SubscriptionError::Overflow,
         End::ShutDown => SubscriptionError::ShutDown,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::{buffers::Stock, mailbox::Mailbox};
+
+    #[test]
+    fn the_buffer_of_an_item_that_was_read_is_used_for_another() {
+        let limit = NonZeroUsize::MAX;
+        let limits = Limits { items: limit, bytes: limit, overflow: Overflow::DropOldest };
+        let sink = Sink { id: 1, mailbox: Arc::new(Mailbox::new(limits)) };
+        let buffers = Arc::new(Buffers::default());
+        let mut frame = String::with_capacity(500);
+        frame.push_str(r#"{"data":1}"#);
+        let (_, waker) = sink.mailbox.push(Payload::new(frame, 0..10), 10);
+        assert!(waker.is_none());
+        let mut stream =
+            Subscription::<u32>::new(sink, mpsc::unbounded_channel().0, Arc::default(), Arc::clone(&buffers));
+        let read = stream.poll_next_unpin(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(read, Poll::Ready(Some(Ok(Event::Next(Response { data: Some(1), .. }))))));
+        assert_eq!(Stock::default().copy("again", &buffers).capacity(), 500);
+    }
 }

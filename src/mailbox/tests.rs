@@ -1,5 +1,13 @@
 //! The queue by example, and under random steps.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::Wake,
+};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -122,7 +130,7 @@ fn the_first_end_counts_and_comes_after_what_is_held() {
 }
 
 #[test]
-fn what_a_reader_took_at_once_is_held_until_it_is_read() {
+fn what_a_reader_took_at_once_is_not_held_any_more() {
     let (mailbox, mut batch) = (mailbox(16, 100, Overflow::Block), Batch::new());
     let cx = &mut Context::from_waker(Waker::noop());
     for item in 1..16 {
@@ -131,15 +139,99 @@ fn what_a_reader_took_at_once_is_held_until_it_is_read() {
     assert_eq!(push(&mailbox, 16, 1), Pushed::Full);
     let mut read = |batch: &mut _| assert!(matches!(mailbox.poll_read(batch, cx), Poll::Ready(Some(Read::Item(_)))));
     read(&mut batch);
-    assert_eq!(batch.entries.len(), 2);
-    assert_eq!(mailbox.lock().items, 15);
+    assert_eq!((mailbox.lock().items, batch.entries.len()), (13, 2));
     read(&mut batch);
     read(&mut batch);
-    assert_eq!(mailbox.lock().items, 15, "told with the next batch");
+    assert_eq!((mailbox.lock().items, batch.entries.len()), (13, 0));
     read(&mut batch);
-    assert_eq!((mailbox.lock().items, batch.entries.len()), (12, 2));
+    assert_eq!((mailbox.lock().items, batch.entries.len()), (10, 2));
     assert_eq!(mailbox.close(&mut batch), 12);
     assert!(batch.entries.is_empty());
+}
+
+#[test]
+fn a_reader_takes_at_once_no_more_than_32_items_and_an_eighth_of_the_bytes() {
+    let cx = &mut Context::from_waker(Waker::noop());
+    for (bytes, expected) in [(1_000_000, 32), (8_000, 10)] {
+        let (mailbox, mut batch) = (mailbox(1_000, bytes, Overflow::DropOldest), Batch::new());
+        for item in 0..60 {
+            push(&mailbox, item, 100);
+        }
+        assert!(mailbox.poll_read(&mut batch, cx).is_ready());
+        assert_eq!(batch.entries.len(), expected);
+    }
+}
+
+#[test]
+fn every_policy_counts_bytes() {
+    let newest = mailbox(7, 10, Overflow::DropNewest);
+    assert_eq!([push(&newest, 1, 6), push(&newest, 2, 6)], [Pushed::Kept { dropped: 0 }, Pushed::Dropped]);
+    let fail = mailbox(7, 10, Overflow::Fail);
+    assert_eq!([push(&fail, 1, 6), push(&fail, 2, 6)], [Pushed::Kept { dropped: 0 }, Pushed::Overflowed]);
+    let block = mailbox(7, 10, Overflow::Block);
+    assert_eq!([push(&block, 1, 6), push(&block, 2, 6)], [Pushed::Kept { dropped: 0 }, Pushed::Full]);
+}
+
+#[test]
+fn a_writer_that_waits_for_room_is_woken_by_a_read_and_by_a_reader_that_goes() {
+    #[derive(Default)]
+    struct Calls(AtomicUsize);
+    impl Wake for Calls {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+    let mailbox = mailbox(2, 100, Overflow::Block);
+    let calls = Arc::new(Calls::default());
+    let waker = Waker::from(Arc::clone(&calls));
+    let waits = || mailbox.poll_room(&mut Context::from_waker(&waker)).is_pending();
+    push(&mailbox, 1, 1);
+    push(&mailbox, 2, 1);
+    assert!(waits());
+    assert_eq!((read(&mailbox).as_deref(), calls.0.load(Relaxed)), (Some("1"), 1));
+    push(&mailbox, 3, 1);
+    assert!(waits());
+    mailbox.close(&mut Batch::new());
+    assert_eq!(calls.0.load(Relaxed), 2);
+}
+
+#[test]
+fn what_was_read_is_not_held_any_more() {
+    let (mailbox, mut batch) = (mailbox(8, 100, Overflow::Fail), Batch::new());
+    let cx = &mut Context::from_waker(Waker::noop());
+    push(&mailbox, 1, 1);
+    push(&mailbox, 2, 1);
+    for _ in 0..2 {
+        assert!(matches!(mailbox.poll_read(&mut batch, cx), Poll::Ready(Some(Read::Item(_)))));
+    }
+    for item in 3..=10 {
+        assert_eq!(push(&mailbox, item, 1), Pushed::Kept { dropped: 0 }, "{item}");
+    }
+}
+
+#[test]
+fn bytes_are_bounded_whatever_the_reader_took_at_once() {
+    let (mailbox, mut batch) = (mailbox(800, 8_000, Overflow::DropOldest), Batch::new());
+    let cx = &mut Context::from_waker(Waker::noop());
+    push(&mailbox, 1, 100);
+    push(&mailbox, 2, 7_900);
+    assert!(matches!(mailbox.poll_read(&mut batch, cx), Poll::Ready(Some(Read::Item(_)))));
+    push(&mailbox, 3, 7_900);
+    assert!(mailbox.lock().bytes <= 8_000, "{} bytes", mailbox.lock().bytes);
+}
+
+#[test]
+fn block_goes_on_as_soon_as_an_item_was_read() {
+    let (mailbox, mut batch) = (mailbox(16, 100, Overflow::Block), Batch::new());
+    let cx = &mut Context::from_waker(Waker::noop());
+    for item in 1..=16 {
+        push(&mailbox, item, 1);
+    }
+    for item in 17..33 {
+        assert!(matches!(mailbox.poll_read(&mut batch, cx), Poll::Ready(Some(Read::Item(_)))));
+        assert!(mailbox.poll_room(cx).is_ready(), "before {item}");
+        push(&mailbox, item, 1);
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,7 +248,8 @@ proptest! {
         overflow in prop::sample::select(vec![Overflow::DropOldest, Overflow::DropNewest, Overflow::Latest]),
         items in prop_oneof![1..4_usize, 8..40_usize],
         steps in prop::collection::vec(prop_oneof![
-            6 => (1..5_usize).prop_map(Step::Push),
+            5 => (1..5_usize).prop_map(Step::Push),
+            1 => (5..200_usize).prop_map(Step::Push),
             1 => Just(Step::Gap),
             2 => Just(Step::Read),
         ], 0..200),
@@ -195,9 +288,10 @@ proptest! {
                 }
             }
             let state = mailbox.lock();
-            let entries = state.rest.len() + usize::from(state.first.is_some()) + batch.entries.len();
-            prop_assert!(state.items <= items && (state.bytes <= items * 4 || state.rest.is_empty()));
-            prop_assert!(entries <= 2 * state.items + 2);
+            let entries = state.rest.len() + usize::from(state.first.is_some());
+            let queued = state.first.iter().chain(&state.rest).filter(|entry| matches!(entry, Entry::Item { .. })).count();
+            prop_assert!(state.items <= items && (state.bytes <= items * 4 || queued <= 1));
+            prop_assert!(entries <= 2 * state.items + 1 && batch.entries.len() <= items / 8);
             prop_assert!(state.first.is_some() || state.rest.is_empty());
         }
         while let Poll::Ready(Some(read)) = mailbox.poll_read(&mut batch, cx) {

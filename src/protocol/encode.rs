@@ -169,7 +169,9 @@ mod tests {
     fn ids_read_back_and_foreign_ids_do_not() {
         let id = WireId { serial: u64::MAX, slot: u32::MAX };
         assert_eq!(id.to_string().parse(), Ok(id));
-        for foreign in ["", "1", ".", "1.", ".1", "+1.1", "1.+1", "1.2.3", "a.b", "1.4294967296", "-1.1", " 1.1"] {
+        let foreign = ["", "1", ".", "1.", ".1", "+1.1", "1.+1", "1.2.3", "a.b", "1.4294967296", "-1.1", " 1.1"];
+        let too_large = ["18446744073709551616.1", "18446744073709551617.1", "99999999999999999999.1"];
+        for foreign in foreign.into_iter().chain(too_large) {
             assert_eq!(foreign.parse::<WireId>(), Err(NotOurs), "{foreign:?}");
         }
     }

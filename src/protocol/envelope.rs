@@ -124,7 +124,7 @@ impl Envelope {
                     return None;
                 }
                 // Nothing, where the frame is cut short: whoever decodes it finds out.
-                let end = frame.trim_ascii_end().strip_suffix('}').map_or(start, str::len);
+                let end = frame.trim_end_matches([' ', '\t', '\n', '\r']).strip_suffix('}').map_or(start, str::len);
                 return Some(Self { kind: Kind::Next, id: Id::Ours(id?), payload: Some(start..end) });
             }
             scan.take(b",")?;
@@ -166,9 +166,8 @@ impl Payload {
         serde_json::from_str(&self.frame[self.json.clone()]).or_else(|error| {
             // Not a `T`, or not what the scan took it for: the reference parser knows which.
             match Wire::read(&self.frame)?.payload {
-                Some(payload) if place(&self.frame, payload) == self.json => Err(error),
-                Some(payload) => serde_json::from_str(payload.get()),
-                None => serde_json::from_str("null"),
+                Some(payload) if place(&self.frame, payload) != self.json => serde_json::from_str(payload.get()),
+                Some(_) | None => Err(error),
             }
         })
     }
@@ -263,6 +262,8 @@ mod tests {
             r#"{"type":"n\u0065xt","id":"1.0","payload":{}}"#,
             r#"{"type":"next","id":1,"payload":{}}"#,
             r#"{"type":"next","id":"1.0","payload":null}"#,
+            r#"{"type":"next","id":"1.0","payload": null}"#,
+            r#"{"id":"1.0","id":"2.0","type":"next","payload":{}}"#,
             r#"{"type":"error","id":"1.0","payload":[]}"#,
             r#"{"type":"next","type":"next","id":"1.0","payload":{}}"#,
             "",
@@ -307,6 +308,8 @@ mod tests {
             (r#"{"type":"next","id":"1.0","payload":"#, Err(())),
             (r#"{"type":"next","id":"1.0","payload":5"#, Err(())),
             (r#"{"type":"next","id":"1.0","payload":5}"#, Ok(serde_json::json!(5))),
+            // A form feed is white space to ASCII, but not to JSON.
+            ("{\"type\":\"next\",\"id\":\"1.0\",\"payload\":5}\u{c}", Err(())),
         ];
         for (text, payload) in cases {
             assert_eq!(read(text).map(|m| m.2), Some(payload), "{text}");

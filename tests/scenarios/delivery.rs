@@ -367,6 +367,122 @@ async fn a_reader_is_woken_once_for_all_that_arrives_together() {
     assert_eq!(peer.expect_complete().await, id);
 }
 
+#[tokio::test(start_paused = true)]
+async fn block_reads_on_as_soon_as_there_is_room_however_the_reader_took_its_items() {
+    let server = Server::in_memory();
+    let (client, mut slow, mut peer, slow_id) = bounded(&server, Overflow::Block, 16).await;
+    let mut sibling = subscribe(&client, "b");
+    let sibling_id = peer.expect_subscribe().await.id;
+    for n in 0..16 {
+        peer.next(&slow_id, data(n)).await;
+    }
+    for n in 0..16 {
+        peer.next(&sibling_id, data(n)).await;
+        peer.next(&slow_id, data(16 + n)).await;
+    }
+    // Each item that is read makes room for the sibling's next one, which comes before the item that fills the queue again.
+    for n in 0..16 {
+        assert_eq!(peer.serve_while(item(&mut slow)).await, n);
+        assert_eq!(peer.serve_while(item(&mut sibling)).await, n);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fail_ends_no_stream_that_holds_less_than_it_may() {
+    let server = Server::in_memory();
+    let (_client, mut stream, mut peer, id) = bounded(&server, Overflow::Fail, 8).await;
+    for n in 0..2 {
+        peer.next(&id, data(n)).await;
+    }
+    peer.sync().await;
+    for n in 0..2 {
+        assert_eq!(item(&mut stream).await, n);
+    }
+    for n in 2..10 {
+        peer.next(&id, data(n)).await;
+    }
+    peer.sync().await;
+    for n in 2..10 {
+        assert_eq!(item(&mut stream).await, n);
+    }
+    peer.complete(&id).await;
+    assert!(event(&mut stream).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn block_reads_on_with_every_item_that_is_read() {
+    let server = Server::in_memory();
+    let (client, mut slow, mut peer, slow_id) = bounded(&server, Overflow::Block, 7).await;
+    let mut sibling = subscribe(&client, "b");
+    let sibling_id = peer.expect_subscribe().await.id;
+    for n in 0..40 {
+        peer.next(&slow_id, data(n)).await;
+        if n >= 6 {
+            peer.next(&sibling_id, data(n - 6)).await;
+        }
+    }
+    // Each place in the queue lets the sibling's next item through, and then an item that takes the place.
+    for n in 0..30 {
+        assert_eq!(peer.serve_while(item(&mut slow)).await, n);
+        assert_eq!(peer.serve_while(item(&mut sibling)).await, n);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_queued_any_more_once_a_reader_went_in_the_middle_of_what_it_took_at_once() {
+    for overflow in [Overflow::DropOldest, Overflow::DropNewest, Overflow::Fail, Overflow::Block] {
+        let server = Server::in_memory();
+        let (client, mut stream, mut peer, id) = bounded(&server, overflow, 100).await;
+        for n in 0..90 {
+            peer.next(&id, data(n)).await;
+        }
+        peer.sync().await;
+        for n in 0..7 {
+            assert_eq!(item(&mut stream).await, n);
+        }
+        for n in 90..120 {
+            peer.next(&id, data(n)).await;
+        }
+        settle().await;
+        drop(stream);
+        settle().await;
+        assert_eq!(client.stats().queued_items, 0, "{overflow:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_far_larger_than_what_is_written_at_once_is_sent_whole() {
+    let server = Server::in_memory();
+    let client = client(&server);
+    let variables = json!({"v": "x".repeat(3_000_000)});
+    let _stream = client.subscribe_to(request("a").variables(&variables)).unwrap();
+    let mut peer = connected(&server).await;
+    assert_eq!(peer.expect_subscribe().await.variables, variables);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_peer_does_not_read_is_not_written_and_what_was_dropped_meanwhile_is_never_mentioned() {
+    let server = Server::in_memory();
+    let client = builder(&server).ping_interval(None).build().unwrap();
+    let variables = json!({"v": "x".repeat(1_000)});
+    let streams: Vec<_> =
+        (0..3_000).map(|_| client.subscribe_to(request("a").variables(&variables)).unwrap()).collect();
+    let mut peer = connected(&server).await;
+    settle().await;
+    drop(streams);
+    settle().await;
+    let (mut subscribes, mut completes) = (0, 0);
+    while let Ok(Some(message)) = timeout(secs(1), peer.next_message()).await {
+        match message["type"].as_str() {
+            Some("subscribe") => subscribes += 1,
+            Some("complete") => completes += 1,
+            _ => panic!("{message}"),
+        }
+    }
+    assert_eq!(subscribes, completes);
+    assert!(subscribes < 1_000, "{subscribes} kB were written to a peer that reads nothing");
+}
+
 /// A text frame of a server.
 fn frame(text: &str) -> Vec<u8> {
     let mut frame = vec![0x81, u8::try_from(text.len()).unwrap()];

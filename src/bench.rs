@@ -1,0 +1,120 @@
+//! The door for `benches/pure.rs`: what is measured there, by plain arguments.
+//!
+//! Owns no behaviour and promises none: it exists only with the private feature `_bench`. The options are the builder's.
+
+use std::{
+    ops::Range,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use crate::{
+    Response,
+    buffers::{Buffers, Stock},
+    builder::ClientBuilder,
+    driver::Sink,
+    error::Disconnect,
+    mailbox::{self, Batch, Pushed, Read},
+    protocol::{self, Envelope},
+    session::{self, End},
+};
+
+/// Where the payload is, as the client reads a frame.
+pub fn parse(frame: &str) -> Option<Range<usize>> {
+    std::hint::black_box(Envelope::parse(frame)).ok()?.payload
+}
+
+/// Where the payload is, by the reference parser.
+pub fn parse_fully(frame: &str) -> Option<Range<usize>> {
+    std::hint::black_box(Envelope::parse_fully(frame)).ok()?.payload
+}
+
+/// A session on an acknowledged connection. Its clock stands still, except to end a backoff.
+pub struct Session {
+    session: session::Session<Sink>,
+    now: Instant,
+}
+
+impl Session {
+    /// With an operation for each request; their ids are `1.0`, `2.1` and so on.
+    #[expect(clippy::disallowed_methods, reason = "an origin, never read again")]
+    pub fn open<'a>(requests: impl IntoIterator<Item = &'a str>) -> Self {
+        let ClientBuilder { config, limits, .. } = ClientBuilder::new("");
+        let (mut session, now) = (session::Session::new(config), Instant::now());
+        for (id, request) in (1..).zip(requests) {
+            session.subscribe(now, id, request.into(), Sink { id, mailbox: Arc::new(mailbox::Mailbox::new(limits)) });
+        }
+        let mut this = Self { session, now };
+        this.connect();
+        this
+    }
+
+    /// Where the payload is, if this is an item of a live operation.
+    pub fn handle_frame(&mut self, frame: &str) -> Option<Range<usize>> {
+        self.session.handle_frame(self.now, frame).map(|item| item.payload)
+    }
+
+    /// Loses the connection and makes another. Returns how many operations were written again.
+    pub fn reissue(&mut self) -> usize {
+        self.session.handle_lost(self.now, Disconnect::Reset(None));
+        self.now = self.session.poll_timeout().unwrap_or(self.now);
+        self.session.handle_timeout(self.now);
+        self.connect()
+    }
+
+    fn connect(&mut self) -> usize {
+        let Self { session, now } = self;
+        session.handle_credentials(*now, Ok("{}".into()));
+        session.handle_open(*now);
+        drop(session.poll_transmit());
+        session.handle_frame(*now, r#"{"type":"connection_ack"}"#);
+        while session.poll_output().is_some() {}
+        std::iter::from_fn(|| session.poll_transmit()).count()
+    }
+}
+
+/// A mailbox under `DropOldest`, and the buffers that its items are copied into.
+pub struct Mailbox {
+    queue: mailbox::Mailbox<protocol::Payload, End>,
+    batch: Batch<protocol::Payload>,
+    buffers: Buffers,
+    stock: Stock,
+}
+
+impl Mailbox {
+    /// Nothing waits in it, and no buffer is there yet.
+    pub fn empty() -> Self {
+        let queue = mailbox::Mailbox::new(ClientBuilder::new("").limits);
+        Self { queue, batch: Batch::new(), buffers: Buffers::default(), stock: Stock::default() }
+    }
+
+    /// As the driver does it. Whether nothing was dropped.
+    pub fn push(&mut self, frame: &str) -> bool {
+        let payload = protocol::Payload::new(self.stock.copy(frame, &self.buffers), 0..frame.len());
+        self.queue.push(payload, frame.len()).0 == Pushed::Kept { dropped: 0 }
+    }
+
+    /// As a reader does it, without decoding. Whether there was an item.
+    pub fn read(&mut self) -> bool {
+        let read = self.queue.poll_read(&mut self.batch, &mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Some(Read::Item(payload))) = read else { return false };
+        self.buffers.give_back(payload.into_frame());
+        true
+    }
+}
+
+/// A frame as its reader holds it.
+pub struct Payload(protocol::Payload);
+
+impl Payload {
+    /// `None` if there is no payload in it.
+    pub fn new(frame: &str) -> Option<Self> {
+        Some(Self(protocol::Payload::new(frame.to_owned(), parse(frame)?)))
+    }
+
+    /// As a reader does it. `None` if it is no response with a `T`.
+    pub fn decode<'a, T: serde::Deserialize<'a>>(&'a self) -> Option<Response<T>> {
+        self.0.decode().ok()
+    }
+}
