@@ -16,6 +16,7 @@ use crate::{
     driver::Sink,
     error::Disconnect,
     mailbox::{self, Batch, Pushed, Read},
+    operation::OperationType,
     protocol::{self, Envelope},
     session::{self, End},
 };
@@ -43,7 +44,13 @@ impl Session {
         let ClientBuilder { config, limits, .. } = ClientBuilder::new("");
         let (mut session, now) = (session::Session::new(config), Instant::now());
         for (id, request) in (1..).zip(requests) {
-            session.subscribe(now, id, request.into(), Sink { id, mailbox: Arc::new(mailbox::Mailbox::new(limits)) });
+            session.subscribe(
+                now,
+                id,
+                OperationType::Subscription,
+                request.into(),
+                Sink { id, mailbox: Arc::new(mailbox::Mailbox::new(limits)) },
+            );
         }
         let mut this = Self { session, now };
         this.connect();
