@@ -444,3 +444,6 @@ const BYTES: usize = 128 * 1024;
 
 /// How long a client that nobody holds any more waits for the peer to answer its close.
 const ORPHAN_DEADLINE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

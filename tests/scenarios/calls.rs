@@ -1,6 +1,12 @@
 //! Queries and mutations: one result, at most one execution.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    marker::PhantomData,
+    rc::Rc,
+    task::{Context, Waker},
+};
 
 use futures::future::join_all;
 use resub::{CallError, SubscribeError};
@@ -202,4 +208,47 @@ async fn whatever_happens_a_mutation_is_executed_at_most_once_and_its_result_tel
         }
         assert!(answered > 0, "seed {seed}");
     }
+}
+
+/// As a subscription can be read on any executor. And what panics must not have been sent.
+#[tokio::test(start_paused = true)]
+async fn a_call_can_be_awaited_where_there_is_no_runtime() {
+    let server = Server::in_memory();
+    let (client, _stream, mut peer, _) = live(&server).await;
+    let polled = std::thread::spawn(move || {
+        let mut call = client.query_with(&query("q")).into_future();
+        let pending = call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        (pending, call)
+    });
+    let (pending, _call) = polled.join().expect("it does not panic");
+    assert!(pending);
+    peer.expect_subscribe().await;
+}
+
+#[cfg(feature = "graphql-client")]
+#[tokio::test(start_paused = true)]
+async fn a_generated_query_or_mutation_is_awaited_in_a_task_of_its_own() {
+    use graphql_client::{GraphQLQuery, QueryBody};
+
+    struct Count;
+
+    impl GraphQLQuery for Count {
+        // Of one thread: it is serialized before anything is awaited.
+        type Variables = PhantomData<Rc<u32>>;
+        type ResponseData = u32;
+
+        fn build_query(variables: Self::Variables) -> QueryBody<Self::Variables> {
+            QueryBody { variables, query: "mutation Count { count }", operation_name: "Count" }
+        }
+    }
+
+    let server = Server::in_memory();
+    let (client, _stream, mut peer, _) = live(&server).await;
+    let refused = client.query::<Count>(PhantomData).await.unwrap_err();
+    assert!(matches!(refused, CallError::NotSent(SubscribeError::Mutation)));
+    let call = tokio::spawn(async move { client.mutate::<Count>(PhantomData).timeout(secs(5)).await });
+    let subscribe = peer.expect_subscribe().await;
+    assert_eq!(subscribe.payload["operationName"], "Count");
+    peer.next(&subscribe.id, data(2)).await;
+    assert_eq!(call.await.unwrap().unwrap().data, Some(2));
 }

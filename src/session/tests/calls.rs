@@ -120,3 +120,28 @@ fn a_shutdown_ends_a_written_mutation_as_ambiguous_and_others_as_shut_down() {
     rig.session.abandon();
     assert_eq!(finished(&rig.take()), [(id, "ambiguous: no cause".into())]);
 }
+
+#[test]
+fn an_operation_that_goes_on_after_its_first_result_is_stopped() {
+    let (mut rig, _) = calling(MODERN, OperationType::Query);
+    rig.receive(json!({"type": "next", "id": "1.0", "payload": {"data": 1, "hasNext": true}}));
+    let did = rig.receive(next("1.0"));
+    assert_eq!(wrote(&did), ["complete"], "else it runs there for as long as the connection lives");
+    assert_eq!(wrote(&rig.receive(next("1.0"))), [""; 0], "once");
+}
+
+#[test]
+fn rule_15_on_legacy_a_stop_follows_an_end_without_a_result() {
+    let (mut rig, _) = calling(LEGACY, OperationType::Mutation);
+    let did = rig.receive(json!({"type": "complete", "id": "1.0"}));
+    assert_eq!(wrote(&did), ["stop"]);
+}
+
+#[test]
+fn rule_15_on_legacy_a_stop_that_crosses_the_end_is_written_all_the_same() {
+    let (mut rig, id) = calling(LEGACY, OperationType::Mutation);
+    rig.session.expire(id);
+    rig.session.handle_frame(rig.now, &json!({"type": "data", "id": "1.0", "payload": {"data": 1}}).to_string());
+    rig.session.handle_frame(rig.now, r#"{"type":"complete","id":"1.0"}"#);
+    assert_eq!(wrote(&rig.take()), ["stop"]);
+}
