@@ -44,13 +44,9 @@ impl Session {
         let ClientBuilder { config, limits, .. } = ClientBuilder::new("");
         let (mut session, now) = (session::Session::new(config), Instant::now());
         for (id, request) in (1..).zip(requests) {
-            session.subscribe(
-                now,
-                id,
-                OperationType::Subscription,
-                request.into(),
-                Sink { id, mailbox: Arc::new(mailbox::Mailbox::new(limits)) },
-            );
+            let request =
+                session::Request { kind: OperationType::Subscription, payload: request.into(), deadline: None };
+            session.subscribe(now, id, request, Sink { id, mailbox: Arc::new(mailbox::Mailbox::new(limits)) });
         }
         let mut this = Self { session, now };
         this.connect();

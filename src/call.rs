@@ -1,77 +1,85 @@
 //! A query or mutation over the same connection: one operation with one result.
 //!
-//! Owns waiting for the end of it, with a time limit. Knows the mailbox and nothing behind it.
+//! Owns waiting for the end of it. Knows the mailbox and nothing behind it.
 
 use std::{
     fmt,
-    future::{self, IntoFuture},
     marker::PhantomData,
-    task::{Poll, ready},
+    pin::Pin,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures::future::BoxFuture;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::{
+    builder::MAX_DURATION,
     client::Client,
     driver::{Command, Sink},
-    error::{CallError, DecodeError, SubscribeError},
+    error::{CallError, SubscribeError},
     mailbox::{Batch, Read},
     operation::{Operation, OperationType},
-    response::{GraphQlError, Response},
+    response::{GraphQlError, Response, decode},
     session::End,
 };
 
-/// A query or mutation that begins when it is awaited; made by [`Client::query`] and [`Client::mutate`].
+/// A query or mutation, begun when it is first polled; made by [`Client::query`] and [`Client::mutate`].
 ///
 /// Without a connection it waits for one, up to its [`timeout`](Self::timeout). A query is sent again if the connection is
-/// lost before its result; a mutation never is: see [`CallError::Ambiguous`]. Dropping the future cancels the operation on
-/// the server.
+/// lost before its result; a mutation never is: see [`CallError::Ambiguous`]. Dropping it cancels the operation on the server,
+/// which undoes nothing that was executed. Of a result that comes in parts (`@defer`, `@stream`) only the first is returned.
+///
+/// Needs no runtime of its own: the client's driver keeps the time.
 #[must_use = "a call begins when it is awaited"]
 pub struct Call<T> {
     client: Client,
     kind: OperationType,
-    payload: Result<Box<RawValue>, serde_json::Error>,
     name: Option<String>,
     timeout: Duration,
+    /// Until it is begun.
+    payload: Option<Result<Box<RawValue>, serde_json::Error>>,
+    pending: Option<Pending>,
     data: PhantomData<fn() -> T>,
 }
 
 impl<T> Call<T> {
     pub(crate) fn new<O: Operation<Data = T>>(client: Client, kind: OperationType, operation: &O) -> Self {
-        let (payload, name) = (operation.payload(), operation.name().map(str::to_owned));
-        Self { client, kind, payload, name, timeout: DEFAULT_TIMEOUT, data: PhantomData }
+        let (payload, name) = (Some(operation.payload()), operation.name().map(str::to_owned));
+        Self { client, kind, name, timeout: DEFAULT_TIMEOUT, payload, pending: None, data: PhantomData }
     }
 
-    /// Sets how long to wait for the result, the wait for a connection included. Default: 30 s.
+    /// Sets how long to wait for the result, from the first poll on and the wait for a connection included. Default: 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
+
+    fn begin(&self, payload: Result<Box<RawValue>, serde_json::Error>) -> Result<Pending, SubscribeError> {
+        let payload = payload.map_err(SubscribeError::Serialize)?;
+        let (sink, commands) =
+            self.client.begin(self.kind, payload, self.name.as_deref(), None, Some(self.timeout.min(MAX_DURATION)))?;
+        Ok(Pending { sink, commands, over: false })
+    }
 }
 
-impl<T: DeserializeOwned + 'static> IntoFuture for Call<T> {
+impl<T: DeserializeOwned> Future for Call<T> {
     type Output = Result<Response<T>, CallError>;
-    type IntoFuture = BoxFuture<'static, Self::Output>;
 
-    fn into_future(self) -> Self::IntoFuture {
-        let Self { client, kind, payload, name, timeout, data: _ } = self;
-        Box::pin(async move {
-            let payload = payload.map_err(|error| CallError::NotSent(SubscribeError::Serialize(error)))?;
-            let (sink, commands) = client.begin(kind, payload, name.as_deref(), None).map_err(CallError::NotSent)?;
-            let mut pending = Pending { sink, commands, over: false };
-            let end = if let Ok(end) = tokio::time::timeout(timeout, pending.end()).await {
-                end
-            } else {
-                // Whether it was written is the session's to say; if that is gone, the mailbox has its end.
-                let _ = pending.commands.send(Command::Expire(pending.sink.id));
-                pending.end().await
-            };
-            response(end, timeout)
-        })
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(payload) = self.payload.take() {
+            match self.begin(payload) {
+                Ok(pending) => self.pending = Some(pending),
+                Err(error) => return Poll::Ready(Err(CallError::NotSent(error))),
+            }
+        }
+        let end = match &mut self.pending {
+            Some(pending) => ready!(pending.poll_end(cx)),
+            // Polled again after it was refused.
+            None => End::ShutDown,
+        };
+        Poll::Ready(response(end, self.timeout))
     }
 }
 
@@ -89,22 +97,18 @@ struct Pending {
 }
 
 impl Pending {
-    async fn end(&mut self) -> End {
-        let mut batch = Batch::new();
-        future::poll_fn(|cx| {
-            loop {
-                match ready!(self.sink.mailbox.poll_read(&mut batch, cx)) {
-                    Some(Read::End(end)) => {
-                        self.over = true;
-                        return Poll::Ready(end);
-                    }
-                    // Nothing else comes to a call.
-                    Some(Read::Item(_) | Read::Gap(_)) => {}
-                    None => return Poll::Ready(End::ShutDown),
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            match ready!(self.sink.mailbox.poll_read(&mut Batch::new(), cx)) {
+                Some(Read::End(end)) => {
+                    self.over = true;
+                    return Poll::Ready(end);
                 }
+                // Nothing else comes to a call.
+                Some(Read::Item(_) | Read::Gap(_)) => {}
+                None => return Poll::Ready(End::ShutDown),
             }
-        })
-        .await
+        }
     }
 }
 
@@ -120,10 +124,7 @@ impl Drop for Pending {
 
 fn response<T: DeserializeOwned>(end: End, timeout: Duration) -> Result<Response<T>, CallError> {
     match end {
-        End::Answered(json) => serde_json::from_str(&json).map_err(|error| {
-            let errors = serde_json::from_str::<Response<IgnoredAny>>(&json).map(|response| response.errors);
-            CallError::Decode(DecodeError::new(error, errors.unwrap_or_default()))
-        }),
+        End::Answered(payload) => decode(&payload).map_err(CallError::Decode),
         End::Completed => Err(CallError::NoResult),
         End::Rejected(payload) => Err(CallError::Rejected(GraphQlError::read(payload.as_deref()))),
         End::Ambiguous(cause) => Err(CallError::Ambiguous(cause)),

@@ -30,7 +30,7 @@ use crate::{
 /// A client of one server: a handle to its connection and everything subscribed on it. Cheap to clone.
 ///
 /// The connection is made when the first operation is started, and kept from then on. It is closed when the last
-/// clone and the last [`Subscription`] are dropped, or by [`shutdown`](Self::shutdown).
+/// clone, the last [`Subscription`] and the last [`Call`] are dropped, or by [`shutdown`](Self::shutdown).
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -109,7 +109,7 @@ impl Client {
         name: Option<&str>,
         limits: Limits,
     ) -> Result<Subscription<T>, SubscribeError> {
-        let (sink, commands) = self.begin(OperationType::Subscription, payload, name, Some(limits))?;
+        let (sink, commands) = self.begin(OperationType::Subscription, payload, name, Some(limits), None)?;
         let Shared { counters, buffers, .. } = &*self.shared;
         Ok(Subscription::new(sink, commands, Arc::clone(counters), Arc::clone(buffers)))
     }
@@ -121,6 +121,7 @@ impl Client {
         payload: Box<RawValue>,
         name: Option<&str>,
         limits: Option<Limits>,
+        timeout: Option<Duration>,
     ) -> Result<(Sink, mpsc::UnboundedSender<Command>), SubscribeError> {
         let Shared { commands, next_id, max_message_size: limit, limits: default, .. } = &*self.shared;
         let size = payload.get().len();
@@ -131,7 +132,7 @@ impl Client {
         let sink =
             Sink { id: next_id.fetch_add(1, Relaxed), mailbox: Arc::new(Mailbox::new(limits.unwrap_or(*default))) };
         telemetry::subscribed(sink.id, name);
-        let command = Command::Subscribe { kind, payload: payload.into(), sink: sink.clone() };
+        let command = Command::Subscribe { kind, payload: payload.into(), timeout, sink: sink.clone() };
         commands.send(command).map_err(|_| SubscribeError::ShutDown)?;
         // The driver may have gone between the two steps of a send, and does not see the command then.
         if commands.is_closed() {
@@ -142,11 +143,12 @@ impl Client {
 
     /// Runs a query that `graphql_client` generated, when the returned [`Call`] is awaited.
     ///
-    /// It is sent again if the connection is lost before the result came.
+    /// It is sent again if the connection is lost before the result came. A persisted operation, without a document, is
+    /// taken at its word: see that it is no mutation.
     #[cfg(feature = "graphql-client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
     pub fn query<Q: graphql_client::GraphQLQuery>(&self, variables: Q::Variables) -> Call<Q::ResponseData> {
-        self.query_with(&crate::operation::Typed::<Q>::new(variables))
+        self.query_with(crate::operation::Typed::<Q>::new(variables))
     }
 
     /// Runs a mutation that `graphql_client` generated, when the returned [`Call`] is awaited.
@@ -156,17 +158,17 @@ impl Client {
     #[cfg(feature = "graphql-client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
     pub fn mutate<M: graphql_client::GraphQLQuery>(&self, variables: M::Variables) -> Call<M::ResponseData> {
-        self.mutate_with(&crate::operation::Typed::<M>::new(variables))
+        self.mutate_with(crate::operation::Typed::<M>::new(variables))
     }
 
     /// As [`query`](Self::query), of any operation, such as a [`Request`](crate::Request).
-    pub fn query_with<O: Operation>(&self, operation: &O) -> Call<O::Data> {
-        Call::new(self.clone(), OperationType::Query, operation)
+    pub fn query_with<O: Operation>(&self, operation: O) -> Call<O::Data> {
+        Call::new(self.clone(), OperationType::Query, &operation)
     }
 
     /// As [`mutate`](Self::mutate), of any operation, such as a [`Request`](crate::Request).
-    pub fn mutate_with<O: Operation>(&self, operation: &O) -> Call<O::Data> {
-        Call::new(self.clone(), OperationType::Mutation, operation)
+    pub fn mutate_with<O: Operation>(&self, operation: O) -> Call<O::Data> {
+        Call::new(self.clone(), OperationType::Mutation, &operation)
     }
 
     /// The connection's status, now and as it changes. Intermediate values may be skipped.
@@ -185,8 +187,9 @@ impl Client {
         let _ = self.shared.commands.send(Command::ReconnectNow);
     }
 
-    /// Ends every subscription with [`SubscriptionError::ShutDown`](crate::SubscriptionError::ShutDown), completes the
-    /// operations on the server, closes the connection with 1000, and returns once the server has answered that or
+    /// Ends every subscription with [`SubscriptionError::ShutDown`](crate::SubscriptionError::ShutDown) and every call
+    /// with [`CallError::ShutDown`](crate::CallError::ShutDown), or a mutation that was sent with
+    /// [`CallError::Ambiguous`](crate::CallError::Ambiguous); completes the operations on the server, closes the connection with 1000, and returns once the server has answered that or
     /// `deadline` has passed. Other clones of the client are shut down with it; of several deadlines the earliest counts.
     pub async fn shutdown(self, deadline: Duration) {
         let _ = self.shared.commands.send(Command::Shutdown { within: deadline.min(MAX_DURATION) });

@@ -28,7 +28,7 @@ use crate::{
     mailbox::{Mailbox, Pushed},
     operation::OperationType,
     protocol::{Payload, Subprotocol},
-    session::{End, Item, Output, Session},
+    session::{End, Item, Output, Request, Session},
     socket::{Inbound, Socket},
     status::Status,
     telemetry::{self, Counters, Losses},
@@ -39,11 +39,11 @@ pub(crate) enum Command {
     Subscribe {
         kind: OperationType,
         payload: Box<str>,
+        /// Until a query or mutation ends without a result.
+        timeout: Option<Duration>,
         sink: Sink,
     },
     Cancel(u64),
-    /// The time of a query or mutation is up.
-    Expire(u64),
     ReconnectNow,
     Shutdown {
         within: Duration,
@@ -166,14 +166,14 @@ impl Driver {
         }
         for command in batch.drain(..) {
             match command {
-                Command::Subscribe { kind, payload, sink } => {
-                    self.session.subscribe(now, sink.id, kind, payload, sink);
+                Command::Subscribe { kind, payload, timeout, sink } => {
+                    let request = Request { kind, payload, deadline: timeout.map(|timeout| now + timeout) };
+                    self.session.subscribe(now, sink.id, request, sink);
                 }
                 Command::Cancel(id) => {
                     telemetry::cancelled(id);
                     self.session.cancel(id);
                 }
-                Command::Expire(id) => self.session.expire(id),
                 Command::ReconnectNow => self.session.reconnect_now(now),
                 Command::Shutdown { within } => self.session.shutdown(now + within),
             }
@@ -409,16 +409,17 @@ impl Future for Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.wake();
-        self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
-            if let Command::Subscribe { sink, .. } = command {
-                sink.mailbox.finish(End::ShutDown);
-            }
-        }
+        // First, so that whoever finds the channel closed does not say another end (I1).
         self.session.abandon();
         while let Some(output) = self.session.poll_output() {
             if let Output::Finish { sink, end } = output {
                 sink.mailbox.finish(end);
+            }
+        }
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Subscribe { sink, .. } = command {
+                sink.mailbox.finish(End::ShutDown);
             }
         }
         self.status.send_replace(Status::Ended);

@@ -288,15 +288,15 @@ impl SubscriptionError {
 
 /// Why a query or mutation has no result.
 ///
-/// A mutation was executed at most once. [`Ambiguous`](Self::Ambiguous), [`Decode`](Self::Decode) and
-/// [`NoResult`](Self::NoResult) say that it may have been, every other error that it was not.
+/// A mutation was executed at most once; [`may_have_been_executed`](Self::may_have_been_executed) says when it was for sure
+/// not.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CallError {
     /// It could not even be begun.
     #[error("the operation was not sent")]
     NotSent(#[source] SubscribeError),
-    /// The server refused it (an `error` message).
+    /// The server ended it with errors (an `error` message), mostly before it began to execute it.
     #[error("the server rejected the operation{}", DisplayErrors(.0))]
     Rejected(Vec<GraphQlError>),
     /// The result did not decode into the expected type.
@@ -328,6 +328,16 @@ pub enum CallError {
     /// The client was shut down, or its runtime is gone. A mutation was not sent.
     #[error("the client was shut down")]
     ShutDown,
+}
+
+impl CallError {
+    /// Whether the server may have executed the operation. If not, a mutation can be run again without harm.
+    pub fn may_have_been_executed(&self) -> bool {
+        match self {
+            Self::Rejected(_) | Self::Decode(_) | Self::NoResult | Self::Ambiguous(_) => true,
+            Self::NotSent(_) | Self::Timeout(_) | Self::Lost(_) | Self::GaveUp { .. } | Self::ShutDown => false,
+        }
+    }
 }
 
 /// An item that is not what its operation's type says.

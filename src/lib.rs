@@ -28,6 +28,8 @@
 //! # }
 //! ```
 //!
+//! Queries and mutations run over the same connection: `client.query::<Q>(variables).await`; see [`Call`].
+//!
 //! Operations known only at run time are a [`Request`]; other code generators implement [`Operation`].
 //!
 //! # What is promised
@@ -40,7 +42,8 @@
 //!   server's `Retry-After` is honoured.
 //! - **Credentials are asked for before every dial**, with the reason, and are in no error, log or `Debug` output. At
 //!   level `trace`, the `tungstenite` crate logs requests and frames of its own accord: keep `tungstenite=info`.
-//! - **A mutation is never sent again.** Subscribing to one is an error.
+//! - **A mutation is never sent twice.** [`Client::mutate`] says if its result was lost
+//!   ([`CallError::Ambiguous`]); [`Client::query`] sends a query again. Subscribing to a mutation is an error.
 //!
 //! # Features
 //!

@@ -29,7 +29,7 @@ pub enum Overflow {
     /// End the subscription with [`SubscriptionError::Overflow`](crate::SubscriptionError::Overflow), after the items
     /// that it holds.
     Fail,
-    /// Stop reading the socket until there is room. Loses nothing, but **stalls every other subscription of this
+    /// Stop reading the socket until there is room. Loses nothing, but **stalls every other subscription and call of this
     /// client** and the answers to the server's pings meanwhile, so that the server may close the connection.
     Block,
 }

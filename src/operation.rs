@@ -1,4 +1,4 @@
-//! What can be subscribed to: anything that has a document and variables.
+//! What can be subscribed to, queried or run as a mutation: anything that has a document and variables.
 //!
 //! Owns the one trait for it, an untyped implementation, and the one for `graphql_client`'s generated types.
 
@@ -32,16 +32,17 @@ use crate::error::SubscribeError;
 /// }
 /// ```
 pub trait Operation {
-    /// The type of `data` in every item.
+    /// The type of `data` in every result.
     type Data: DeserializeOwned;
 
     /// The request: an object with `query` and, as needed, `operationName`, `variables` and `extensions` (GraphQL over
-    /// HTTP, section "Request parameters"). Called once; the bytes are kept and sent again after every reconnect, so it
-    /// must not be a mutation: a document is looked at, a persisted operation is taken at its word.
+    /// HTTP, section "Request parameters"). Called once for each use; the bytes of a subscription or
+    /// query are kept and sent again after a reconnect, so it must not be a mutation: a document is looked at, a persisted
+    /// operation is taken at its word.
     ///
     /// # Errors
     ///
-    /// If the variables do not serialize. Subscribing fails with it.
+    /// If the variables do not serialize. What it was to be used for fails with it.
     fn payload(&self) -> Result<Box<RawValue>, serde_json::Error>;
 
     /// The operation's name, for logs. Default: none.
@@ -72,7 +73,7 @@ impl<T> Request<T> {
         Self { document: document.into(), operation_name: None, variables: None, data: PhantomData }
     }
 
-    /// Sets the variables, an object. If they do not serialize, subscribing fails with that error.
+    /// Sets the variables, an object. If they do not serialize, using it fails with that error.
     #[must_use]
     pub fn variables(mut self, variables: &(impl Serialize + ?Sized)) -> Self {
         self.variables = Some(to_raw_value(variables));

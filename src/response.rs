@@ -6,11 +6,13 @@ use std::{fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::{Map, Value};
 
-/// One item of a subscription: any combination of data, errors and extensions.
+use crate::{error::DecodeError, protocol::Payload};
+
+/// One item of a subscription, or the result of a query or mutation: any combination of data, errors and extensions.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Response<T> {
     /// The data; `None` when the server sent `null` or nothing, which it does together with errors.
@@ -56,6 +58,15 @@ pub enum PathSegment {
     Field(String),
     /// A list index, from 0.
     Index(u64),
+}
+
+/// Reads the payload of a result.
+pub(crate) fn decode<T: DeserializeOwned>(payload: &Payload) -> Result<Response<T>, DecodeError> {
+    payload.decode().map_err(|error| {
+        // The errors often say why the data has a hole.
+        let errors = payload.decode::<Response<IgnoredAny>>().map(|response| response.errors);
+        DecodeError::new(error, errors.unwrap_or_default())
+    })
 }
 
 impl GraphQlError {

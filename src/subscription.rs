@@ -12,18 +12,18 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, future, stream::FusedStream};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::{
     buffers::Buffers,
     client::Client,
     driver::{Command, Sink},
-    error::{DecodeError, SubscribeError, SubscriptionError},
+    error::{SubscribeError, SubscriptionError},
     mailbox::{Batch, Gap, Limits, Overflow, Read},
     operation::Operation,
     protocol::Payload,
-    response::{GraphQlError, Response},
+    response::{GraphQlError, Response, decode},
     session::End,
     telemetry::Counters,
 };
@@ -152,7 +152,7 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
         }
         Poll::Ready(match read {
             Some(Read::Item(payload)) => {
-                let event = decode(&payload);
+                let event = decode(&payload).map(Event::Next).map_err(SubscriptionError::Decode);
                 self.buffers.give_back(payload.into_frame());
                 Some(event)
             }
@@ -187,14 +187,6 @@ impl<T> fmt::Debug for Subscription<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription").field("id", &self.sink.id).field("over", &self.over).finish_non_exhaustive()
     }
-}
-
-fn decode<T: DeserializeOwned>(payload: &Payload) -> Result<Event<T>, SubscriptionError> {
-    payload.decode().map(Event::Next).map_err(|error| {
-        // The errors often say why the data has a hole.
-        let errors = payload.decode::<Response<IgnoredAny>>().map(|response| response.errors);
-        SubscriptionError::Decode(DecodeError::new(error, errors.unwrap_or_default()))
-    })
 }
 
 fn error(end: End) -> Option<SubscriptionError> {

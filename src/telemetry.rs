@@ -61,6 +61,7 @@ pub(crate) struct Losses {
     /// One of them; they are alike.
     gap: Option<Gap>,
     lost: usize,
+    ambiguous: usize,
 }
 
 impl Losses {
@@ -75,9 +76,9 @@ impl Losses {
             End::Completed => debug!(target: "resub", operation, "completed"),
             End::Answered(_) => debug!(target: "resub", operation, "answered"),
             End::TimedOut => debug!(target: "resub", operation, "timed out"),
-            End::Ambiguous(cause) => {
-                let cause = cause.as_ref().map(|cause| tracing::field::display(Chain(cause)));
-                warn!(target: "resub", operation, cause, "a mutation may or may not have been executed");
+            End::Ambiguous(_) => {
+                debug!(target: "resub", operation, "ambiguous");
+                self.ambiguous += 1;
             }
             End::Rejected(_) => debug!(target: "resub", operation, "rejected"),
             End::ShutDown => debug!(target: "resub", operation, "shut down"),
@@ -96,6 +97,9 @@ impl Losses {
         if let Some(Gap { down_for, cause, .. }) = &self.gap {
             let cause = cause.as_ref().map(|cause| tracing::field::display(Chain(cause)));
             warn!(target: "resub", operations = self.gaps, ?down_for, cause, "reconnected with a gap");
+        }
+        if self.ambiguous > 0 {
+            warn!(target: "resub", operations = self.ambiguous, "mutations may or may not have been executed");
         }
         if self.lost > 0 {
             warn!(target: "resub", operations = self.lost, "ended operations");

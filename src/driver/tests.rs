@@ -56,13 +56,14 @@ async fn a_mutation_that_was_written_is_ambiguous_even_if_its_caller_is_slow_to_
     let status = watch::channel(Status::Idle).0;
     let mut driver = Driver::new(session, connector, receiver, status, Arc::default(), Arc::default());
     let (written, waiting) = (sink(1), sink(2));
-    driver.session.subscribe(now(), 1, OperationType::Mutation, "{}".into(), written.clone());
+    let request = Request { kind: OperationType::Mutation, payload: "{}".into(), deadline: None };
+    driver.session.subscribe(now(), 1, request, written.clone());
     driver.session.handle_credentials(now(), Ok("{}".into()));
     driver.session.handle_open(now());
     assert!(driver.session.handle_frame(now(), r#"{"type":"connection_ack"}"#).is_none());
     while driver.session.poll_transmit().is_some() {}
 
-    let subscribe = Command::Subscribe { kind: OperationType::Query, payload: "{}".into(), sink: waiting.clone() };
+    let subscribe = Command::Subscribe { kind: OperationType::Query, payload: "{}".into(), timeout: None, sink: waiting.clone() };
     assert!(commands.send(subscribe).is_ok());
     let waker = Waker::from(Arc::new(LastStep { commands, sink: written.clone() }));
     assert!(read(&waiting, &waker).is_pending());

@@ -8,6 +8,4 @@ pub(crate) mod envelope;
 
 pub use encode::Subprotocol;
 pub(crate) use encode::{Outgoing, WireId};
-#[cfg(feature = "client")]
-pub(crate) use envelope::Payload;
-pub(crate) use envelope::{Envelope, Id, Kind};
+pub(crate) use envelope::{Envelope, Id, Kind, Payload};

@@ -6,7 +6,7 @@ use super::{End, Item, Output, Phase, Session, Strictness, outbox::Queued};
 use crate::{
     error::{CloseCode, Disconnect, Violation},
     operation::OperationType,
-    protocol::{Envelope, Id, Kind, Subprotocol},
+    protocol::{Envelope, Id, Kind, Payload},
 };
 
 impl<S: Clone> Session<S> {
@@ -22,8 +22,8 @@ impl<S: Clone> Session<S> {
             self.handle_unreadable(now);
             return None;
         };
-        if let (Phase::Open(subprotocol), Kind::Next) = (self.phase, kind) {
-            return self.result(subprotocol, frame, id, payload);
+        if let (Phase::Open(_), Kind::Next) = (self.phase, kind) {
+            return self.result(frame, id, payload);
         }
         self.handle_message(now, kind, id, payload.map(|json| &frame[json]));
         None
@@ -75,13 +75,7 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    fn result(
-        &mut self,
-        subprotocol: Subprotocol,
-        frame: &str,
-        id: Id,
-        payload: Option<Range<usize>>,
-    ) -> Option<Item<'_, S>> {
+    fn result(&mut self, frame: &str, id: Id, payload: Option<Range<usize>>) -> Option<Item<'_, S>> {
         if let (Id::Ours(wire_id), Some(payload)) = (id, payload)
             && let Some(operation) = self.operations.by_wire_id(wire_id)
         {
@@ -91,12 +85,15 @@ impl<S: Clone> Session<S> {
                 return self.operations.by_wire_id(wire_id).map(|operation| Item { sink: &operation.sink, payload });
             }
             // The first result is the result: some servers forget the `complete` (rule 15).
-            self.finish(id, End::Answered(frame[payload].into()));
+            self.finish(id, End::Answered(Payload::new(frame.to_owned(), payload)));
             self.operations.expect_complete(wire_id);
-            if subprotocol == Subprotocol::GraphqlWs {
-                self.outbox.push(Queued::Stop(wire_id));
-            }
             return None;
+        }
+        // It goes on after its first result, as a subscription does that was taken for a query.
+        if let Id::Ours(wire_id) = id
+            && self.operations.take_expected(wire_id)
+        {
+            self.outbox.push(Queued::Complete(wire_id));
         }
         // Unknown ids are late, not wrong (rule 14); a `next` without a payload says nothing.
         self.counts.ignored += 1;
@@ -110,6 +107,9 @@ impl<S: Clone> Session<S> {
         };
         let id = self.operations.by_wire_id(wire_id).map(|operation| operation.id);
         if let Some(operation) = id.and_then(|id| self.operations.remove(id)) {
+            if self.must_stop(&operation) {
+                self.outbox.push(Queued::Stop(wire_id));
+            }
             self.outputs.push_back(Output::Finish { sink: operation.sink, end });
         } else {
             if !self.operations.take_expected(wire_id) {

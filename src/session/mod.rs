@@ -36,6 +36,7 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 pub use self::config::Strictness;
 pub(crate) use self::{
     config::Config,
+    registry::Request,
     output::{Counts, End, Item, Output, Transmit},
 };
 use self::{
@@ -197,6 +198,7 @@ impl<S: Clone> Session<S> {
 
     /// Time has passed; `poll_timeout` says when to call.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.expire(now);
         while let Some(timer) = self.timers.expire(now) {
             match timer {
                 Timer::Backoff => self.authorize(now),
@@ -301,7 +303,8 @@ impl<S: Clone> Session<S> {
 
     /// When to call `handle_timeout`, if nothing else happens.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        let deadline = self.operations.next_deadline().map(|(at, _)| at);
+        self.timers.next().into_iter().chain(deadline).min()
     }
 
     pub(crate) fn is_open(&self) -> bool {

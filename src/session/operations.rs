@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::{End, Output, Phase, Session, outbox::Queued, registry::Operation};
-use crate::{error::Disconnect, operation::OperationType};
+use super::{End, Output, Phase, Request, Session, outbox::Queued, registry::Operation};
+use crate::{error::Disconnect, operation::OperationType, protocol::Subprotocol};
 
 impl<S: Clone> Session<S> {
-    /// Starts an operation. `id` rises with every call; `payload` is the JSON of its request.
-    pub(crate) fn subscribe(&mut self, now: Instant, id: u64, kind: OperationType, payload: Box<str>, sink: S) {
+    /// Starts an operation. `id` rises with every call.
+    pub(crate) fn subscribe(&mut self, now: Instant, id: u64, request: Request, sink: S) {
         match self.phase {
             Phase::Closing(_) | Phase::Ended => {
                 self.outputs.push_back(Output::Finish { sink, end: End::ShutDown });
@@ -16,7 +16,7 @@ impl<S: Clone> Session<S> {
             Phase::Open(_) => self.outbox.push(Queued::Subscribe(id)),
             Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => {}
         }
-        self.operations.insert(id, kind, sink, payload);
+        self.operations.insert(id, request, sink);
         if self.phase == Phase::Idle {
             self.start(now);
         }
@@ -27,9 +27,10 @@ impl<S: Clone> Session<S> {
         self.withdraw(id);
     }
 
-    /// The time of a query or mutation is up.
-    pub(crate) fn expire(&mut self, id: u64) {
-        if let Some((operation, written)) = self.withdraw(id) {
+    /// Ends the queries and mutations whose time is up.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some((_, id)) = self.operations.next_deadline().filter(|(at, _)| *at <= now) {
+            let Some((operation, written)) = self.withdraw(id) else { return };
             let ambiguous = written && operation.kind == OperationType::Mutation;
             let end = if ambiguous { End::Ambiguous(None) } else { End::TimedOut };
             self.outputs.push_back(Output::Finish { sink: operation.sink, end });
@@ -41,6 +42,7 @@ impl<S: Clone> Session<S> {
         let wire_id = self.operations.get(id).and_then(|operation| self.operations.wire_id(operation));
         let operation = self.operations.remove(id)?;
         match wire_id {
+            Some(wire_id) if self.must_stop(&operation) => self.outbox.push(Queued::Stop(wire_id)),
             Some(wire_id) => self.outbox.push(Queued::Complete(wire_id)),
             None if self.is_open() => self.outbox.forget(&self.operations),
             // Not in any queue.
@@ -50,6 +52,15 @@ impl<S: Clone> Session<S> {
             self.rest();
         }
         Some((operation, wire_id.is_some()))
+    }
+
+    /// On legacy a query or mutation is stopped whoever ended it: one server commits only then (rule 15).
+    pub(super) fn must_stop(&self, operation: &Operation<S>) -> bool {
+        let single = match operation.kind {
+            OperationType::Query | OperationType::Mutation => true,
+            OperationType::Subscription => false,
+        };
+        single && self.phase == Phase::Open(Subprotocol::GraphqlWs)
     }
 
     /// Ends the mutations whose result will not come. They may have been executed, so they are never sent again (rule 27).

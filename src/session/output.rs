@@ -6,7 +6,7 @@ use crate::{
     auth::CredentialsReason,
     error::{CloseCode, Disconnect},
     mailbox::Gap,
-    protocol::Subprotocol,
+    protocol::{Payload, Subprotocol},
     status::Status,
 };
 
@@ -49,8 +49,8 @@ pub(crate) enum Transmit {
 #[derive(Clone, Debug)]
 pub(crate) enum End {
     Completed,
-    /// Of a query or mutation: the payload of its result, JSON.
-    Answered(Box<str>),
+    /// Of a query or mutation: its result.
+    Answered(Payload),
     /// Of a mutation: it was written, and its result will not come; the cause is there if that was a lost connection.
     Ambiguous(Option<Disconnect>),
     /// Of a query or mutation: its time was up; a mutation was never written.

@@ -1,8 +1,21 @@
 //! The live operations: what is wanted, and how far the current socket has got with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use crate::{operation::OperationType, protocol::WireId};
+
+/// What is asked of the server, and until when.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) kind: OperationType,
+    /// JSON.
+    pub(crate) payload: Box<str>,
+    /// When to end a query or mutation without a result.
+    pub(crate) deadline: Option<Instant>,
+}
 
 /// One live operation.
 #[derive(Debug)]
@@ -25,6 +38,9 @@ pub(super) struct Registry<S> {
     free: Vec<u32>,
     /// Slots in order of creation (rule 26).
     order: BTreeMap<u64, u32>,
+    /// When to end a query or mutation without a result: by operation, and in order.
+    deadline_of: BTreeMap<u64, Instant>,
+    deadlines: BTreeSet<(Instant, u64)>,
     /// The last serial given out.
     serial: u64,
     /// What was sent with a serial up to this one went to an earlier socket.
@@ -39,6 +55,8 @@ impl<S> Registry<S> {
             slots: Vec::new(),
             free: Vec::new(),
             order: BTreeMap::new(),
+            deadline_of: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
             serial: 0,
             before_socket: 0,
             answered: BTreeSet::new(),
@@ -47,8 +65,9 @@ impl<S> Registry<S> {
 
     /// Registers an operation, before anything of it is written (rule 9).
     #[expect(clippy::expect_used, reason = "the message names the invariant")]
-    pub(super) fn insert(&mut self, id: u64, kind: OperationType, sink: S, payload: Box<str>) {
+    pub(super) fn insert(&mut self, id: u64, request: Request, sink: S) {
         debug_assert!(!self.order.contains_key(&id), "an operation's number is used once");
+        let Request { kind, payload, deadline } = request;
         let operation = Some(Operation { id, kind, sink, payload, serial: 0 });
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -56,12 +75,25 @@ impl<S> Registry<S> {
         });
         self.slots[slot as usize] = operation;
         self.order.insert(id, slot);
+        if let Some(at) = deadline {
+            self.deadline_of.insert(id, at);
+            self.deadlines.insert((at, id));
+        }
     }
 
     pub(super) fn remove(&mut self, id: u64) -> Option<Operation<S>> {
         let slot = self.order.remove(&id)?;
         self.free.push(slot);
-        self.slots[slot as usize].take()
+        let operation = self.slots[slot as usize].take()?;
+        if let Some(at) = self.deadline_of.remove(&id) {
+            self.deadlines.remove(&(at, id));
+        }
+        Some(operation)
+    }
+
+    /// The first deadline, and whose it is.
+    pub(super) fn next_deadline(&self) -> Option<(Instant, u64)> {
+        self.deadlines.first().copied()
     }
 
     /// An operation was removed with its result: its `complete` may follow.
@@ -95,6 +127,8 @@ impl<S> Registry<S> {
     /// Removes everything, in order of creation.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Operation<S>> + use<S> {
         self.free.clear();
+        self.deadline_of.clear();
+        self.deadlines.clear();
         let mut slots = std::mem::take(&mut self.slots);
         std::mem::take(&mut self.order).into_values().filter_map(move |slot| slots[slot as usize].take())
     }

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Waker},
 };
 
-use futures::future::join_all;
+use futures::{FutureExt, future::join_all};
 use resub::{CallError, SubscribeError};
 
 use super::*;
@@ -26,7 +26,7 @@ async fn a_query_and_a_mutation_get_their_results_next_to_a_subscription() {
     let server = Server::in_memory();
     let (client, mut stream, mut peer, id) = live(&server).await;
     let calls = tokio::spawn(async move {
-        (client.query_with(&query("q")).await.unwrap(), client.mutate_with(&mutation("m")).await.unwrap(), client)
+        (client.query_with(query("q")).await.unwrap(), client.mutate_with(mutation("m")).await.unwrap(), client)
     });
     for n in 1..=2 {
         let call = peer.expect_subscribe().await.id;
@@ -46,8 +46,8 @@ async fn a_query_outlives_a_lost_connection_and_a_mutation_does_not() {
     let server = Server::in_memory();
     let client = client(&server);
     let (one, other) = (client.clone(), client.clone());
-    let queried = tokio::spawn(async move { one.query_with(&query("q")).await });
-    let mutated = tokio::spawn(async move { other.mutate_with(&mutation("m")).await });
+    let queried = tokio::spawn(async move { one.query_with(query("q")).await });
+    let mutated = tokio::spawn(async move { other.mutate_with(mutation("m")).await });
     let mut peer = connected(&server).await;
     peer.expect_subscribes(2).await;
     peer.vanish();
@@ -68,12 +68,12 @@ async fn a_call_waits_for_a_connection_up_to_its_timeout() {
     server.offline();
     let client = client(&server);
     let begun = Instant::now();
-    let error = client.mutate_with(&mutation("m")).timeout(secs(5)).await.unwrap_err();
+    let error = client.mutate_with(mutation("m")).timeout(secs(5)).await.unwrap_err();
     assert!(matches!(error, CallError::Timeout(after) if after == secs(5)), "{error:?}");
     assert_eq!(begun.elapsed(), secs(5));
-    let error = client.query_with(&query("q")).await.unwrap_err();
+    let error = client.query_with(query("q")).await.unwrap_err();
     assert_eq!(error.to_string(), "no result within 30s");
-    let call = tokio::spawn(async move { client.mutate_with(&mutation("m")).await });
+    let call = tokio::spawn(async move { client.mutate_with(mutation("m")).await });
     tokio::time::sleep(secs(10)).await;
     server.online();
     let mut peer = connected(&server).await;
@@ -86,7 +86,7 @@ async fn a_call_waits_for_a_connection_up_to_its_timeout() {
 async fn a_mutation_without_an_answer_in_time_is_ambiguous_and_completed_on_the_server() {
     let server = Server::in_memory();
     let (client, _stream, mut peer, _) = live(&server).await;
-    let call = tokio::spawn(async move { (client.mutate_with(&mutation("m")).timeout(secs(3)).await, client) });
+    let call = tokio::spawn(async move { (client.mutate_with(mutation("m")).timeout(secs(3)).await, client) });
     let id = peer.expect_subscribe().await.id;
     let (error, _client) = call.await.unwrap();
     assert!(matches!(error, Err(CallError::Ambiguous(None))), "{error:?}");
@@ -97,10 +97,10 @@ async fn a_mutation_without_an_answer_in_time_is_ambiguous_and_completed_on_the_
 async fn a_call_that_is_dropped_is_cancelled_and_one_that_is_not_awaited_is_never_sent() {
     let server = Server::in_memory();
     let (client, _stream, mut peer, _) = live(&server).await;
-    drop(client.query_with(&query("never")));
+    drop(client.query_with(query("never")));
     let call = tokio::spawn({
         let client = client.clone();
-        async move { client.query_with(&query("q")).await }
+        async move { client.query_with(query("q")).await }
     });
     let id = peer.expect_subscribe().await.id;
     call.abort();
@@ -113,10 +113,10 @@ async fn a_call_ends_with_what_the_server_said() {
     let server = Server::in_memory();
     let (client, _stream, mut peer, _) = live(&server).await;
     let calls = async {
-        let rejected = client.query_with(&query("a")).await.unwrap_err();
-        let empty = client.query_with(&query("b")).await.unwrap_err();
-        let odd = client.query_with(&Request::<u32>::new("{ c }")).await.unwrap_err();
-        let partial = client.query_with(&query("d")).await.unwrap();
+        let rejected = client.query_with(query("a")).await.unwrap_err();
+        let empty = client.query_with(query("b")).await.unwrap_err();
+        let odd = client.query_with(Request::<u32>::new("{ c }")).await.unwrap_err();
+        let partial = client.query_with(query("d")).await.unwrap();
         (rejected, empty, odd, partial)
     };
     let server = async {
@@ -143,12 +143,12 @@ async fn what_would_be_executed_twice_or_only_once_is_refused() {
         CallError::NotSent(refusal) => refusal,
         other => panic!("{other:?}"),
     };
-    let error = client.query_with(&mutation("m")).await.unwrap_err();
+    let error = client.query_with(mutation("m")).await.unwrap_err();
     assert!(matches!(refusal(error), SubscribeError::Mutation));
-    let error = client.mutate_with(&request("s")).await.unwrap_err();
+    let error = client.mutate_with(request("s")).await.unwrap_err();
     assert!(matches!(refusal(error), SubscribeError::Subscription));
     client.clone().shutdown(secs(1)).await;
-    let error = client.query_with(&query("q")).await.unwrap_err();
+    let error = client.query_with(query("q")).await.unwrap_err();
     assert!(matches!(refusal(error), SubscribeError::ShutDown));
 }
 
@@ -185,7 +185,7 @@ async fn whatever_happens_a_mutation_is_executed_at_most_once_and_its_result_tel
             let client = &client;
             async move {
                 tokio::time::sleep(Duration::from_millis(n * 400)).await;
-                (n, client.mutate_with(&mutation(&format!("m{n}"))).timeout(secs(8)).await)
+                (n, client.mutate_with(mutation(&format!("m{n}"))).timeout(secs(8)).await)
             }
         };
         let results = tokio::select! {
@@ -196,6 +196,9 @@ async fn whatever_happens_a_mutation_is_executed_at_most_once_and_its_result_tel
         for (n, result) in results {
             let document = format!("mutation m{n} {{ m{n} }}");
             let times = executions.borrow().get(&document).copied().unwrap_or(0);
+            if let Err(error) = &result {
+                assert!(error.may_have_been_executed() || times == 0, "seed {seed}: {document}: {error:?}");
+            }
             match result {
                 Ok(_) => {
                     answered += 1;
@@ -216,8 +219,8 @@ async fn a_call_can_be_awaited_where_there_is_no_runtime() {
     let server = Server::in_memory();
     let (client, _stream, mut peer, _) = live(&server).await;
     let polled = std::thread::spawn(move || {
-        let mut call = client.query_with(&query("q")).into_future();
-        let pending = call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        let mut call = client.query_with(query("q"));
+        let pending = call.poll_unpin(&mut Context::from_waker(Waker::noop())).is_pending();
         (pending, call)
     });
     let (pending, _call) = polled.join().expect("it does not panic");

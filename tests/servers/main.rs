@@ -4,6 +4,7 @@
 mod async_graphql;
 mod client;
 mod client_auth;
+mod client_calls;
 mod client_errors;
 mod client_reconnect;
 mod fixture;

@@ -1,6 +1,7 @@
 //! Queries and mutations (rules 15 and 27).
 
 use super::*;
+use crate::error::CredentialsError;
 
 fn next(id: &str) -> Value {
     json!({"type": "next", "id": id, "payload": {"data": 1}})
@@ -25,6 +26,17 @@ fn rule_15_the_first_result_is_the_result_and_the_modern_subprotocol_needs_no_mo
         assert_eq!(rig.receive(next("1.0")), []);
         assert_eq!(rig.session.counts().ignored, 1);
         assert_eq!(rig.session.live_operations(), 0);
+    }
+}
+
+#[test]
+fn a_result_is_read_whatever_surrounds_its_payload() {
+    for frame in [
+        r#"{"type":"next","id":"1.0","payload":{"data":1},"later":"field"}"#,
+        r#"{"payload":{"data":1},"type":"next","id":"1.0"}"#,
+    ] {
+        let (mut rig, id) = calling(MODERN, OperationType::Query);
+        assert_eq!(rig.receive_text(frame), [Did::Finish(id, r#"answered {"data":1}"#.into())]);
     }
 }
 
@@ -96,17 +108,21 @@ fn rule_27_a_mutation_that_was_not_written_waits_for_the_connection() {
 fn a_call_whose_time_is_up_is_completed_on_the_server_and_says_whether_it_was_sent() {
     for (kind, end) in [(OperationType::Query, "timed out"), (OperationType::Mutation, "ambiguous: no cause")] {
         let (mut rig, id) = calling(MODERN, kind);
-        rig.session.expire(id);
+        assert_eq!(rig.session.poll_timeout(), Some(rig.now + secs(10)), "the ping is due first");
+        rig.now += CALL_TIMEOUT - Duration::from_millis(1);
+        rig.session.handle_timeout(rig.now);
+        assert_eq!(finished(&rig.take()), []);
+        rig.now += Duration::from_millis(1);
+        rig.session.handle_timeout(rig.now);
         let did = rig.take();
-        assert_eq!((finished(&did), wrote(&did)), (vec![(id, end.into())], vec!["complete".into()]));
-        rig.session.expire(id);
-        assert_eq!(rig.take(), []);
+        assert_eq!(finished(&did), [(id, end.into())]);
+        assert!(wrote(&did).contains(&"complete".into()), "{did:?}");
     }
     let mut rig = Rig::new(config());
     let id = rig.begin(OperationType::Mutation);
     rig.take();
-    rig.session.expire(id);
-    assert_eq!(finished(&rig.take()), [(id, "timed out".into())]);
+    rig.session.handle_credentials(rig.now, Err(CredentialsError::transient("later")));
+    assert_eq!(finished(&rig.pass(CALL_TIMEOUT)), [(id, "timed out".into())]);
 }
 
 #[test]
@@ -139,8 +155,8 @@ fn rule_15_on_legacy_a_stop_follows_an_end_without_a_result() {
 
 #[test]
 fn rule_15_on_legacy_a_stop_that_crosses_the_end_is_written_all_the_same() {
-    let (mut rig, id) = calling(LEGACY, OperationType::Mutation);
-    rig.session.expire(id);
+    let (mut rig, _) = calling(LEGACY, OperationType::Mutation);
+    rig.session.cancel(1);
     rig.session.handle_frame(rig.now, &json!({"type": "data", "id": "1.0", "payload": {"data": 1}}).to_string());
     rig.session.handle_frame(rig.now, r#"{"type":"complete","id":"1.0"}"#);
     assert_eq!(wrote(&rig.take()), ["stop"]);

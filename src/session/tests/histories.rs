@@ -12,8 +12,6 @@ enum Step {
     Subscribe,
     Call(OperationType),
     /// One of those ever made.
-    Expire(prop::sample::Index),
-    /// One of those ever made.
     Cancel(prop::sample::Index),
     /// Answers whatever the session waits for.
     Answer,
@@ -56,7 +54,6 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => Just(Step::Subscribe),
         4 => prop::sample::select(vec![OperationType::Query, OperationType::Mutation]).prop_map(Step::Call),
-        1 => index().prop_map(Step::Expire),
         4 => index().prop_map(Step::Cancel),
         12 => Just(Step::Answer),
         1 => any::<bool>().prop_map(Step::FailCredentials),
@@ -130,15 +127,6 @@ impl History {
                     if *kind == OperationType::Query { &mut self.model.queries } else { &mut self.model.mutations };
                 calls.insert(id);
             }
-            Step::Expire(index) if self.rig.next_id > 1 => {
-                let id = 1 + index.index(usize::try_from(self.rig.next_id - 1).unwrap()) as u64;
-                if self.model.queries.contains(&id) || self.model.mutations.contains(&id) {
-                    self.model
-                        .expired
-                        .extend(self.model.sent.iter().find(|sent| *sent.1 == id).map(|sent| sent.0.clone()));
-                    self.rig.session.expire(id);
-                }
-            }
             Step::Cancel(index) if self.rig.next_id > 1 => {
                 let id = 1 + index.index(usize::try_from(self.rig.next_id - 1).unwrap()) as u64;
                 self.rig.session.cancel(id);
@@ -183,7 +171,6 @@ impl History {
             Step::Reset if self.model.socket => self.rig.session.handle_lost(now, Disconnect::Reset(None)),
             // Nothing there that could happen.
             Step::Cancel(_)
-            | Step::Expire(_)
             | Step::Answer
             | Step::FailCredentials(_)
             | Step::FailDial(_)
@@ -281,8 +268,11 @@ impl History {
                             let sent = model.sent.iter().find(|sent| *sent.1 == sink);
                             model.answered.extend(sent.map(|sent| sent.0.clone()));
                         }
-                        End::TimedOut => prop_assert!(is_call),
-                        End::Ambiguous(_) => prop_assert!(model.mutations.contains(&sink)),
+                        End::TimedOut | End::Ambiguous(_) => {
+                            prop_assert!(is_call && (model.mutations.contains(&sink) || matches!(end, End::TimedOut)));
+                            let sent = model.sent.iter().find(|sent| *sent.1 == sink);
+                            model.expired.extend(sent.map(|sent| sent.0.clone()));
+                        }
                         End::Completed
                         | End::Rejected(_)
                         | End::Lost(_)
@@ -361,7 +351,7 @@ impl History {
                 | super::super::Phase::Opening(_)
                 | super::super::Phase::Closing(_)
         );
-        prop_assert!(!waits || session.poll_timeout().is_some(), "I6: every phase that waits has a deadline");
+        prop_assert!(!waits || session.timers.next().is_some(), "I6: every phase that waits has a deadline");
         if session.phase == super::super::Phase::Idle {
             prop_assert!(model.live.is_empty(), "nobody waits for a session that rests");
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Config, End, Output, Session, Strictness, Transmit};
+use super::{Config, End, Output, Request, Session, Strictness, Transmit};
 use crate::{
     auth::CredentialsReason,
     error::{CloseCode, Disconnect},
@@ -21,6 +21,7 @@ use crate::{
     status::Status,
 };
 
+const CALL_TIMEOUT: Duration = Duration::from_secs(300);
 const MODERN: Subprotocol = Subprotocol::GraphqlTransportWs;
 const LEGACY: Subprotocol = Subprotocol::GraphqlWs;
 
@@ -103,7 +104,9 @@ impl Rig {
     fn begin(&mut self, kind: OperationType) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        self.session.subscribe(self.now, id, kind, format!("{{\"query\":\"{id}\"}}").into(), id);
+        let deadline = (kind != OperationType::Subscription).then(|| self.now + CALL_TIMEOUT);
+        let request = Request { kind, payload: format!("{{\"query\":\"{id}\"}}").into(), deadline };
+        self.session.subscribe(self.now, id, request, id);
         id
     }
 
@@ -211,7 +214,7 @@ fn read(payload: &str) -> Value {
 fn describe(end: &End) -> String {
     match end {
         End::Completed => "completed".into(),
-        End::Answered(json) => format!("answered {json}"),
+        End::Answered(payload) => format!("answered {}", payload.decode::<Value>().expect("JSON")),
         End::Ambiguous(cause) => {
             format!("ambiguous: {}", cause.as_ref().map_or("no cause".into(), ToString::to_string))
         }
