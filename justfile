@@ -4,7 +4,7 @@ default:
     @just --list
 
 # All of it, cheapest first.
-ci: fmt lint test bench-check compare docs deny msrv demo
+ci: fmt lint test bench-check compare instructions docs deny msrv demo
 
 # Formatting, as rustfmt.toml says.
 fmt:
@@ -33,6 +33,10 @@ bench-check:
 compare:
     cargo clippy -p resub-compare --all-targets -- -D warnings
     cargo test -p resub-compare
+
+# Instructions for each event, against those on record; they do not depend on what else the machine does.
+instructions:
+    benches/callgrind.sh
 
 # The documentation as docs.rs builds it, and of the parts of the crate.
 docs:

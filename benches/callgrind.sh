@@ -22,13 +22,14 @@ count() { # contender, bytes, events for each subscription
         echo "$log" >&2
         return 1
     }
-    awk '/Collected *:/ { print $NF }' <<<"$log"
+    awk '/Collected *:/ { print $NF; counted = 1 } END { exit !counted }' <<<"$log"
 }
 
 per_event() { # contender, bytes
     local low high
-    low=$(count "$1" "$2" $few)
-    high=$(count "$1" "$2" $many)
+    # `set -e` does not reach into `$(...)`: without this, a run that failed would count as no instructions at all.
+    low=$(count "$1" "$2" $few) || return 1
+    high=$(count "$1" "$2" $many) || return 1
     echo $(((high - low) / ((many - few) * subscriptions)))
 }
 

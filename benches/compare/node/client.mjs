@@ -59,9 +59,9 @@ let seen = 0;
 let passed;
 const latencies = [];
 const next = ({ data }) => {
-  const { trades } = data;
+  const event = data.tick ?? data.trades;
   if (kind === "Pace") {
-    const sent = (Array.isArray(trades) ? trades[0] : trades).at - STAMP_BASE;
+    const sent = (Array.isArray(event) ? event[0] : event).at - STAMP_BASE;
     if (sent > 0) latencies.push(Number(process.hrtime.bigint()) - sent);
   }
   seen += 1;

@@ -1,4 +1,4 @@
-//! What is sent: a feed of trades, as frames of the wanted size and as the types they decode to.
+//! What is sent: a feed of ticks or trades, as frames of the wanted size and as the types they decode to.
 //!
 //! Every client decodes the same bytes into the same types. A frame is assembled once; only its time stamp, which has a
 //! fixed width, is written anew.
@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// How large an event is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Shape {
+    /// One tick, which holds no text: about 100 bytes on the wire.
+    Tick,
     /// One trade: about 150 bytes on the wire.
     One,
     /// So many trades in a list: about 90 bytes each.
@@ -18,8 +20,23 @@ impl Shape {
     /// The frame of which is about so long.
     pub(crate) fn of_bytes(bytes: usize) -> Self {
         let row = trade(1).len() + 1;
-        if bytes < 2 * row { Self::One } else { Self::Rows((bytes - 60) / row) }
+        if bytes < TRADE_FROM {
+            Self::Tick
+        } else if bytes < 2 * row {
+            Self::One
+        } else {
+            Self::Rows((bytes - 60) / row)
+        }
     }
+}
+
+/// As little as an event may be: numbers only.
+#[derive(Debug, Deserialize)]
+#[expect(dead_code, reason = "decoded for what it costs")]
+pub(crate) struct Tick {
+    at: u64,
+    price: f64,
+    size: u32,
 }
 
 /// A trade, with what is usual in such a type: text, numbers, an enumeration as text.
@@ -31,6 +48,12 @@ pub(crate) struct Trade {
     price: f64,
     size: u32,
     side: String,
+}
+
+/// The data of [`Shape::Tick`].
+#[derive(Debug, Deserialize)]
+pub(crate) struct Small {
+    tick: Tick,
 }
 
 /// The data of [`Shape::One`].
@@ -51,6 +74,12 @@ pub(crate) trait Data: DeserializeOwned + Send + Unpin + 'static {
     fn sent_at(&self) -> u64;
 }
 
+impl Data for Small {
+    fn sent_at(&self) -> u64 {
+        self.tick.at.saturating_sub(STAMP_BASE)
+    }
+}
+
 impl Data for One {
     fn sent_at(&self) -> u64 {
         self.trades.at.saturating_sub(STAMP_BASE)
@@ -69,7 +98,7 @@ pub(crate) struct Response<T> {
     pub(crate) data: Option<T>,
 }
 
-/// What is subscribed to: a document of usual length, and variables that differ.
+/// What is subscribed to: a document of usual length, the same for every shape, and variables that differ.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Operation {
     query: &'static str,
@@ -121,13 +150,14 @@ impl Frame {
     }
 }
 
-/// The payload of an event: `{"data":{"trades":..}}`.
+/// The payload of an event: `{"data":{"tick":..}}` or `{"data":{"trades":..}}`.
 pub(crate) fn payload(shape: Shape) -> String {
-    let trades = match shape {
-        Shape::One => trade(0),
-        Shape::Rows(rows) => format!("[{}]", (0..rows).map(trade).collect::<Vec<_>>().join(",")),
+    let (field, value) = match shape {
+        Shape::Tick => ("tick", format!(r#"{{"at":{STAMP_BASE},"price":1.23,"size":100}}"#)),
+        Shape::One => ("trades", trade(0)),
+        Shape::Rows(rows) => ("trades", format!("[{}]", (0..rows).map(trade).collect::<Vec<_>>().join(","))),
     };
-    format!(r#"{{"data":{{"trades":{trades}}}}}"#)
+    format!(r#"{{"data":{{"{field}":{value}}}}}"#)
 }
 
 /// The header's length field, unmasked; the first byte was written.
@@ -155,6 +185,9 @@ fn trade(n: usize) -> String {
 
 const DOCUMENT: &str = "subscription Trades($symbol: String) { trades(symbol: $symbol) { at symbol price size side } }";
 
+/// From so many wanted bytes on, an event is a trade: half-way between the two.
+const TRADE_FROM: usize = 125;
+
 /// Added to every stamp, so that its width does not change; a float still holds it exactly.
 const STAMP_BASE: u64 = 1_000_000_000_000_000;
 
@@ -163,21 +196,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamped_frame_decodes_to_its_stamp() {
-        let mut frame = Frame::new("7", Shape::Rows(3));
-        frame.stamp(12_345);
-        let text = std::str::from_utf8(&frame.bytes[4..]).unwrap();
-        let value: serde_json::Value = serde_json::from_str(text).unwrap();
-        let response: Response<Many> = serde_json::from_value(value["payload"].clone()).unwrap();
-        assert_eq!(response.data.unwrap().sent_at(), 12_345);
+    fn a_stamped_frame_of_any_shape_decodes_to_its_stamp() {
+        fn stamped<T: Data>(shape: Shape) -> u64 {
+            let mut frame = Frame::new("7", shape);
+            frame.stamp(12_345);
+            // After a header of two bytes, or of four.
+            let start = if frame.bytes[1] < 126 { 2 } else { 4 };
+            let value: serde_json::Value = serde_json::from_slice(&frame.bytes[start..]).unwrap();
+            let response: Response<T> = serde_json::from_value(value["payload"].clone()).unwrap();
+            response.data.unwrap().sent_at()
+        }
+        assert_eq!(stamped::<Small>(Shape::Tick), 12_345);
+        assert_eq!(stamped::<One>(Shape::One), 12_345);
+        assert_eq!(stamped::<Many>(Shape::Rows(3)), 12_345);
+    }
+
+    #[test]
+    fn the_smallest_events_are_single_ones() {
+        assert_eq!([90, 100].map(Shape::of_bytes), [Shape::Tick; 2]);
+        assert_eq!(Shape::of_bytes(150), Shape::One);
     }
 
     #[test]
     fn sizes_are_what_their_names_say() {
+        for id in ["1", "100", "100000"] {
+            assert!((90..115).contains(&Frame::new(id, Shape::Tick).bytes.len()));
+        }
         assert!((130..170).contains(&Frame::new("100", Shape::One).bytes.len()));
-        for bytes in [2_048, 65_536, 1 << 20] {
+        for bytes in [512, 2_048, 8_192, 65_536, 1 << 20] {
             let len = Frame::new("1", Shape::of_bytes(bytes)).bytes.len();
-            assert!(len.abs_diff(bytes) < bytes / 10, "{len} for {bytes}");
+            // To the nearest row, or to a tenth.
+            assert!(len.abs_diff(bytes) < trade(1).len().max(bytes / 10), "{len} for {bytes}");
         }
     }
 }

@@ -41,6 +41,16 @@ impl Job {
         }
     }
 
+    /// The same with allocations counted, after a warm-up that is as long as what is measured: until then, queues still
+    /// grow to what they need, and each growth would count as if events went on to need it.
+    pub(crate) fn counting_allocations(self) -> Self {
+        let task = match self.task {
+            Task::Blast { warm_up: _, events } => Task::Blast { warm_up: events, events },
+            task @ (Task::Pace { .. } | Task::Idle | Task::Reissue { .. }) => task,
+        };
+        Self { task, count_allocations: true, ..self }
+    }
+
     /// How many events are measured.
     pub(crate) fn events(&self) -> u64 {
         self.phases()[1] * self.subscriptions as u64
@@ -88,4 +98,18 @@ pub(crate) struct Reissue {
     /// As the client spent it, from the loss on.
     pub(crate) cpu_nanos: u64,
     pub(crate) bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_counts_allocations_warms_up_as_long_as_it_measures() {
+        let task = Task::Blast { warm_up: 2, events: 20 };
+        let job = Job { task, subscriptions: 3, shape: Shape::One, count_allocations: false };
+        let counted = job.counting_allocations();
+        assert!(counted.count_allocations);
+        assert_eq!((counted.phases(), counted.events()), ([20, 20], job.events()));
+    }
 }

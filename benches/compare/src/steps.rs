@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use crate::{
     clients::{Client, Contender, Located, Routed, Scanned, Trades, builder},
-    feed::{Data, Frame, Many, One, Shape},
+    feed::{Data, Frame, Many, One, Shape, Small},
     job::Result,
     wire,
 };
@@ -25,6 +25,7 @@ pub(crate) fn run(contender: Contender, bytes: usize, subscriptions: usize, even
     let shape = Shape::of_bytes(bytes);
     runtime.block_on(async {
         match shape {
+            Shape::Tick => with::<Small>(contender, shape, subscriptions, events).await,
             Shape::One => with::<One>(contender, shape, subscriptions, events).await,
             Shape::Rows(_) => with::<Many>(contender, shape, subscriptions, events).await,
         }

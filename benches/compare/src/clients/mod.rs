@@ -24,7 +24,7 @@ use self::{
     streams::{Select, Tasks},
 };
 use crate::{
-    feed::{Data, Many, One, Shape},
+    feed::{Data, Many, One, Shape, Small},
     job::{Job, Notice, Ports, Reissue, Report, Result, Task},
     measure::{cpu_time, resident_bytes},
 };
@@ -99,6 +99,7 @@ impl Contender {
     pub(crate) fn run(self, job: &Job, ports: Ports) -> Result<Report> {
         crate::process::end_after(crate::process::DEADLINE);
         match job.shape {
+            Shape::Tick => self.run_with::<Small>(job, ports),
             Shape::One => self.run_with::<One>(job, ports),
             Shape::Rows(_) => self.run_with::<Many>(job, ports),
         }

@@ -5,8 +5,7 @@ use crate::{
     alloc,
     bench::{Bench, Measured},
     clients::Contender,
-    feed::{Many, One, Response, Shape, payload},
-    job::Job,
+    feed::{Many, One, Response, Shape, Small, payload},
     table::{Table, Target, count, figure, number, size, targets},
 };
 
@@ -20,8 +19,7 @@ pub(crate) fn measure(bench: &Bench) -> String {
             let label = format!("{}, {} sub.", size(bytes), count(subscriptions));
             let job = blast(Shape::of_bytes(bytes), subscriptions, megabytes);
             let measured = bench.measure(&label, job, &Contender::ALL, rounds);
-            let counted = Job { count_allocations: true, ..job };
-            let allocations = bench.measure(&label, counted, &COUNTED, 1);
+            let allocations = bench.measure(&label, job.counting_allocations(), &COUNTED, 1);
             Column { label, bytes, measured, allocations }
         })
         .collect();
@@ -111,6 +109,7 @@ fn allocations_of_the_type(shape: Shape) -> u64 {
     alloc::count();
     let before = alloc::allocations();
     let decoded = match shape {
+        Shape::Tick => serde_json::from_str::<Response<Small>>(&text).is_ok(),
         Shape::One => serde_json::from_str::<Response<One>>(&text).is_ok(),
         Shape::Rows(_) => serde_json::from_str::<Response<Many>>(&text).is_ok(),
     };
