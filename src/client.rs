@@ -162,11 +162,13 @@ impl Client {
     }
 
     /// As [`query`](Self::query), of any operation, such as a [`Request`](crate::Request).
+    #[expect(clippy::needless_pass_by_value, reason = "as `subscribe_to` takes it")]
     pub fn query_with<O: Operation>(&self, operation: O) -> Call<O::Data> {
         Call::new(self.clone(), OperationType::Query, &operation)
     }
 
     /// As [`mutate`](Self::mutate), of any operation, such as a [`Request`](crate::Request).
+    #[expect(clippy::needless_pass_by_value, reason = "as `subscribe_to` takes it")]
     pub fn mutate_with<O: Operation>(&self, operation: O) -> Call<O::Data> {
         Call::new(self.clone(), OperationType::Mutation, &operation)
     }

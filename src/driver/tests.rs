@@ -63,7 +63,8 @@ async fn a_mutation_that_was_written_is_ambiguous_even_if_its_caller_is_slow_to_
     assert!(driver.session.handle_frame(now(), r#"{"type":"connection_ack"}"#).is_none());
     while driver.session.poll_transmit().is_some() {}
 
-    let subscribe = Command::Subscribe { kind: OperationType::Query, payload: "{}".into(), timeout: None, sink: waiting.clone() };
+    let subscribe =
+        Command::Subscribe { kind: OperationType::Query, payload: "{}".into(), timeout: None, sink: waiting.clone() };
     assert!(commands.send(subscribe).is_ok());
     let waker = Waker::from(Arc::new(LastStep { commands, sink: written.clone() }));
     assert!(read(&waiting, &waker).is_pending());

@@ -6,7 +6,7 @@ use super::{End, Item, Output, Phase, Session, Strictness, outbox::Queued};
 use crate::{
     error::{CloseCode, Disconnect, Violation},
     operation::OperationType,
-    protocol::{Envelope, Id, Kind, Payload},
+    protocol::{Envelope, Id, Kind, Payload, Subprotocol},
 };
 
 impl<S: Clone> Session<S> {
@@ -89,8 +89,9 @@ impl<S: Clone> Session<S> {
             self.operations.expect_complete(wire_id);
             return None;
         }
-        // It goes on after its first result, as a subscription does that was taken for a query.
+        // It goes on after its first result, as a subscription does that was taken for a query. Legacy was stopped then.
         if let Id::Ours(wire_id) = id
+            && self.phase == Phase::Open(Subprotocol::GraphqlTransportWs)
             && self.operations.take_expected(wire_id)
         {
             self.outbox.push(Queued::Complete(wire_id));

@@ -36,8 +36,8 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 pub use self::config::Strictness;
 pub(crate) use self::{
     config::Config,
-    registry::Request,
     output::{Counts, End, Item, Output, Transmit},
+    registry::Request,
 };
 use self::{
     liveness::{Liveness, Ping},

@@ -209,7 +209,13 @@ impl History {
         }
         if let (true, false, "complete" | "error", Some(id)) = (acked, shut_down, kind, id) {
             // Also of an operation that was dropped, whose `complete` may not be written yet (rule 13).
-            self.model.sent.remove(&id);
+            let calls = [&self.model.queries, &self.model.mutations];
+            // On legacy a call is stopped all the same (rule 15).
+            if let Some(operation) = self.model.sent.remove(&id)
+                && calls.iter().any(|calls| calls.contains(&operation))
+            {
+                self.model.answered.insert(id);
+            }
         }
         Ok(())
     }
