@@ -229,9 +229,14 @@ impl<T, E> Mailbox<T, E> {
             return Poll::Ready(Some(entry.into()));
         }
         let mut state = self.lock();
-        let Some(entry) = state.take_first() else { return Self::poll_end(state, cx) };
-        if state.first.is_some() {
+        let Some(entry) = state.first.take() else { return Self::poll_end(state, cx) };
+        if let Entry::Item { bytes, .. } = entry {
+            state.items -= 1;
+            state.bytes -= bytes;
+        }
+        if !state.rest.is_empty() {
             state.fill(batch, self.limits);
+            state.first = state.rest.pop_front();
         }
         if !state.has_no_room(0, self.limits) {
             wake(state, |state| state.writer.take());
@@ -275,30 +280,24 @@ impl<T, E> Mailbox<T, E> {
 
 impl<T, E> State<T, E> {
     /// Takes for the reader what it may go on with: an eighth of what may be held, so that little is held besides and what
-    /// is read is not much older than it must be.
+    /// is read is not much older than it must be. What is taken is not held any more.
     fn fill(&mut self, batch: &mut Batch<T>, limits: Limits) {
         if limits.overflow == Overflow::Latest {
             return;
         }
-        let mut room = limits.bytes.get() / 8;
-        for _ in 0..BATCH.min(limits.items.get() / 8) {
-            match self.first {
-                Some(Entry::Item { bytes, .. }) if bytes > room => return,
-                Some(Entry::Item { bytes, .. }) => room -= bytes,
-                Some(Entry::Gap(_)) | None => {}
+        let (mut count, mut room) = (0, limits.bytes.get() / 8);
+        for entry in self.rest.iter().take(BATCH.min(limits.items.get() / 8)) {
+            if let Entry::Item { bytes, .. } = *entry {
+                if bytes > room {
+                    break;
+                }
+                room -= bytes;
+                self.items -= 1;
+                self.bytes -= bytes;
             }
-            batch.entries.extend(self.take_first());
+            count += 1;
         }
-    }
-
-    /// What is taken is not held any more.
-    fn take_first(&mut self) -> Option<Entry<T>> {
-        let entry = self.pop_front()?;
-        if let Entry::Item { bytes, .. } = entry {
-            self.items -= 1;
-            self.bytes -= bytes;
-        }
-        Some(entry)
+        batch.entries.extend(self.rest.drain(..count));
     }
 
     fn has_no_room(&self, bytes: usize, limits: Limits) -> bool {
