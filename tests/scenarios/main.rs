@@ -10,9 +10,10 @@ mod handshake;
 mod hostile_io;
 mod lifecycle;
 mod observe;
+mod overflow;
 mod reconnect;
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use resub::{
     Client, ClientBuilder, Event, Gap, Request, Response, Status, Subscription, SubscriptionError,
@@ -107,6 +108,10 @@ fn text(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+fn items(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).unwrap()
 }
 
 fn secs(n: u64) -> Duration {
