@@ -25,7 +25,8 @@ use crate::{
     session::End,
 };
 
-/// A query or mutation, begun when it is first polled; made by [`Client::query`] and [`Client::mutate`].
+/// A query or mutation, begun when it is first polled; made by [`Client::query_with`] and [`Client::mutate_with`], or, for generated
+/// operations, by `query` and `mutate`.
 ///
 /// Without a connection it waits for one, up to its [`timeout`](Self::timeout). A query is sent again if the connection is
 /// lost before its result; a mutation never is: see [`CallError::Ambiguous`]. Dropping it cancels the operation on the server,

@@ -141,33 +141,33 @@ impl Client {
         Ok((sink, commands.clone()))
     }
 
-    /// Runs a query that `graphql_client` generated, when the returned [`Call`] is awaited.
-    ///
-    /// It is sent again if the connection is lost before the result came. A persisted operation, without a document, is
-    /// taken at its word: see that it is no mutation.
+    /// As [`query_with`](Self::query_with), of a query that `graphql_client` generated.
     #[cfg(feature = "graphql-client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
     pub fn query<Q: graphql_client::GraphQLQuery>(&self, variables: Q::Variables) -> Call<Q::ResponseData> {
         self.query_with(crate::operation::Typed::<Q>::new(variables))
     }
 
-    /// Runs a mutation that `graphql_client` generated, when the returned [`Call`] is awaited.
-    ///
-    /// It is never sent twice: when the connection is lost before the result came, the call ends with
-    /// [`CallError::Ambiguous`](crate::CallError::Ambiguous).
+    /// As [`mutate_with`](Self::mutate_with), of a mutation that `graphql_client` generated.
     #[cfg(feature = "graphql-client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
     pub fn mutate<M: graphql_client::GraphQLQuery>(&self, variables: M::Variables) -> Call<M::ResponseData> {
         self.mutate_with(crate::operation::Typed::<M>::new(variables))
     }
 
-    /// As [`query`](Self::query), of any operation, such as a [`Request`](crate::Request).
+    /// Runs a query, such as a [`Request`](crate::Request), when the returned [`Call`] is awaited.
+    ///
+    /// It is sent again if the connection is lost before the result came. A persisted operation, without a document, is
+    /// taken at its word: see that it is no mutation.
     #[expect(clippy::needless_pass_by_value, reason = "as `subscribe_to` takes it")]
     pub fn query_with<O: Operation>(&self, operation: O) -> Call<O::Data> {
         Call::new(self.clone(), OperationType::Query, &operation)
     }
 
-    /// As [`mutate`](Self::mutate), of any operation, such as a [`Request`](crate::Request).
+    /// Runs a mutation when the returned [`Call`] is awaited.
+    ///
+    /// It is never sent twice: when the connection is lost before the result came, the call ends with
+    /// [`CallError::Ambiguous`](crate::CallError::Ambiguous).
     #[expect(clippy::needless_pass_by_value, reason = "as `subscribe_to` takes it")]
     pub fn mutate_with<O: Operation>(&self, operation: O) -> Call<O::Data> {
         Call::new(self.clone(), OperationType::Mutation, &operation)

@@ -42,8 +42,8 @@
 //!   server's `Retry-After` is honoured.
 //! - **Credentials are asked for before every dial**, with the reason, and are in no error, log or `Debug` output. At
 //!   level `trace`, the `tungstenite` crate logs requests and frames of its own accord: keep `tungstenite=info`.
-//! - **A mutation is never sent twice.** [`Client::mutate`] says if its result was lost
-//!   ([`CallError::Ambiguous`]); [`Client::query`] sends a query again. Subscribing to a mutation is an error.
+//! - **A mutation is never sent twice.** If its result was lost, [`CallError::Ambiguous`] says so; a query is sent
+//!   again. Subscribing to a mutation is an error.
 //!
 //! # Features
 //!
