@@ -13,12 +13,12 @@ use crate::{
     Response,
     buffers::{Buffers, Stock},
     builder::ClientBuilder,
-    driver::Sink,
     error::Disconnect,
     mailbox::{self, Batch, Pushed, Read},
     operation::OperationType,
     protocol::{self, Envelope},
-    session::{self, End},
+    session::{self, Care, End},
+    sink::Sink,
 };
 
 /// Where the payload is, as the client reads a frame.
@@ -33,7 +33,7 @@ pub fn parse_fully(frame: &str) -> Option<Range<usize>> {
 
 /// A session on an acknowledged connection. Its clock stands still, except to end a backoff.
 pub struct Session {
-    session: session::Session<Sink>,
+    session: session::Session<Arc<Sink>>,
     now: Instant,
 }
 
@@ -44,9 +44,13 @@ impl Session {
         let ClientBuilder { config, limits, .. } = ClientBuilder::new("");
         let (mut session, now) = (session::Session::new(config), Instant::now());
         for (id, request) in (1..).zip(requests) {
-            let request =
-                session::Request { kind: OperationType::Subscription, payload: request.into(), deadline: None };
-            session.subscribe(now, id, request, Sink { id, mailbox: Arc::new(mailbox::Mailbox::new(limits)) });
+            let request = session::Request {
+                kind: OperationType::Subscription,
+                payload: request.into(),
+                deadline: None,
+                care: Care::default(),
+            };
+            session.subscribe(now, id, request, Arc::new(Sink::new(id, limits, None)));
         }
         let mut this = Self { session, now };
         this.connect();

@@ -6,23 +6,24 @@ use std::{
     fmt,
     marker::PhantomData,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
 
 use crate::{
     builder::MAX_DURATION,
-    client::Client,
-    driver::{Command, Sink},
+    client::{Client, Plan},
+    driver::Command,
     error::{CallError, SubscribeError},
     mailbox::{Batch, Read},
     operation::{Operation, OperationType},
     response::{GraphQlError, Response, decode},
-    session::End,
+    session::{Care, End},
+    sink::Sink,
 };
 
 /// A query or mutation, begun when it is first polled; made by [`Client::query_with`] and [`Client::mutate_with`], or, for generated
@@ -59,9 +60,15 @@ impl<T> Call<T> {
 
     fn begin(&self, payload: Result<Box<RawValue>, serde_json::Error>) -> Result<Pending, SubscribeError> {
         let payload = payload.map_err(SubscribeError::Serialize)?;
-        let (sink, commands) =
-            self.client.begin(self.kind, payload, self.name.as_deref(), None, Some(self.timeout.min(MAX_DURATION)))?;
-        Ok(Pending { sink, commands, over: false })
+        let plan = Plan {
+            kind: self.kind,
+            limits: None,
+            timeout: Some(self.timeout.min(MAX_DURATION)),
+            care: Care::default(),
+            hooks: None,
+        };
+        let sink = self.client.begin(payload, self.name.as_deref(), plan)?;
+        Ok(Pending { sink, client: self.client.clone(), over: false })
     }
 }
 
@@ -92,8 +99,8 @@ impl<T> fmt::Debug for Call<T> {
 
 /// What was sent, or will be.
 struct Pending {
-    sink: Sink,
-    commands: mpsc::UnboundedSender<Command>,
+    sink: Arc<Sink>,
+    client: Client,
     over: bool,
 }
 
@@ -106,7 +113,7 @@ impl Pending {
                     return Poll::Ready(end);
                 }
                 // Nothing else comes to a call.
-                Some(Read::Item(_) | Read::Gap(_)) => {}
+                Some(Read::Item(_) | Read::Gap(_) | Read::Stale(_)) => {}
                 None => return Poll::Ready(End::ShutDown),
             }
         }
@@ -117,8 +124,7 @@ impl Drop for Pending {
     fn drop(&mut self) {
         self.sink.mailbox.close(&mut Batch::new());
         if !self.over {
-            // The driver may be gone; so is the operation then.
-            let _ = self.commands.send(Command::Cancel(self.sink.id));
+            self.client.command(Command::Cancel(self.sink.id));
         }
     }
 }
@@ -132,7 +138,8 @@ fn response<T: DeserializeOwned>(end: End, timeout: Duration) -> Result<Response
         End::TimedOut => Err(CallError::Timeout(timeout)),
         End::Lost(cause) => Err(CallError::Lost(cause)),
         End::GaveUp { attempts, cause } => Err(CallError::GaveUp { attempts, cause }),
-        End::ShutDown | End::Overflow => Err(CallError::ShutDown),
+        // The latter two are of subscriptions.
+        End::ShutDown | End::Overflow | End::Hook(_) => Err(CallError::ShutDown),
     }
 }
 

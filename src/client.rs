@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 
@@ -17,11 +16,12 @@ use crate::{
     buffers::Buffers,
     builder::{ClientBuilder, MAX_DURATION},
     call::Call,
-    driver::{Command, Sink},
+    driver::Command,
     error::SubscribeError,
-    mailbox::{Limits, Mailbox},
+    mailbox::Limits,
     operation::{self, Operation, OperationType},
-    session::End,
+    session::{Care, End},
+    sink::{Hooks, Sink},
     status::{Stats, Status},
     subscription::{Subscription, SubscriptionBuilder},
     telemetry::{self, Counters},
@@ -44,6 +44,16 @@ struct Shared {
     next_id: AtomicU64,
     limits: Limits,
     max_message_size: usize,
+}
+
+/// How an operation is to run.
+pub(crate) struct Plan {
+    pub(crate) kind: OperationType,
+    /// The client's where there are none.
+    pub(crate) limits: Option<Limits>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) care: Care,
+    pub(crate) hooks: Option<Hooks>,
 }
 
 impl Client {
@@ -103,42 +113,42 @@ impl Client {
         SubscriptionBuilder::new(self.clone(), operation, self.shared.limits)
     }
 
-    pub(crate) fn start<T: DeserializeOwned>(
-        &self,
-        payload: Box<RawValue>,
-        name: Option<&str>,
-        limits: Limits,
-    ) -> Result<Subscription<T>, SubscribeError> {
-        let (sink, commands) = self.begin(OperationType::Subscription, payload, name, Some(limits), None)?;
-        let Shared { counters, buffers, .. } = &*self.shared;
-        Ok(Subscription::new(sink, commands, Arc::clone(counters), Arc::clone(buffers)))
-    }
-
     /// Hands an operation to the driver.
     pub(crate) fn begin(
         &self,
-        kind: OperationType,
         payload: Box<RawValue>,
         name: Option<&str>,
-        limits: Option<Limits>,
-        timeout: Option<Duration>,
-    ) -> Result<(Sink, mpsc::UnboundedSender<Command>), SubscribeError> {
-        let Shared { commands, next_id, max_message_size: limit, limits: default, .. } = &*self.shared;
+        plan: Plan,
+    ) -> Result<Arc<Sink>, SubscribeError> {
+        let Shared { commands, next_id, max_message_size: limit, limits, .. } = &*self.shared;
+        let Plan { kind, limits: own_limits, timeout, care, hooks } = plan;
         let size = payload.get().len();
         if size > *limit {
             return Err(SubscribeError::TooLarge { size, limit: *limit });
         }
         operation::check(&payload, kind)?;
-        let sink =
-            Sink { id: next_id.fetch_add(1, Relaxed), mailbox: Arc::new(Mailbox::new(limits.unwrap_or(*default))) };
+        let sink = Arc::new(Sink::new(next_id.fetch_add(1, Relaxed), own_limits.unwrap_or(*limits), hooks));
         telemetry::subscribed(sink.id, name);
-        let command = Command::Subscribe { kind, payload: payload.into(), timeout, sink: sink.clone() };
+        let command = Command::Subscribe { kind, payload: payload.into(), timeout, care, sink: Arc::clone(&sink) };
         commands.send(command).map_err(|_| SubscribeError::ShutDown)?;
         // The driver may have gone between the two steps of a send, and does not see the command then.
         if commands.is_closed() {
             sink.mailbox.finish(End::ShutDown);
         }
-        Ok((sink, commands.clone()))
+        Ok(sink)
+    }
+
+    /// Tells the driver. It may be gone, and so is all that could be done then.
+    pub(crate) fn command(&self, command: Command) {
+        let _ = self.shared.commands.send(command);
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.shared.buffers
     }
 
     /// As [`query_with`](Self::query_with), of a query that `graphql_client` generated.
@@ -185,8 +195,7 @@ impl Client {
 
     /// Ends the retry sleep, if the client is in one: for when the application knows that the network is back.
     pub fn reconnect_now(&self) {
-        // A client that was shut down has nothing to reconnect.
-        let _ = self.shared.commands.send(Command::ReconnectNow);
+        self.command(Command::ReconnectNow);
     }
 
     /// Ends every subscription with [`SubscriptionError::ShutDown`](crate::SubscriptionError::ShutDown) and every call
@@ -194,7 +203,7 @@ impl Client {
     /// [`CallError::Ambiguous`](crate::CallError::Ambiguous); completes the operations on the server, closes the connection with 1000, and returns once the server has answered that or
     /// `deadline` has passed. Other clones of the client are shut down with it; of several deadlines the earliest counts.
     pub async fn shutdown(self, deadline: Duration) {
-        let _ = self.shared.commands.send(Command::Shutdown { within: deadline.min(MAX_DURATION) });
+        self.command(Command::Shutdown { within: deadline.min(MAX_DURATION) });
         // An error means that the driver is gone, which is as good.
         let _ = self.status().wait_for(|status| matches!(status, Status::Ended)).await;
     }

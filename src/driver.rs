@@ -24,11 +24,12 @@ use crate::{
     auth::{Credentials, Provider},
     buffers::{Buffers, Stock},
     dial::Dialer,
-    error::{ConnectError, CredentialsError, DialError, Disconnect},
-    mailbox::{Mailbox, Pushed},
+    error::{ConnectError, CredentialsError, DialError, Disconnect, SharedError, SubscribeError},
+    mailbox::{Gap, Pushed},
     operation::OperationType,
     protocol::{Payload, Subprotocol},
-    session::{End, Item, Output, Request, Session},
+    session::{Care, End, Item, Output, Request, Session},
+    sink::Sink,
     socket::{Inbound, Socket},
     status::Status,
     telemetry::{self, Counters, Losses},
@@ -41,20 +42,16 @@ pub(crate) enum Command {
         payload: Box<str>,
         /// Until a query or mutation ends without a result.
         timeout: Option<Duration>,
-        sink: Sink,
+        care: Care,
+        sink: Arc<Sink>,
     },
     Cancel(u64),
+    /// The reader has made the room that was waited for, or has caught up.
+    Released(u64),
     ReconnectNow,
     Shutdown {
         within: Duration,
     },
-}
-
-/// The writing end of one subscription.
-#[derive(Clone)]
-pub(crate) struct Sink {
-    pub(crate) id: u64,
-    pub(crate) mailbox: Arc<Mailbox<Payload, End>>,
 }
 
 /// How to get a socket: fixed for a client's life.
@@ -68,7 +65,7 @@ pub(crate) struct Connector {
 }
 
 pub(crate) struct Driver {
-    session: Session<Sink>,
+    session: Session<Arc<Sink>>,
     connector: Arc<Connector>,
     commands: mpsc::UnboundedReceiver<Command>,
     /// Commands on their way to the session.
@@ -77,7 +74,7 @@ pub(crate) struct Driver {
     /// Of the credentials that the next dial uses.
     headers: HeaderMap,
     /// The full mailbox that the socket waits for, under `Overflow::Block`.
-    blocked: Option<Sink>,
+    blocked: Option<Arc<Sink>>,
     /// Readers that have something to read since this turn's reads.
     wakers: VecDeque<Waker>,
     buffers: Arc<Buffers>,
@@ -98,7 +95,7 @@ enum Link {
 
 impl Driver {
     pub(crate) fn new(
-        session: Session<Sink>,
+        session: Session<Arc<Sink>>,
         connector: Connector,
         commands: mpsc::UnboundedReceiver<Command>,
         status: watch::Sender<Status>,
@@ -134,7 +131,7 @@ impl Driver {
             // Before the timers: what has arrived counts, even if this task was late to look.
             busy |= self.read(cx, now);
             self.wake();
-            busy |= self.look_for_room(cx, now);
+            busy |= self.look_for_room(now);
             busy |= self.watch_time(cx, now);
             self.write(cx, now);
             self.count();
@@ -166,20 +163,21 @@ impl Driver {
         }
         for command in batch.drain(..) {
             match command {
-                Command::Subscribe { kind, payload, timeout, sink } => {
-                    let request = Request { kind, payload, deadline: timeout.map(|timeout| now + timeout) };
+                Command::Subscribe { kind, payload, timeout, care, sink } => {
+                    let request = Request { kind, payload, deadline: timeout.map(|timeout| now + timeout), care };
                     self.session.subscribe(now, sink.id, request, sink);
                 }
                 Command::Cancel(id) => {
                     telemetry::cancelled(id);
                     self.session.cancel(id);
                 }
+                Command::Released(id) => self.session.catch_up(now, id),
                 Command::ReconnectNow => self.session.reconnect_now(now),
                 Command::Shutdown { within } => self.session.shutdown(now + within),
             }
         }
         self.batch = batch;
-        self.perform();
+        self.perform(now);
         taken > 0
     }
 
@@ -214,7 +212,7 @@ impl Driver {
                 Poll::Ready(Err(error)) => self.session.handle_lost(now, Disconnect::Connect(error)),
             },
         }
-        self.perform();
+        self.perform(now);
         true
     }
 
@@ -246,7 +244,7 @@ impl Driver {
                 Poll::Ready(Inbound::Pong) => self.session.handle_pong(now),
                 Poll::Ready(Inbound::Lost(cause)) => self.session.handle_lost(now, cause),
             }
-            self.perform();
+            self.perform(now);
         }
         true
     }
@@ -255,11 +253,18 @@ impl Driver {
         telemetry::received(text.len());
         let Some(Item { sink, payload }) = self.session.handle_frame(now, text) else { return };
         let payload = Payload::new(self.stock.copy(text, &self.buffers), payload);
-        let (pushed, waker) = sink.mailbox.push(payload, text.len());
-        self.wakers.extend(waker);
-        if pushed != (Pushed::Kept { dropped: 0 }) {
-            let sink = sink.clone();
-            self.handle_pushed(sink, pushed);
+        match sink.push(payload, text) {
+            Ok((Pushed::Kept { dropped: 0 }, waker)) => self.wakers.extend(waker),
+            Ok((pushed, waker)) => {
+                self.wakers.extend(waker);
+                let sink = Arc::clone(sink);
+                self.handle_pushed(sink, pushed);
+            }
+            Err(error) => {
+                let sink = Arc::clone(sink);
+                self.counters.dequeued(1);
+                self.end(&sink, End::Hook(error));
+            }
         }
     }
 
@@ -270,8 +275,9 @@ impl Driver {
         }
     }
 
-    fn look_for_room(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if self.blocked.as_ref().is_some_and(|sink| sink.mailbox.poll_room(cx).is_ready()) {
+    /// A reader that makes some sends a command, which wakes this task.
+    fn look_for_room(&mut self, now: Instant) -> bool {
+        if self.blocked.as_ref().is_some_and(|sink| sink.mailbox.has_room()) {
             self.blocked = None;
             self.session.resume(now);
             return true;
@@ -289,7 +295,7 @@ impl Driver {
             return false;
         }
         self.session.handle_timeout(now.max(deadline));
-        self.perform();
+        self.perform(now);
         true
     }
 
@@ -310,7 +316,7 @@ impl Driver {
     }
 
     /// Does everything that the session wants done.
-    fn perform(&mut self) {
+    fn perform(&mut self, now: Instant) {
         let mut losses = Losses::default();
         while let Some(output) = self.session.poll_output() {
             match output {
@@ -334,10 +340,22 @@ impl Driver {
                     }
                     self.link = Link::None;
                 }
-                Output::Reissue { sink, gap } => {
-                    losses.reissued(sink.id, &gap);
-                    sink.mailbox.push_gap(gap);
+                Output::Reissue { sink, mut gap } => match self.resume(&sink, &mut gap) {
+                    Ok(()) => {
+                        losses.reissued(sink.id, &gap);
+                        sink.mailbox.push_gap(gap);
+                    }
+                    Err(error) => self.end(&sink, End::Hook(error)),
+                },
+                Output::Stale { sink, idle_for } => {
+                    telemetry::stale(sink.id, idle_for);
+                    sink.mailbox.push_stale(idle_for);
                 }
+                Output::Judge { sink, end } => match sink.is_transient(&end) {
+                    Ok(true) => self.session.restart(now, sink.id),
+                    Ok(false) => self.end(&sink, end),
+                    Err(error) => self.end(&sink, End::Hook(error)),
+                },
                 Output::Finish { sink, end } => {
                     losses.finished(sink.id, &end);
                     sink.mailbox.finish(end);
@@ -359,6 +377,17 @@ impl Driver {
         losses.report();
     }
 
+    /// Where the operation goes on is the application's to say.
+    fn resume(&mut self, sink: &Sink, gap: &mut Gap) -> Result<(), SharedError> {
+        let Some(request) = sink.resume(gap)? else { return Ok(()) };
+        let (size, limit) = (request.get().len(), self.connector.max_message_size);
+        if size > limit {
+            return Err(Arc::new(SubscribeError::TooLarge { size, limit }));
+        }
+        self.session.revise(sink.id, request.into());
+        Ok(())
+    }
+
     fn dial(&mut self, subprotocol: Subprotocol) -> BoxFuture<'static, Result<Socket, ConnectError>> {
         let connector = Arc::clone(&self.connector);
         let headers = std::mem::take(&mut self.headers);
@@ -371,8 +400,15 @@ impl Driver {
         opened.catch_unwind().map(move |opened| opened.unwrap_or_else(|_| Err(panicked()))).boxed()
     }
 
+    /// Ends a subscription from this side.
+    fn end(&mut self, sink: &Sink, end: End) {
+        Losses::default().finished(sink.id, &end);
+        self.session.cancel(sink.id);
+        sink.mailbox.finish(end);
+    }
+
     /// An item is not simply kept.
-    fn handle_pushed(&mut self, sink: Sink, pushed: Pushed) {
+    fn handle_pushed(&mut self, sink: Arc<Sink>, pushed: Pushed) {
         let (gone, dropped) = match pushed {
             Pushed::Kept { dropped } => (dropped, dropped),
             Pushed::Dropped => (1, 1),
@@ -383,10 +419,13 @@ impl Driver {
                 return;
             }
             Pushed::Overflowed => {
-                Losses::default().finished(sink.id, &End::Overflow);
-                self.session.cancel(sink.id);
-                sink.mailbox.finish(End::Overflow);
+                self.end(&sink, End::Overflow);
                 (1, 1)
+            }
+            Pushed::Rewind => {
+                telemetry::rewound(sink.id);
+                self.session.rewind(sink.id);
+                (1, 0)
             }
         };
         self.counters.dequeued(gone as u64);

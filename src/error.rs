@@ -69,6 +69,9 @@ pub enum SubscribeError {
         /// The limit, see [`max_message_size`](crate::ClientBuilder::max_message_size).
         limit: usize,
     },
+    /// Options that do not go together; the text names them.
+    #[error("{0}")]
+    Option(&'static str),
     /// The document's operation is a mutation. Queries and subscriptions are sent again after a reconnect; a mutation must
     /// not be.
     #[error("the operation is a mutation, which a reconnect would execute again")]
@@ -260,6 +263,10 @@ pub enum SubscriptionError {
         #[source]
         cause: Disconnect,
     },
+    /// The application's own code, without which the subscription cannot go on, failed in the client's task: a hook panicked, or
+    /// what [`resume_with`](crate::SubscriptionBuilder::resume_with) made does not serialize or is too large. Terminal.
+    #[error("a hook of the subscription failed")]
+    Hook(#[source] SharedError),
     /// The subscription held more than it may, under [`Overflow::Fail`](crate::Overflow::Fail). Terminal.
     #[error("the subscription overflowed: the reader was too slow")]
     Overflow,
@@ -273,7 +280,12 @@ impl SubscriptionError {
     pub fn is_terminal(&self) -> bool {
         match self {
             Self::Decode(_) | Self::NoData(_) => false,
-            Self::Rejected(_) | Self::Lost(_) | Self::GaveUp { .. } | Self::Overflow | Self::ShutDown => true,
+            Self::Rejected(_)
+            | Self::Lost(_)
+            | Self::GaveUp { .. }
+            | Self::Hook(_)
+            | Self::Overflow
+            | Self::ShutDown => true,
         }
     }
 
@@ -281,7 +293,9 @@ impl SubscriptionError {
     pub fn disconnect(&self) -> Option<&Disconnect> {
         match self {
             Self::Lost(cause) | Self::GaveUp { cause, .. } => Some(cause),
-            Self::Decode(_) | Self::NoData(_) | Self::Rejected(_) | Self::Overflow | Self::ShutDown => None,
+            Self::Decode(_) | Self::NoData(_) | Self::Rejected(_) | Self::Hook(_) | Self::Overflow | Self::ShutDown => {
+                None
+            }
         }
     }
 }

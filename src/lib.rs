@@ -87,6 +87,8 @@ mod protocol;
 mod response;
 mod session;
 #[cfg(feature = "client")]
+mod sink;
+#[cfg(feature = "client")]
 mod socket;
 mod status;
 #[cfg(feature = "client")]
@@ -116,7 +118,7 @@ pub use {
         SubscribeError, SubscriptionError, Violation,
     },
     mailbox::{Gap, Overflow},
-    operation::{Operation, Request},
+    operation::{Operation, Request, Resumable},
     protocol::Subprotocol,
     response::{GraphQlError, Location, PathSegment, Response},
     session::Strictness,

@@ -11,43 +11,11 @@ use std::{
     time::Duration,
 };
 
-use crate::error::Disconnect;
+mod gap;
+mod held;
 
-/// What happens to an item for which a subscription has no room.
-///
-/// A loss is never silent: it is counted in a [`Gap`] at its place in the stream, or ends it with an error.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Overflow {
-    /// Drop the oldest undelivered item: the reader falls behind, sees a gap, and goes on with what is recent.
-    #[default]
-    DropOldest,
-    /// Drop the item that just arrived: the reader gets what is oldest first, then a gap.
-    DropNewest,
-    /// Keep only the newest item, whatever the capacity: for values that replace one another.
-    Latest,
-    /// End the subscription with [`SubscriptionError::Overflow`](crate::SubscriptionError::Overflow), after the items
-    /// that it holds.
-    Fail,
-    /// Stop reading the socket until there is room. Loses nothing, but **stalls every other subscription and call of this
-    /// client** and the answers to the server's pings meanwhile, so that the server may close the connection.
-    Block,
-}
-
-/// A place in the stream at which something may be, or is, missing.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Gap {
-    /// How often the operation was sent again here, on a new connection. What the server published in between was not
-    /// received, and nobody knows how much that is.
-    pub reconnects: u32,
-    /// Items that arrived here and were dropped by the [`Overflow`] policy.
-    pub dropped: u64,
-    /// How long the connection was down, in total.
-    pub down_for: Duration,
-    /// Why the connection was lost, the last time; `None` if it was not.
-    pub cause: Option<Disconnect>,
-}
+pub use self::gap::{Gap, Overflow};
+use self::held::{Entry, Stage, State};
 
 /// How much a mailbox may hold.
 #[derive(Clone, Copy, Debug)]
@@ -65,48 +33,17 @@ pub(crate) struct Mailbox<T, E> {
     state: Mutex<State<T, E>>,
 }
 
-#[derive(Debug)]
-struct State<T, E> {
-    /// The first entry is here and not in the queue, which most mailboxes never need.
-    first: Option<Entry<T>>,
-    /// Never two gaps next to each other.
-    rest: VecDeque<Entry<T>>,
-    items: usize,
-    bytes: usize,
-    end: End<E>,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-}
-
-#[derive(Debug)]
-enum Entry<T> {
-    Item {
-        item: T,
-        bytes: usize,
-    },
-    /// Rare and large.
-    Gap(Box<Gap>),
-}
-
-#[derive(Debug)]
-enum End<E> {
-    /// Items may come.
-    Open,
-    /// They may not; the reader has yet to learn why.
-    Due(Box<E>),
-    /// The reader knows, or is gone.
-    Over,
-}
-
 /// What the reader took out of a mailbox at once and has not read yet, so that it needs the lock only now and then.
 #[derive(Debug)]
 pub(crate) struct Batch<T> {
     entries: VecDeque<Entry<T>>,
+    /// What the writer waited for has come, and it is to be told.
+    pub(crate) released: bool,
 }
 
 impl<T> Batch<T> {
     pub(crate) fn new() -> Self {
-        Self { entries: VecDeque::new() }
+        Self { entries: VecDeque::new(), released: false }
     }
 }
 
@@ -115,6 +52,7 @@ impl<T, E> From<Entry<T>> for Read<T, E> {
         match entry {
             Entry::Item { item, .. } => Self::Item(item),
             Entry::Gap(gap) => Self::Gap(*gap),
+            Entry::Stale(idle_for) => Self::Stale(idle_for),
         }
     }
 }
@@ -124,6 +62,7 @@ impl<T, E> From<Entry<T>> for Read<T, E> {
 pub(crate) enum Read<T, E> {
     Item(T),
     Gap(Gap),
+    Stale(Duration),
     /// The last thing.
     End(E),
 }
@@ -139,6 +78,9 @@ pub(crate) enum Pushed {
     Full,
     /// It was dropped, and the writer must end the subscription: [`Overflow::Fail`].
     Overflowed,
+    /// It was not taken, and the writer must begin again after the one before, once the reader has caught up:
+    /// [`Overflow::Rewind`].
+    Rewind,
     /// Nobody reads here.
     Closed,
 }
@@ -150,9 +92,12 @@ impl<T, E> Mailbox<T, E> {
             rest: VecDeque::new(),
             items: 0,
             bytes: 0,
-            end: End::Open,
+            next_place: 0,
+            end: None,
+            stage: Stage::Open,
+            awaited: false,
+            established: false,
             reader: None,
-            writer: None,
         };
         Self { limits, state: Mutex::new(state) }
     }
@@ -161,12 +106,12 @@ impl<T, E> Mailbox<T, E> {
     #[must_use]
     pub(crate) fn push(&self, item: T, bytes: usize) -> (Pushed, Option<Waker>) {
         let mut state = self.lock();
-        if !matches!(state.end, End::Open) {
+        if state.stage != Stage::Open {
             return (Pushed::Closed, None);
         }
         let mut dropped = 0;
         match self.limits.overflow {
-            Overflow::DropOldest => {
+            Overflow::DropOldest | Overflow::LatestBy => {
                 while state.has_no_room(bytes, self.limits) {
                     state.drop_oldest();
                     dropped += 1;
@@ -183,43 +128,91 @@ impl<T, E> Mailbox<T, E> {
                 return (Pushed::Dropped, None);
             }
             Overflow::Fail if state.has_no_room(bytes, self.limits) => return (Pushed::Overflowed, None),
-            Overflow::DropNewest | Overflow::Fail | Overflow::Block => {}
+            Overflow::Rewind if state.has_no_room(bytes, self.limits) => {
+                state.awaited = true;
+                return (Pushed::Rewind, None);
+            }
+            Overflow::DropNewest | Overflow::Fail | Overflow::Block | Overflow::Rewind => {}
         }
         state.push_back(Entry::Item { item, bytes });
         state.items += 1;
         state.bytes += bytes;
         let full = self.limits.overflow == Overflow::Block && state.has_no_room(0, self.limits);
+        state.awaited |= full;
         (if full { Pushed::Full } else { Pushed::Kept { dropped } }, state.reader.take())
+    }
+
+    /// As [`push`](Self::push), but instead of the item at that place, if it still waits there. Returns the item's place, too.
+    #[must_use]
+    pub(crate) fn push_instead(&self, place: Option<u64>, item: T, bytes: usize) -> (Pushed, Option<Waker>, u64) {
+        let mut state = self.lock();
+        if let Some(place) = place
+            && state.stage == Stage::Open
+            && let Some(held) = state.item_at(place)
+        {
+            let (_, old_bytes) = (std::mem::replace(held.item, item), std::mem::replace(held.bytes, bytes));
+            state.bytes = state.bytes - old_bytes + bytes;
+            // Before the first of all, as what replaced it has its place.
+            state.push_front_gap(Gap { dropped: 1, ..Gap::default() });
+            let mut dropped = 1;
+            while state.items > 1 && state.bytes > self.limits.bytes.get() {
+                state.drop_oldest();
+                dropped += 1;
+            }
+            return (Pushed::Kept { dropped }, state.reader.take(), place);
+        }
+        drop(state);
+        let (pushed, waker) = self.push(item, bytes);
+        // Nobody else writes, and a reader moves no place.
+        (pushed, waker, self.lock().next_place.wrapping_sub(1))
     }
 
     /// Marks a place. Never dropped, only merged with a mark next to it (I5).
     pub(crate) fn push_gap(&self, gap: Gap) {
         let mut state = self.lock();
-        if matches!(state.end, End::Open) {
+        if state.stage == Stage::Open {
             state.push_gap(gap);
-            wake(state, |state| state.reader.take());
+            wake(state);
         }
+    }
+
+    /// Marks that nothing arrived for so long.
+    pub(crate) fn push_stale(&self, idle_for: Duration) {
+        let mut state = self.lock();
+        if state.stage == Stage::Open {
+            state.push_stale(idle_for);
+            wake(state);
+        }
+    }
+
+    /// The server is known to have the operation.
+    pub(crate) fn establish(&self) {
+        let mut state = self.lock();
+        state.established = true;
+        wake(state);
     }
 
     /// Nothing will follow; what is held can still be read. The first end counts (I1).
     pub(crate) fn finish(&self, end: E) {
         let mut state = self.lock();
-        if matches!(state.end, End::Open) {
-            state.end = End::Due(Box::new(end));
-            wake(state, |state| state.reader.take());
+        if state.stage == Stage::Open {
+            state.end = Some(Box::new(end));
+            state.stage = Stage::Due;
+            wake(state);
         }
     }
 
     /// The reader goes: drops what is held, and everything from now on. Returns how many items those were.
     pub(crate) fn close(&self, batch: &mut Batch<T>) -> usize {
         let mut state = self.lock();
-        state.end = End::Over;
+        state.stage = Stage::Over;
+        let end = state.end.take();
         let entries = (state.first.take(), std::mem::take(&mut state.rest), std::mem::take(&mut batch.entries));
         let taken = entries.2.iter().filter(|entry| matches!(entry, Entry::Item { .. })).count();
         let items = std::mem::take(&mut state.items);
         state.bytes = 0;
-        wake(state, |state| state.writer.take());
-        drop(entries);
+        drop(state);
+        drop((entries, end));
         items + taken
     }
 
@@ -229,7 +222,7 @@ impl<T, E> Mailbox<T, E> {
             return Poll::Ready(Some(entry.into()));
         }
         let mut state = self.lock();
-        let Some(entry) = state.first.take() else { return Self::poll_end(state, cx) };
+        let Some(entry) = state.first.take() else { return Self::poll_end(state, batch, cx) };
         if let Entry::Item { bytes, .. } = entry {
             state.items -= 1;
             state.bytes -= bytes;
@@ -238,38 +231,61 @@ impl<T, E> Mailbox<T, E> {
             state.fill(batch, self.limits);
             state.first = state.rest.pop_front();
         }
-        if !state.has_no_room(0, self.limits) {
-            wake(state, |state| state.writer.take());
+        if state.awaited && self.limits.overflow == Overflow::Block && !state.has_no_room(0, self.limits) {
+            state.awaited = false;
+            batch.released = true;
         }
         Poll::Ready(Some(entry.into()))
     }
 
     /// Nothing is held.
-    fn poll_end(mut state: MutexGuard<'_, State<T, E>>, cx: &Context<'_>) -> Poll<Option<Read<T, E>>> {
-        match std::mem::replace(&mut state.end, End::Over) {
-            End::Open => {
-                state.end = End::Open;
+    fn poll_end(
+        mut state: MutexGuard<'_, State<T, E>>,
+        batch: &mut Batch<T>,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Read<T, E>>> {
+        match state.stage {
+            Stage::Open => {
+                batch.released |= std::mem::take(&mut state.awaited);
                 let old = replace_waker(&mut state.reader, cx);
                 drop(state);
                 drop(old);
                 Poll::Pending
             }
-            End::Due(end) => Poll::Ready(Some(Read::End(*end))),
-            End::Over => Poll::Ready(None),
+            Stage::Due | Stage::Over => {
+                state.stage = Stage::Over;
+                Poll::Ready(state.end.take().map(|end| Read::End(*end)))
+            }
         }
     }
 
-    /// For the writer under [`Overflow::Block`]: ready when there is room, or nobody to wait for.
-    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Whether the writer has nothing to wait for under [`Overflow::Block`]: there is room, or nobody reads any more.
+    pub(crate) fn has_room(&self) -> bool {
+        let state = self.lock();
+        state.stage != Stage::Open || !state.has_no_room(0, self.limits)
+    }
+
+    /// For the reader: ready once the server is known to have the operation, or with its end, which stays to be read.
+    pub(crate) fn poll_established(&self, cx: &Context<'_>) -> Poll<Option<E>>
+    where
+        E: Clone,
+    {
         let mut state = self.lock();
-        if matches!(state.end, End::Open) && state.has_no_room(0, self.limits) {
-            let old = replace_waker(&mut state.writer, cx);
-            drop(state);
-            drop(old);
-            Poll::Pending
-        } else {
-            Poll::Ready(())
+        match state.stage {
+            Stage::Open if !state.established => {
+                let old = replace_waker(&mut state.reader, cx);
+                drop(state);
+                drop(old);
+                Poll::Pending
+            }
+            Stage::Open => Poll::Ready(None),
+            Stage::Due | Stage::Over => Poll::Ready(state.end.as_deref().cloned()),
         }
+    }
+
+    /// Forgets that the server is known to have the operation, to be told again.
+    pub(crate) fn forget_established(&self) {
+        self.lock().established = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T, E>> {
@@ -278,97 +294,9 @@ impl<T, E> Mailbox<T, E> {
     }
 }
 
-impl<T, E> State<T, E> {
-    /// Takes for the reader what it may go on with: an eighth of what may be held, so that little is held besides and what
-    /// is read is not much older than it must be. What is taken is not held any more.
-    fn fill(&mut self, batch: &mut Batch<T>, limits: Limits) {
-        if limits.overflow == Overflow::Latest {
-            return;
-        }
-        let (mut count, mut room) = (0, limits.bytes.get() / 8);
-        for entry in self.rest.iter().take(BATCH.min(limits.items.get() / 8)) {
-            if let Entry::Item { bytes, .. } = *entry {
-                if bytes > room {
-                    break;
-                }
-                room -= bytes;
-                self.items -= 1;
-                self.bytes -= bytes;
-            }
-            count += 1;
-        }
-        batch.entries.extend(self.rest.drain(..count));
-    }
-
-    fn has_no_room(&self, bytes: usize, limits: Limits) -> bool {
-        self.items > 0 && (self.items >= limits.items.get() || self.bytes + bytes > limits.bytes.get())
-    }
-
-    fn push_back(&mut self, entry: Entry<T>) {
-        match self.first {
-            None => self.first = Some(entry),
-            Some(_) => self.rest.push_back(entry),
-        }
-    }
-
-    fn push_front(&mut self, entry: Entry<T>) {
-        if let Some(second) = self.first.replace(entry) {
-            self.rest.push_front(second);
-        }
-    }
-
-    fn pop_front(&mut self) -> Option<Entry<T>> {
-        let first = self.first.take();
-        self.first = self.rest.pop_front();
-        first
-    }
-
-    fn push_gap(&mut self, gap: Gap) {
-        if let Some(Entry::Gap(last)) = self.rest.back_mut().or(self.first.as_mut()) {
-            last.merge(gap);
-        } else {
-            self.push_back(Entry::Gap(Box::new(gap)));
-        }
-    }
-
-    /// Drops the first item and leaves a gap in its place, merged with those on either side.
-    fn drop_oldest(&mut self) {
-        let mut gap = self.pop_gap().unwrap_or_default();
-        if let Some(Entry::Item { bytes, .. }) = self.pop_front() {
-            self.items -= 1;
-            self.bytes -= bytes;
-            gap.dropped += 1;
-        }
-        if let Some(next) = self.pop_gap() {
-            gap.merge(*next);
-        }
-        self.push_front(Entry::Gap(gap));
-    }
-
-    fn pop_gap(&mut self) -> Option<Box<Gap>> {
-        match self.pop_front()? {
-            Entry::Gap(gap) => Some(gap),
-            item @ Entry::Item { .. } => {
-                self.push_front(item);
-                None
-            }
-        }
-    }
-}
-
-impl Gap {
-    /// Extends this gap by one that follows it directly.
-    fn merge(&mut self, later: Self) {
-        self.reconnects += later.reconnects;
-        self.dropped += later.dropped;
-        self.down_for += later.down_for;
-        self.cause = later.cause.or(self.cause.take());
-    }
-}
-
-/// Releases the lock, then wakes (I11).
-fn wake<T, E>(mut state: MutexGuard<'_, State<T, E>>, waker: impl FnOnce(&mut State<T, E>) -> Option<Waker>) {
-    let waker = waker(&mut state);
+/// Releases the lock, then wakes the reader (I11).
+fn wake<T, E>(mut state: MutexGuard<'_, State<T, E>>) {
+    let waker = state.reader.take();
     drop(state);
     if let Some(waker) = waker {
         waker.wake();
@@ -382,9 +310,6 @@ fn replace_waker(slot: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
     }
     slot.replace(cx.waker().clone())
 }
-
-/// Entries that a reader takes at once, at most, besides the one that it reads.
-const BATCH: usize = 32;
 
 #[cfg(test)]
 mod tests;

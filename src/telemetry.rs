@@ -82,6 +82,8 @@ impl Losses {
             }
             End::Rejected(_) => debug!(target: "resub", operation, "rejected"),
             End::ShutDown => debug!(target: "resub", operation, "shut down"),
+            // Not the error: it may quote a payload.
+            End::Hook(_) => warn!(target: "resub", operation, "ended by its hook"),
             End::Overflow => warn!(target: "resub", operation, "ended by overflow"),
             End::Lost(cause) | End::GaveUp { cause, .. } => {
                 if self.lost == 0 {
@@ -110,6 +112,14 @@ impl Losses {
 pub(crate) fn overflowed(operation: u64, dropped: u64) {
     // Once for each item would be louder than the feed; the gap in the stream has the count.
     debug!(target: "resub", operation, dropped, "overflow");
+}
+
+pub(crate) fn rewound(operation: u64) {
+    debug!(target: "resub", operation, "rewound");
+}
+
+pub(crate) fn stale(operation: u64, idle_for: Duration) {
+    debug!(target: "resub", operation, ?idle_for, "stale");
 }
 
 pub(crate) fn received(bytes: usize) {

@@ -20,7 +20,7 @@ impl Dialer for Nowhere {
 /// The last step of `Client::begin`, at the moment when this reader is woken.
 struct LastStep {
     commands: mpsc::UnboundedSender<Command>,
-    sink: Sink,
+    sink: Arc<Sink>,
 }
 
 impl Wake for LastStep {
@@ -31,9 +31,9 @@ impl Wake for LastStep {
     }
 }
 
-fn sink(id: u64) -> Sink {
+fn sink(id: u64) -> Arc<Sink> {
     let limit = NonZeroUsize::MAX;
-    Sink { id, mailbox: Arc::new(Mailbox::new(Limits { items: limit, bytes: limit, overflow: Overflow::DropOldest })) }
+    Arc::new(Sink::new(id, Limits { items: limit, bytes: limit, overflow: Overflow::DropOldest }, None))
 }
 
 fn read(sink: &Sink, waker: &Waker) -> Poll<Option<Read<Payload, End>>> {
@@ -56,15 +56,21 @@ async fn a_mutation_that_was_written_is_ambiguous_even_if_its_caller_is_slow_to_
     let status = watch::channel(Status::Idle).0;
     let mut driver = Driver::new(session, connector, receiver, status, Arc::default(), Arc::default());
     let (written, waiting) = (sink(1), sink(2));
-    let request = Request { kind: OperationType::Mutation, payload: "{}".into(), deadline: None };
+    let request =
+        Request { kind: OperationType::Mutation, payload: "{}".into(), deadline: None, care: Care::default() };
     driver.session.subscribe(now(), 1, request, written.clone());
     driver.session.handle_credentials(now(), Ok("{}".into()));
     driver.session.handle_open(now());
     assert!(driver.session.handle_frame(now(), r#"{"type":"connection_ack"}"#).is_none());
     while driver.session.poll_transmit().is_some() {}
 
-    let subscribe =
-        Command::Subscribe { kind: OperationType::Query, payload: "{}".into(), timeout: None, sink: waiting.clone() };
+    let subscribe = Command::Subscribe {
+        kind: OperationType::Query,
+        payload: "{}".into(),
+        timeout: None,
+        care: Care::default(),
+        sink: waiting.clone(),
+    };
     assert!(commands.send(subscribe).is_ok());
     let waker = Waker::from(Arc::new(LastStep { commands, sink: written.clone() }));
     assert!(read(&waiting, &waker).is_pending());

@@ -172,6 +172,11 @@ impl Payload {
         })
     }
 
+    /// Where it is in the frame.
+    pub(crate) fn place(&self) -> Range<usize> {
+        self.json.clone()
+    }
+
     /// The frame, to be used again.
     pub(crate) fn into_frame(self) -> String {
         self.frame

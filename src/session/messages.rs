@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Instant};
 
-use super::{End, Item, Output, Phase, Session, Strictness, outbox::Queued};
+use super::{End, Item, Output, Phase, Session, Strictness, outbox::Queued, registry::Wait};
 use crate::{
     error::{CloseCode, Disconnect, Violation},
     operation::OperationType,
@@ -23,7 +23,7 @@ impl<S: Clone> Session<S> {
             return None;
         };
         if let (Phase::Open(_), Kind::Next) = (self.phase, kind) {
-            return self.result(frame, id, payload);
+            return self.result(now, frame, id, payload);
         }
         self.handle_message(now, kind, id, payload.map(|json| &frame[json]));
         None
@@ -75,12 +75,16 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    fn result(&mut self, frame: &str, id: Id, payload: Option<Range<usize>>) -> Option<Item<'_, S>> {
+    fn result(&mut self, now: Instant, frame: &str, id: Id, payload: Option<Range<usize>>) -> Option<Item<'_, S>> {
         if let (Id::Ours(wire_id), Some(payload)) = (id, payload)
-            && let Some(operation) = self.operations.by_wire_id(wire_id)
+            && let Some(operation) = self.operations.by_wire_id_mut(wire_id)
         {
             if operation.kind == OperationType::Subscription {
                 self.counts.items += 1;
+                let id = operation.id;
+                if let Some(at) = operation.upkeep.as_mut().and_then(|upkeep| upkeep.received(now)) {
+                    self.operations.set_deadline(id, at);
+                }
                 // Found again: what is borrowed here cannot be returned from one branch only.
                 return self.operations.by_wire_id(wire_id).map(|operation| Item { sink: &operation.sink, payload });
             }
@@ -106,8 +110,16 @@ impl<S: Clone> Session<S> {
             self.counts.ignored += 1;
             return;
         };
-        let id = self.operations.by_wire_id(wire_id).map(|operation| operation.id);
-        if let Some(operation) = id.and_then(|id| self.operations.remove(id)) {
+        let operation = self.operations.by_wire_id(wire_id);
+        let id = operation.map(|operation| operation.id);
+        if let Some(id) = id
+            && operation.and_then(|operation| operation.upkeep.as_ref()).is_some_and(|upkeep| upkeep.care.restart)
+        {
+            self.operations.park(id, Wait::Verdict);
+            if let Some(operation) = self.operations.get(id) {
+                self.outputs.push_back(Output::Judge { sink: operation.sink.clone(), end });
+            }
+        } else if let Some(operation) = id.and_then(|id| self.operations.remove(id)) {
             if self.must_stop(&operation) {
                 self.outbox.push(Queued::Stop(wire_id));
             }

@@ -27,6 +27,7 @@ mod output;
 mod registry;
 mod retry;
 mod timers;
+mod upkeep;
 
 #[cfg(test)]
 mod tests;
@@ -38,12 +39,13 @@ pub(crate) use self::{
     config::Config,
     output::{Counts, End, Item, Output, Transmit},
     registry::Request,
+    upkeep::Care,
 };
 use self::{
     liveness::{Liveness, Ping},
     negotiation::Negotiation,
     outbox::{Outbox, Queued},
-    registry::Registry,
+    registry::{Registry, Wait},
     retry::{Plan, Retry},
     timers::{Timer, Timers},
 };
@@ -367,11 +369,15 @@ impl<S: Clone> Session<S> {
             gap.down_for = now.saturating_duration_since(since);
             gap.cause = Some(cause);
         }
-        for operation in self.operations.iter() {
-            self.outbox.push(Queued::Subscribe(operation.id));
-            if operation.was_issued() && operation.kind == OperationType::Subscription {
+        let mut due = Vec::with_capacity(self.operations.len());
+        for operation in self.operations.iter().filter(|operation| operation.wait == Wait::Nothing) {
+            due.push(operation.id);
+            if operation.was_issued && operation.kind == OperationType::Subscription {
                 self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap: gap.clone() });
             }
+        }
+        for id in due {
+            self.issue(now, id);
         }
     }
 

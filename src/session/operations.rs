@@ -2,7 +2,11 @@
 
 use std::time::Instant;
 
-use super::{End, Output, Phase, Request, Session, outbox::Queued, registry::Operation};
+use super::{
+    End, Output, Phase, Request, Session,
+    outbox::Queued,
+    registry::{Operation, Wait},
+};
 use crate::{error::Disconnect, operation::OperationType, protocol::Subprotocol};
 
 impl<S: Clone> Session<S> {
@@ -13,10 +17,17 @@ impl<S: Clone> Session<S> {
                 self.outputs.push_back(Output::Finish { sink, end: End::ShutDown });
                 return;
             }
-            Phase::Open(_) => self.outbox.push(Queued::Subscribe(id)),
-            Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => {}
+            Phase::Idle
+            | Phase::Waiting
+            | Phase::Authorizing
+            | Phase::Dialing(_)
+            | Phase::Opening(_)
+            | Phase::Open(_) => {}
         }
         self.operations.insert(id, request, sink);
+        if self.is_open() {
+            self.issue(now, id);
+        }
         if self.phase == Phase::Idle {
             self.start(now);
         }
@@ -27,9 +38,13 @@ impl<S: Clone> Session<S> {
         self.withdraw(id);
     }
 
-    /// Ends the queries and mutations whose time is up.
+    /// Ends the queries and mutations whose time is up, and looks after the subscriptions whose time has come.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some((_, id)) = self.operations.next_deadline().filter(|(at, _)| *at <= now) {
+            if self.operations.get(id).is_some_and(|operation| operation.kind == OperationType::Subscription) {
+                self.tend(now, id);
+                continue;
+            }
             let Some((operation, written)) = self.withdraw(id) else { return };
             let ambiguous = written && operation.kind == OperationType::Mutation;
             let end = if ambiguous { End::Ambiguous(None) } else { End::TimedOut };
@@ -44,7 +59,7 @@ impl<S: Clone> Session<S> {
         match wire_id {
             Some(wire_id) if self.must_stop(&operation) => self.outbox.push(Queued::Stop(wire_id)),
             Some(wire_id) => self.outbox.push(Queued::Complete(wire_id)),
-            None if self.is_open() => self.outbox.forget(&self.operations),
+            None if self.is_open() && operation.wait == Wait::Nothing => self.outbox.forget(&self.operations),
             // Not in any queue.
             None => {}
         }

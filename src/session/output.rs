@@ -4,7 +4,7 @@ use std::{ops::Range, time::Duration};
 
 use crate::{
     auth::CredentialsReason,
-    error::{CloseCode, Disconnect},
+    error::{CloseCode, Disconnect, SharedError},
     mailbox::Gap,
     protocol::{Payload, Subprotocol},
     status::Status,
@@ -19,8 +19,12 @@ pub(crate) enum Output<S> {
     Dial(Subprotocol),
     /// Drop the socket, or the attempt at one, after sending this close frame as far as that works at once.
     Hangup(Option<(CloseCode, &'static str)>),
-    /// The operation is about to be sent again.
+    /// The operation is about to be sent again; `revise` says from where.
     Reissue { sink: S, gap: Gap },
+    /// Nothing arrived for the operation for so long.
+    Stale { sink: S, idle_for: Duration },
+    /// The server has ended the operation, with these errors. Answer with `restart`, or with `cancel` and tell the reader.
+    Judge { sink: S, end: End },
     /// The operation is over (I1).
     Finish { sink: S, end: End },
     /// What an operator sees.
@@ -63,6 +67,8 @@ pub(crate) enum End {
         cause: Disconnect,
     },
     Overflow,
+    /// The application's own code failed, without which the operation cannot go on.
+    Hook(SharedError),
     ShutDown,
 }
 

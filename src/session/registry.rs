@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use super::upkeep::{Care, Upkeep};
 use crate::{operation::OperationType, protocol::WireId};
 
 /// What is asked of the server, and until when.
@@ -15,6 +16,7 @@ pub(crate) struct Request {
     pub(crate) payload: Box<str>,
     /// When to end a query or mutation without a result.
     pub(crate) deadline: Option<Instant>,
+    pub(crate) care: Care,
 }
 
 /// One live operation.
@@ -27,8 +29,25 @@ pub(super) struct Operation<S> {
     pub(super) sink: S,
     /// The payload of its `subscribe`, serialized once.
     payload: Box<str>,
-    /// The last serial it was sent with; 0 before the first.
+    /// The serial that it was sent with; 0 before the first time, and while it waits.
     serial: u64,
+    /// Whether any socket ever carried it.
+    pub(super) was_issued: bool,
+    pub(super) wait: Wait,
+    /// Rarely asked for.
+    pub(super) upkeep: Option<Box<Upkeep>>,
+}
+
+/// What an operation waits for before it is sent, besides a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wait {
+    Nothing,
+    /// Its reader, which is to catch up first.
+    Reader,
+    /// Word whether the end that the server gave it is one.
+    Verdict,
+    /// Its own backoff: the deadline says until when.
+    Backoff,
 }
 
 /// Operations by the client's number, and by their id on the wire.
@@ -67,8 +86,10 @@ impl<S> Registry<S> {
     #[expect(clippy::expect_used, reason = "the message names the invariant")]
     pub(super) fn insert(&mut self, id: u64, request: Request, sink: S) {
         debug_assert!(!self.order.contains_key(&id), "an operation's number is used once");
-        let Request { kind, payload, deadline } = request;
-        let operation = Some(Operation { id, kind, sink, payload, serial: 0 });
+        let Request { kind, payload, deadline, care } = request;
+        let upkeep = care.is_wanted().then(|| Box::new(Upkeep::new(care)));
+        let operation =
+            Some(Operation { id, kind, sink, payload, serial: 0, was_issued: false, wait: Wait::Nothing, upkeep });
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("2^32 operations do not fit in memory")
@@ -76,8 +97,20 @@ impl<S> Registry<S> {
         self.slots[slot as usize] = operation;
         self.order.insert(id, slot);
         if let Some(at) = deadline {
-            self.deadline_of.insert(id, at);
-            self.deadlines.insert((at, id));
+            self.set_deadline(id, at);
+        }
+    }
+
+    /// Sets when something is to be done about an operation, in place of what was set before.
+    pub(super) fn set_deadline(&mut self, id: u64, at: Instant) {
+        self.clear_deadline(id);
+        self.deadline_of.insert(id, at);
+        self.deadlines.insert((at, id));
+    }
+
+    pub(super) fn clear_deadline(&mut self, id: u64) {
+        if let Some(at) = self.deadline_of.remove(&id) {
+            self.deadlines.remove(&(at, id));
         }
     }
 
@@ -85,9 +118,7 @@ impl<S> Registry<S> {
         let slot = self.order.remove(&id)?;
         self.free.push(slot);
         let operation = self.slots[slot as usize].take()?;
-        if let Some(at) = self.deadline_of.remove(&id) {
-            self.deadlines.remove(&(at, id));
-        }
+        self.clear_deadline(id);
         Some(operation)
     }
 
@@ -115,6 +146,7 @@ impl<S> Registry<S> {
         let operation = self.slots[slot as usize].as_mut()?;
         self.serial += 1;
         operation.serial = self.serial;
+        operation.was_issued = true;
         Some((WireId { serial: self.serial, slot }, &operation.payload))
     }
 
@@ -133,10 +165,25 @@ impl<S> Registry<S> {
         std::mem::take(&mut self.order).into_values().filter_map(move |slot| slots[slot as usize].take())
     }
 
+    pub(super) fn by_wire_id_mut(&mut self, id: WireId) -> Option<&mut Operation<S>> {
+        let operation = self.slots.get_mut(id.slot as usize)?.as_mut()?;
+        (operation.serial == id.serial && id.serial > self.before_socket).then_some(operation)
+    }
+
     /// The operation behind an id that the server sent, if it is live and was sent on this socket.
     pub(super) fn by_wire_id(&self, id: WireId) -> Option<&Operation<S>> {
         let operation = self.slots.get(id.slot as usize)?.as_ref()?;
         (operation.serial == id.serial && id.serial > self.before_socket).then_some(operation)
+    }
+
+    /// From here on the operation waits: what still comes for it is late. Returns the id that the current socket knew.
+    pub(super) fn park(&mut self, id: u64, wait: Wait) -> Option<WireId> {
+        let wire_id = self.wire_id(self.get(id)?);
+        let operation = self.get_mut(id)?;
+        operation.wait = wait;
+        operation.serial = 0;
+        self.clear_deadline(id);
+        wire_id
     }
 
     /// Removes the mutations that the current socket carries: they must not be sent again.
@@ -158,6 +205,10 @@ impl<S> Registry<S> {
         self.slots[*self.order.get(&id)? as usize].as_ref()
     }
 
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Operation<S>> {
+        self.slots[*self.order.get(&id)? as usize].as_mut()
+    }
+
     /// Live operations in order of creation.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Operation<S>> {
         self.order.values().filter_map(|&slot| self.slots[slot as usize].as_ref())
@@ -173,9 +224,9 @@ impl<S> Registry<S> {
 }
 
 impl<S> Operation<S> {
-    /// Whether any socket ever carried it.
-    pub(super) fn was_issued(&self) -> bool {
-        self.serial > 0
+    /// Sends something else from now on: the same operation from another position.
+    pub(super) fn revise(&mut self, payload: Box<str>) {
+        self.payload = payload;
     }
 }
 

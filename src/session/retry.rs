@@ -131,6 +131,11 @@ impl Retry {
         }
     }
 
+    /// The next delay of a backoff of its own.
+    pub(super) fn jitter(&mut self, backoff: &mut Backoff) -> Duration {
+        backoff.next(&mut self.rng, Duration::ZERO)
+    }
+
     /// When the next attempt may begin, if not now.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         self.not_before.filter(|&at| at > now)

@@ -284,6 +284,7 @@ impl History {
                         | End::Lost(_)
                         | End::GaveUp { .. }
                         | End::Overflow
+                        | End::Hook(_)
                         | End::ShutDown => {}
                     }
                     if model.mutations.contains(&sink) {
@@ -296,6 +297,7 @@ impl History {
                         model.sent.retain(|_, id| *id != sink);
                     }
                 }
+                Output::Stale { .. } | Output::Judge { .. } => {}
                 Output::Status(Status::Open { .. }) => model.acked = true,
                 Output::Status(_) => {}
                 Output::Ended => prop_assert!(model.live.is_empty(), "I4: no operation is left behind"),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Config, End, Output, Request, Session, Strictness, Transmit};
+use super::{Care, Config, End, Output, Request, Session, Strictness, Transmit};
 use crate::{
     auth::CredentialsReason,
     error::{CloseCode, Disconnect},
@@ -63,6 +63,8 @@ enum Did {
     Deliver(u64, Value),
     Reissue(u64, u32),
     Finish(u64, String),
+    Stale(u64, Duration),
+    Judge(u64, String),
     Connecting(u32),
     Open,
     Waiting(Duration),
@@ -79,12 +81,14 @@ struct Rig {
     now: Instant,
     next_id: u64,
     gaps: Vec<Gap>,
+    /// Of the subscriptions made from now on.
+    care: Care,
 }
 
 impl Rig {
     #[expect(clippy::disallowed_methods, reason = "an origin, never read again")]
     fn new(config: Config) -> Self {
-        Self { session: Session::new(config), now: Instant::now(), next_id: 1, gaps: Vec::new() }
+        Self { session: Session::new(config), now: Instant::now(), next_id: 1, gaps: Vec::new(), care: Care::default() }
     }
 
     /// A session with `operations` live on an acknowledged connection.
@@ -105,7 +109,7 @@ impl Rig {
         let id = self.next_id;
         self.next_id += 1;
         let deadline = (kind != OperationType::Subscription).then(|| self.now + CALL_TIMEOUT);
-        let request = Request { kind, payload: format!("{{\"query\":\"{id}\"}}").into(), deadline };
+        let request = Request { kind, payload: format!("{{\"query\":\"{id}\"}}").into(), deadline, care: self.care };
         self.session.subscribe(self.now, id, request, id);
         id
     }
@@ -188,6 +192,8 @@ impl Rig {
                     Did::Reissue(sink, reconnects)
                 }
                 Output::Finish { sink, end } => Did::Finish(sink, describe(&end)),
+                Output::Stale { sink, idle_for } => Did::Stale(sink, idle_for),
+                Output::Judge { sink, end } => Did::Judge(sink, describe(&end)),
                 Output::Status(Status::Connecting { attempt, .. }) => Did::Connecting(attempt),
                 Output::Status(Status::Open { .. }) => Did::Open,
                 Output::Status(Status::Waiting { delay, .. }) => Did::Waiting(delay),
@@ -222,6 +228,7 @@ fn describe(end: &End) -> String {
         End::Rejected(_) => "rejected".into(),
         End::Lost(cause) => format!("lost: {cause}"),
         End::GaveUp { attempts, .. } => format!("gave up after {attempts}"),
+        End::Hook(error) => format!("hook: {error}"),
         End::Overflow => "overflow".into(),
         End::ShutDown => "shut down".into(),
     }

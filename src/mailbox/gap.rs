@@ -1,0 +1,88 @@
+//! What a reader is told of losses: the policies that cause them, and the mark that they leave.
+
+use std::time::Duration;
+
+use crate::{error::Disconnect, response::GraphQlError};
+
+/// What happens to an item for which a subscription has no room.
+///
+/// A loss is never silent: it is counted in a [`Gap`] at its place in the stream, or ends it with an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// Drop the oldest undelivered item: the reader falls behind, sees a gap, and goes on with what is recent.
+    #[default]
+    DropOldest,
+    /// Drop the item that just arrived: the reader gets what is oldest first, then a gap.
+    DropNewest,
+    /// Keep only the newest item, whatever the capacity: for values that replace one another.
+    Latest,
+    /// Keep the newest item of each key, in the order in which the keys first arrived: for quotes, positions and the like.
+    /// Set by [`latest_by`](crate::SubscriptionBuilder::latest_by), which has the key. Beyond the capacity, the oldest is dropped.
+    LatestBy,
+    /// End the subscription with [`SubscriptionError::Overflow`](crate::SubscriptionError::Overflow), after the items
+    /// that it holds.
+    Fail,
+    /// Stop reading the socket until there is room. Loses nothing, but **stalls every other subscription and call of this
+    /// client** and the answers to the server's pings meanwhile, so that the server may close the connection.
+    Block,
+    /// Complete the operation on the server, and start it again after the last item that was kept once the reader has caught
+    /// up. Loses nothing, stalls nobody and holds no more than the capacity, as far as the server honours the position.
+    /// Needs [`resume_with`](crate::SubscriptionBuilder::resume_with).
+    Rewind,
+}
+
+/// A place in the stream at which something may be, or is, missing.
+///
+/// Whether the consumer has to fetch anew what it derived from the stream is what [`is_lossless`](Self::is_lossless) says.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Gap {
+    /// How often the operation was sent again here, on a new connection. What the server published in between was not
+    /// received, and nobody knows how much that is.
+    pub reconnects: u32,
+    /// How often the operation was sent again here on the connection that it was on: by [`Overflow::Rewind`],
+    /// [`restart_if`](crate::SubscriptionBuilder::restart_if) or [`reissue_stale`](crate::SubscriptionBuilder::reissue_stale).
+    pub restarts: u32,
+    /// Whether the operation went on, each time that it was sent again here, after the last item received, by
+    /// [`resume_with`](crate::SubscriptionBuilder::resume_with). A server that honours the position leaves nothing out then.
+    pub resumed: bool,
+    /// Items that arrived here and were dropped by the [`Overflow`] policy.
+    pub dropped: u64,
+    /// How long the connection was down, in total.
+    pub down_for: Duration,
+    /// Why the connection was lost, the last time; `None` if it was not.
+    pub cause: Option<Disconnect>,
+    /// With what errors the server had ended the operation, the last time that
+    /// [`restart_if`](crate::SubscriptionBuilder::restart_if) took them for transient.
+    pub errors: Vec<GraphQlError>,
+}
+
+impl Gap {
+    /// Whether nothing is missing here, if the server honours the position that it was given: nothing was dropped, and
+    /// each time that the operation was sent again it was [`resumed`](Self::resumed).
+    pub fn is_lossless(&self) -> bool {
+        self.dropped == 0 && (self.resumed || self.times_sent() == 0)
+    }
+
+    fn times_sent(&self) -> u32 {
+        self.reconnects + self.restarts
+    }
+
+    /// Extends this gap by one that follows it directly.
+    pub(super) fn merge(&mut self, later: Self) {
+        self.resumed = match (self.times_sent(), later.times_sent()) {
+            (_, 0) => self.resumed,
+            (0, _) => later.resumed,
+            (_, _) => self.resumed && later.resumed,
+        };
+        self.reconnects += later.reconnects;
+        self.restarts += later.restarts;
+        self.dropped += later.dropped;
+        self.down_for += later.down_for;
+        self.cause = later.cause.or(self.cause.take());
+        if !later.errors.is_empty() {
+            self.errors = later.errors;
+        }
+    }
+}

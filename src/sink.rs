@@ -1,0 +1,234 @@
+//! The writing end of one subscription or call, as the driver uses it.
+//!
+//! Owns the application's code that runs in the driver: where to resume, what key an item has, whether an end is one. A panic in
+//! it is an error of that subscription, and of nothing else.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::Hash,
+    marker::PhantomData,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Waker,
+};
+
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::value::RawValue;
+
+use crate::{
+    error::SharedError,
+    mailbox::{Gap, Limits, Mailbox, Pushed},
+    protocol::Payload,
+    response::{GraphQlError, Response},
+    session::End,
+};
+
+/// Where the items and the end of an operation go.
+pub(crate) struct Sink {
+    pub(crate) id: u64,
+    pub(crate) mailbox: Mailbox<Payload, End>,
+    /// Locked by the driver alone.
+    hooks: Option<Box<Mutex<Hooks>>>,
+}
+
+/// The application's code for one subscription, and what it needs to know.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    resume: Option<ResumeHook>,
+    keys: Option<Box<dyn Keys>>,
+    restart: Option<RestartHook>,
+    /// The last item received that has data.
+    last: Option<Payload>,
+    /// The request has a position already.
+    is_resumed: bool,
+    /// The errors of the last item received, if it had no data.
+    errors: Vec<GraphQlError>,
+    /// The errors with which the server ended the operation, which is to be sent again.
+    ended_with: Vec<GraphQlError>,
+}
+
+/// From the last item, the request that goes on after it; `None` if that item says no position.
+pub(crate) type ResumeHook = Box<dyn FnMut(&Payload) -> Result<Option<Box<RawValue>>, serde_json::Error> + Send>;
+
+/// Whether the end of an operation, with these errors, is to be followed by another try.
+pub(crate) type RestartHook = Box<dyn FnMut(&[GraphQlError]) -> bool + Send>;
+
+/// Where the newest item of each key waits.
+pub(crate) trait Keys: Send {
+    /// Reads the key of an item. Returns the place of the one before it with that key; it may have been read since.
+    fn replaces(&mut self, item: &Payload) -> Option<u64>;
+
+    /// The item whose key was read is kept there.
+    fn kept_at(&mut self, place: u64);
+}
+
+impl Sink {
+    pub(crate) fn new(id: u64, limits: Limits, hooks: Option<Hooks>) -> Self {
+        Self { id, mailbox: Mailbox::new(limits), hooks: hooks.map(|hooks| Box::new(Mutex::new(hooks))) }
+    }
+
+    /// Adds an item that came in this frame.
+    ///
+    /// # Errors
+    ///
+    /// If the application's code panicked; the subscription is to be ended with this.
+    pub(crate) fn push(&self, item: Payload, frame: &str) -> Result<(Pushed, Option<Waker>), SharedError> {
+        let Some(mut hooks) = self.hooks() else { return Ok(self.mailbox.push(item, frame.len())) };
+        let json = item.place();
+        let pushed = match &mut hooks.keys {
+            None => self.mailbox.push(item, frame.len()),
+            Some(keys) => {
+                let place = guard("latest_by", || keys.replaces(&item))?;
+                let (pushed, waker, place) = self.mailbox.push_instead(place, item, frame.len());
+                guard("latest_by", || keys.kept_at(place))?;
+                (pushed, waker)
+            }
+        };
+        match pushed.0 {
+            Pushed::Kept { .. } | Pushed::Full | Pushed::Dropped => hooks.received(frame, json),
+            // It will come again, or nobody wants it.
+            Pushed::Rewind | Pushed::Overflowed | Pushed::Closed => {}
+        }
+        Ok(pushed)
+    }
+
+    /// The operation is about to be sent again, which this gap announces. Returns what to send instead of what was sent
+    /// before, if anything.
+    ///
+    /// # Errors
+    ///
+    /// If the application's code panicked, or what it made does not serialize.
+    pub(crate) fn resume(&self, gap: &mut Gap) -> Result<Option<Box<RawValue>>, SharedError> {
+        let Some(mut hooks) = self.hooks() else { return Ok(None) };
+        let Hooks { resume, last, is_resumed, ended_with, .. } = &mut *hooks;
+        let request = match (resume, last.take()) {
+            (Some(resume), Some(last)) => {
+                guard("resume_with", || resume(&last))?.map_err(|error| Arc::new(error) as SharedError)?
+            }
+            (Some(_) | None, _) => None,
+        };
+        *is_resumed |= request.is_some();
+        gap.resumed = *is_resumed;
+        gap.errors = std::mem::take(ended_with);
+        Ok(request)
+    }
+
+    /// Whether an end that the server gave the operation is none.
+    ///
+    /// # Errors
+    ///
+    /// If the application's code panicked.
+    pub(crate) fn is_transient(&self, end: &End) -> Result<bool, SharedError> {
+        let Some(mut hooks) = self.hooks() else { return Ok(false) };
+        let errors = match end {
+            End::Rejected(payload) => GraphQlError::read(payload.as_deref()),
+            End::Completed => std::mem::take(&mut hooks.errors),
+            End::Answered(_)
+            | End::Ambiguous(_)
+            | End::TimedOut
+            | End::Lost(_)
+            | End::GaveUp { .. }
+            | End::Overflow
+            | End::Hook(_)
+            | End::ShutDown => return Ok(false),
+        };
+        let Some(restart) = &mut hooks.restart else { return Ok(false) };
+        let is_transient = guard("restart_if", || restart(&errors))?;
+        hooks.ended_with = errors;
+        Ok(is_transient)
+    }
+
+    fn hooks(&self) -> Option<MutexGuard<'_, Hooks>> {
+        // What panics in it is caught.
+        self.hooks.as_ref().map(|hooks| hooks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Hooks {
+    /// `None` if there is nothing to do.
+    pub(crate) fn new(
+        resume: Option<ResumeHook>,
+        keys: Option<Box<dyn Keys>>,
+        restart: Option<RestartHook>,
+    ) -> Option<Self> {
+        let is_wanted = resume.is_some() || keys.is_some() || restart.is_some();
+        is_wanted.then(|| Self { resume, keys, restart, ..Self::default() })
+    }
+
+    fn received(&mut self, frame: &str, json: Range<usize>) {
+        // What nearly every item begins with needs no other look.
+        let has_data = frame[json.clone()].starts_with(r#"{"data":{"#) || {
+            let item = Payload::new(frame.to_owned(), json.clone());
+            let response = item.decode::<Response<IgnoredAny>>().ok();
+            self.errors = response.as_ref().map(|response| response.errors.clone()).unwrap_or_default();
+            response.is_some_and(|response| response.data.is_some())
+        };
+        if has_data {
+            self.errors.clear();
+            if self.resume.is_some() {
+                let mut buffer = self.last.take().map(Payload::into_frame).unwrap_or_default();
+                buffer.clear();
+                buffer.push_str(frame);
+                self.last = Some(Payload::new(buffer, json));
+            }
+        }
+    }
+}
+
+/// Runs the application's code.
+fn guard<R>(hook: &'static str, code: impl FnOnce() -> R) -> Result<R, SharedError> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|_| Arc::from(Box::from(format!("`{hook}` panicked"))))
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sink").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Keys of this type, read from data of that.
+pub(crate) struct ByKey<T, K, F> {
+    key: F,
+    places: HashMap<K, u64>,
+    /// Of the item at hand.
+    current: Option<K>,
+    newest: u64,
+    /// So far back can an item be that is held.
+    horizon: u64,
+    data: PhantomData<fn(T)>,
+}
+
+impl<T, K, F> ByKey<T, K, F> {
+    pub(crate) fn new(key: F, limits: Limits) -> Self {
+        // Between two items there are at most three marks.
+        let horizon = u64::try_from(limits.items.get()).unwrap_or(u64::MAX).saturating_mul(4);
+        Self { key, places: HashMap::new(), current: None, newest: 0, horizon, data: PhantomData }
+    }
+}
+
+impl<T, K, F> Keys for ByKey<T, K, F>
+where
+    T: DeserializeOwned,
+    K: Hash + Eq + Send,
+    F: FnMut(&T) -> K + Send,
+{
+    fn replaces(&mut self, item: &Payload) -> Option<u64> {
+        // What has no data has no key, and is kept as it is.
+        self.current =
+            item.decode::<Response<T>>().ok().and_then(|response| response.data).map(|data| (self.key)(&data));
+        self.places.get(self.current.as_ref()?).copied()
+    }
+
+    fn kept_at(&mut self, place: u64) {
+        let Some(key) = self.current.take() else { return };
+        self.newest = self.newest.max(place);
+        self.places.insert(key, place);
+        // As many again as can be held have been read, so that this is paid for.
+        if self.places.len() as u64 / 2 > self.horizon {
+            let oldest = self.newest.saturating_sub(self.horizon);
+            self.places.retain(|_, place| *place >= oldest);
+        }
+    }
+}

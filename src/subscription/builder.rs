@@ -1,0 +1,241 @@
+//! Options of one subscription.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt,
+    hash::Hash,
+    num::NonZeroUsize,
+    time::Duration,
+};
+
+use crate::{
+    builder::MAX_DURATION,
+    client::{Client, Plan},
+    error::SubscribeError,
+    mailbox::{Limits, Overflow},
+    operation::{Operation, OperationType, Resumable},
+    protocol::Payload,
+    response::{GraphQlError, Response},
+    session::Care,
+    sink::{ByKey, Hooks, Keys, RestartHook, ResumeHook},
+    subscription::{Repeats, Subscription},
+};
+
+/// Options of one subscription; made by [`Client::subscription_to`].
+#[must_use = "a subscription begins with `start`"]
+pub struct SubscriptionBuilder<O: Operation> {
+    client: Client,
+    operation: O,
+    limits: Limits,
+    care: Care,
+    /// Made at the start, as it takes the operation.
+    resume: Option<Box<dyn FnOnce(O) -> ResumeHook + Send>>,
+    /// Made at the start, as it depends on the limits.
+    keys: Option<Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>>,
+    restart: Option<RestartHook>,
+    repeats: Option<Repeats<O::Data>>,
+}
+
+impl<O: Operation> SubscriptionBuilder<O> {
+    pub(crate) fn new(client: Client, operation: O, limits: Limits) -> Self {
+        Self {
+            client,
+            operation,
+            limits,
+            care: Care::default(),
+            resume: None,
+            keys: None,
+            restart: None,
+            repeats: None,
+        }
+    }
+
+    /// Sets what happens to an item for which there is no room. Default: what the client was built with, else
+    /// [`Overflow::DropOldest`].
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.limits.overflow = overflow;
+        self
+    }
+
+    /// Sets how many undelivered items the subscription may hold. Default: what the client was built with, else 1024.
+    ///
+    /// What happens to the next item is decided by [`overflow`](Self::overflow). A stream that is read takes
+    /// up to 32 items at once, and at most an eighth of the capacity; those are held besides.
+    pub fn capacity(mut self, items: NonZeroUsize) -> Self {
+        self.limits.items = items;
+        self
+    }
+
+    /// Sets how many bytes of undelivered items the subscription may hold. Default: what the client was built with,
+    /// else 16 MiB. A larger item is held alone. As with [`capacity`](Self::capacity), an eighth may be held besides; and as
+    /// buffers are used again, they may be twice as large as their items and 1 KiB more.
+    pub fn capacity_bytes(mut self, bytes: NonZeroUsize) -> Self {
+        self.limits.bytes = bytes;
+        self
+    }
+
+    /// Keeps the newest item of each key, in the order in which the keys first arrived: [`Overflow::LatestBy`].
+    ///
+    /// What is replaced is counted as dropped in a gap before what waits. `key` is called for each item as it arrives, in the
+    /// client's task, which therefore decodes each item as well: keep it quick. An item without data has no key and is kept
+    /// as it is. If `key` panics, the subscription ends with [`SubscriptionError::Hook`](crate::SubscriptionError::Hook).
+    pub fn latest_by<K>(mut self, key: impl FnMut(&O::Data) -> K + Send + 'static) -> Self
+    where
+        K: Hash + Eq + Send + 'static,
+        O::Data: 'static,
+    {
+        self.limits.overflow = Overflow::LatestBy;
+        self.keys = Some(keys(key));
+        self
+    }
+
+    /// Sets how the operation goes on after the last item received whenever it is sent again. Default: it is sent as it was.
+    ///
+    /// `hook` takes the last item that arrived with data, read or not yet read, and changes the variables; what it changes
+    /// stays for the next time. A [`Gap`](crate::Gap) then says [`resumed`](crate::Gap::resumed). If the server honours the
+    /// position, nothing is lost by a reconnect; if it may repeat what lies around it, add [`dedupe_by`](Self::dedupe_by).
+    ///
+    /// It runs in the client's task, and only when the operation is sent again. If it panics, or leaves variables that do not
+    /// serialize, the subscription ends with [`SubscriptionError::Hook`](crate::SubscriptionError::Hook).
+    pub fn resume_with(mut self, mut hook: impl FnMut(&O::Data, &mut O::Variables) + Send + 'static) -> Self
+    where
+        O: Resumable + Send + 'static,
+    {
+        self.resume = Some(Box::new(move |mut operation: O| {
+            Box::new(move |last: &Payload| {
+                let last = last.decode::<Response<O::Data>>().ok().and_then(|response| response.data);
+                let Some(last) = last else { return Ok(None) };
+                operation.change(|variables| hook(&last, variables))?;
+                operation.payload().map(Some)
+            })
+        }));
+        self
+    }
+
+    /// Leaves out an item whose key is among those of the last `window` items that were read. Default: everything is read.
+    ///
+    /// For what a server repeats after the operation was sent again: the key is to name an event, such as its number, and the
+    /// window to be as large as the overlap can be. Items without data are never left out.
+    pub fn dedupe_by<K>(mut self, window: NonZeroUsize, key: impl FnMut(&O::Data) -> K + Send + 'static) -> Self
+    where
+        K: Hash + Eq + Clone + Send + 'static,
+        O::Data: 'static,
+    {
+        self.repeats = Some(repeats(window, key));
+        self
+    }
+
+    /// Sends the operation again, with a backoff of its own, when the server has ended it and `is_transient` says so.
+    /// Default: its end is the stream's.
+    ///
+    /// `is_transient` gets the errors of the server's `error` message, or those of the last item if the server completed the
+    /// operation after an item without data, as many servers do when their backend fails; it gets none when the server just
+    /// completed it. A [`Gap`](crate::Gap) with [`restarts`](crate::Gap::restarts) and these errors marks the place. The delays are
+    /// as between [attempts to connect](crate::ClientBuilder::backoff), and start over once the operation ran for
+    /// [`healthy_after`](crate::ClientBuilder::healthy_after).
+    ///
+    /// It runs in the client's task. If it panics, the subscription ends with
+    /// [`SubscriptionError::Hook`](crate::SubscriptionError::Hook).
+    pub fn restart_if(mut self, is_transient: impl FnMut(&[GraphQlError]) -> bool + Send + 'static) -> Self {
+        self.care.restart = true;
+        self.restart = Some(Box::new(is_transient));
+        self
+    }
+
+    /// Yields [`Event::Stale`](crate::Event::Stale) when no item arrives within this time after the operation was sent.
+    /// Default: none; with [`idle_longer_than`](Self::idle_longer_than) alone, that counts from the start.
+    ///
+    /// Servers do lose operations silently. The time without a connection does not count.
+    pub fn first_item_within(mut self, patience: Duration) -> Self {
+        self.care.first_item_within = Some(patience.min(MAX_DURATION));
+        self
+    }
+
+    /// Yields [`Event::Stale`](crate::Event::Stale) when no item arrives for this long, once until the next item. Default:
+    /// none. The time without a connection does not count.
+    pub fn idle_longer_than(mut self, patience: Duration) -> Self {
+        self.care.idle_longer_than = Some(patience.min(MAX_DURATION));
+        self
+    }
+
+    /// Completes a stale operation on the server and sends it again, each time that it is found to be stale; a
+    /// [`Gap`](crate::Gap) with [`restarts`](crate::Gap::restarts) marks the place. Default: it is left alone.
+    pub fn reissue_stale(mut self) -> Self {
+        self.care.reissue_stale = true;
+        self
+    }
+
+    /// Begins. Never blocks; works offline, too: the operation is sent once there is a connection.
+    ///
+    /// # Errors
+    ///
+    /// If the client was shut down, the operation cannot be sent, or options do not go together; see [`SubscribeError`].
+    pub fn start(self) -> Result<Subscription<O::Data>, SubscribeError> {
+        let Self { client, operation, limits, care, resume, keys, restart, repeats } = self;
+        self::check(limits.overflow, care, resume.is_some(), keys.is_some())?;
+        let payload = operation.payload().map_err(SubscribeError::Serialize)?;
+        let name = operation.name().map(str::to_owned);
+        let keys = keys.filter(|_| limits.overflow == Overflow::LatestBy);
+        let hooks = Hooks::new(resume.map(|resume| resume(operation)), keys.map(|keys| keys(limits)), restart);
+        let plan = Plan { kind: OperationType::Subscription, limits: Some(limits), timeout: None, care, hooks };
+        let sink = client.begin(payload, name.as_deref(), plan)?;
+        Ok(Subscription::new(client, sink, repeats))
+    }
+}
+
+fn check(overflow: Overflow, care: Care, resumes: bool, has_key: bool) -> Result<(), SubscribeError> {
+    if overflow == Overflow::Rewind && !resumes {
+        return Err(SubscribeError::Option(
+            "Overflow::Rewind needs resume_with, or it would lose what it does not hold",
+        ));
+    }
+    if overflow == Overflow::LatestBy && !has_key {
+        return Err(SubscribeError::Option("Overflow::LatestBy has no key: use latest_by"));
+    }
+    let Care { first_item_within, idle_longer_than, reissue_stale, restart: _ } = care;
+    if first_item_within.or(idle_longer_than).is_none() && reissue_stale {
+        return Err(SubscribeError::Option("reissue_stale needs idle_longer_than or first_item_within"));
+    }
+    if [first_item_within, idle_longer_than].contains(&Some(Duration::ZERO)) {
+        return Err(SubscribeError::Option("a subscription that may not be idle for any time is always stale"));
+    }
+    Ok(())
+}
+
+fn keys<T, K>(key: impl FnMut(&T) -> K + Send + 'static) -> Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>
+where
+    T: serde::de::DeserializeOwned + 'static,
+    K: Hash + Eq + Send + 'static,
+{
+    Box::new(|limits| Box::new(ByKey::new(key, limits)))
+}
+
+fn repeats<T, K>(window: NonZeroUsize, mut key: impl FnMut(&T) -> K + Send + 'static) -> Repeats<T>
+where
+    K: Hash + Eq + Clone + Send + 'static,
+{
+    let (mut known, mut order) = (HashSet::new(), VecDeque::new());
+    Box::new(move |data| {
+        let key = key(data);
+        if !known.insert(key.clone()) {
+            return true;
+        }
+        if order.len() == window.get()
+            && let Some(oldest) = order.pop_front()
+        {
+            known.remove(&oldest);
+        }
+        order.push_back(key);
+        false
+    })
+}
+
+impl<O: Operation + fmt::Debug> fmt::Debug for SubscriptionBuilder<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscriptionBuilder")
+            .field("operation", &self.operation)
+            .field("limits", &self.limits)
+            .field("care", &self.care)
+            .finish_non_exhaustive()
+    }
+}
