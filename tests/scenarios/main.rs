@@ -6,6 +6,7 @@
 
 mod calls;
 mod delivery;
+mod exactly_once;
 mod handshake;
 mod hostile_io;
 mod lifecycle;
