@@ -13,6 +13,7 @@ mod lifecycle;
 mod observe;
 mod overflow;
 mod reconnect;
+mod resume;
 
 use std::{num::NonZeroUsize, time::Duration};
 
