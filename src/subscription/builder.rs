@@ -93,7 +93,22 @@ impl<O: Operation> SubscriptionBuilder<O> {
     ///
     /// `hook` takes the last item that arrived with data, read or not yet read, and changes the variables; what it changes
     /// stays for the next time. A [`Gap`](crate::Gap) then says [`resumed`](crate::Gap::resumed). If the server honours the
-    /// position, nothing is lost by a reconnect; if it may repeat what lies around it, add [`dedupe_by`](Self::dedupe_by).
+    /// position, nothing is lost by a reconnect; if it may repeat what lies before it, add [`dedupe_by`](Self::dedupe_by), and
+    /// do not go back where positions can be compared, as the last item may then be such a repetition:
+    ///
+    /// ```
+    /// # use resub::{Client, Request, SubscribeError, Subscription};
+    /// # use serde_json::Value;
+    /// # fn start(client: &Client, request: Request<Value>) -> Result<Subscription<Value>, SubscribeError> {
+    /// client
+    ///     .subscription_to(request) // its variables are a JSON value; generated operations have their own type
+    ///     .resume_with(|last, variables| {
+    ///         let known = variables["after"].as_u64();
+    ///         variables["after"] = last["event"]["number"].as_u64().max(known).into();
+    ///     })
+    ///     .start()
+    /// # }
+    /// ```
     ///
     /// It runs in the client's task, and only when the operation is sent again. If it panics, or leaves variables that do not
     /// serialize, the subscription ends with [`SubscriptionError::Hook`](crate::SubscriptionError::Hook).
@@ -115,7 +130,8 @@ impl<O: Operation> SubscriptionBuilder<O> {
     /// Leaves out an item whose key is among those of the last `window` items that were read. Default: everything is read.
     ///
     /// For what a server repeats after the operation was sent again: the key is to name an event, such as its number, and the
-    /// window to be as large as the overlap can be. Items without data are never left out.
+    /// window to be as large as the overlap can be, or some times that with positions that cannot be compared. A key is kept
+    /// for each item of the window. Items without data are never left out.
     pub fn dedupe_by<K>(mut self, window: NonZeroUsize, key: impl FnMut(&O::Data) -> K + Send + 'static) -> Self
     where
         K: Hash + Eq + Clone + Send + 'static,
