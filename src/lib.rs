@@ -45,6 +45,23 @@
 //! - **A mutation is never sent twice.** If its result was lost, [`CallError::Ambiguous`] says so; a query is sent
 //!   again. Subscribing to a mutation is an error.
 //!
+//! # What is guaranteed
+//!
+//! With a server that honours the position it is given:
+//!
+//! | | reader keeps up | reader too slow | connection lost |
+//! |---|---|---|---|
+//! | as it is | each item once, in order | by policy, see below | what is published meanwhile is lost; a gap marks the place |
+//! | [`resume_with`] | each item once, in order | by policy; with [`Rewind`](Overflow::Rewind), at least once | at least once: the operation goes on after the last item received, and the gap says [`resumed`](Gap::resumed) |
+//! | [`resume_with`], [`dedupe_by`] | exactly once, in order | by policy; with [`Rewind`](Overflow::Rewind), exactly once, in order | exactly once, in order |
+//!
+//! [`Gap::is_lossless`] says whether a consumer has to fetch anew what it derived from the stream. What each policy loses when a
+//! reader is too slow, and how it says so, is at [`Overflow`]. At a reconnect subscriptions are sent again in their original order, in
+//! one batch, and what waits to be read stays; so are queries without a result; a mutation that was sent never is.
+//!
+//! [`resume_with`]: SubscriptionBuilder::resume_with
+//! [`dedupe_by`]: SubscriptionBuilder::dedupe_by
+//!
 //! # Features
 //!
 //! | feature | default | what |
