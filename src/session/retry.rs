@@ -8,7 +8,7 @@ use super::{Config, backoff::Backoff, negotiation::Negotiation};
 use crate::{
     auth::CredentialsReason,
     error::Disconnect,
-    protocol::close::{Stage, Verdict, verdict},
+    protocol::close::Verdict,
 };
 
 /// Attempts, their spacing and their limits.
@@ -96,10 +96,9 @@ impl Retry {
         &mut self,
         now: Instant,
         cause: Disconnect,
-        stage: Stage,
+        verdict: Verdict,
         negotiation: &mut Negotiation,
     ) -> Plan {
-        let verdict = verdict(&cause, stage, negotiation.is_open());
         if matches!(verdict, Verdict::Rejected | Verdict::Suspect) {
             self.reason = CredentialsReason::Rejected { cause: cause.clone() };
         }

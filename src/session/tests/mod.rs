@@ -4,6 +4,7 @@ mod calls;
 mod histories;
 mod liveness;
 mod opening;
+mod poison;
 mod rules;
 mod verdicts;
 
