@@ -50,6 +50,8 @@ struct Trial {
     held: VecDeque<u64>,
     /// Of what was sent last, those that are not cleared yet; nobody before the first group.
     group: Option<BTreeSet<u64>>,
+    /// Those of the group that was lost last: among them is the bad one, so that no group mixes them with others.
+    prime: BTreeSet<u64>,
     /// How many come next.
     size: usize,
     /// Who was alone when the connection was lost, and is tried alone from then on.
@@ -98,6 +100,7 @@ impl Trial {
         Box::new(Self {
             held: VecDeque::new(),
             group: None,
+            prime: BTreeSet::new(),
             size: 1,
             accused: VecDeque::new(),
             without_control: 0,
@@ -270,6 +273,7 @@ impl<S: Clone> Session<S> {
         let Some(trial) = &mut self.suspicion.trial else { return };
         trial.size = 1;
         let (group, mut order) = (trial.group.take().unwrap_or_default(), VecDeque::new());
+        trial.prime = group.clone();
         let held = std::mem::take(&mut trial.held);
         order.extend(group.into_iter().filter(|&id| self.hold(id)));
         order.extend(held.into_iter().filter(|&id| self.operations.waits(id, Wait::Trial)));
@@ -360,7 +364,8 @@ impl<S: Clone> Session<S> {
             && let Some(id) = trial.held.pop_front()
         {
             let is_accused = trial.losses_of(id).is_some();
-            if is_accused && !group.is_empty() {
+            let mixes = |first: &u64| is_accused || trial.prime.contains(first) != trial.prime.contains(&id);
+            if group.first().is_some_and(mixes) {
                 trial.held.push_front(id);
                 break;
             }

@@ -95,7 +95,7 @@ impl World {
             self.rig.now = self.rig.now.max(at);
             let did = match self.doomed.take_if(|doomed| doomed.0 <= at) {
                 Some((_, cause)) => {
-                    self.losses += 1;
+                    self.losses += 1; if std::env::var("TR").is_ok() { let s=format!("{:?}", self.rig.session.suspicion); println!("LOSS {} carried {} {cause} {}", self.losses, self.carried.len(), &s[..s.len().min(400)]); }
                     self.rig.lose(cause)
                 }
                 None => {
@@ -218,4 +218,11 @@ fn explore() {
         println!("{mean} {cause}: {ends} ended of 1000, {losses} losses, mean carried {}", carried as f64 / 180000.0);
         }
     }
+}
+#[test]
+fn debug_one() {
+    let mut world = World::new(config(), Answers::Never);
+    world.subscribe_all(100);
+    world.subscribe_bad(OperationType::Subscription, &closed(4500));
+    world.pass(secs(200));
 }
