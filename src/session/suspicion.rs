@@ -40,8 +40,10 @@ pub(super) struct Suspicion {
     /// What the connection carries up to this serial is cleared when it has been healthy for a while more; 0 at first.
     mark: u64,
     trial: Option<Box<Trial>>,
-    /// Trials without a result since a connection was healthy: what closes it may take longer.
+    /// Trials without a result since all was well: what closes the connection may take longer.
     in_vain: u32,
+    /// Fatal verdicts that were not acted on since then.
+    spared: u32,
 }
 
 #[derive(Debug)]
@@ -58,8 +60,6 @@ struct Trial {
     accused: VecDeque<Accused>,
     /// Losses since something survived: as many operations were alone, and nothing showed that others are taken.
     without_control: usize,
-    /// Since the last one was blamed.
-    losses: u32,
 }
 
 #[derive(Debug)]
@@ -104,7 +104,6 @@ impl Trial {
             size: 1,
             accused: VecDeque::new(),
             without_control: 0,
-            losses: 0,
         })
     }
 
@@ -146,7 +145,10 @@ impl<S: Clone> Session<S> {
             return verdict;
         }
         let verdict = match evidence(cause, verdict) {
-            Some(evidence) => self.suspect(cause, verdict, evidence),
+            Some(evidence) => match self.suspect(cause, verdict, evidence) {
+                Verdict::Retry if verdict == Verdict::Fatal => self.spare(),
+                verdict => verdict,
+            },
             None => {
                 self.suspicion.strikes = 0;
                 verdict
@@ -215,8 +217,6 @@ impl<S: Clone> Session<S> {
         let operations = &self.operations;
         let is_suspect = |id: &u64| operations.get(*id).is_some_and(|it| !it.is_cleared && operations.is_sent(it));
         let Some(trial) = &mut self.suspicion.trial else { return verdict };
-        trial.losses += 1;
-        let endless = verdict == Verdict::Fatal && trial.losses > MAX_FATAL_LOSSES;
         let group: Vec<_> = trial.group.iter().flatten().copied().filter(is_suspect).collect();
         match group[..] {
             // What had survived for a while was lost after all; so it is not about who came last.
@@ -243,7 +243,13 @@ impl<S: Clone> Session<S> {
             }
             [..] => {}
         }
-        if endless { verdict } else { Verdict::Retry }
+        Verdict::Retry
+    }
+
+    /// A fatal verdict is not acted on, as it may be about one operation. Not without end.
+    fn spare(&mut self) -> Verdict {
+        self.suspicion.spared += 1;
+        if self.suspicion.spared > MAX_SPARED { Verdict::Fatal } else { Verdict::Retry }
     }
 
     /// Ends the operation that closes the connection, and it alone.
@@ -253,9 +259,9 @@ impl<S: Clone> Session<S> {
         // The losses so far were its doing.
         self.retry.forgive();
         self.suspicion.in_vain = 0;
+        self.suspicion.spared = 0;
         if let Some(trial) = &mut self.suspicion.trial {
             trial.pardon(id);
-            trial.losses = 0;
         }
     }
 
@@ -401,12 +407,13 @@ impl<S: Clone> Session<S> {
         if !is_paused {
             self.operations.clear_up_to(mark);
             self.suspicion.mark = last_sent;
-            self.suspicion.in_vain = 0;
-            if self.suspicion.trial.is_none() {
-                self.suspicion.strikes = 0;
-            }
         }
-        if is_paused || mark != last_sent {
+        if !is_paused && mark == last_sent {
+            // All that it carries is cleared.
+            if self.suspicion.trial.is_none() {
+                self.suspicion = Suspicion { mark, ..Suspicion::default() };
+            }
+        } else {
             self.timers.arm(Timer::Healthy, now + self.config.healthy_after);
         }
     }
@@ -440,5 +447,5 @@ const MAX_ACCUSED: usize = 8;
 /// With a fatal verdict, so many operations that were tried in vain speak for all.
 const MAX_WITHOUT_CONTROL: usize = 4;
 
-/// With a fatal verdict, a trial without a result ends here: it may be about how many operations there are.
-const MAX_FATAL_LOSSES: u32 = 40;
+/// So many fatal verdicts are not about one operation; perhaps about how many there are.
+const MAX_SPARED: u32 = 40;

@@ -95,7 +95,7 @@ impl World {
             self.rig.now = self.rig.now.max(at);
             let did = match self.doomed.take_if(|doomed| doomed.0 <= at) {
                 Some((_, cause)) => {
-                    self.losses += 1; if std::env::var("TR").is_ok() { let s=format!("{:?}", self.rig.session.suspicion); println!("LOSS {} carried {} {cause} {}", self.losses, self.carried.len(), &s[..s.len().min(400)]); }
+                    self.losses += 1;
                     self.rig.lose(cause)
                 }
                 None => {
@@ -181,48 +181,357 @@ fn lost(code: u16) -> String {
     format!("lost: the server closed the connection with {code}: words")
 }
 
+fn strong() -> [Disconnect; 2] {
+    [closed(4500), closed(4400)]
+}
+
+fn weak() -> [Disconnect; 3] {
+    [Disconnect::Reset(None), closed(1011), Disconnect::WebSocket("control frame too big".into())]
+}
+
+/// Runs until the first operation ends: which, and how many losses later.
+fn find(world: &mut World) -> (Vec<u64>, u32) {
+    let before = world.losses;
+    assert!(world.reach(|world| !world.ends.is_empty()), "nobody was found");
+    let losses = world.losses - before;
+    assert!(world.reach(World::all_are_carried), "the siblings live on");
+    (world.ends.iter().map(|end| end.0).collect(), losses)
+}
+
 #[test]
-fn explore() {
-    for cause in [closed(4500), closed(4400), closed(1011), Disconnect::Reset(None)] {
-        for answers in [Answers::AtOnce, Answers::Never] {
-            let mut all = Vec::new();
-            for position in 1..=101 {
-                let mut world = World::new(config(), answers);
-                world.subscribe_all(position - 1);
-                let bad = world.subscribe_bad(OperationType::Subscription, &cause);
-                world.subscribe_all(101 - position);
-                let begun = world.rig.now;
-                let found = world.reach(|world| !world.ends.is_empty());
-                assert!(found, "{cause} {position}");
-                assert_eq!(world.ends.iter().map(|e| e.0).collect::<Vec<_>>(), [bad], "{cause} {position}");
-                all.push((world.losses, (world.rig.now - begun).as_secs()));
-                assert!(world.reach(World::all_are_carried));
-                assert_eq!(world.rig.session.live_operations(), 100);
-            }
-            println!("{cause}: {:?} {:?}", all.iter().map(|a| a.0).max(), all.iter().map(|a| a.1).max());
-        }
-    }
-    for mean in [500, 1000, 2000, 5000, 10000, 20000] {
-        for cause in [Disconnect::Reset(None), closed(1000), closed(4500), closed(4400)] {
-        let mut ends = 0;
-        let mut carried = 0;
-        let mut losses = 0;
-        for seed in 0..50 {
-            let mut world = World::new(Config { seed, ..config() }, Answers::Never);
-            world.flaps = Some((Rng::with_seed(seed), Duration::from_millis(mean), cause.clone()));
-            world.subscribe_all(20);
-            for _ in 0..3600 { world.pass(secs(1)); carried += world.carried.len(); }
-            ends += world.ends.len();
-            losses += world.losses;
-        }
-        println!("{mean} {cause}: {ends} ended of 1000, {losses} losses, mean carried {}", carried as f64 / 180000.0);
+fn a_bad_document_among_a_hundred_that_answer_ends_alone_within_5_losses() {
+    for (causes, bound) in [(&strong()[..], 4), (&weak()[..], 5)] {
+        for (cause, position) in causes.iter().flat_map(|cause| [1, 2, 50, 101].map(|position| (cause, position))) {
+            let mut world = World::new(config(), Answers::AtOnce);
+            world.subscribe_all(position - 1);
+            let bad = world.subscribe_bad(OperationType::Subscription, cause);
+            world.subscribe_all(101 - position);
+            assert_eq!(find(&mut world), (vec![bad], bound), "{cause}, at {position}");
+            assert_eq!(world.ends, [(bad, format!("lost: {cause}"))]);
+            assert_eq!(world.rig.session.live_operations(), 100);
         }
     }
 }
+
 #[test]
-fn debug_one() {
+fn a_bad_document_among_a_hundred_that_are_quiet_ends_alone_within_11_losses() {
+    for (causes, bound) in [(&strong()[..], 10), (&weak()[..], 11)] {
+        for position in [1, 2, 3, 7, 8, 37, 50, 63, 64, 99, 101] {
+            let cause = &causes[usize::try_from(position).unwrap() % causes.len()];
+            let mut world = World::new(config(), Answers::Never);
+            world.subscribe_all(position - 1);
+            let bad = world.subscribe_bad(OperationType::Subscription, cause);
+            world.subscribe_all(101 - position);
+            let (ended, losses) = find(&mut world);
+            assert_eq!(ended, [bad], "{cause}, at {position}");
+            assert!(losses <= bound, "{cause}, at {position}: {losses} losses");
+            assert_eq!(world.rig.session.live_operations(), 100);
+        }
+    }
+}
+
+#[test]
+fn a_bad_document_that_joins_a_hundred_good_ones_ends_at_the_fourth_loss() {
+    for (causes, losses) in [(&strong()[..], 4), (&weak()[..], 5)] {
+        for (cause, subprotocol) in causes.iter().flat_map(|cause| [(cause, MODERN), (cause, LEGACY)]) {
+            let mut world = World::with_cleared(fixed(subprotocol), 100);
+            let bad = world.subscribe_bad(OperationType::Subscription, cause);
+            assert_eq!(find(&mut world), (vec![bad], losses), "{cause}");
+        }
+    }
+}
+
+#[test]
+fn a_bad_query_ends_alone_as_well() {
+    for cause in strong() {
+        let mut world = World::with_cleared(config(), 10);
+        let bad = world.subscribe_bad(OperationType::Query, &cause);
+        assert_eq!(find(&mut world), (vec![bad], 4), "{cause}");
+        assert_eq!(world.ends[0].1, format!("lost: {cause}"));
+    }
+}
+
+#[test]
+fn a_bad_mutation_ends_at_once_and_nobody_else_does() {
+    for (cause, siblings) in strong().iter().flat_map(|cause| [(cause, 1), (cause, 10)]) {
+        for answers in [Answers::AtOnce, Answers::Never] {
+            let mut world = World::new(config(), answers);
+            world.subscribe_all(siblings);
+            let bad = world.subscribe_bad(OperationType::Mutation, cause);
+            assert_eq!(find(&mut world), (vec![bad], 1), "{cause}");
+            assert_eq!(world.ends[0].1, format!("ambiguous: {cause}"));
+        }
+    }
+}
+
+#[test]
+fn the_only_operation_ends_at_the_fifth_loss_or_at_once_where_the_code_is_fatal() {
+    for (cause, losses) in strong().iter().zip([5, 1]) {
+        let mut world = World::new(config(), Answers::Never);
+        let bad = world.subscribe_bad(OperationType::Subscription, cause);
+        assert_eq!(find(&mut world), (vec![bad], losses), "{cause}");
+    }
+    for cause in weak() {
+        let mut world = World::new(config(), Answers::Never);
+        world.subscribe_bad(OperationType::Subscription, &cause);
+        world.pass(secs(600));
+        assert_eq!(world.ends, [], "{cause}: a network may do that, and a server that is down");
+    }
+}
+
+#[test]
+fn several_bad_documents_end_and_only_they() {
+    for (cause, answers) in strong().iter().flat_map(|cause| [(cause, Answers::AtOnce), (cause, Answers::Never)]) {
+        for bad in [2, 3] {
+            for before in [0, 5, 18] {
+                let mut world = World::new(config(), answers);
+                world.subscribe_all(before);
+                let bad: Vec<_> = (0..bad).map(|_| world.subscribe_bad(OperationType::Subscription, cause)).collect();
+                world.subscribe_all(20 - before);
+                world.reach(|world| world.ends.len() >= bad.len());
+                assert!(world.losses <= 10 * u32::try_from(bad.len()).unwrap(), "{cause}: {} losses", world.losses);
+                assert!(world.reach(World::all_are_carried));
+                let mut ended: Vec<_> = world.ends.iter().map(|end| end.0).collect();
+                ended.sort_unstable();
+                assert_eq!(ended, bad, "{cause}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_server_that_closes_late_is_found_out_too() {
+    for (millis, most) in [(300, 7), (900, 7), (1_500, 10), (3_000, 12)] {
+        let mut world = World::new(config(), Answers::Never);
+        world.subscribe_all(7);
+        let bad = world.subscribe_bad(OperationType::Subscription, &closed(4500));
+        world.subscribe_all(3);
+        world.bad.insert(bad, (Duration::from_millis(millis), closed(4500)));
+        let (ended, losses) = find(&mut world);
+        assert_eq!(ended, [bad], "after {millis} ms");
+        assert!(losses <= most, "after {millis} ms: {losses} losses");
+    }
+}
+
+#[test]
+fn a_backend_that_is_down_for_a_minute_ends_nobody() {
+    for (cause, seed) in [closed(4500), closed(1011), Disconnect::Reset(None)].iter().zip(1..) {
+        for (cleared, new) in [(10, 0), (10, 1), (10, 5), (0, 2), (0, 20)] {
+            let mut world = World::with_cleared(Config { seed, ..config() }, cleared);
+            world.down = cause.clone();
+            world.down_until = world.rig.now + secs(60);
+            world.subscribe_all(new);
+            let did = world.rig.lose(Disconnect::Reset(None));
+            world.perform(did);
+            world.pass(secs(60));
+            assert!(world.losses > 2 && world.reach(World::all_are_carried));
+            assert_eq!(world.ends, [], "{cause}, {cleared} live before, {new} new");
+            assert_eq!(world.rig.session.live_operations() as u64, cleared + new);
+        }
+    }
+}
+
+#[test]
+fn a_server_that_refuses_every_operation_for_good_ends_them_all() {
+    for (cleared, new, most) in [(10, 0, 1), (0, 2, 4), (0, 20, 6)] {
+        let mut world = World::with_cleared(config(), cleared);
+        world.down = closed(4400);
+        world.down_until = world.rig.now + secs(10_000);
+        world.subscribe_all(new);
+        let did = world.rig.lose(closed(1012));
+        world.perform(did);
+        world.reach(|world| !world.ends.is_empty());
+        assert!(world.losses <= most, "{}", world.losses);
+        assert_eq!(world.ends.len() as u64, cleared + new);
+        assert!(world.ends.iter().all(|end| end.1 == lost(4400)));
+    }
+}
+
+#[test]
+fn a_fatal_close_that_no_operation_is_to_blame_for_is_not_retried_forever() {
     let mut world = World::new(config(), Answers::Never);
-    world.subscribe_all(100);
-    world.subscribe_bad(OperationType::Subscription, &closed(4500));
-    world.pass(secs(200));
+    world.subscribe_all(10);
+    for id in 1..=10 {
+        // Longer than anybody waits for.
+        world.bad.insert(id, (secs(8), closed(4400)));
+    }
+    world.reach(|world| !world.ends.is_empty());
+    assert!((5..60).contains(&world.losses), "{}", world.losses);
+    assert_eq!(world.ends.len(), 10);
+}
+
+#[test]
+fn a_network_that_flaps_convicts_nobody() {
+    for (mean, cause) in [500, 2_000, 5_000, 10_000].iter().flat_map(|mean| weak().map(|cause| (mean, cause))) {
+        for (seed, cleared, quiet) in [(1, 0, 20), (2, 10, 1), (3, 10, 5), (4, 1, 2), (5, 0, 3)] {
+            let mut world = World::with_cleared(Config { seed, ..config() }, cleared);
+            world.flaps = Some((Rng::with_seed(seed), Duration::from_millis(*mean), cause.clone()));
+            world.subscribe_all(quiet);
+            let did = world.rig.lose(cause.clone());
+            world.perform(did);
+            world.pass(secs(900));
+            assert!(world.losses > 15, "{}", world.losses);
+            assert_eq!(world.ends, [], "{cause} after {mean} ms, {cleared} cleared and {quiet} quiet");
+            world.flaps = None;
+            assert!(world.reach(World::all_are_carried), "nobody is held back for good");
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_dies_of_age_convicts_nobody() {
+    for millis in (100..12_000).step_by(700) {
+        for cause in [closed(4500), closed(1000)] {
+            let mut world = World::with_cleared(config(), 5);
+            // It is the connection, so any operation is as good.
+            for id in 1..=5 {
+                world.bad.insert(id, (Duration::from_millis(millis), cause.clone()));
+            }
+            world.subscribe_all(3);
+            let did = world.rig.lose(cause.clone());
+            world.perform(did);
+            world.pass(secs(900));
+            assert_eq!(world.ends, [], "{cause} after {millis} ms");
+        }
+    }
+}
+
+/// Ten cleared operations and two bad ones, in a trial, at the moment when it is open; nobody is tried yet.
+fn on_trial() -> (World, [u64; 2]) {
+    let mut world = World::with_cleared(config(), 10);
+    let bad = [(); 2].map(|()| world.subscribe_bad(OperationType::Subscription, &closed(4500)));
+    assert!(world.reach(|world| world.losses == 2 && world.carried.len() == 10));
+    assert_eq!(world.held(), 2);
+    (world, bad)
+}
+
+#[test]
+fn a_new_operation_waits_for_its_turn_during_a_trial_and_is_sent_in_time() {
+    let (mut world, bad) = on_trial();
+    let good = world.rig.subscribe();
+    let call = world.rig.begin(OperationType::Mutation);
+    assert_eq!(issued(&world.rig.take()), []);
+    assert_eq!(world.held(), 4);
+    assert!(world.reach(|world| world.ends.len() == 2));
+    assert!(world.ends.iter().all(|end| bad.contains(&end.0)), "{:?}", world.ends);
+    assert!(world.reach(World::all_are_carried));
+    let carried: Vec<_> = world.carried.values().copied().collect();
+    assert!(carried.contains(&good) && carried.contains(&call));
+    let next = world.rig.subscribe();
+    world.pass(secs(1));
+    assert!(world.carried.values().any(|id| *id == next), "the trial is over");
+}
+
+#[test]
+fn operations_that_are_held_back_can_be_dropped_time_out_and_are_shut_down() {
+    let (mut world, bad) = on_trial();
+    for id in bad {
+        world.rig.session.cancel(id);
+    }
+    assert_eq!(wrote(&world.rig.take()), [""; 0], "the server never heard of them");
+    let losses = world.losses;
+    world.pass(secs(600));
+    assert_eq!((world.ends.len(), world.losses, world.carried.len()), (0, losses, 10));
+
+    let (mut world, _) = on_trial();
+    let request = Request {
+        kind: OperationType::Query,
+        payload: r#"{"query":"99"}"#.into(),
+        deadline: Some(world.rig.now + Duration::from_millis(500)),
+        care: Care::default(),
+    };
+    world.rig.session.subscribe(world.rig.now, 99, request, 99);
+    world.pass(Duration::from_millis(500));
+    assert_eq!(world.ends, [(99, "timed out".into())]);
+
+    let (mut world, _) = on_trial();
+    world.rig.session.shutdown(world.rig.now + secs(5));
+    let did = world.rig.take();
+    assert_eq!(finished(&did).len(), 12);
+    assert_eq!(wrote(&did).len(), 11, "ten are completed, and a close");
+}
+
+#[test]
+fn rule_25_nobody_dials_when_the_last_operation_that_is_held_back_goes() {
+    let mut world = World::new(config(), Answers::Never);
+    let bad = [(); 2].map(|()| world.subscribe_bad(OperationType::Subscription, &closed(4500)));
+    assert!(world.reach(|world| world.losses == 2));
+    assert_eq!(world.held(), 2);
+    world.rig.session.reconnect_now(world.rig.now);
+    assert!(world.rig.take().contains(&Did::Authorize("reconnect")), "held ones are live");
+    let did = world.rig.lose(Disconnect::Reset(None));
+    assert!(waiting(&did).is_some());
+    for id in bad {
+        world.rig.session.cancel(id);
+    }
+    assert_eq!(world.rig.take(), [Did::Idle]);
+    assert_eq!(world.rig.session.poll_timeout(), None);
+}
+
+#[test]
+fn rule_28_the_gap_of_an_operation_that_was_held_back_tells_of_its_own_outage() {
+    let mut world = World::with_cleared(config(), 10);
+    let quiet = world.rig.subscribe();
+    let bad = world.subscribe_bad(OperationType::Subscription, &closed(4500));
+    assert!(world.reach(|world| world.losses == 2));
+    let since = world.rig.now;
+    world.rig.gaps.clear();
+    assert!(world.reach(|world| world.carried.values().any(|id| *id == quiet)));
+    let gap = world.rig.gaps.pop().unwrap();
+    assert_eq!((gap.reconnects, gap.down_for), (1, world.rig.now - since));
+    assert!(gap.down_for >= secs(1) && matches!(gap.cause, Some(Disconnect::Closed { code: CloseCode(4500), .. })));
+    assert_eq!(find(&mut world).0, [bad]);
+}
+
+#[test]
+fn what_was_cleared_is_sent_again_at_once_whatever_the_loss_and_so_is_everything_after_a_restart() {
+    for cause in strong().iter().take(1).chain(&weak()) {
+        let mut by_item = World::with_cleared(config(), 20);
+        let mut by_age = World::new(config(), Answers::Never);
+        by_age.subscribe_all(20);
+        by_age.pass(secs(11));
+        for world in [&mut by_item, &mut by_age] {
+            for _ in 0..5 {
+                world.rig.lose(cause.clone());
+                world.rig.sleep();
+                assert_eq!(issued(&world.rig.connect()).len(), 20, "{cause}");
+            }
+        }
+    }
+    for cause in [closed(1001), closed(1012), Disconnect::Silent(secs(10))] {
+        let mut rig = Rig::open(config(), 20);
+        for _ in 0..5 {
+            rig.lose(cause.clone());
+            rig.sleep();
+            assert_eq!(issued(&rig.connect()).len(), 20, "{cause}");
+        }
+    }
+}
+
+#[test]
+fn an_operation_that_came_later_is_cleared_by_a_while_of_its_own() {
+    let mut world = World::with_cleared(config(), 5);
+    world.pass(secs(30));
+    let late = world.rig.subscribe();
+    let is_cleared = |world: &World| world.rig.session.operations.get(late).unwrap().is_cleared;
+    world.pass(Duration::from_millis(9_900));
+    assert!(!is_cleared(&world));
+    world.pass(secs(11));
+    assert!(is_cleared(&world));
+    world.pass(secs(60));
+    let due = world.rig.session.poll_timeout().map(|at| at - world.rig.now);
+    assert!(due > Some(secs(5)) && world.rig.pass(due.unwrap()).len() == 1, "nothing but a ping is waited for");
+}
+
+#[test]
+fn a_connection_that_is_not_read_proves_nothing() {
+    let mut world = World::new(Config { ping_interval: None, ..config() }, Answers::Never);
+    world.subscribe_all(5);
+    world.pass(Duration::ZERO);
+    world.rig.session.pause();
+    world.pass(secs(60));
+    assert!(world.rig.session.operations.iter().all(|operation| !operation.is_cleared));
+    world.rig.session.resume(world.rig.now);
+    world.pass(secs(25));
+    assert!(world.rig.session.operations.iter().all(|operation| operation.is_cleared));
 }
