@@ -207,9 +207,7 @@ impl<S> Registry<S> {
 
     /// Removes the mutations that the current socket carries: they must not be sent again.
     pub(super) fn take_written_mutations(&mut self) -> Vec<Operation<S>> {
-        let written = |operation: &&Operation<S>| {
-            operation.kind == OperationType::Mutation && self.is_sent(operation)
-        };
+        let written = |operation: &&Operation<S>| operation.kind == OperationType::Mutation && self.is_sent(operation);
         let ids: Vec<_> = self.iter().filter(written).map(|operation| operation.id).collect();
         ids.into_iter().filter_map(|id| self.remove(id)).collect()
     }

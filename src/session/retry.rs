@@ -5,11 +5,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use super::{Config, backoff::Backoff, negotiation::Negotiation};
-use crate::{
-    auth::CredentialsReason,
-    error::Disconnect,
-    protocol::close::Verdict,
-};
+use crate::{auth::CredentialsReason, error::Disconnect, protocol::close::Verdict};
 
 /// Attempts, their spacing and their limits.
 pub(super) struct Retry {

@@ -82,6 +82,10 @@ impl Suspicion {
         }
     }
 
+    fn no_strike(&mut self) {
+        (self.strikes, self.strong) = (0, 0);
+    }
+
     /// Within this time a bad operation closes the connection.
     fn settle_time(&self) -> Duration {
         SETTLE_TIME * 2_u32.pow(self.in_vain.min(MAX_DOUBLINGS))
@@ -97,14 +101,8 @@ impl Suspicion {
 
 impl Trial {
     fn new() -> Box<Self> {
-        Box::new(Self {
-            held: VecDeque::new(),
-            group: None,
-            prime: BTreeSet::new(),
-            size: 1,
-            accused: VecDeque::new(),
-            without_control: 0,
-        })
+        let (held, prime, accused) = Default::default();
+        Box::new(Self { held, group: None, prime, size: 1, accused, without_control: 0 })
     }
 
     fn losses_of(&self, id: u64) -> Option<u32> {
@@ -144,18 +142,17 @@ impl<S: Clone> Session<S> {
         if stage == Stage::Opening {
             return verdict;
         }
-        let verdict = match evidence(cause, verdict) {
-            Some(evidence) => match self.suspect(cause, verdict, evidence) {
-                Verdict::Retry if verdict == Verdict::Fatal => self.spare(),
-                verdict => verdict,
-            },
-            None => {
-                self.suspicion.strikes = 0;
-                verdict
-            }
-        };
+        let mut weighed = verdict;
+        if let Some(evidence) = evidence(cause, verdict) {
+            weighed = self.suspect(cause, verdict, evidence);
+        } else {
+            self.suspicion.no_strike();
+        }
+        if weighed != verdict {
+            weighed = self.spare();
+        }
         self.hold_back();
-        verdict
+        weighed
     }
 
     fn suspect(&mut self, cause: &Disconnect, verdict: Verdict, evidence: Evidence) -> Verdict {
@@ -182,6 +179,7 @@ impl<S: Clone> Session<S> {
             (None, _) => self.end_trial(),
             (Some(_), 1) if suspects == 1 && verdict == Verdict::Fatal => return verdict,
             (Some(id), 1) => {
+                // It needs no siblings to be protected.
                 if self.suspicion.trial.is_some() {
                     self.end_trial();
                 }
@@ -202,14 +200,12 @@ impl<S: Clone> Session<S> {
 
     /// Returns how many in a row were strong evidence.
     fn strike(&mut self, evidence: Evidence) -> u32 {
-        let Suspicion { strikes, strong, .. } = &mut self.suspicion;
-        *strong = match evidence {
-            Evidence::Strong if *strikes > 0 => *strong + 1,
-            Evidence::Strong => 1,
+        self.suspicion.strikes += 1;
+        self.suspicion.strong = match evidence {
+            Evidence::Strong => self.suspicion.strong + 1,
             Evidence::Weak => 0,
         };
-        *strikes += 1;
-        *strong
+        self.suspicion.strong
     }
 
     /// A connection was lost during a trial, and carried suspects.
@@ -218,6 +214,7 @@ impl<S: Clone> Session<S> {
         let is_suspect = |id: &u64| operations.get(*id).is_some_and(|it| !it.is_cleared && operations.is_sent(it));
         let Some(trial) = &mut self.suspicion.trial else { return verdict };
         let group: Vec<_> = trial.group.iter().flatten().copied().filter(is_suspect).collect();
+        trial.prime = group.iter().copied().collect();
         match group[..] {
             // What had survived for a while was lost after all; so it is not about who came last.
             [] => self.end_trial(),
@@ -267,7 +264,7 @@ impl<S: Clone> Session<S> {
 
     /// The trial is over, and nobody waits for it any more.
     fn end_trial(&mut self) {
-        self.suspicion.strikes = 0;
+        self.suspicion.no_strike();
         if self.suspicion.trial.take().is_some() {
             self.suspicion.in_vain += 1;
             self.operations.end_wait(Wait::Trial);
@@ -279,11 +276,11 @@ impl<S: Clone> Session<S> {
         let Some(trial) = &mut self.suspicion.trial else { return };
         trial.size = 1;
         let (group, mut order) = (trial.group.take().unwrap_or_default(), VecDeque::new());
-        trial.prime = group.clone();
         let held = std::mem::take(&mut trial.held);
         order.extend(group.into_iter().filter(|&id| self.hold(id)));
         order.extend(held.into_iter().filter(|&id| self.operations.waits(id, Wait::Trial)));
-        let others = self.operations.iter().filter(|operation| operation.wait == Wait::Nothing && !operation.is_cleared);
+        let others =
+            self.operations.iter().filter(|operation| operation.wait == Wait::Nothing && !operation.is_cleared);
         let others = others.map(|operation| (!self.operations.is_sent(operation), operation.id));
         let mut others: Vec<_> = others.collect();
         others.sort_unstable();

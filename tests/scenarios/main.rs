@@ -11,6 +11,7 @@ mod hostile_io;
 mod lifecycle;
 mod observe;
 mod overflow;
+mod poison;
 mod reconnect;
 
 use std::{num::NonZeroUsize, time::Duration};

@@ -7,6 +7,7 @@ mod opening;
 mod poison;
 mod rules;
 mod verdicts;
+mod world;
 
 use std::time::{Duration, Instant};
 
