@@ -365,3 +365,47 @@ fn a_connection_that_is_not_read_proves_nothing() {
     world.pass(secs(25));
     assert!(world.rig.session.operations.iter().all(|operation| operation.is_cleared));
 }
+
+#[test]
+fn a_restart_during_a_trial_says_nothing_and_the_trial_goes_on() {
+    for cause in [closed(1012), closed(1001), closed(1013), Disconnect::Silent(secs(10))] {
+        let mut world = World::with_cleared(config(), 10);
+        let bad = world.subscribe_bad(OperationType::Subscription, &closed(4500));
+        world.reach(|world| world.losses == 3);
+        for _ in 0..3 {
+            assert!(world.reach(|world| world.carried.len() == 10));
+            let did = world.rig.lose(cause.clone());
+            world.perform(did);
+            assert_eq!(world.held(), 1, "{cause}");
+        }
+        assert_eq!(find(&mut world), (vec![bad], 1), "{cause}");
+    }
+}
+
+#[test]
+fn losses_that_one_operation_is_to_blame_for_are_no_failed_attempts() {
+    let mut world = World::with_cleared(Config { give_up_after: Some(6), ..config() }, 10);
+    for _ in 0..4 {
+        let bad = world.subscribe_bad(OperationType::Subscription, &closed(4500));
+        assert_eq!(find(&mut world), (vec![bad], 4));
+        world.ends.clear();
+    }
+}
+
+#[test]
+fn nobody_is_blamed_for_a_subscribe_that_was_not_written() {
+    let mut world = World::with_cleared(config(), 10);
+    let bad = world.subscribe_bad(OperationType::Subscription, &closed(4500));
+    world.reach(|world| world.losses == 2 && world.carried.len() == 10);
+    for _ in 0..5 {
+        // The socket takes nothing, and breaks after the suspect's turn has come.
+        world.rig.now += secs(9);
+        world.rig.session.handle_timeout(world.rig.now);
+        while world.rig.session.poll_output().is_some() {}
+        assert_eq!(world.held(), 0);
+        let did = world.rig.lose(closed(4500));
+        world.perform(did);
+        world.reach(|world| world.carried.len() >= 10);
+    }
+    assert_eq!(world.ends, [], "{bad}");
+}

@@ -93,15 +93,12 @@ impl World {
                 return false;
             };
             self.rig.now = self.rig.now.max(at);
-            let did = match self.doomed.take_if(|doomed| doomed.0 <= at) {
-                Some((_, cause)) => {
-                    self.losses += 1;
-                    self.rig.lose(cause)
-                }
-                None => {
-                    self.rig.session.handle_timeout(self.rig.now);
-                    self.rig.take()
-                }
+            let did = if let Some((_, cause)) = self.doomed.take_if(|doomed| doomed.0 <= at) {
+                self.losses += 1;
+                self.rig.lose(cause)
+            } else {
+                self.rig.session.handle_timeout(self.rig.now);
+                self.rig.take()
             };
             self.perform(did);
         }
