@@ -291,12 +291,10 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// Holds back an operation that is not cleared, and that the loss leaves alive. Whether it is one.
+    /// Holds back an operation that is not cleared. Whether it is one.
     fn hold(&mut self, id: u64) -> bool {
-        let is_sent = self.operations.get(id).is_some_and(|operation| self.operations.is_sent(operation));
         let Some(operation) = self.operations.get_mut(id) else { return false };
-        let is_given_up = is_sent && operation.kind == OperationType::Mutation;
-        if operation.is_cleared || is_given_up || operation.wait != Wait::Nothing {
+        if operation.is_cleared || operation.wait != Wait::Nothing {
             return false;
         }
         operation.wait = Wait::Trial;

@@ -6,6 +6,7 @@ mod liveness;
 mod opening;
 mod poison;
 mod rules;
+mod trial;
 mod verdicts;
 mod world;
 
