@@ -298,7 +298,7 @@ impl<S: Clone> Session<S> {
             return false;
         }
         operation.wait = Wait::Trial;
-        if operation.was_issued && operation.outage.is_none() {
+        if operation.was_issued {
             operation.outage = self.outage.clone().map(Box::new);
         }
         true

@@ -104,10 +104,13 @@ fn a_loss_while_nobody_is_on_trial_ends_the_trial() {
     others_survived.pass(secs(2));
     assert_eq!(others_survived.held(), 1, "it was alone the last time, so it comes later this time");
     for world in [&mut nobody_yet, &mut others_survived] {
+        world.rig.gaps.clear();
         world.rig.lose(Disconnect::Reset(None));
         assert_eq!(world.held(), 0);
-        world.rig.sleep();
+        let slept = world.rig.sleep();
         assert_eq!(issued(&world.rig.connect()).len(), world.rig.session.live_operations());
+        let longer = world.rig.gaps.iter().filter(|gap| gap.down_for > slept).count();
+        assert!((1..=2).contains(&longer), "those that were held back were without a connection before");
     }
 }
 
