@@ -6,7 +6,7 @@ use std::{
     ops::Range,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -64,7 +64,8 @@ impl Session {
 
     /// Loses the connection and makes another. Returns how many operations were written again.
     pub fn reissue(&mut self) -> usize {
-        self.session.handle_lost(self.now, Disconnect::Reset(None));
+        // Not a reset: the second in a row, without an item, would begin a trial.
+        self.session.handle_lost(self.now, Disconnect::Silent(Duration::ZERO));
         self.now = self.session.poll_timeout().unwrap_or(self.now);
         self.session.handle_timeout(self.now);
         self.connect()

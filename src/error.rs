@@ -250,7 +250,9 @@ pub enum SubscriptionError {
     /// The server ended the operation with errors (an `error` message). Terminal.
     #[error("the server rejected the operation{}", DisplayErrors(.0))]
     Rejected(Vec<GraphQlError>),
-    /// The connection was lost for a reason that a new one would not cure. Terminal; the client stays usable.
+    /// The connection was lost for a reason that a new one would not cure, or several times in a row right after this
+    /// operation was sent, and this one alone ended: several servers close the connection over a syntax error. Terminal; the
+    /// client stays usable.
     #[error("the connection was lost for good")]
     Lost(#[source] Disconnect),
     /// As many attempts in a row failed as [`give_up_after`](crate::ClientBuilder::give_up_after) allows. Terminal; the
@@ -326,7 +328,8 @@ pub enum CallError {
     /// No result within this time. A mutation was not sent.
     #[error("no result within {0:?}")]
     Timeout(Duration),
-    /// The connection was lost for a reason that a new one would not cure. A mutation was not sent.
+    /// The connection was lost for a reason that a new one would not cure, or several times in a row right after this
+    /// query was sent. A mutation was not sent.
     #[error("the connection was lost for good")]
     Lost(#[source] Disconnect),
     /// As many attempts in a row failed as [`give_up_after`](crate::ClientBuilder::give_up_after) allows. A mutation was

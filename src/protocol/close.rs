@@ -79,6 +79,15 @@ pub(crate) enum Stage {
     Open,
 }
 
+/// How strongly a loss after the acknowledgement points at what was sent last (rule 22).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Evidence {
+    /// A code about what the server received, or one of its own, such as 4500 or 4400 for a syntax error.
+    Strong,
+    /// A handler that crashes looks like this, and so do a network that flaps and a server that fails.
+    Weak,
+}
+
 /// The floor for servers that say "later": RFC 6455's 1013 and 4429 on gateways that count connections.
 pub(crate) const LONG_FLOOR: Duration = Duration::from_secs(5);
 
@@ -135,6 +144,37 @@ fn connect_verdict(error: &ConnectError, negotiable: bool) -> Verdict {
             408 | 425 | 429 | 500..=599 => retry_after.map_or(Verdict::Retry, Verdict::RetryAfter),
             _ => Verdict::Fatal,
         },
+    }
+}
+
+/// What a loss after the acknowledgement says about the operations that were sent last; `verdict` is the cause's own.
+pub(crate) fn evidence(cause: &Disconnect, verdict: Verdict) -> Option<Evidence> {
+    match verdict {
+        Verdict::Retry | Verdict::Fatal => {}
+        // These name another reason.
+        Verdict::RetryAfter(_)
+        | Verdict::Rejected
+        | Verdict::Suspect
+        | Verdict::DuplicateId
+        | Verdict::OtherSubprotocol => return None,
+    }
+    match cause {
+        Disconnect::Closed { code, .. } => match code.0 {
+            // A restart, or words about the handshake.
+            1001 | 1012 | 4406 | 4408 | 4504 => None,
+            1002 | 1003 | 1007 | 1009 | 1010 | 4000..=4999 => Some(Evidence::Strong),
+            _ => Some(Evidence::Weak),
+        },
+        // Some servers put a syntax error into a close frame that is longer than a close frame may be.
+        Disconnect::Reset(_) | Disconnect::WebSocket(_) => Some(Evidence::Weak),
+        Disconnect::Refused { .. }
+        | Disconnect::Silent(_)
+        | Disconnect::AckTimeout(_)
+        | Disconnect::Violation(_)
+        | Disconnect::MessageTooBig { .. }
+        | Disconnect::Connect(_)
+        | Disconnect::NoSubprotocol { .. }
+        | Disconnect::Credentials(_) => None,
     }
 }
 

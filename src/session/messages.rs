@@ -58,8 +58,8 @@ impl<S: Clone> Session<S> {
                 let cause = Disconnect::Violation(Violation::BeforeAck(kind.name()));
                 self.break_off(now, cause, Some((CloseCode::BAD_RESPONSE, "Unexpected message before ack")));
             }
-            (Phase::Open(_), Kind::Error) => self.finish(id, End::Rejected(payload.map(Box::from))),
-            (Phase::Open(_), Kind::Complete) => self.finish(id, End::Completed),
+            (Phase::Open(_), Kind::Error) => self.finish(now, id, End::Rejected(payload.map(Box::from))),
+            (Phase::Open(_), Kind::Complete) => self.finish(now, id, End::Completed),
             // A second ack is odd but harmless (rule 7), and after the ack a connection_error is no end (rule 21).
             (Phase::Open(_), Kind::Next | Kind::Ack | Kind::ConnectionError) => self.counts.ignored += 1,
         }
@@ -82,6 +82,10 @@ impl<S: Clone> Session<S> {
             if operation.kind == OperationType::Subscription {
                 self.counts.items += 1;
                 let id = operation.id;
+                if !operation.is_cleared {
+                    operation.is_cleared = true;
+                    self.suspicion.cleared(now, id, &mut self.timers);
+                }
                 if let Some(at) = operation.upkeep.as_mut().and_then(|upkeep| upkeep.received(now)) {
                     self.operations.set_deadline(id, at);
                 }
@@ -89,7 +93,7 @@ impl<S: Clone> Session<S> {
                 return self.operations.by_wire_id(wire_id).map(|operation| Item { sink: &operation.sink, payload });
             }
             // The first result is the result: some servers forget the `complete` (rule 15).
-            self.finish(id, End::Answered(Payload::new(frame.to_owned(), payload)));
+            self.finish(now, id, End::Answered(Payload::new(frame.to_owned(), payload)));
             self.operations.expect_complete(wire_id);
             return None;
         }
@@ -105,18 +109,22 @@ impl<S: Clone> Session<S> {
         None
     }
 
-    fn finish(&mut self, id: Id, end: End) {
+    fn finish(&mut self, now: Instant, id: Id, end: End) {
         let Id::Ours(wire_id) = id else {
             self.counts.ignored += 1;
             return;
         };
         let operation = self.operations.by_wire_id(wire_id);
         let id = operation.map(|operation| operation.id);
-        if let Some(id) = id
-            && operation.and_then(|operation| operation.upkeep.as_ref()).is_some_and(|upkeep| upkeep.care.restart)
-        {
+        let restarts =
+            operation.and_then(|operation| operation.upkeep.as_ref()).is_some_and(|upkeep| upkeep.care.restart);
+        if let Some(id) = id {
+            self.suspicion.cleared(now, id, &mut self.timers);
+        }
+        if let Some(id) = id.filter(|_| restarts) {
             self.operations.park(id, Wait::Verdict);
-            if let Some(operation) = self.operations.get(id) {
+            if let Some(operation) = self.operations.get_mut(id) {
+                operation.is_cleared = true;
                 self.outputs.push_back(Output::Judge { sink: operation.sink.clone(), end });
             }
         } else if let Some(operation) = id.and_then(|id| self.operations.remove(id)) {

@@ -26,6 +26,7 @@ mod outbox;
 mod output;
 mod registry;
 mod retry;
+mod suspicion;
 mod timers;
 mod upkeep;
 
@@ -47,11 +48,11 @@ use self::{
     outbox::{Outbox, Queued},
     registry::{Registry, Wait},
     retry::{Plan, Retry},
+    suspicion::{Outage, Suspicion, reconnected},
     timers::{Timer, Timers},
 };
 use crate::{
     error::{CloseCode, ConnectError, CredentialsError, Disconnect},
-    mailbox::Gap,
     operation::OperationType,
     protocol::{Subprotocol, close::Stage},
     status::Status,
@@ -67,12 +68,13 @@ pub(crate) struct Session<S> {
     retry: Retry,
     negotiation: Negotiation,
     liveness: Liveness,
+    suspicion: Suspicion,
     outputs: VecDeque<Output<S>>,
     outbox: Outbox,
     /// Why writing to the socket failed.
     broken: Option<Disconnect>,
     /// Since when operations are without a connection, and why they lost the one they had.
-    outage: Option<(Instant, Disconnect)>,
+    outage: Option<Outage>,
     /// Why the last connection was lost, or the last attempt at one failed.
     last_cause: Option<Disconnect>,
     counts: Counts,
@@ -106,6 +108,7 @@ impl<S: Clone> Session<S> {
             retry: Retry::new(&config),
             negotiation: Negotiation::new(config.subprotocol),
             liveness: Liveness::new(&config),
+            suspicion: Suspicion::default(),
             outputs: VecDeque::new(),
             outbox: Outbox::default(),
             broken: None,
@@ -188,10 +191,11 @@ impl<S: Clone> Session<S> {
             }
         };
         self.outputs.push_back(Output::Hangup(close));
+        let verdict = self.weigh(&cause, stage);
         self.give_up_mutations(Some(&cause));
         self.leave_socket();
         self.last_cause = Some(cause.clone());
-        match self.retry.judge(now, cause.clone(), stage, &mut self.negotiation) {
+        match self.retry.judge(now, cause.clone(), verdict, &mut self.negotiation) {
             Plan::Again => self.start(now),
             Plan::GiveUp => self.fail_all(&End::GaveUp { attempts: self.retry.attempts(), cause }),
             Plan::Fatal(cause) => self.fail_all(&End::Lost(cause)),
@@ -228,7 +232,8 @@ impl<S: Clone> Session<S> {
                         self.break_off(now, Disconnect::Silent(silence), None);
                     }
                 }
-                Timer::Healthy => self.retry.healthy(),
+                Timer::Healthy => self.prove(now),
+                Timer::Settled => self.settled(now),
                 // It is not read, so it cannot have said anything.
                 Timer::Broken if self.liveness.is_paused() => {
                     self.timers.arm(Timer::Broken, now + self.config.ping_timeout);
@@ -364,16 +369,15 @@ impl<S: Clone> Session<S> {
         self.liveness.open(now, subprotocol, &mut self.timers);
         let ack_payload = ack.and_then(|payload| serde_json::from_str(payload).ok()).map(Arc::new);
         self.status(Status::Open { subprotocol, ack_payload });
-        let mut gap = Gap { reconnects: 1, ..Gap::default() };
-        if let Some((since, cause)) = self.outage.take() {
-            gap.down_for = now.saturating_duration_since(since);
-            gap.cause = Some(cause);
-        }
+        self.await_trial(now);
+        let gap = reconnected(now, self.outage.take());
         let mut due = Vec::with_capacity(self.operations.len());
         for operation in self.operations.iter().filter(|operation| operation.wait == Wait::Nothing) {
             due.push(operation.id);
             if operation.was_issued && operation.kind == OperationType::Subscription {
-                self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap: gap.clone() });
+                let held = operation.outage.as_deref().cloned();
+                let gap = held.map_or_else(|| gap.clone(), |outage| reconnected(now, Some(outage)));
+                self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap });
             }
         }
         for id in due {
@@ -393,6 +397,7 @@ impl<S: Clone> Session<S> {
         self.timers.clear();
         self.phase = Phase::Idle;
         self.outage = None;
+        self.suspicion = Suspicion::default();
         self.status(Status::Idle);
     }
 

@@ -25,7 +25,7 @@ impl<S: Clone> Session<S> {
             | Phase::Open(_) => {}
         }
         self.operations.insert(id, request, sink);
-        if self.is_open() {
+        if !self.hold_new(id) && self.is_open() {
             self.issue(now, id);
         }
         if self.phase == Phase::Idle {

@@ -5,7 +5,10 @@ use std::{
     time::Instant,
 };
 
-use super::upkeep::{Care, Upkeep};
+use super::{
+    suspicion::Outage,
+    upkeep::{Care, Upkeep},
+};
 use crate::{operation::OperationType, protocol::WireId};
 
 /// What is asked of the server, and until when.
@@ -34,6 +37,10 @@ pub(super) struct Operation<S> {
     /// Whether any socket ever carried it.
     pub(super) was_issued: bool,
     pub(super) wait: Wait,
+    /// A connection survived it: never suspected again (rule 22).
+    pub(super) is_cleared: bool,
+    /// While it is held back for a trial: since when it has no connection.
+    pub(super) outage: Option<Box<Outage>>,
     /// Rarely asked for.
     pub(super) upkeep: Option<Box<Upkeep>>,
 }
@@ -48,6 +55,8 @@ pub(super) enum Wait {
     Verdict,
     /// Its own backoff: the deadline says until when.
     Backoff,
+    /// Its turn to be tried: it may be what closes the connection.
+    Trial,
 }
 
 /// Operations by the client's number, and by their id on the wire.
@@ -88,8 +97,18 @@ impl<S> Registry<S> {
         debug_assert!(!self.order.contains_key(&id), "an operation's number is used once");
         let Request { kind, payload, deadline, care } = request;
         let upkeep = care.is_wanted().then(|| Box::new(Upkeep::new(care)));
-        let operation =
-            Some(Operation { id, kind, sink, payload, serial: 0, was_issued: false, wait: Wait::Nothing, upkeep });
+        let operation = Some(Operation {
+            id,
+            kind,
+            sink,
+            payload,
+            serial: 0,
+            was_issued: false,
+            wait: Wait::Nothing,
+            is_cleared: false,
+            outage: None,
+            upkeep,
+        });
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("2^32 operations do not fit in memory")
@@ -188,17 +207,44 @@ impl<S> Registry<S> {
 
     /// Removes the mutations that the current socket carries: they must not be sent again.
     pub(super) fn take_written_mutations(&mut self) -> Vec<Operation<S>> {
-        let written = |operation: &&Operation<S>| {
-            operation.kind == OperationType::Mutation && operation.serial > self.before_socket
-        };
+        let written = |operation: &&Operation<S>| operation.kind == OperationType::Mutation && self.is_sent(operation);
         let ids: Vec<_> = self.iter().filter(written).map(|operation| operation.id).collect();
         ids.into_iter().filter_map(|id| self.remove(id)).collect()
+    }
+
+    /// Whether the current socket carries an operation.
+    pub(super) fn is_sent(&self, operation: &Operation<S>) -> bool {
+        operation.serial > self.before_socket
+    }
+
+    /// The last serial that was sent, on whatever socket.
+    pub(super) fn last_sent(&self) -> u64 {
+        self.serial
+    }
+
+    /// Whether an operation is live and waits for this.
+    pub(super) fn waits(&self, id: u64, wait: Wait) -> bool {
+        self.get(id).is_some_and(|operation| operation.wait == wait)
+    }
+
+    /// Nobody waits for this any more.
+    pub(super) fn end_wait(&mut self, wait: Wait) {
+        for operation in self.slots.iter_mut().flatten().filter(|operation| operation.wait == wait) {
+            operation.wait = Wait::Nothing;
+        }
+    }
+
+    /// The connection has outlived what it carried up to this serial: none of that closes it.
+    pub(super) fn clear_up_to(&mut self, serial: u64) {
+        for operation in self.slots.iter_mut().flatten() {
+            operation.is_cleared |= operation.serial > self.before_socket && operation.serial <= serial;
+        }
     }
 
     /// The id under which the current socket knows an operation; `None` if it was not sent there.
     pub(super) fn wire_id(&self, operation: &Operation<S>) -> Option<WireId> {
         let slot = *self.order.get(&operation.id)?;
-        (operation.serial > self.before_socket).then_some(WireId { serial: operation.serial, slot })
+        self.is_sent(operation).then_some(WireId { serial: operation.serial, slot })
     }
 
     pub(super) fn get(&self, id: u64) -> Option<&Operation<S>> {

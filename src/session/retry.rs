@@ -5,11 +5,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use super::{Config, backoff::Backoff, negotiation::Negotiation};
-use crate::{
-    auth::CredentialsReason,
-    error::Disconnect,
-    protocol::close::{Stage, Verdict, verdict},
-};
+use crate::{auth::CredentialsReason, error::Disconnect, protocol::close::Verdict};
 
 /// Attempts, their spacing and their limits.
 pub(super) struct Retry {
@@ -96,10 +92,9 @@ impl Retry {
         &mut self,
         now: Instant,
         cause: Disconnect,
-        stage: Stage,
+        verdict: Verdict,
         negotiation: &mut Negotiation,
     ) -> Plan {
-        let verdict = verdict(&cause, stage, negotiation.is_open());
         if matches!(verdict, Verdict::Rejected | Verdict::Suspect) {
             self.reason = CredentialsReason::Rejected { cause: cause.clone() };
         }

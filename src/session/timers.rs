@@ -18,6 +18,8 @@ pub(super) enum Timer {
     KeepAlive,
     /// Open: the connection has been healthy for a while.
     Healthy,
+    /// Open: what was sent last has had time to close the connection.
+    Settled,
     /// Any with a socket: writing failed a while ago, and reading has not told why.
     Broken,
     /// Closing: the peer does not answer the close.
@@ -28,7 +30,7 @@ pub(super) enum Timer {
 pub(super) struct Timers([Option<Instant>; Timer::ALL.len()]);
 
 impl Timer {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Backoff,
         Self::Connect,
         Self::Ack,
@@ -36,6 +38,7 @@ impl Timer {
         Self::Ping,
         Self::KeepAlive,
         Self::Healthy,
+        Self::Settled,
         Self::Broken,
         Self::Shutdown,
     ];

@@ -10,6 +10,7 @@ use super::{
     backoff::Backoff,
     outbox::Queued,
     registry::{Operation, Wait},
+    timers::Timer,
 };
 use crate::mailbox::Gap;
 
@@ -82,8 +83,10 @@ impl<S: Clone> Session<S> {
     /// Queues an operation to be sent on the current connection.
     pub(super) fn issue(&mut self, now: Instant, id: u64) {
         self.outbox.push(Queued::Subscribe(id));
-        let upkeep = self.operations.get_mut(id).and_then(|operation| operation.upkeep.as_mut());
-        if let Some(at) = upkeep.and_then(|upkeep| upkeep.issued(now)) {
+        self.timers.arm_by(Timer::Healthy, now + self.config.healthy_after);
+        let Some(operation) = self.operations.get_mut(id) else { return };
+        operation.outage = None;
+        if let Some(at) = operation.upkeep.as_mut().and_then(|upkeep| upkeep.issued(now)) {
             self.operations.set_deadline(id, at);
         }
     }
@@ -132,7 +135,7 @@ impl<S: Clone> Session<S> {
         let Some(operation) = self.operations.get(id) else { return };
         match operation.wait {
             Wait::Backoff => self.release(now, id),
-            Wait::Reader | Wait::Verdict => {}
+            Wait::Reader | Wait::Verdict | Wait::Trial => {}
             Wait::Nothing => {
                 // Until it is on a socket nothing can come, and a gap will say so.
                 let is_sent = self.operations.wire_id(operation).is_some();

@@ -12,6 +12,7 @@ mod hostile_io;
 mod lifecycle;
 mod observe;
 mod overflow;
+mod poison;
 mod reconnect;
 mod resume;
 

@@ -4,8 +4,11 @@ mod calls;
 mod histories;
 mod liveness;
 mod opening;
+mod poison;
 mod rules;
+mod trial;
 mod verdicts;
+mod world;
 
 use std::time::{Duration, Instant};
 

@@ -146,7 +146,7 @@ fn rule_9_an_id_is_never_used_twice_and_a_reissue_has_a_new_one() {
         for (id, _) in issued(&rig.take()) {
             assert!(seen.insert(id));
         }
-        rig.lose(Disconnect::Reset(None));
+        rig.lose(closed(1012));
         rig.sleep();
         for (id, _) in issued(&rig.connect()) {
             assert!(seen.insert(id));

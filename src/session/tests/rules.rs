@@ -79,6 +79,9 @@ fn rule_18_a_complete_precedes_a_later_subscribe() {
 #[test]
 fn rule_23_a_fatal_end_leaves_the_session_usable_and_the_next_dial_spaced() {
     let mut rig = Rig::open(config(), 3);
+    for id in ["1.0", "2.1", "3.2"] {
+        rig.receive(json!({"type": "next", "id": id, "payload": {}}));
+    }
     let did = rig.lose(closed(4400));
     assert_eq!(finished(&did).iter().map(|end| end.0).collect::<Vec<_>>(), [1, 2, 3]);
     assert!(finished(&did)[0].1.contains("4400: words"), "{did:?}");

@@ -17,6 +17,8 @@ enum Then {
     AskAtOnce,
     /// The provider is asked for something better, after a backoff; the fifth time in a row is fatal.
     AskLater,
+    /// Backoff, then another attempt; the fifth time in a row is the only operation's own doing (rule 22).
+    RetryFourTimes,
     /// One more attempt; the second time in a row is fatal.
     RetryOnce,
     Fatal,
@@ -38,7 +40,7 @@ fn check(cause: &Disconnect, acked: bool, then: Then) {
     let allowed = match then {
         Then::Retry | Then::RetryNoSooner(_) => 20,
         Then::AskAtOnce | Then::RetryOnce => 1,
-        Then::AskLater => 4,
+        Then::AskLater | Then::RetryFourTimes => 4,
         Then::Fatal => 0,
     };
     for time in 1..=allowed {
@@ -65,13 +67,14 @@ fn check(cause: &Disconnect, acked: bool, then: Then) {
 
 #[test]
 fn close_codes_after_the_ack() {
-    let rows: [(&[u16], Then); 6] = [
-        (&[1000, 1001, 1005, 1006, 1011, 1012, 1014, 4500, 3008, 4408, 4504], Then::Retry),
+    let rows: [(&[u16], Then); 7] = [
+        (&[1000, 1001, 1005, 1006, 1011, 1012, 1014, 3008, 4408, 4504], Then::Retry),
+        (&[4500, 4000, 4410, 4999], Then::RetryFourTimes),
         (&[1013, 4429], Then::RetryNoSooner(5)),
         (&[1008, 3000, 4401, 4403], Then::AskAtOnce),
         (&[1002, 1003, 1007, 1009, 1010, 4400, 4004, 4005, 4406], Then::Fatal),
         (&[4409], Then::RetryOnce),
-        (&[3001, 3999, 4000, 4410, 4999, 1004, 1015, 1016, 2999], Then::Retry),
+        (&[3001, 3999, 1004, 1015, 1016, 2999], Then::Retry),
     ];
     for (codes, then) in rows {
         for &code in codes {
