@@ -82,7 +82,9 @@ impl<S: Clone> Session<S> {
             if operation.kind == OperationType::Subscription {
                 self.counts.items += 1;
                 let id = operation.id;
-                if let Some(at) = operation.upkeep.as_mut().and_then(|upkeep| upkeep.received(now)) {
+                if let Some(upkeep) = &mut operation.upkeep
+                    && let Some(at) = upkeep.received(now)
+                {
                     self.operations.set_deadline(id, at);
                 }
                 // Found again: what is borrowed here cannot be returned from one branch only.

@@ -369,15 +369,21 @@ impl<S: Clone> Session<S> {
             gap.down_for = now.saturating_duration_since(since);
             gap.cause = Some(cause);
         }
-        let mut due = Vec::with_capacity(self.operations.len());
-        for operation in self.operations.iter().filter(|operation| operation.wait == Wait::Nothing) {
-            due.push(operation.id);
+        let mut watched = Vec::new();
+        for operation in self.operations.iter() {
+            match operation.wait {
+                // Sent with the others: the connection's own backoff was for this one, too.
+                Wait::Nothing | Wait::Backoff => {}
+                Wait::Reader | Wait::Verdict => continue,
+            }
             if operation.was_issued && operation.kind == OperationType::Subscription {
                 self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap: gap.clone() });
             }
+            self.outbox.push(Queued::Subscribe(operation.id));
+            watched.extend(operation.upkeep.is_some().then_some(operation.id));
         }
-        for id in due {
-            self.issue(now, id);
+        for id in watched {
+            self.watch(now, id);
         }
     }
 
