@@ -5,6 +5,8 @@ mod histories;
 mod liveness;
 mod opening;
 mod rules;
+mod staleness;
+mod upkeep;
 mod verdicts;
 
 use std::time::{Duration, Instant};
