@@ -408,7 +408,8 @@ fn a_mark_wakes_the_reader_and_nothing_is_marked_after_the_end() {
 fn merged_gaps_are_resumed_if_every_time_was_and_keep_the_latest_errors() {
     let sent = |resumed, message: &str| {
         let message = message.to_owned();
-        let errors = if message.is_empty() { vec![] } else { vec![GraphQlError { message, ..GraphQlError::default() }] };
+        let errors =
+            if message.is_empty() { vec![] } else { vec![GraphQlError { message, ..GraphQlError::default() }] };
         Gap { restarts: 1, resumed, errors, ..Gap::default() }
     };
     let dropped = Gap { dropped: 1, ..Gap::default() };

@@ -11,7 +11,7 @@ use super::{
     outbox::Queued,
     registry::{Operation, Wait},
 };
-use crate::mailbox::Gap;
+use crate::{mailbox::Gap, operation::OperationType};
 
 /// What a subscription wants looked after. Every field is an option of `SubscriptionBuilder`, which documents it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,9 +119,11 @@ impl<S: Clone> Session<S> {
 
     /// Its reader holds all that it may: the server is to stop, until `catch_up`.
     pub(crate) fn rewind(&mut self, id: u64) {
-        // One that is not sent has nothing to stop, and is on its way already.
-        let is_sent = self.operations.get(id).is_some_and(|operation| self.operations.wire_id(operation).is_some());
-        if is_sent && let Some(wire_id) = self.operations.park(id, Wait::Reader) {
+        // One that is not sent has nothing to stop and is on its way already; a call must not be sent twice.
+        let may_wait = self.operations.get(id).is_some_and(|operation| {
+            operation.kind == OperationType::Subscription && self.operations.wire_id(operation).is_some()
+        });
+        if may_wait && let Some(wire_id) = self.operations.park(id, Wait::Reader) {
             self.outbox.push(Queued::Complete(wire_id));
         }
     }

@@ -7,12 +7,19 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::{ConnectError, CredentialsError};
 
+mod upkeep;
+
 #[derive(Clone, Debug)]
 enum Step {
     Subscribe,
+    SubscribeWith(Care),
     Call(OperationType),
     /// One of those ever made.
     Cancel(prop::sample::Index),
+    Rewind(prop::sample::Index),
+    CatchUp(prop::sample::Index),
+    /// Restarts or cancels what the server has ended.
+    AnswerJudge(bool),
     /// Answers whatever the session waits for.
     Answer,
     FailCredentials(bool),
@@ -53,8 +60,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]);
     prop_oneof![
         6 => Just(Step::Subscribe),
+        4 => upkeep::care().prop_map(Step::SubscribeWith),
         4 => prop::sample::select(vec![OperationType::Query, OperationType::Mutation]).prop_map(Step::Call),
         4 => index().prop_map(Step::Cancel),
+        3 => index().prop_map(Step::Rewind),
+        3 => index().prop_map(Step::CatchUp),
+        4 => any::<bool>().prop_map(Step::AnswerJudge),
         12 => Just(Step::Answer),
         1 => any::<bool>().prop_map(Step::FailCredentials),
         2 => prop::sample::select(vec![0, 400, 401, 404, 429, 503]).prop_map(Step::FailDial),
@@ -81,8 +92,6 @@ struct Model {
     cancelled: BTreeSet<u64>,
     /// Of the current socket: wire id to operation, as sent and not completed by the client.
     sent: BTreeMap<String, u64>,
-    /// Operations sent on the current socket, whatever became of them.
-    sent_here: BTreeSet<u64>,
     issued_ever: BTreeSet<u64>,
     queries: BTreeSet<u64>,
     mutations: BTreeSet<u64>,
@@ -90,7 +99,9 @@ struct Model {
     expired: BTreeSet<String>,
     /// Of the current socket: answered, and on the legacy subprotocol still to be stopped.
     answered: BTreeSet<String>,
+    /// Not written since.
     reissue_announced: BTreeSet<u64>,
+    upkeep: upkeep::Upkeep,
     every_wire_id: BTreeSet<String>,
     asked: bool,
     dialing: bool,
@@ -127,13 +138,15 @@ impl History {
                     if *kind == OperationType::Query { &mut self.model.queries } else { &mut self.model.mutations };
                 calls.insert(id);
             }
+            Step::SubscribeWith(care) => self.subscribe_with(*care),
             Step::Cancel(index) if self.rig.next_id > 1 => {
-                let id = 1 + index.index(usize::try_from(self.rig.next_id - 1).unwrap()) as u64;
+                let id = self.any_id(*index);
                 self.rig.session.cancel(id);
-                if self.model.live.remove(&id) {
-                    self.model.cancelled.insert(id);
-                }
+                self.model.gone(id);
             }
+            Step::Rewind(index) if self.rig.next_id > 1 => self.rewind(self.any_id(*index)),
+            Step::CatchUp(index) if self.rig.next_id > 1 => self.catch_up(self.any_id(*index)),
+            Step::AnswerJudge(restart) => self.answer_judge(*restart),
             Step::Answer if self.model.asked => {
                 self.model.asked = false;
                 self.rig.session.handle_credentials(now, Ok("{}".into()));
@@ -171,6 +184,8 @@ impl History {
             Step::Reset if self.model.socket => self.rig.session.handle_lost(now, Disconnect::Reset(None)),
             // Nothing there that could happen.
             Step::Cancel(_)
+            | Step::Rewind(_)
+            | Step::CatchUp(_)
             | Step::Answer
             | Step::FailCredentials(_)
             | Step::FailDial(_)
@@ -180,8 +195,8 @@ impl History {
             | Step::Reset => {}
             Step::Silence => self.pass(120_000)?,
             Step::Pass(millis) => self.pass(*millis)?,
-            Step::Pause => self.rig.session.pause(),
-            Step::Resume => self.rig.session.resume(now),
+            Step::Pause => self.pause(true),
+            Step::Resume => self.pause(false),
             Step::ReconnectNow => self.rig.session.reconnect_now(now),
             Step::Write(most) => self.write(*most)?,
             Step::Shutdown => {
@@ -191,6 +206,10 @@ impl History {
         }
         self.perform()?;
         self.check()
+    }
+
+    fn any_id(&self, index: prop::sample::Index) -> u64 {
+        1 + index.index(usize::try_from(self.rig.next_id - 1).unwrap()) as u64
     }
 
     fn receive(&mut self, kind: &str, id: Option<String>) -> Result<(), TestCaseError> {
@@ -206,9 +225,11 @@ impl History {
             model.log.push(format!("{sink} gets {payload:?}"));
             prop_assert!(model.live.contains(sink), "I3: deliveries only for live ids");
             prop_assert_eq!(model.sent.get(id.as_deref().unwrap_or_default()), Some(sink), "I3: under their own id");
+            model.upkeep.received(self.rig.now, *sink);
         }
         if let (true, false, "complete" | "error", Some(id)) = (acked, shut_down, kind, id) {
             // Also of an operation that was dropped, whose `complete` may not be written yet (rule 13).
+            self.model.upkeep.completed(&id);
             let calls = [&self.model.queries, &self.model.mutations];
             // On legacy a call is stopped all the same (rule 15).
             if let Some(operation) = self.model.sent.remove(&id)
@@ -253,19 +274,12 @@ impl History {
                     model.init_sent = false;
                     model.acked = false;
                     model.sent.clear();
-                    model.sent_here.clear();
                     model.answered.clear();
                     model.expired.clear();
                     model.reissue_announced.clear();
+                    model.upkeep.lost_socket();
                 }
-                Output::Reissue { sink, gap } => {
-                    prop_assert!(model.live.contains(&sink));
-                    prop_assert!(model.issued_ever.contains(&sink), "a gap only where something was before");
-                    prop_assert!(!model.queries.contains(&sink) && !model.mutations.contains(&sink), "nor in a call");
-                    prop_assert!(model.reissue_announced.insert(sink), "one gap for each connection");
-                    prop_assert_eq!(gap.reconnects, 1);
-                    prop_assert!(gap.cause.is_some());
-                }
+                Output::Reissue { sink, gap } => model.announce(sink, &gap)?,
                 Output::Finish { sink, end } => {
                     let is_call = model.queries.contains(&sink) || model.mutations.contains(&sink);
                     match &end {
@@ -293,11 +307,13 @@ impl History {
                     }
                     prop_assert!(model.live.remove(&sink), "I1: an operation finishes at most once");
                     prop_assert!(model.finished.insert(sink));
+                    model.upkeep.finished(sink);
                     if !model.shut_down {
                         model.sent.retain(|_, id| *id != sink);
                     }
                 }
-                Output::Stale { .. } | Output::Judge { .. } => {}
+                Output::Stale { sink, .. } => model.stale(self.rig.now, sink)?,
+                Output::Judge { sink, end } => model.judge(sink, &end)?,
                 Output::Status(Status::Open { .. }) => model.acked = true,
                 Output::Status(_) => {}
                 Output::Ended => prop_assert!(model.live.is_empty(), "I4: no operation is left behind"),
@@ -325,16 +341,18 @@ impl History {
                     prop_assert!(model.acked, "rule 5: nothing before the ack");
                     prop_assert!(model.live.contains(&id), "rule 12: never mentioned once dropped");
                     prop_assert!(model.every_wire_id.insert(wire_id.clone()), "rule 9: no id twice");
-                    prop_assert!(model.sent_here.insert(id), "I2: exactly once");
+                    prop_assert!(!model.sent.values().any(|sent| *sent == id), "I2: under one id at a time");
                     if !model.issued_ever.insert(id) && !model.queries.contains(&id) {
                         prop_assert!(!model.mutations.contains(&id), "rule 27: a mutation is never sent twice");
-                        prop_assert!(model.reissue_announced.contains(&id), "rule 28: a reconnect is never silent");
+                        prop_assert!(model.reissue_announced.remove(&id), "rule 28: sending again is never silent");
                     }
+                    model.upkeep.issued(id)?;
                     model.sent.insert(wire_id, id);
                 }
                 "complete" | "stop" => {
                     let id = id.unwrap();
-                    let runs = model.sent.remove(&id).is_some() || model.expired.remove(&id);
+                    let owed = model.expired.remove(&id) || model.upkeep.completed(&id);
+                    let runs = model.sent.remove(&id).is_some() || owed;
                     prop_assert!(
                         runs || model.answered.remove(&id),
                         "rules 12, 13, 15: only what runs, or was answered"
@@ -366,12 +384,16 @@ impl History {
         Ok(())
     }
 
-    /// I2: once everything is written, every live operation was sent on this socket.
+    /// I2: once everything is written, every live operation that waits for nothing is on this socket, under one id, and no
+    /// other id is left there.
     fn settle(&mut self) -> Result<(), TestCaseError> {
         self.write(usize::MAX)?;
         if self.rig.session.is_open() {
-            let sent: BTreeSet<_> = self.model.sent.values().copied().collect();
-            prop_assert_eq!(&sent, &self.model.live, "I2");
+            let Model { sent, live, upkeep, .. } = &self.model;
+            let mut sent: Vec<_> = sent.values().copied().collect();
+            sent.sort_unstable();
+            let due: Vec<_> = live.iter().copied().filter(|id| upkeep.waits_for_nothing(*id)).collect();
+            prop_assert_eq!((sent, upkeep.owes()), (due, 0), "I2");
         }
         Ok(())
     }

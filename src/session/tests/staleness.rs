@@ -43,7 +43,8 @@ fn stale(rig: &mut Rig, within: u64) -> Vec<(u64, u64)> {
 #[test]
 fn an_operation_that_brings_nothing_is_stale_once() {
     for subprotocol in [MODERN, LEGACY] {
-        for (first, idle, at) in [(Some(5), None, 5), (None, Some(7), 7), (Some(5), Some(7), 5), (Some(9), Some(7), 9)] {
+        for (first, idle, at) in [(Some(5), None, 5), (None, Some(7), 7), (Some(5), Some(7), 5), (Some(9), Some(7), 9)]
+        {
             let mut rig = watching(subprotocol, care(first, idle));
             assert_eq!(stale(&mut rig, 3_600), [(at, at)], "{first:?} {idle:?}");
             assert_eq!(rig.session.poll_timeout(), None, "no timer for what was said");
@@ -206,7 +207,11 @@ fn a_stale_operation_is_completed_and_sent_again_alone_if_that_is_wanted() {
         assert_eq!(issued(&did), [("3.0".into(), "1".into())]);
         assert_eq!((rig.gaps[0].restarts, rig.gaps[0].reconnects), (1, 0));
         for late in ["next", "complete", "error"] {
-            assert_eq!(rig.receive(json!({"type": late, "id": "1.0", "payload": {}})), [], "what comes late is no sign");
+            assert_eq!(
+                rig.receive(json!({"type": late, "id": "1.0", "payload": {}})),
+                [],
+                "what comes late is no sign"
+            );
         }
         assert_eq!(rig.receive(json!({"type": "next", "id": "2.1", "payload": 1})), [Did::Deliver(sibling, json!(1))]);
         let did = rig.pass(secs(5));
