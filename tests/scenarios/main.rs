@@ -5,6 +5,7 @@
 #![allow(clippy::format_push_string, reason = "a test may be simple")]
 
 mod calls;
+mod conflate;
 mod delivery;
 mod handshake;
 mod hostile_io;
@@ -12,6 +13,8 @@ mod lifecycle;
 mod observe;
 mod overflow;
 mod reconnect;
+mod restart;
+mod stale;
 
 use std::{num::NonZeroUsize, time::Duration};
 
