@@ -31,10 +31,12 @@ pub struct SubscriptionBuilder<O: Operation> {
     /// Made at the start, as it takes the operation.
     resume: Option<Box<dyn FnOnce(O) -> ResumeHook + Send>>,
     /// Made at the start, as it depends on the limits.
-    keys: Option<Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>>,
+    keys: Option<KeysFor>,
     restart: Option<RestartHook>,
     repeats: Option<Repeats<O::Data>>,
 }
+
+type KeysFor = Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>;
 
 impl<O: Operation> SubscriptionBuilder<O> {
     pub(crate) fn new(client: Client, operation: O, limits: Limits) -> Self {
@@ -202,7 +204,7 @@ fn check(overflow: Overflow, care: Care, resumes: bool, has_key: bool) -> Result
     Ok(())
 }
 
-fn keys<T, K>(key: impl FnMut(&T) -> K + Send + 'static) -> Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>
+fn keys<T, K>(key: impl FnMut(&T) -> K + Send + 'static) -> KeysFor
 where
     T: serde::de::DeserializeOwned + 'static,
     K: Hash + Eq + Send + 'static,

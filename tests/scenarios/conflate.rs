@@ -115,9 +115,9 @@ async fn a_key_that_panics_ends_its_own_subscription_after_what_it_holds_and_not
 
 #[tokio::test(start_paused = true)]
 async fn options_that_do_not_go_together_are_refused_at_the_start() {
+    type Options = SubscriptionBuilder<Request<Value>>;
     let server = Server::in_memory();
     let client = client(&server);
-    type Options = SubscriptionBuilder<Request<Value>>;
     let refused = |options: fn(Options) -> Options| match options(client.subscription_to(request("a"))).start() {
         Err(SubscribeError::Option(text)) => Some(text),
         Err(other) => panic!("{other:?}"),

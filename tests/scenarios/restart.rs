@@ -73,7 +73,7 @@ async fn an_error_message_is_transient_if_the_application_says_so_and_else_the_e
 async fn a_plain_end_can_be_taken_for_transient_and_is_none_by_default() {
     let server = Server::in_memory();
     let client = client(&server);
-    let mut stream = client.subscription_to(request("a")).restart_if(|errors| errors.is_empty()).start().unwrap();
+    let mut stream = client.subscription_to(request("a")).restart_if(<[GraphQlError]>::is_empty).start().unwrap();
     let mut plain = subscribe(&client, "b");
     let mut peer = connected(&server).await;
     let ids = peer.expect_subscribes(2).await;

@@ -1,10 +1,11 @@
 //! Operations that are sent again alone: restarted after an end that is none, or from where their reader has caught up.
 
-use super::*;
+use super::{super::Wait, *};
 
 const RESTART: Care = Care { restart: true, first_item_within: None, idle_longer_than: None, reissue_stale: false };
 
 /// An open connection, whose silence does not matter, with one operation that is looked after.
+#[expect(clippy::needless_pass_by_value, reason = "called with a new one")]
 fn caring(config: Config, care: Care) -> Rig {
     let mut rig = Rig::new(Config { ping_interval: None, ..config });
     rig.care = care;
@@ -34,40 +35,33 @@ fn delay(rig: &Rig) -> Duration {
     rig.session.operations.next_deadline().expect("a backoff").0 - rig.now
 }
 
-/// Everything that an operation can wait for, besides a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Waits {
-    ForReader,
-    ForVerdict,
-    ForBackoff,
-}
-
-const EVERY_WAIT: [Waits; 3] = [Waits::ForReader, Waits::ForVerdict, Waits::ForBackoff];
+const EVERY_WAIT: [Wait; 3] = [Wait::Reader, Wait::Verdict, Wait::Backoff];
 
 /// The first operation, known as `1.0`, waits; the second one, `2.1`, does not. Nothing was written since.
-fn waiting_for(config: Config, waits: Waits) -> Rig {
+fn waiting_for(config: Config, waits: Wait) -> Rig {
     let mut rig = caring(config, RESTART);
     rig.care = Care::default();
     rig.subscribe();
     rig.take();
     match waits {
-        Waits::ForReader => rig.session.rewind(1),
-        Waits::ForVerdict | Waits::ForBackoff => {
+        Wait::Reader => rig.session.rewind(1),
+        Wait::Verdict | Wait::Backoff => {
             assert!(rig.session.handle_frame(rig.now, &complete("1.0").to_string()).is_none());
         }
+        Wait::Nothing => {}
     }
-    if waits == Waits::ForBackoff {
+    if waits == Wait::Backoff {
         rig.session.restart(rig.now, 1);
     }
     rig
 }
 
 /// What was waited for has come.
-fn release(rig: &mut Rig, waits: Waits) {
+fn release(rig: &mut Rig, waits: Wait) {
     match waits {
-        Waits::ForReader => rig.session.catch_up(rig.now, 1),
-        Waits::ForVerdict => rig.session.restart(rig.now, 1),
-        Waits::ForBackoff => {}
+        Wait::Reader => rig.session.catch_up(rig.now, 1),
+        Wait::Verdict => rig.session.restart(rig.now, 1),
+        Wait::Backoff | Wait::Nothing => {}
     }
 }
 
@@ -87,7 +81,7 @@ fn an_operation_that_is_restarted_is_sent_again_under_a_new_id_after_a_delay_of_
             assert_eq!(rig.take(), [], "rule 13: what the server ended is not completed");
             let delay = delay(&rig);
             assert!(delay >= config().backoff_base && delay <= 3 * config().backoff_base, "{delay:?}");
-            assert_eq!(rig.pass(delay - Duration::from_nanos(1)), []);
+            assert_eq!(rig.pass(delay.saturating_sub(Duration::from_nanos(1))), []);
             let did = rig.pass(Duration::from_nanos(1));
             assert_eq!(reissues(&did), [(1, 0)]);
             assert_eq!((issued(&did), wrote(&did)), (vec![("2.0".into(), "1".into())], vec![start.into()]));
@@ -166,7 +160,7 @@ fn an_outage_is_no_time_that_an_operation_ran_but_an_item_proves_that_it_did() {
 
 #[test]
 fn an_operation_that_is_not_restarted_is_over_and_nothing_is_said() {
-    let mut rig = waiting_for(fixed(MODERN), Waits::ForVerdict);
+    let mut rig = waiting_for(fixed(MODERN), Wait::Verdict);
     assert_eq!(rig.take(), [Did::Judge(1, "completed".into())]);
     rig.session.cancel(1);
     assert_eq!((rig.take(), rig.session.live_operations()), (vec![], 1));
@@ -190,7 +184,7 @@ fn only_an_operation_that_was_ended_is_restarted() {
 
 #[test]
 fn an_operation_that_waits_when_the_connection_is_lost_is_sent_with_the_next_one_exactly_once() {
-    for waits in [Waits::ForBackoff, Waits::ForVerdict, Waits::ForReader] {
+    for waits in [Wait::Backoff, Wait::Verdict, Wait::Reader] {
         for after in [Duration::ZERO, secs(60)] {
             let mut rig = waiting_for(fixed(MODERN), waits);
             rig.take();
@@ -212,7 +206,7 @@ fn an_operation_that_waits_when_the_connection_is_lost_is_sent_with_the_next_one
 
 #[test]
 fn what_waits_for_its_reader_or_a_verdict_is_not_sent_with_a_new_connection_but_when_that_has_come() {
-    for waits in [Waits::ForReader, Waits::ForVerdict] {
+    for waits in [Wait::Reader, Wait::Verdict] {
         let mut rig = waiting_for(fixed(MODERN), waits);
         rig.take();
         rig.lose(Disconnect::Reset(None));
@@ -229,7 +223,7 @@ fn what_waits_for_its_reader_or_a_verdict_is_not_sent_with_a_new_connection_but_
 
 #[test]
 fn a_reader_that_has_caught_up_before_the_ack_is_served_with_it() {
-    let mut rig = waiting_for(fixed(MODERN), Waits::ForReader);
+    let mut rig = waiting_for(fixed(MODERN), Wait::Reader);
     rig.lose(Disconnect::Reset(None));
     rig.sleep();
     rig.upgrade();
@@ -247,7 +241,7 @@ fn an_operation_that_waits_is_cancelled_without_a_word_but_what_was_owed() {
         let mut rig = waiting_for(fixed(MODERN), waits);
         rig.session.cancel(1);
         let did = rig.take();
-        let owed = if waits == Waits::ForReader { vec!["complete"] } else { vec![] };
+        let owed = if waits == Wait::Reader { vec!["complete"] } else { vec![] };
         assert_eq!((wrote(&did), finished(&did)), (owed.into_iter().map(String::from).collect(), vec![]), "{waits:?}");
         release(&mut rig, waits);
         rig.session.cancel(1);
@@ -281,7 +275,7 @@ fn an_operation_that_waits_ends_with_a_shutdown_which_completes_what_is_known_to
             rig.session.shutdown(rig.now + secs(1));
             let did = rig.take();
             assert_eq!(finished(&did), [(1, "shut down".into()), (2, "shut down".into())]);
-            let owed = 1 + usize::from(waits == Waits::ForReader);
+            let owed = 1 + usize::from(waits == Wait::Reader);
             assert_eq!(wrote(&did), [vec![complete; owed], goodbye.clone()].concat(), "{waits:?}");
             release(&mut rig, waits);
             assert_eq!(finished(&rig.pass(secs(60))), []);
@@ -349,7 +343,7 @@ fn a_rewound_operation_is_completed_and_sent_again_once_its_reader_has_caught_up
 
 #[test]
 fn rule_13_a_rewind_that_crosses_the_servers_end_is_not_said_any_more() {
-    let mut rig = waiting_for(fixed(MODERN), Waits::ForReader);
+    let mut rig = waiting_for(fixed(MODERN), Wait::Reader);
     assert_eq!(rig.receive(complete("1.0")), []);
     rig.session.catch_up(rig.now, 1);
     assert_eq!(wrote(&rig.take()), ["subscribe"]);
@@ -368,7 +362,7 @@ fn an_operation_that_is_not_sent_is_not_rewound_and_one_that_was_not_rewound_doe
     rig.session.catch_up(rig.now, 1);
     rig.session.catch_up(rig.now, 7);
     assert_eq!(rig.take(), []);
-    for waits in [Waits::ForVerdict, Waits::ForBackoff] {
+    for waits in [Wait::Verdict, Wait::Backoff] {
         let mut rig = waiting_for(fixed(MODERN), waits);
         rig.take();
         rig.session.rewind(1);

@@ -2,21 +2,14 @@
 
 use std::collections::VecDeque;
 
-use super::*;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Waits {
-    ForReader,
-    ForVerdict,
-    ForBackoff,
-}
+use super::{super::super::Wait, *};
 
 #[derive(Default)]
 pub(super) struct Upkeep {
     /// Of those that were ever asked to be looked after.
     cares: BTreeMap<u64, Care>,
     /// Live, and to be sent when something has come.
-    waits: BTreeMap<u64, Waits>,
+    waits: BTreeMap<u64, Wait>,
     /// Whose end is to be judged, in order.
     judged: VecDeque<u64>,
     /// Of the current socket: the operation was sent again or waits, so that this id is still to be completed.
@@ -60,14 +53,14 @@ impl History {
         {
             sent.remove(&wire_id);
             upkeep.owed.insert(wire_id);
-            upkeep.waits.insert(id, Waits::ForReader);
+            upkeep.waits.insert(id, Wait::Reader);
         }
     }
 
     /// Of any that was ever made.
     pub(super) fn catch_up(&mut self, id: u64) {
         self.rig.session.catch_up(self.rig.now, id);
-        self.model.upkeep.released(id, Waits::ForReader);
+        self.model.upkeep.released(id, Wait::Reader);
     }
 
     /// The application's word on the end that waits for it the longest.
@@ -79,8 +72,8 @@ impl History {
             return;
         }
         self.rig.session.restart(self.rig.now, id);
-        if self.model.upkeep.released(id, Waits::ForVerdict) {
-            self.model.upkeep.waits.insert(id, Waits::ForBackoff);
+        if self.model.upkeep.released(id, Wait::Verdict) {
+            self.model.upkeep.waits.insert(id, Wait::Backoff);
         }
     }
 
@@ -103,7 +96,7 @@ impl Model {
         prop_assert!(matches!(end, End::Completed | End::Rejected(_)), "only what the server said");
         prop_assert!(self.live.contains(&id) && self.upkeep.cares.get(&id).is_some_and(|care| care.restart));
         prop_assert!(!self.sent.values().any(|sent| *sent == id), "the server has ended it");
-        prop_assert_eq!(self.upkeep.waits.insert(id, Waits::ForVerdict), None, "I3: what waits is not ended");
+        prop_assert_eq!(self.upkeep.waits.insert(id, Wait::Verdict), None, "I3: what waits is not ended");
         self.upkeep.judged.push_back(id);
         Ok(())
     }
@@ -129,7 +122,7 @@ impl Model {
         prop_assert_eq!(gap.reconnects + gap.restarts, 1);
         prop_assert_eq!(gap.cause.is_some(), gap.reconnects == 1);
         let waited = self.upkeep.waits.remove(&id);
-        prop_assert!(matches!(waited, None | Some(Waits::ForBackoff)), "before it may: {:?}", waited);
+        prop_assert!(matches!(waited, None | Some(Wait::Backoff)), "before it may: {:?}", waited);
         if let Some((wire_id, _)) = self.sent.iter().find(|sent| *sent.1 == id) {
             let is_wanted = self.upkeep.cares.get(&id).is_some_and(|care| care.reissue_stale);
             prop_assert!(gap.restarts == 1 && is_wanted && self.upkeep.stale.contains(&id), "it runs");
@@ -177,7 +170,7 @@ impl Upkeep {
         self.owed.len()
     }
 
-    fn released(&mut self, id: u64, waits: Waits) -> bool {
+    fn released(&mut self, id: u64, waits: Wait) -> bool {
         let is_so = self.waits.get(&id) == Some(&waits);
         if is_so {
             self.waits.remove(&id);
