@@ -147,14 +147,15 @@ impl<O: Operation> SubscriptionBuilder<O> {
     /// Yields [`Event::Stale`](crate::Event::Stale) when no item arrives within this time after the operation was sent.
     /// Default: none; with [`idle_longer_than`](Self::idle_longer_than) alone, that counts from the start.
     ///
-    /// Servers do lose operations silently. The time without a connection does not count.
+    /// Servers do lose operations silently. The time without a connection does not count, nor that in which
+    /// [`Overflow::Block`] keeps the connection from being read.
     pub fn first_item_within(mut self, patience: Duration) -> Self {
         self.care.first_item_within = Some(patience.min(MAX_DURATION));
         self
     }
 
     /// Yields [`Event::Stale`](crate::Event::Stale) when no item arrives for this long, once until the next item. Default:
-    /// none. The time without a connection does not count.
+    /// none. The time without a connection does not count, nor that in which [`Overflow::Block`] keeps it from being read.
     pub fn idle_longer_than(mut self, patience: Duration) -> Self {
         self.care.idle_longer_than = Some(patience.min(MAX_DURATION));
         self
