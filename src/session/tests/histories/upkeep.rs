@@ -161,6 +161,10 @@ impl Upkeep {
         self.owed.clear();
     }
 
+    pub(super) fn waiting(&self) -> impl Iterator<Item = u64> + Clone {
+        self.waits.keys().copied()
+    }
+
     /// What is to be on the socket.
     pub(super) fn waits_for_nothing(&self, id: u64) -> bool {
         !self.waits.contains_key(&id)
