@@ -46,7 +46,10 @@ fn step() -> impl Strategy<Value = Step> {
         "next",
         "next",
         "next",
+        "next",
+        "next",
         "data",
+        "complete",
         "error",
         "complete",
         "ping",
@@ -62,7 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]);
     prop_oneof![
         6 => Just(Step::Subscribe),
-        4 => upkeep::care().prop_map(Step::SubscribeWith),
+        8 => upkeep::care().prop_map(Step::SubscribeWith),
         4 => prop::sample::select(vec![OperationType::Query, OperationType::Mutation]).prop_map(Step::Call),
         4 => index().prop_map(Step::Cancel),
         4 => index().prop_map(Step::Rewind),
@@ -72,9 +75,9 @@ fn step() -> impl Strategy<Value = Step> {
         12 => Just(Step::Connect),
         1 => any::<bool>().prop_map(Step::FailCredentials),
         2 => prop::sample::select(vec![0, 400, 401, 404, 429, 503]).prop_map(Step::FailDial),
-        12 => (kind, index()).prop_map(|(kind, index)| Step::Receive(kind, index)),
+        24 => (kind, index()).prop_map(|(kind, index)| Step::Receive(kind, index)),
         1 => any::<Vec<u8>>().prop_map(Step::Garbage),
-        3 => code.prop_map(Step::Close),
+        2 => code.prop_map(Step::Close),
         3 => Just(Step::Reset),
         1 => Just(Step::Silence),
         6 => (1..2_000_u64).prop_map(Step::Pass),
@@ -82,7 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Pause),
         1 => Just(Step::Resume),
         1 => Just(Step::ReconnectNow),
-        12 => (1..20_usize).prop_map(Step::Write),
+        16 => (1..20_usize).prop_map(Step::Write),
         // Most of what can happen happens before.
         1 => prop::bool::weighted(0.2).prop_map(|ends| if ends { Step::Shutdown } else { Step::Silence }),
     ]

@@ -198,10 +198,21 @@ fn an_operation_that_waits_when_the_connection_is_lost_is_sent_with_the_next_one
             let gap = &rig.gaps[0];
             assert_eq!((gap.reconnects, gap.restarts), (1, 0));
             assert!(gap.cause.is_some());
+            assert_eq!(rig.session.operations.next_deadline(), None, "{waits:?}");
             assert_eq!(issued(&rig.pass(secs(600))), [], "{waits:?}");
             assert_eq!(rig.gaps.len(), 2);
         }
     }
+}
+
+#[test]
+fn an_operation_whose_backoff_a_new_connection_ended_waits_for_nothing() {
+    let mut rig = caring(fixed(MODERN), Care { idle_longer_than: Some(secs(5)), ..RESTART });
+    restart(&mut rig, "1.0");
+    rig.lose(Disconnect::Reset(None));
+    rig.session.reconnect_now(rig.now);
+    assert_eq!(issued(&rig.connect()), [("2.0".into(), "1".into())]);
+    assert_eq!(rig.pass(secs(600)), [Did::Stale(1, secs(5))], "looked at, not sent again");
 }
 
 #[test]
