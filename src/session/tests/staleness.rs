@@ -121,6 +121,7 @@ fn no_operation_is_stale_and_no_timer_runs_if_nobody_asked() {
 fn the_time_without_a_connection_is_no_silence() {
     for care in [care(Some(5), None), care(None, Some(5))] {
         let mut rig = watching(MODERN, care);
+        item(&mut rig, "1.0");
         rig.pass(secs(4));
         rig.lose(Disconnect::Reset(None));
         assert_eq!(stale(&mut rig, 600), []);
@@ -148,6 +149,12 @@ fn the_time_in_which_the_socket_is_not_read_is_no_silence() {
     rig.session.resume(rig.now);
     let quiet = stale(&mut rig, 600);
     assert_eq!(quiet, [(10, 620)], "it is said how long nothing came, whyever");
+    item(&mut rig, "1.0");
+    rig.pass(secs(5));
+    rig.session.pause();
+    rig.pass(secs(4));
+    rig.session.resume(rig.now);
+    assert_eq!(stale(&mut rig, 600), [(10, 19)], "however short it was");
     item(&mut rig, "1.0");
     assert_eq!(stale(&mut rig, 600), [(10, 10)]);
 }

@@ -370,6 +370,10 @@ fn an_operation_that_is_not_sent_is_not_rewound_and_one_that_was_not_rewound_doe
     rig.session.rewind(second);
     rig.session.rewind(7);
     assert_eq!(issued(&rig.take()), [("2.1".into(), "2".into())], "nor before it is written");
+    let mutation = rig.begin(OperationType::Mutation);
+    rig.take();
+    rig.session.rewind(mutation);
+    assert_eq!(rig.take(), [], "nor ever, if it must not be sent twice");
     rig.session.catch_up(rig.now, 1);
     rig.session.catch_up(rig.now, 7);
     assert_eq!(rig.take(), []);
