@@ -105,11 +105,7 @@ impl<T, E> Mailbox<T, E> {
     /// Adds an item of so many bytes, or applies the policy. Returns the reader that is to be woken.
     #[must_use]
     pub(crate) fn push(&self, item: T, bytes: usize) -> (Pushed, Option<Waker>) {
-        self.add(&mut self.lock(), item, bytes)
-    }
-
-    #[inline]
-    fn add(&self, state: &mut State<T, E>, item: T, bytes: usize) -> (Pushed, Option<Waker>) {
+        let mut state = self.lock();
         if state.stage != Stage::Open {
             return (Pushed::Closed, None);
         }
@@ -167,11 +163,13 @@ impl<T, E> Mailbox<T, E> {
             state.push_front_gap(Gap { dropped: 1, ..Gap::default() });
             return (Pushed::Kept { dropped: made_room + 1 }, state.reader.take(), place);
         }
-        let (mut pushed, waker) = self.add(&mut state, item, bytes);
+        drop(state);
+        let (mut pushed, waker) = self.push(item, bytes);
         if let Pushed::Kept { dropped } = &mut pushed {
             *dropped += made_room;
         }
-        (pushed, waker, state.next_place.wrapping_sub(1))
+        // Nobody else writes, and a reader moves no place.
+        (pushed, waker, self.lock().next_place.wrapping_sub(1))
     }
 
     /// Marks a place. Never dropped, only merged with a mark next to it (I5).

@@ -371,9 +371,9 @@ fn one_mark_between_two_items_says_the_longest_time_that_nothing_came() {
     push(&mailbox, 1, 1);
     mailbox.push_stale(seconds(5));
     mailbox.push_gap(reconnect());
-    mailbox.push_stale(seconds(3));
-    mailbox.push_gap(reconnect());
     mailbox.push_stale(seconds(7));
+    mailbox.push_gap(reconnect());
+    mailbox.push_stale(seconds(3));
     push(&mailbox, 2, 1);
     mailbox.push_stale(seconds(2));
     assert_eq!(read_all(&mailbox), ["stale 1s", "1", "stale 7s", "gap 2r 0d", "2", "stale 2s"]);
