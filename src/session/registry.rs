@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use super::upkeep::{Care, Upkeep};
+use super::{Care, upkeep::Upkeep};
 use crate::{operation::OperationType, protocol::WireId};
 
 /// What is asked of the server, and until when.
