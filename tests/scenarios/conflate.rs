@@ -114,6 +114,23 @@ async fn a_key_that_panics_ends_its_own_subscription_after_what_it_holds_and_not
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_policy_that_is_set_after_a_key_is_the_one_that_counts() {
+    let server = Server::in_memory();
+    let client = client(&server);
+    let options = client.subscription_to(request("a")).latest_by(symbol).overflow(Overflow::DropOldest);
+    let mut stream = options.start().unwrap();
+    let mut peer = connected(&server).await;
+    let id = peer.expect_subscribe().await.id;
+    for price in 0..3 {
+        peer.next(&id, quote("BTC", price)).await;
+    }
+    peer.sync().await;
+    for price in 0..3 {
+        assert_eq!(item(&mut stream).await, quote("BTC", price)["data"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn options_that_do_not_go_together_are_refused_at_the_start() {
     type Options = SubscriptionBuilder<Request<Value>>;
     let server = Server::in_memory();
