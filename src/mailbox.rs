@@ -146,23 +146,28 @@ impl<T, E> Mailbox<T, E> {
     #[must_use]
     pub(crate) fn push_instead(&self, place: Option<u64>, item: T, bytes: usize) -> (Pushed, Option<Waker>, u64) {
         let mut state = self.lock();
-        if let Some(place) = place
-            && state.stage == Stage::Open
-            && let Some(held) = state.item_at(place)
-        {
-            let (_, old_bytes) = (std::mem::replace(held.item, item), std::mem::replace(held.bytes, bytes));
-            state.bytes = state.bytes - old_bytes + bytes;
+        let mut made_room = 0;
+        while let (Some(place), Stage::Open) = (place, state.stage) {
+            let (items, all) = (state.items, state.bytes);
+            let Some(held) = state.item_at(place) else { break };
+            if items > 1 && all - *held.bytes + bytes > self.limits.bytes.get() {
+                // It may be the one to be replaced: then the new one goes to the back, where it is not the next to be dropped.
+                state.drop_oldest();
+                made_room += 1;
+                continue;
+            }
+            let old_bytes = std::mem::replace(held.bytes, bytes);
+            *held.item = item;
+            state.bytes = all - old_bytes + bytes;
             // Before the first of all, as what replaced it has its place.
             state.push_front_gap(Gap { dropped: 1, ..Gap::default() });
-            let mut dropped = 1;
-            while state.items > 1 && state.bytes > self.limits.bytes.get() {
-                state.drop_oldest();
-                dropped += 1;
-            }
-            return (Pushed::Kept { dropped }, state.reader.take(), place);
+            return (Pushed::Kept { dropped: made_room + 1 }, state.reader.take(), place);
         }
         drop(state);
-        let (pushed, waker) = self.push(item, bytes);
+        let (mut pushed, waker) = self.push(item, bytes);
+        if let Pushed::Kept { dropped } = &mut pushed {
+            *dropped += made_room;
+        }
         // Nobody else writes, and a reader moves no place.
         (pushed, waker, self.lock().next_place.wrapping_sub(1))
     }

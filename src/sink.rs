@@ -60,7 +60,7 @@ pub(crate) trait Keys: Send {
     /// Reads the key of an item. Returns the place of the one before it with that key; it may have been read since.
     fn replaces(&mut self, item: &Payload) -> Option<u64>;
 
-    /// The item whose key was read is kept there.
+    /// The item whose key was read is kept there. Runs none of the application's code, as the reader has yet to be told.
     fn kept_at(&mut self, place: u64);
 }
 
@@ -82,7 +82,7 @@ impl Sink {
             Some(keys) => {
                 let place = guard("latest_by", || keys.replaces(&item))?;
                 let (pushed, waker, place) = self.mailbox.push_instead(place, item, frame.len());
-                guard("latest_by", || keys.kept_at(place))?;
+                keys.kept_at(place);
                 (pushed, waker)
             }
         };
@@ -102,7 +102,7 @@ impl Sink {
     /// If the application's code panicked, or what it made does not serialize.
     pub(crate) fn resume(&self, gap: &mut Gap) -> Result<Option<Box<RawValue>>, SharedError> {
         let Some(mut hooks) = self.hooks() else { return Ok(None) };
-        let Hooks { resume, last, is_resumed, ended_with, .. } = &mut *hooks;
+        let Hooks { resume, last, is_resumed, errors, ended_with, .. } = &mut *hooks;
         let request = match (resume, last.take()) {
             (Some(resume), Some(last)) => {
                 guard("resume_with", || resume(&last))?.map_err(|error| Arc::new(error) as SharedError)?
@@ -112,6 +112,8 @@ impl Sink {
         *is_resumed |= request.is_some();
         gap.resumed = *is_resumed;
         gap.errors = std::mem::take(ended_with);
+        // What comes from here on is another answer.
+        errors.clear();
         Ok(request)
     }
 
@@ -191,9 +193,12 @@ impl fmt::Debug for Sink {
 /// Keys of this type, read from data of that.
 pub(crate) struct ByKey<T, K, F> {
     key: F,
-    places: HashMap<K, u64>,
+    /// By key, an index into `places`.
+    known: HashMap<K, usize>,
+    /// `None` for an item that is not kept yet.
+    places: Vec<Option<u64>>,
     /// Of the item at hand.
-    current: Option<K>,
+    current: Option<usize>,
     newest: u64,
     /// So far back can an item be that is held.
     horizon: u64,
@@ -204,7 +209,23 @@ impl<T, K, F> ByKey<T, K, F> {
     pub(crate) fn new(key: F, limits: Limits) -> Self {
         // Between two items there are at most three marks.
         let horizon = u64::try_from(limits.items.get()).unwrap_or(u64::MAX).saturating_mul(4);
-        Self { key, places: HashMap::new(), current: None, newest: 0, horizon, data: PhantomData }
+        Self { key, known: HashMap::new(), places: Vec::new(), current: None, newest: 0, horizon, data: PhantomData }
+    }
+}
+
+impl<T, K: Hash + Eq, F> ByKey<T, K, F> {
+    /// Forgets the keys of items that cannot be held any more, once those are as many as can be held, which pays for it.
+    fn sweep(&mut self) {
+        if self.places.len() as u64 / 2 <= self.horizon {
+            return;
+        }
+        let (oldest, places) = (self.newest.saturating_sub(self.horizon), std::mem::take(&mut self.places));
+        self.known.retain(|_, index| {
+            let place = places[*index].filter(|place| *place >= oldest);
+            *index = self.places.len();
+            self.places.extend(place.map(Some));
+            place.is_some()
+        });
     }
 }
 
@@ -215,20 +236,25 @@ where
     F: FnMut(&T) -> K + Send,
 {
     fn replaces(&mut self, item: &Payload) -> Option<u64> {
+        self.current = None;
+        self.sweep();
         // What has no data has no key, and is kept as it is.
-        self.current =
-            item.decode::<Response<T>>().ok().and_then(|response| response.data).map(|data| (self.key)(&data));
-        self.places.get(self.current.as_ref()?).copied()
+        let data = item.decode::<Response<T>>().ok()?.data?;
+        let index = *self.known.entry((self.key)(&data)).or_insert(self.places.len());
+        if index == self.places.len() {
+            self.places.push(None);
+        }
+        self.current = Some(index);
+        self.places[index]
     }
 
     fn kept_at(&mut self, place: u64) {
-        let Some(key) = self.current.take() else { return };
-        self.newest = self.newest.max(place);
-        self.places.insert(key, place);
-        // As many again as can be held have been read, so that this is paid for.
-        if self.places.len() as u64 / 2 > self.horizon {
-            let oldest = self.newest.saturating_sub(self.horizon);
-            self.places.retain(|_, place| *place >= oldest);
+        if let Some(index) = self.current.take() {
+            self.newest = self.newest.max(place);
+            self.places[index] = Some(place);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

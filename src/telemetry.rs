@@ -66,9 +66,13 @@ pub(crate) struct Losses {
 
 impl Losses {
     pub(crate) fn reissued(&mut self, operation: u64, gap: &Gap) {
-        debug!(target: "resub", operation, down_for = ?gap.down_for, "gap");
-        self.gaps += 1;
-        self.gap.get_or_insert_with(|| gap.clone());
+        let Gap { reconnects, restarts, down_for, .. } = *gap;
+        debug!(target: "resub", operation, reconnects, restarts, ?down_for, "gap");
+        // What is sent again alone is one operation's affair.
+        if reconnects > 0 {
+            self.gaps += 1;
+            self.gap.get_or_insert_with(|| gap.clone());
+        }
     }
 
     pub(crate) fn finished(&mut self, operation: u64, end: &End) {

@@ -38,10 +38,10 @@ pub enum Overflow {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Gap {
-    /// How often the operation was sent again here, on a new connection. What the server published in between was not
+    /// How often the operation was sent again here because the connection was new. What the server published in between was not
     /// received, and nobody knows how much that is.
     pub reconnects: u32,
-    /// How often the operation was sent again here on the connection that it was on: by [`Overflow::Rewind`],
+    /// How often the operation was sent again here on a connection that was there already: by [`Overflow::Rewind`],
     /// [`restart_if`](crate::SubscriptionBuilder::restart_if) or [`reissue_stale`](crate::SubscriptionBuilder::reissue_stale).
     pub restarts: u32,
     /// Whether the operation went on, each time that it was sent again here, after the last item received, by

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::error::Disconnect;
+use crate::{error::Disconnect, response::GraphQlError};
+
+mod latest_by;
 
 fn mailbox(items: usize, bytes: usize, overflow: Overflow) -> Mailbox<u64, &'static str> {
     let limit = |n| NonZeroUsize::new(n).unwrap();
@@ -300,6 +302,133 @@ proptest! {
         prop_assert_eq!(gaps, reconnects);
         let state = mailbox.lock();
         prop_assert_eq!((state.items, state.bytes), (0, 0));
+    }
+}
+
+proptest! {
+    /// I4 under `Rewind`: as long as the writer begins again where it was told to, nothing is lost, and it is told once.
+    #[test]
+    fn a_writer_that_rewinds_loses_nothing_and_is_told_when_nothing_waits_any_more(
+        items in prop_oneof![1..4_usize, 8..40_usize],
+        steps in prop::collection::vec(prop_oneof![
+            5 => (1..5_usize).prop_map(Step::Push),
+            1 => (5..200_usize).prop_map(Step::Push),
+            1 => Just(Step::Gap),
+            1 => Just(Step::Stale),
+            3 => Just(Step::Read),
+        ], 0..200),
+    ) {
+        let (mailbox, mut batch) = (mailbox(items, items * 4, Overflow::Rewind), Batch::new());
+        let (mut kept, mut seen, mut gaps, mut rewound) = (0, 0, 0, false);
+        let cx = &mut Context::from_waker(Waker::noop());
+        for step in steps.into_iter().chain(std::iter::repeat_n(Step::Read, 300)) {
+            match step {
+                // The server was told to stop.
+                Step::Push(_) if rewound => {}
+                Step::Push(bytes) => match push(&mailbox, kept + 1, bytes) {
+                    Pushed::Rewind => rewound = true,
+                    pushed => {
+                        prop_assert_eq!(pushed, Pushed::Kept { dropped: 0 });
+                        kept += 1;
+                    }
+                },
+                Step::Gap => {
+                    gaps += 1;
+                    mailbox.push_gap(reconnect());
+                }
+                Step::Stale => mailbox.push_stale(Duration::from_secs(1)),
+                Step::Read => {
+                    let read = mailbox.poll_read(&mut batch, cx);
+                    let released = std::mem::take(&mut batch.released);
+                    prop_assert_eq!(released, rewound && read.is_pending(), "told once, and when all was read");
+                    rewound &= !released;
+                    match read {
+                        Poll::Ready(Some(Read::Item(item))) => {
+                            seen += 1;
+                            prop_assert_eq!(item, seen);
+                        }
+                        Poll::Ready(Some(Read::Gap(gap))) => {
+                            prop_assert_eq!(gap.dropped, 0);
+                            gaps -= gap.reconnects;
+                        }
+                        Poll::Ready(Some(Read::Stale(_))) | Poll::Pending => {}
+                        Poll::Ready(Some(Read::End(_)) | None) => prop_assert!(false, "no end was set"),
+                    }
+                }
+            }
+            let state = mailbox.lock();
+            prop_assert!(state.items <= items && (state.bytes <= items * 4 || state.items == 1));
+        }
+        prop_assert_eq!((seen, gaps, rewound), (kept, 0, false));
+    }
+}
+
+#[test]
+fn one_mark_between_two_items_says_the_longest_time_that_nothing_came() {
+    let mailbox = mailbox(4, 100, Overflow::DropOldest);
+    let seconds = Duration::from_secs;
+    mailbox.push_stale(seconds(1));
+    push(&mailbox, 1, 1);
+    mailbox.push_stale(seconds(5));
+    mailbox.push_gap(reconnect());
+    mailbox.push_stale(seconds(7));
+    mailbox.push_gap(reconnect());
+    mailbox.push_stale(seconds(3));
+    push(&mailbox, 2, 1);
+    mailbox.push_stale(seconds(2));
+    assert_eq!(read_all(&mailbox), ["stale 1s", "1", "stale 7s", "gap 2r 0d", "2", "stale 2s"]);
+}
+
+#[test]
+fn a_mark_wakes_the_reader_and_nothing_is_marked_after_the_end() {
+    struct Count(std::sync::atomic::AtomicUsize);
+    impl std::task::Wake for Count {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    let (mailbox, count) = (mailbox(4, 100, Overflow::DropOldest), std::sync::Arc::new(Count(0.into())));
+    let waker = Waker::from(count.clone());
+    let read = || mailbox.poll_read(&mut Batch::new(), &mut Context::from_waker(&waker));
+    assert!(read().is_pending());
+    mailbox.push_stale(Duration::from_secs(1));
+    assert_eq!(count.0.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert!(matches!(read(), Poll::Ready(Some(Read::Stale(_)))));
+    assert!(read().is_pending());
+    let (_, woken, _) = mailbox.push_instead(None, 1, 1);
+    assert!(woken.is_some_and(|woken| woken.will_wake(&waker)));
+    assert!(matches!(read(), Poll::Ready(Some(Read::Item(1)))));
+    mailbox.finish("end");
+    mailbox.push_stale(Duration::from_secs(1));
+    assert!(matches!(read(), Poll::Ready(Some(Read::End("end")))));
+    assert!(matches!(read(), Poll::Ready(None)));
+}
+
+#[test]
+fn merged_gaps_are_resumed_if_every_time_was_and_keep_the_latest_errors() {
+    let sent = |resumed, message: &str| {
+        let message = message.to_owned();
+        let errors =
+            if message.is_empty() { vec![] } else { vec![GraphQlError { message, ..GraphQlError::default() }] };
+        Gap { restarts: 1, resumed, errors, ..Gap::default() }
+    };
+    let dropped = Gap { dropped: 1, ..Gap::default() };
+    for (gaps, resumed, message) in [
+        (vec![sent(true, "a"), sent(true, "")], true, "a"),
+        (vec![sent(true, "a"), sent(false, "b")], false, "b"),
+        (vec![sent(false, ""), sent(true, "b")], false, "b"),
+        (vec![sent(true, "a"), dropped.clone()], true, "a"),
+        (vec![dropped.clone(), sent(true, "b")], true, "b"),
+        (vec![dropped.clone(), sent(false, "b"), dropped], false, "b"),
+    ] {
+        let restarts = gaps.iter().map(|gap| gap.restarts).sum::<u32>();
+        let merged = gaps.into_iter().reduce(|mut gap, later| {
+            gap.merge(later);
+            gap
+        });
+        let merged = merged.unwrap();
+        assert_eq!((merged.resumed, merged.restarts, &*merged.errors[0].message), (resumed, restarts, message));
+        assert_eq!(merged.is_lossless(), resumed && merged.dropped == 0);
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Liveness {
     keep_alive_pace: Duration,
     /// The socket is not read: silence means nothing.
     paused: bool,
+    /// Since when it is read again.
+    resumed_at: Option<Instant>,
 }
 
 /// Which kind of ping is due.
@@ -45,6 +47,7 @@ impl Liveness {
             last_keep_alive: None,
             keep_alive_pace: Duration::ZERO,
             paused: false,
+            resumed_at: None,
         }
     }
 
@@ -144,9 +147,15 @@ impl Liveness {
         self.paused
     }
 
+    /// From when on silence means something; `None` if it always did.
+    pub(super) fn resumed_at(&self) -> Option<Instant> {
+        self.resumed_at
+    }
+
     /// The time until now does not count as silence.
     pub(super) fn resume(&mut self, now: Instant) {
         self.paused = false;
+        self.resumed_at = Some(now);
         self.heard(now);
         // Nor as the server's pace.
         self.last_keep_alive = None;

@@ -86,7 +86,9 @@ impl<S: Clone> Session<S> {
                     operation.is_cleared = true;
                     self.suspicion.cleared(now, id, &mut self.timers);
                 }
-                if let Some(at) = operation.upkeep.as_mut().and_then(|upkeep| upkeep.received(now)) {
+                if let Some(upkeep) = &mut operation.upkeep
+                    && let Some(at) = upkeep.received(now)
+                {
                     self.operations.set_deadline(id, at);
                 }
                 // Found again: what is borrowed here cannot be returned from one branch only.

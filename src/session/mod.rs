@@ -371,17 +371,23 @@ impl<S: Clone> Session<S> {
         self.status(Status::Open { subprotocol, ack_payload });
         self.await_trial(now);
         let gap = reconnected(now, self.outage.take());
-        let mut due = Vec::with_capacity(self.operations.len());
-        for operation in self.operations.iter().filter(|operation| operation.wait == Wait::Nothing) {
-            due.push(operation.id);
+        let mut watched = Vec::new();
+        for operation in self.operations.iter() {
+            match operation.wait {
+                // Sent with the others: the connection's own backoff was for this one, too.
+                Wait::Nothing | Wait::Backoff => {}
+                Wait::Reader | Wait::Verdict | Wait::Trial => continue,
+            }
             if operation.was_issued && operation.kind == OperationType::Subscription {
                 let held = operation.outage.as_deref().cloned();
                 let gap = held.map_or_else(|| gap.clone(), |outage| reconnected(now, Some(outage)));
                 self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap });
             }
+            self.outbox.push(Queued::Subscribe(operation.id));
+            watched.extend((operation.upkeep.is_some() || operation.outage.is_some()).then_some(operation.id));
         }
-        for id in due {
-            self.issue(now, id);
+        for id in watched {
+            self.watch(now, id);
         }
     }
 

@@ -5,10 +5,7 @@ use std::{
     time::Instant,
 };
 
-use super::{
-    suspicion::Outage,
-    upkeep::{Care, Upkeep},
-};
+use super::{Care, suspicion::Outage, upkeep::Upkeep};
 use crate::{operation::OperationType, protocol::WireId};
 
 /// What is asked of the server, and until when.
@@ -53,7 +50,7 @@ pub(super) enum Wait {
     Reader,
     /// Word whether the end that the server gave it is one.
     Verdict,
-    /// Its own backoff: the deadline says until when.
+    /// Its own backoff: the deadline says until when, unless a new connection comes first.
     Backoff,
     /// Its turn to be tried: it may be what closes the connection.
     Trial,
@@ -66,7 +63,7 @@ pub(super) struct Registry<S> {
     free: Vec<u32>,
     /// Slots in order of creation (rule 26).
     order: BTreeMap<u64, u32>,
-    /// When to end a query or mutation without a result: by operation, and in order.
+    /// When something is to be done about an operation: by operation, and in order.
     deadline_of: BTreeMap<u64, Instant>,
     deadlines: BTreeSet<(Instant, u64)>,
     /// The last serial given out.
@@ -184,14 +181,14 @@ impl<S> Registry<S> {
         std::mem::take(&mut self.order).into_values().filter_map(move |slot| slots[slot as usize].take())
     }
 
-    pub(super) fn by_wire_id_mut(&mut self, id: WireId) -> Option<&mut Operation<S>> {
-        let operation = self.slots.get_mut(id.slot as usize)?.as_mut()?;
-        (operation.serial == id.serial && id.serial > self.before_socket).then_some(operation)
-    }
-
     /// The operation behind an id that the server sent, if it is live and was sent on this socket.
     pub(super) fn by_wire_id(&self, id: WireId) -> Option<&Operation<S>> {
         let operation = self.slots.get(id.slot as usize)?.as_ref()?;
+        (operation.serial == id.serial && id.serial > self.before_socket).then_some(operation)
+    }
+
+    pub(super) fn by_wire_id_mut(&mut self, id: WireId) -> Option<&mut Operation<S>> {
+        let operation = self.slots.get_mut(id.slot as usize)?.as_mut()?;
         (operation.serial == id.serial && id.serial > self.before_socket).then_some(operation)
     }
 

@@ -409,7 +409,8 @@ impl<S: Clone> Session<S> {
                 self.suspicion = Suspicion { mark, ..Suspicion::default() };
             }
         } else {
-            self.timers.arm(Timer::Healthy, now + self.config.healthy_after);
+            // Whatever is asked for, it must not spin.
+            self.timers.arm(Timer::Healthy, now + self.config.healthy_after.max(SETTLE_TIME));
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     registry::{Operation, Wait},
     timers::Timer,
 };
-use crate::mailbox::Gap;
+use crate::{mailbox::Gap, operation::OperationType};
 
 /// What a subscription wants looked after. Every field is an option of `SubscriptionBuilder`, which documents it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,6 +34,8 @@ pub(super) struct Upkeep {
     last_item: Option<Instant>,
     /// It was said that nothing comes; not to be said again before something does.
     is_stale: bool,
+    /// When it was looked at the last time, the socket had not taken it yet.
+    is_unsent: bool,
     backoff: Option<Backoff>,
 }
 
@@ -45,37 +47,49 @@ impl Care {
 
 impl Upkeep {
     pub(super) fn new(care: Care) -> Self {
-        Self { care, issued_at: None, last_item: None, is_stale: false, backoff: None }
+        Self { care, issued_at: None, last_item: None, is_stale: false, is_unsent: false, backoff: None }
     }
 
-    /// The operation is sent. Returns when to look whether something came.
-    fn issued(&mut self, now: Instant) -> Option<Instant> {
+    /// The operation is queued to be sent. Returns when to look whether something came.
+    fn issued(&mut self, now: Instant, healthy_after: Duration) -> Option<Instant> {
+        // What came is the proof: the time between two requests may have been an outage.
+        if let (Some(issued), Some(last)) = (self.issued_at, self.last_item)
+            && last.saturating_duration_since(issued) >= healthy_after
+        {
+            self.backoff = None;
+        }
         self.issued_at = Some(now);
         self.last_item = None;
         self.is_stale = false;
+        self.is_unsent = false;
         self.stale_at()
     }
 
-    /// An item arrived. Returns when to look again, if nobody does so far.
+    /// An item arrived. Returns when to look again, if nobody does by then. With every item this would be a timer for each:
+    /// who looks too early looks again.
     pub(super) fn received(&mut self, now: Instant) -> Option<Instant> {
-        let was_watched = !self.is_stale && self.stale_at().is_some();
+        let watched_at = if self.is_stale { None } else { self.stale_at() };
         self.last_item = Some(now);
         self.is_stale = false;
-        if was_watched { None } else { self.stale_at() }
+        self.stale_at().filter(|&at| watched_at.is_none_or(|watched_at| at < watched_at))
     }
 
-    /// When the operation counts as stale, and since when nothing came.
+    /// When the operation counts as stale, if nothing comes.
     fn stale_at(&self) -> Option<Instant> {
-        let Care { first_item_within, idle_longer_than, .. } = self.care;
-        match (self.last_item, self.issued_at?) {
-            (Some(last), _) => idle_longer_than.map(|patience| last + patience),
-            (None, issued) => first_item_within.or(idle_longer_than).map(|patience| issued + patience),
+        Some(self.last_sign()? + self.patience()?)
+    }
+
+    /// For how long nothing may come from here on.
+    fn patience(&self) -> Option<Duration> {
+        let Care { first_item_within, idle_longer_than, restart: _, reissue_stale: _ } = self.care;
+        match self.last_item {
+            Some(_) => idle_longer_than,
+            None => first_item_within.or(idle_longer_than),
         }
     }
 
-    /// How long nothing came.
-    fn idle_for(&self, now: Instant) -> Duration {
-        self.last_item.or(self.issued_at).map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    fn last_sign(&self) -> Option<Instant> {
+        self.last_item.or(self.issued_at)
     }
 }
 
@@ -84,10 +98,19 @@ impl<S: Clone> Session<S> {
     pub(super) fn issue(&mut self, now: Instant, id: u64) {
         self.outbox.push(Queued::Subscribe(id));
         self.timers.arm_by(Timer::Healthy, now + self.config.healthy_after);
+        self.watch(now, id);
+    }
+
+    /// The operation is queued to be sent: what it waited for is over, and what comes is looked at if that is wanted.
+    pub(super) fn watch(&mut self, now: Instant, id: u64) {
+        let healthy_after = self.config.healthy_after;
         let Some(operation) = self.operations.get_mut(id) else { return };
+        operation.wait = Wait::Nothing;
         operation.outage = None;
-        if let Some(at) = operation.upkeep.as_mut().and_then(|upkeep| upkeep.issued(now)) {
-            self.operations.set_deadline(id, at);
+        let Some(upkeep) = &mut operation.upkeep else { return };
+        match upkeep.issued(now, healthy_after) {
+            Some(at) => self.operations.set_deadline(id, at),
+            None => self.operations.clear_deadline(id),
         }
     }
 
@@ -100,7 +123,11 @@ impl<S: Clone> Session<S> {
 
     /// Its reader holds all that it may: the server is to stop, until `catch_up`.
     pub(crate) fn rewind(&mut self, id: u64) {
-        if let Some(wire_id) = self.operations.park(id, Wait::Reader) {
+        // One that is not sent has nothing to stop and is on its way already; a call must not be sent twice.
+        let may_wait = self.operations.get(id).is_some_and(|operation| {
+            operation.kind == OperationType::Subscription && self.operations.wire_id(operation).is_some()
+        });
+        if may_wait && let Some(wire_id) = self.operations.park(id, Wait::Reader) {
             self.outbox.push(Queued::Complete(wire_id));
         }
     }
@@ -118,8 +145,8 @@ impl<S: Clone> Session<S> {
         let Some(operation) = self.operations.get_mut(id).filter(|operation| operation.wait == Wait::Verdict) else {
             return;
         };
-        operation.wait = Wait::Backoff;
         let Some(upkeep) = &mut operation.upkeep else { return };
+        operation.wait = Wait::Backoff;
         let backoff = upkeep.backoff.get_or_insert_with(|| Backoff::new(base, cap));
         // One that ran for a while had not failed before.
         if upkeep.issued_at.is_some_and(|at| now.saturating_duration_since(at) >= self.config.healthy_after) {
@@ -135,27 +162,40 @@ impl<S: Clone> Session<S> {
         let Some(operation) = self.operations.get(id) else { return };
         match operation.wait {
             Wait::Backoff => self.release(now, id),
+            Wait::Nothing => self.look_for_signs(now, id),
+            // Not to be hurried.
             Wait::Reader | Wait::Verdict | Wait::Trial => {}
-            Wait::Nothing => {
-                // Until it is on a socket nothing can come, and a gap will say so.
-                let is_sent = self.operations.wire_id(operation).is_some();
-                match operation.upkeep.as_ref().and_then(|upkeep| upkeep.stale_at()) {
-                    Some(at) if at > now => self.operations.set_deadline(id, at),
-                    // What has arrived is not looked at, or the request not taken yet.
-                    Some(_) if self.is_open() && (!is_sent || self.liveness.is_paused()) => {
-                        self.operations.set_deadline(id, now + self.config.ping_timeout);
-                    }
-                    Some(_) if is_sent => self.stale(now, id),
-                    Some(_) | None => {}
-                }
-            }
         }
     }
 
-    fn stale(&mut self, now: Instant, id: u64) {
+    /// Time enough has passed for an item to arrive.
+    fn look_for_signs(&mut self, now: Instant, id: u64) {
+        // Without a connection nothing can come, and a gap will say so; with the next one it is looked at again.
+        if !self.is_open() {
+            return;
+        }
+        let is_unsent = self.operations.get(id).is_some_and(|operation| self.operations.wire_id(operation).is_none());
+        let (is_paused, resumed_at) = (self.liveness.is_paused(), self.liveness.resumed_at());
+        let Some(Operation { upkeep: Some(upkeep), .. }) = self.operations.get_mut(id) else { return };
+        // Nobody says when the socket takes it. It had since it was last looked at to do so, which is not the server's fault.
+        let was_unsent = std::mem::replace(&mut upkeep.is_unsent, is_unsent);
+        if upkeep.last_item.is_none() && (is_unsent || was_unsent) {
+            upkeep.issued_at = Some(now);
+        }
+        let (Some(sign), Some(patience)) = (upkeep.last_sign(), upkeep.patience()) else { return };
+        // What has arrived may still be in a socket that is not read.
+        let since = if is_paused { now } else { resumed_at.map_or(sign, |at| at.max(sign)) };
+        if since + patience > now {
+            self.operations.set_deadline(id, since + patience);
+        } else {
+            self.stale(now, id, now.saturating_duration_since(sign));
+        }
+    }
+
+    fn stale(&mut self, now: Instant, id: u64, idle_for: Duration) {
         let Some(Operation { sink, upkeep: Some(upkeep), .. }) = self.operations.get_mut(id) else { return };
         upkeep.is_stale = true;
-        self.outputs.push_back(Output::Stale { sink: sink.clone(), idle_for: upkeep.idle_for(now) });
+        self.outputs.push_back(Output::Stale { sink: sink.clone(), idle_for });
         if upkeep.care.reissue_stale
             && let Some(wire_id) = self.operations.park(id, Wait::Nothing)
         {

@@ -31,10 +31,12 @@ pub struct SubscriptionBuilder<O: Operation> {
     /// Made at the start, as it takes the operation.
     resume: Option<Box<dyn FnOnce(O) -> ResumeHook + Send>>,
     /// Made at the start, as it depends on the limits.
-    keys: Option<Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>>,
+    keys: Option<KeysFor>,
     restart: Option<RestartHook>,
     repeats: Option<Repeats<O::Data>>,
 }
+
+type KeysFor = Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>;
 
 impl<O: Operation> SubscriptionBuilder<O> {
     pub(crate) fn new(client: Client, operation: O, limits: Limits) -> Self {
@@ -161,14 +163,15 @@ impl<O: Operation> SubscriptionBuilder<O> {
     /// Yields [`Event::Stale`](crate::Event::Stale) when no item arrives within this time after the operation was sent.
     /// Default: none; with [`idle_longer_than`](Self::idle_longer_than) alone, that counts from the start.
     ///
-    /// Servers do lose operations silently. The time without a connection does not count.
+    /// Servers do lose operations silently. The time without a connection does not count, nor that in which
+    /// [`Overflow::Block`] keeps the connection from being read.
     pub fn first_item_within(mut self, patience: Duration) -> Self {
         self.care.first_item_within = Some(patience.min(MAX_DURATION));
         self
     }
 
     /// Yields [`Event::Stale`](crate::Event::Stale) when no item arrives for this long, once until the next item. Default:
-    /// none. The time without a connection does not count.
+    /// none. The time without a connection does not count, nor that in which [`Overflow::Block`] keeps it from being read.
     pub fn idle_longer_than(mut self, patience: Duration) -> Self {
         self.care.idle_longer_than = Some(patience.min(MAX_DURATION));
         self
@@ -218,7 +221,7 @@ fn check(overflow: Overflow, care: Care, resumes: bool, has_key: bool) -> Result
     Ok(())
 }
 
-fn keys<T, K>(key: impl FnMut(&T) -> K + Send + 'static) -> Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>
+fn keys<T, K>(key: impl FnMut(&T) -> K + Send + 'static) -> KeysFor
 where
     T: serde::de::DeserializeOwned + 'static,
     K: Hash + Eq + Send + 'static,

@@ -5,6 +5,7 @@
 #![allow(clippy::format_push_string, reason = "a test may be simple")]
 
 mod calls;
+mod conflate;
 mod delivery;
 mod exactly_once;
 mod handshake;
@@ -14,7 +15,9 @@ mod observe;
 mod overflow;
 mod poison;
 mod reconnect;
+mod restart;
 mod resume;
+mod stale;
 
 use std::{num::NonZeroUsize, time::Duration};
 

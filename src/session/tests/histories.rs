@@ -7,14 +7,23 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::{ConnectError, CredentialsError};
 
+mod upkeep;
+
 #[derive(Clone, Debug)]
 enum Step {
     Subscribe,
+    SubscribeWith(Care),
     Call(OperationType),
     /// One of those ever made.
     Cancel(prop::sample::Index),
+    Rewind(prop::sample::Index),
+    CatchUp(prop::sample::Index),
+    /// Restarts or cancels what the server has ended.
+    AnswerJudge(bool),
     /// Answers whatever the session waits for.
     Answer,
+    /// Answers all that it waits for, up to the acknowledgement.
+    Connect,
     FailCredentials(bool),
     FailDial(u16),
     Receive(&'static str, prop::sample::Index),
@@ -39,7 +48,10 @@ fn step() -> impl Strategy<Value = Step> {
         "next",
         "next",
         "next",
+        "next",
+        "next",
         "data",
+        "complete",
         "error",
         "complete",
         "ping",
@@ -55,23 +67,30 @@ fn step() -> impl Strategy<Value = Step> {
     ]);
     prop_oneof![
         6 => Just(Step::Subscribe),
+        8 => upkeep::care().prop_map(Step::SubscribeWith),
         4 => prop::sample::select(vec![OperationType::Query, OperationType::Mutation]).prop_map(Step::Call),
         4 => index().prop_map(Step::Cancel),
-        12 => Just(Step::Answer),
+        4 => index().prop_map(Step::Rewind),
+        4 => index().prop_map(Step::CatchUp),
+        4 => any::<bool>().prop_map(Step::AnswerJudge),
+        6 => Just(Step::Answer),
+        12 => Just(Step::Connect),
         1 => any::<bool>().prop_map(Step::FailCredentials),
         2 => prop::sample::select(vec![0, 400, 401, 404, 429, 503]).prop_map(Step::FailDial),
-        12 => (kind, index()).prop_map(|(kind, index)| Step::Receive(kind, index)),
+        24 => (kind, index()).prop_map(|(kind, index)| Step::Receive(kind, index)),
         1 => any::<Vec<u8>>().prop_map(Step::Garbage),
-        3 => code.prop_map(Step::Close),
+        2 => code.prop_map(Step::Close),
         1 => prop::sample::select(vec![1011, 4400, 4500]).prop_map(Step::Trial),
         3 => Just(Step::Reset),
         1 => Just(Step::Silence),
-        6 => (1..40_000_u64).prop_map(Step::Pass),
+        6 => (1..2_000_u64).prop_map(Step::Pass),
+        2 => (1..40_000_u64).prop_map(Step::Pass),
         1 => Just(Step::Pause),
         1 => Just(Step::Resume),
         1 => Just(Step::ReconnectNow),
-        12 => (1..20_usize).prop_map(Step::Write),
-        1 => Just(Step::Shutdown),
+        16 => (1..20_usize).prop_map(Step::Write),
+        // Most of what can happen happens before.
+        1 => prop::bool::weighted(0.2).prop_map(|ends| if ends { Step::Shutdown } else { Step::Silence }),
     ]
 }
 
@@ -84,8 +103,6 @@ struct Model {
     cancelled: BTreeSet<u64>,
     /// Of the current socket: wire id to operation, as sent and not completed by the client.
     sent: BTreeMap<String, u64>,
-    /// Operations sent on the current socket, whatever became of them.
-    sent_here: BTreeSet<u64>,
     issued_ever: BTreeSet<u64>,
     queries: BTreeSet<u64>,
     mutations: BTreeSet<u64>,
@@ -93,7 +110,9 @@ struct Model {
     expired: BTreeSet<String>,
     /// Of the current socket: answered, and on the legacy subprotocol still to be stopped.
     answered: BTreeSet<String>,
+    /// Not written since.
     reissue_announced: BTreeSet<u64>,
+    upkeep: upkeep::Upkeep,
     every_wire_id: BTreeSet<String>,
     asked: bool,
     dialing: bool,
@@ -130,23 +149,30 @@ impl History {
                     if *kind == OperationType::Query { &mut self.model.queries } else { &mut self.model.mutations };
                 calls.insert(id);
             }
+            Step::SubscribeWith(care) => self.subscribe_with(*care),
             Step::Cancel(index) if self.rig.next_id > 1 => {
-                let id = 1 + index.index(usize::try_from(self.rig.next_id - 1).unwrap()) as u64;
+                let id = self.any_of(std::iter::empty(), *index);
                 self.rig.session.cancel(id);
-                if self.model.live.remove(&id) {
-                    self.model.cancelled.insert(id);
+                self.model.gone(id);
+            }
+            Step::Rewind(index) if self.rig.next_id > 1 => {
+                self.rewind(self.any_of(self.model.sent.values().copied(), *index));
+            }
+            Step::CatchUp(index) if self.rig.next_id > 1 => {
+                self.catch_up(self.any_of(self.model.upkeep.waiting(), *index));
+            }
+            Step::AnswerJudge(restart) => self.answer_judge(*restart),
+            Step::Answer => self.answer()?,
+            Step::Connect => {
+                for _ in 0..2 {
+                    self.answer()?;
+                    self.perform()?;
                 }
+                if !self.model.init_sent {
+                    self.write(1)?;
+                }
+                self.answer()?;
             }
-            Step::Answer if self.model.asked => {
-                self.model.asked = false;
-                self.rig.session.handle_credentials(now, Ok("{}".into()));
-            }
-            Step::Answer if self.model.dialing => {
-                self.model.dialing = false;
-                self.model.socket = true;
-                self.rig.session.handle_open(now);
-            }
-            Step::Answer if self.model.init_sent && !self.model.acked => self.receive("connection_ack", None)?,
             Step::FailCredentials(fatal) if self.model.asked => {
                 let error = if *fatal { CredentialsError::fatal("f") } else { CredentialsError::transient("t") };
                 self.rig.session.handle_credentials(now, Err(error));
@@ -159,7 +185,9 @@ impl History {
                 self.rig.session.handle_lost(now, Disconnect::Connect(error));
             }
             Step::Receive(kind, index) if self.model.socket => {
-                let ids: Vec<_> = self.model.every_wire_id.iter().cloned().collect();
+                // Half of them known to the server.
+                let Model { every_wire_id, sent, .. } = &self.model;
+                let ids: Vec<_> = every_wire_id.iter().chain(sent.keys().cycle().take(every_wire_id.len())).collect();
                 let id = if ids.is_empty() { None } else { Some(ids[index.index(ids.len())].clone()) };
                 self.receive(kind, id)?;
             }
@@ -174,7 +202,8 @@ impl History {
             Step::Reset if self.model.socket => self.rig.session.handle_lost(now, Disconnect::Reset(None)),
             // Nothing there that could happen.
             Step::Cancel(_)
-            | Step::Answer
+            | Step::Rewind(_)
+            | Step::CatchUp(_)
             | Step::FailCredentials(_)
             | Step::FailDial(_)
             | Step::Receive(..)
@@ -199,8 +228,8 @@ impl History {
             }
             Step::Silence => self.pass(120_000)?,
             Step::Pass(millis) => self.pass(*millis)?,
-            Step::Pause => self.rig.session.pause(),
-            Step::Resume => self.rig.session.resume(now),
+            Step::Pause => self.pause(true),
+            Step::Resume => self.pause(false),
             Step::ReconnectNow => self.rig.session.reconnect_now(now),
             Step::Write(most) => self.write(*most)?,
             Step::Shutdown => {
@@ -210,6 +239,26 @@ impl History {
         }
         self.perform()?;
         self.check()
+    }
+
+    /// One of those ever made; as likely as not, one of these.
+    fn any_of(&self, likely: impl Iterator<Item = u64> + Clone, index: prop::sample::Index) -> u64 {
+        let made = usize::try_from(self.rig.next_id - 1).unwrap();
+        let ids: Vec<_> = (1..self.rig.next_id).chain(likely.cycle().take(made)).collect();
+        ids[index.index(ids.len())]
+    }
+
+    fn answer(&mut self) -> Result<(), TestCaseError> {
+        let now = self.rig.now;
+        if std::mem::take(&mut self.model.asked) {
+            self.rig.session.handle_credentials(now, Ok("{}".into()));
+        } else if std::mem::take(&mut self.model.dialing) {
+            self.model.socket = true;
+            self.rig.session.handle_open(now);
+        } else if self.model.init_sent && !self.model.acked {
+            self.receive("connection_ack", None)?;
+        }
+        Ok(())
     }
 
     fn receive(&mut self, kind: &str, id: Option<String>) -> Result<(), TestCaseError> {
@@ -225,9 +274,11 @@ impl History {
             model.log.push(format!("{sink} gets {payload:?}"));
             prop_assert!(model.live.contains(sink), "I3: deliveries only for live ids");
             prop_assert_eq!(model.sent.get(id.as_deref().unwrap_or_default()), Some(sink), "I3: under their own id");
+            model.upkeep.received(self.rig.now, *sink);
         }
         if let (true, false, "complete" | "error", Some(id)) = (acked, shut_down, kind, id) {
             // Also of an operation that was dropped, whose `complete` may not be written yet (rule 13).
+            self.model.upkeep.completed(&id);
             let calls = [&self.model.queries, &self.model.mutations];
             // On legacy a call is stopped all the same (rule 15).
             if let Some(operation) = self.model.sent.remove(&id)
@@ -272,19 +323,12 @@ impl History {
                     model.init_sent = false;
                     model.acked = false;
                     model.sent.clear();
-                    model.sent_here.clear();
                     model.answered.clear();
                     model.expired.clear();
                     model.reissue_announced.clear();
+                    model.upkeep.lost_socket();
                 }
-                Output::Reissue { sink, gap } => {
-                    prop_assert!(model.live.contains(&sink));
-                    prop_assert!(model.issued_ever.contains(&sink), "a gap only where something was before");
-                    prop_assert!(!model.queries.contains(&sink) && !model.mutations.contains(&sink), "nor in a call");
-                    prop_assert!(model.reissue_announced.insert(sink), "one gap for each connection");
-                    prop_assert_eq!(gap.reconnects, 1);
-                    prop_assert!(gap.cause.is_some());
-                }
+                Output::Reissue { sink, gap } => model.announce(sink, &gap)?,
                 Output::Finish { sink, end } => {
                     let is_call = model.queries.contains(&sink) || model.mutations.contains(&sink);
                     match &end {
@@ -312,11 +356,13 @@ impl History {
                     }
                     prop_assert!(model.live.remove(&sink), "I1: an operation finishes at most once");
                     prop_assert!(model.finished.insert(sink));
+                    model.upkeep.finished(sink);
                     if !model.shut_down {
                         model.sent.retain(|_, id| *id != sink);
                     }
                 }
-                Output::Stale { .. } | Output::Judge { .. } => {}
+                Output::Stale { sink, .. } => model.stale(self.rig.now, sink)?,
+                Output::Judge { sink, end } => model.judge(sink, &end)?,
                 Output::Status(Status::Open { .. }) => model.acked = true,
                 Output::Status(_) => {}
                 Output::Ended => prop_assert!(model.live.is_empty(), "I4: no operation is left behind"),
@@ -344,16 +390,18 @@ impl History {
                     prop_assert!(model.acked, "rule 5: nothing before the ack");
                     prop_assert!(model.live.contains(&id), "rule 12: never mentioned once dropped");
                     prop_assert!(model.every_wire_id.insert(wire_id.clone()), "rule 9: no id twice");
-                    prop_assert!(model.sent_here.insert(id), "I2: exactly once");
+                    prop_assert!(!model.sent.values().any(|sent| *sent == id), "I2: under one id at a time");
                     if !model.issued_ever.insert(id) && !model.queries.contains(&id) {
                         prop_assert!(!model.mutations.contains(&id), "rule 27: a mutation is never sent twice");
-                        prop_assert!(model.reissue_announced.contains(&id), "rule 28: a reconnect is never silent");
+                        prop_assert!(model.reissue_announced.remove(&id), "rule 28: sending again is never silent");
                     }
+                    model.upkeep.issued(id)?;
                     model.sent.insert(wire_id, id);
                 }
                 "complete" | "stop" => {
                     let id = id.unwrap();
-                    let runs = model.sent.remove(&id).is_some() || model.expired.remove(&id);
+                    let owed = model.expired.remove(&id) || model.upkeep.completed(&id);
+                    let runs = model.sent.remove(&id).is_some() || owed;
                     prop_assert!(
                         runs || model.answered.remove(&id),
                         "rules 12, 13, 15: only what runs, or was answered"
@@ -385,14 +433,17 @@ impl History {
         Ok(())
     }
 
-    /// I2: once everything is written, every live operation that is not held back was sent on this socket.
+    /// I2: once everything is written, every live operation that waits for nothing is on this socket, under one id, and no
+    /// other id is left there.
     fn settle(&mut self) -> Result<(), TestCaseError> {
         self.write(usize::MAX)?;
         if self.rig.session.is_open() {
-            let sent: BTreeSet<_> = self.model.sent.values().copied().collect();
-            let is_due = |id: &&u64| !self.rig.session.operations.waits(**id, super::super::Wait::Trial);
-            let due: BTreeSet<_> = self.model.live.iter().filter(is_due).copied().collect();
-            prop_assert_eq!(&sent, &due, "I2");
+            let Model { sent, live, upkeep, .. } = &self.model;
+            let mut sent: Vec<_> = sent.values().copied().collect();
+            sent.sort_unstable();
+            let is_tried = |id: u64| self.rig.session.operations.waits(id, super::super::Wait::Trial);
+            let due = live.iter().copied().filter(|&id| upkeep.waits_for_nothing(id) && !is_tried(id));
+            prop_assert_eq!((sent, upkeep.owes()), (due.collect(), 0), "I2");
         }
         Ok(())
     }

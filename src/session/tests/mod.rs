@@ -6,7 +6,9 @@ mod liveness;
 mod opening;
 mod poison;
 mod rules;
+mod staleness;
 mod trial;
+mod upkeep;
 mod verdicts;
 mod world;
 
