@@ -87,9 +87,11 @@ pub(crate) fn verdict(cause: &Disconnect, stage: Stage, negotiable: bool) -> Ver
     match cause {
         Disconnect::Closed { code, .. } => close_verdict(*code, stage, negotiable),
         Disconnect::Refused { .. } => Verdict::Rejected,
-        Disconnect::Reset(_) | Disconnect::WebSocket(_) | Disconnect::Silent(_) | Disconnect::AckTimeout(_) => {
-            Verdict::Retry
-        }
+        Disconnect::Requested
+        | Disconnect::Reset(_)
+        | Disconnect::WebSocket(_)
+        | Disconnect::Silent(_)
+        | Disconnect::AckTimeout(_) => Verdict::Retry,
         Disconnect::Violation(_) | Disconnect::MessageTooBig { .. } | Disconnect::NoSubprotocol { .. } => {
             Verdict::Fatal
         }

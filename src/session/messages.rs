@@ -58,8 +58,8 @@ impl<S: Clone> Session<S> {
                 let cause = Disconnect::Violation(Violation::BeforeAck(kind.name()));
                 self.break_off(now, cause, Some((CloseCode::BAD_RESPONSE, "Unexpected message before ack")));
             }
-            (Phase::Open(_), Kind::Error) => self.finish(id, End::Rejected(payload.map(Box::from))),
-            (Phase::Open(_), Kind::Complete) => self.finish(id, End::Completed),
+            (Phase::Open(_), Kind::Error) => self.finish(now, id, End::Rejected(payload.map(Box::from))),
+            (Phase::Open(_), Kind::Complete) => self.finish(now, id, End::Completed),
             // A second ack is odd but harmless (rule 7), and after the ack a connection_error is no end (rule 21).
             (Phase::Open(_), Kind::Next | Kind::Ack | Kind::ConnectionError) => self.counts.ignored += 1,
         }
@@ -89,7 +89,7 @@ impl<S: Clone> Session<S> {
                 return self.operations.by_wire_id(wire_id).map(|operation| Item { sink: &operation.sink, payload });
             }
             // The first result is the result: some servers forget the `complete` (rule 15).
-            self.finish(id, End::Answered(Payload::new(frame.to_owned(), payload)));
+            self.finish(now, id, End::Answered(Payload::new(frame.to_owned(), payload)));
             self.operations.expect_complete(wire_id);
             return None;
         }
@@ -105,7 +105,7 @@ impl<S: Clone> Session<S> {
         None
     }
 
-    fn finish(&mut self, id: Id, end: End) {
+    fn finish(&mut self, now: Instant, id: Id, end: End) {
         let Id::Ours(wire_id) = id else {
             self.counts.ignored += 1;
             return;
@@ -124,6 +124,7 @@ impl<S: Clone> Session<S> {
                 self.outbox.push(Queued::Stop(wire_id));
             }
             self.outputs.push_back(Output::Finish { sink: operation.sink, end });
+            self.look_for_idleness(now);
         } else {
             if !self.operations.take_expected(wire_id) {
                 self.counts.ignored += 1;

@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Healthy,
     /// Any with a socket: writing failed a while ago, and reading has not told why.
     Broken,
+    /// Open: nothing was live for a while.
+    Idle,
     /// Closing: the peer does not answer the close.
     Shutdown,
 }
@@ -28,7 +30,7 @@ pub(super) enum Timer {
 pub(super) struct Timers([Option<Instant>; Timer::ALL.len()]);
 
 impl Timer {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Backoff,
         Self::Connect,
         Self::Ack,
@@ -37,6 +39,7 @@ impl Timer {
         Self::KeepAlive,
         Self::Healthy,
         Self::Broken,
+        Self::Idle,
         Self::Shutdown,
     ];
 }

@@ -129,7 +129,7 @@ impl History {
             }
             Step::Cancel(index) if self.rig.next_id > 1 => {
                 let id = 1 + index.index(usize::try_from(self.rig.next_id - 1).unwrap()) as u64;
-                self.rig.session.cancel(id);
+                self.rig.cancel(id);
                 if self.model.live.remove(&id) {
                     self.model.cancelled.insert(id);
                 }
@@ -180,8 +180,8 @@ impl History {
             | Step::Reset => {}
             Step::Silence => self.pass(120_000)?,
             Step::Pass(millis) => self.pass(*millis)?,
-            Step::Pause => self.rig.session.pause(),
-            Step::Resume => self.rig.session.resume(now),
+            Step::Pause => self.rig.session.stall(),
+            Step::Resume => self.rig.session.unstall(now),
             Step::ReconnectNow => self.rig.session.reconnect_now(now),
             Step::Write(most) => self.write(*most)?,
             Step::Shutdown => {
@@ -297,7 +297,7 @@ impl History {
                         model.sent.retain(|_, id| *id != sink);
                     }
                 }
-                Output::Stale { .. } | Output::Judge { .. } => {}
+                Output::Stale { .. } | Output::Judge { .. } | Output::Connected(_) => {}
                 Output::Status(Status::Open { .. }) => model.acked = true,
                 Output::Status(_) => {}
                 Output::Ended => prop_assert!(model.live.is_empty(), "I4: no operation is left behind"),
