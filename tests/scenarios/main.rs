@@ -5,6 +5,7 @@
 #![allow(clippy::format_push_string, reason = "a test may be simple")]
 
 mod calls;
+mod control;
 mod delivery;
 mod exactly_once;
 mod handshake;
