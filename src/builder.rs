@@ -1,6 +1,12 @@
 //! Options of a client, and their defaults.
 
-use std::{fmt, future::Future, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::Serialize;
 use tokio::{runtime::Handle, sync::watch};
@@ -13,10 +19,10 @@ use crate::{
     client::Client,
     dial::{Dialer, NetDialer},
     driver::{Connector, Driver},
-    error::{BuildError, CredentialsError},
+    error::{BuildError, CredentialsError, Disconnect},
     mailbox::{Limits, Overflow},
     protocol::Subprotocol,
-    session::{Config, Session, Strictness},
+    session::{Config, DialBudget, Session, Strictness, Verdict, VerdictHook},
     status::Status,
     telemetry,
 };
@@ -54,6 +60,9 @@ impl ClientBuilder {
                 backoff_cap: Duration::from_secs(30),
                 healthy_after: Duration::from_secs(10),
                 give_up_after: None,
+                max_dials: None,
+                idle_timeout: Some(Duration::from_secs(30)),
+                on_disconnect: None,
                 seed: random_seed(),
             },
             limits: Limits { items: limit(1024), bytes: limit(16 << 20), overflow: Overflow::DropOldest },
@@ -179,6 +188,33 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets how many attempts to connect may begin within any period of this length. Default: as many as the delays allow.
+    ///
+    /// For gateways that ban who dials too often. It also holds for attempts that follow at once, after rejected credentials or
+    /// [`reconnect_now`](Client::reconnect_now).
+    pub fn max_dials(mut self, dials: NonZeroU32, per: Duration) -> Self {
+        self.config.max_dials = Some(DialBudget { dials, per });
+        self
+    }
+
+    /// Sets how long a connection on which nothing is live is kept. Default: 30 s; `None` keeps it until the client goes.
+    ///
+    /// The next operation makes a new one.
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.config.idle_timeout = timeout.into();
+        self
+    }
+
+    /// Sets what decides, for each lost connection and each failed attempt, what is to follow. Default: the client's own
+    /// table of causes.
+    ///
+    /// `hook` gets the cause and how many attempts failed in a row; [`Verdict::Default`] leaves the decision to the table. It
+    /// runs in the client's task; one that panics has no say.
+    pub fn on_disconnect(mut self, hook: impl Fn(&Disconnect, u32) -> Verdict + Send + Sync + 'static) -> Self {
+        self.config.on_disconnect = Some(VerdictHook::new(hook));
+        self
+    }
+
     /// Sets what to make of messages that cannot be read. Default: [`Strictness::Lenient`].
     pub fn strictness(mut self, strictness: Strictness) -> Self {
         self.config.strictness = strictness;
@@ -297,6 +333,8 @@ impl ClientBuilder {
             config.ack_timeout,
             config.ping_interval.unwrap_or(MAX_DURATION),
             config.ping_timeout,
+            config.idle_timeout.unwrap_or(MAX_DURATION),
+            config.max_dials.map_or(MAX_DURATION, |budget| budget.per),
         ];
         if positive.contains(&Duration::ZERO) {
             return Err(BuildError::Option("a timeout or interval is zero"));

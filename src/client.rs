@@ -10,14 +10,14 @@ use std::{
 };
 
 use serde_json::value::RawValue;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     buffers::Buffers,
     builder::{ClientBuilder, MAX_DURATION},
     call::Call,
     driver::Command,
-    error::SubscribeError,
+    error::{NotConnected, SubscribeError},
     mailbox::Limits,
     operation::{self, Operation, OperationType},
     session::{Care, End},
@@ -29,8 +29,8 @@ use crate::{
 
 /// A client of one server: a handle to its connection and everything subscribed on it. Cheap to clone.
 ///
-/// The connection is made when the first operation is started, and kept from then on. It is closed when the last
-/// clone, the last [`Subscription`] and the last [`Call`] are dropped, or by [`shutdown`](Self::shutdown).
+/// The connection is made when the first operation is started, or by [`connect`](Self::connect). It is closed when nothing was live
+/// on it for [`idle_timeout`](ClientBuilder::idle_timeout), when the last clone, the last [`Subscription`] and the last [`Call`] are dropped, or by [`shutdown`](Self::shutdown).
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -193,9 +193,60 @@ impl Client {
         self.shared.counters.snapshot()
     }
 
-    /// Ends the retry sleep, if the client is in one: for when the application knows that the network is back.
+    /// Connects, also when nothing is subscribed, and returns once the server has acknowledged. Works at once if it has.
+    ///
+    /// Attempts are repeated as for operations. A connection on which nothing is started is closed after
+    /// [`idle_timeout`](ClientBuilder::idle_timeout). Dropping the future does not end the attempt.
+    ///
+    /// # Errors
+    ///
+    /// If no connection is to be had; see [`NotConnected`]. The client stays usable unless it was shut down.
+    pub async fn connect(&self) -> Result<(), NotConnected> {
+        let (waiter, answer) = oneshot::channel();
+        self.command(Command::Connect(waiter));
+        match answer.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(End::Lost(cause))) => Err(NotConnected::Lost(cause)),
+            Ok(Err(End::GaveUp { attempts, cause })) => Err(NotConnected::GaveUp { attempts, cause }),
+            // The others are of operations; and the driver may be gone.
+            Ok(Err(
+                End::ShutDown
+                | End::Completed
+                | End::Answered(_)
+                | End::Ambiguous(_)
+                | End::TimedOut
+                | End::Rejected(_)
+                | End::Overflow
+                | End::Hook(_),
+            ))
+            | Err(_) => Err(NotConnected::ShutDown),
+        }
+    }
+
+    /// Closes the connection with 1000, and makes no other until [`resume`](Self::resume): for an application in the
+    /// background. Streams stay, and see a gap then; operations that are started meanwhile wait. A mutation whose result is out ends as
+    /// [`CallError::Ambiguous`](crate::CallError::Ambiguous).
+    pub fn pause(&self) {
+        self.command(Command::Pause);
+    }
+
+    /// Ends a [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.command(Command::Resume);
+    }
+
+    /// Makes a new connection now: ends the retry sleep, if the client is in one, or closes the connection that there is with
+    /// 1000.
+    ///
+    /// Delays are skipped, so do not call it in a loop; [`max_dials`](ClientBuilder::max_dials) holds all the same.
     pub fn reconnect_now(&self) {
         self.command(Command::ReconnectNow);
+    }
+
+    /// Tells the client that the network is another one, or is back: ends the retry sleep, or asks the server at once
+    /// whether the connection still works, and makes another if nothing arrives within 2 s.
+    pub fn network_changed(&self) {
+        self.command(Command::NetworkChanged);
     }
 
     /// Ends every subscription with [`SubscriptionError::ShutDown`](crate::SubscriptionError::ShutDown) and every call

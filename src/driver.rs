@@ -15,7 +15,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use http::HeaderMap;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::Sleep,
 };
 use url::Url;
@@ -48,7 +48,12 @@ pub(crate) enum Command {
     Cancel(u64),
     /// The reader has made the room that was waited for, or has caught up.
     Released(u64),
+    /// Answered once there is a connection, or none to be had.
+    Connect(oneshot::Sender<Result<(), End>>),
+    Pause,
+    Resume,
     ReconnectNow,
+    NetworkChanged,
     Shutdown {
         within: Duration,
     },
@@ -75,6 +80,8 @@ pub(crate) struct Driver {
     headers: HeaderMap,
     /// The full mailbox that the socket waits for, under `Overflow::Block`.
     blocked: Option<Arc<Sink>>,
+    /// Who waits for a connection.
+    waiters: Vec<oneshot::Sender<Result<(), End>>>,
     /// Readers that have something to read since this turn's reads.
     wakers: VecDeque<Waker>,
     buffers: Arc<Buffers>,
@@ -110,6 +117,7 @@ impl Driver {
             link: Link::None,
             headers: HeaderMap::new(),
             blocked: None,
+            waiters: Vec::new(),
             wakers: VecDeque::new(),
             buffers,
             stock: Stock::default(),
@@ -169,10 +177,17 @@ impl Driver {
                 }
                 Command::Cancel(id) => {
                     telemetry::cancelled(id);
-                    self.session.cancel(id);
+                    self.session.cancel(now, id);
                 }
                 Command::Released(id) => self.session.catch_up(now, id),
+                Command::Connect(waiter) => {
+                    self.waiters.push(waiter);
+                    self.session.connect(now);
+                }
+                Command::Pause => self.session.pause(now),
+                Command::Resume => self.session.resume(now),
                 Command::ReconnectNow => self.session.reconnect_now(now),
+                Command::NetworkChanged => self.session.network_changed(now),
                 Command::Shutdown { within } => self.session.shutdown(now + within),
             }
         }
@@ -258,12 +273,12 @@ impl Driver {
             Ok((pushed, waker)) => {
                 self.wakers.extend(waker);
                 let sink = Arc::clone(sink);
-                self.handle_pushed(sink, pushed);
+                self.handle_pushed(now, sink, pushed);
             }
             Err(error) => {
                 let sink = Arc::clone(sink);
                 self.counters.dequeued(1);
-                self.end(&sink, End::Hook(error));
+                self.end(now, &sink, End::Hook(error));
             }
         }
     }
@@ -279,7 +294,7 @@ impl Driver {
     fn look_for_room(&mut self, now: Instant) -> bool {
         if self.blocked.as_ref().is_some_and(|sink| sink.mailbox.has_room()) {
             self.blocked = None;
-            self.session.resume(now);
+            self.session.unstall(now);
             return true;
         }
         false
@@ -345,7 +360,7 @@ impl Driver {
                         losses.reissued(sink.id, &gap);
                         sink.mailbox.push_gap(gap);
                     }
-                    Err(error) => self.end(&sink, End::Hook(error)),
+                    Err(error) => self.end(now, &sink, End::Hook(error)),
                 },
                 Output::Stale { sink, idle_for } => {
                     telemetry::stale(sink.id, idle_for);
@@ -353,12 +368,18 @@ impl Driver {
                 }
                 Output::Judge { sink, end } => match sink.is_transient(&end) {
                     Ok(true) => self.session.restart(now, sink.id),
-                    Ok(false) => self.end(&sink, end),
-                    Err(error) => self.end(&sink, End::Hook(error)),
+                    Ok(false) => self.end(now, &sink, end),
+                    Err(error) => self.end(now, &sink, End::Hook(error)),
                 },
                 Output::Finish { sink, end } => {
                     losses.finished(sink.id, &end);
                     sink.mailbox.finish(end);
+                }
+                Output::Connected(answer) => {
+                    for waiter in self.waiters.drain(..) {
+                        // Who does not wait any more needs no answer.
+                        let _ = waiter.send(answer.clone());
+                    }
                 }
                 Output::Status(status) => {
                     telemetry::status(&status);
@@ -401,25 +422,25 @@ impl Driver {
     }
 
     /// Ends a subscription from this side.
-    fn end(&mut self, sink: &Sink, end: End) {
+    fn end(&mut self, now: Instant, sink: &Sink, end: End) {
         Losses::default().finished(sink.id, &end);
-        self.session.cancel(sink.id);
+        self.session.cancel(now, sink.id);
         sink.mailbox.finish(end);
     }
 
     /// An item is not simply kept.
-    fn handle_pushed(&mut self, sink: Arc<Sink>, pushed: Pushed) {
+    fn handle_pushed(&mut self, now: Instant, sink: Arc<Sink>, pushed: Pushed) {
         let (gone, dropped) = match pushed {
             Pushed::Kept { dropped } => (dropped, dropped),
             Pushed::Dropped => (1, 1),
             Pushed::Closed => (1, 0),
             Pushed::Full => {
                 self.blocked = Some(sink);
-                self.session.pause();
+                self.session.stall();
                 return;
             }
             Pushed::Overflowed => {
-                self.end(&sink, End::Overflow);
+                self.end(now, &sink, End::Overflow);
                 (1, 1)
             }
             Pushed::Rewind => {

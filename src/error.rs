@@ -162,6 +162,9 @@ pub enum Disconnect {
         /// The server's own words.
         message: String,
     },
+    /// The application asked for it, by [`pause`](crate::Client::pause) or [`reconnect_now`](crate::Client::reconnect_now).
+    #[error("the application asked for it")]
+    Requested,
     /// The stream ended or broke without a closing handshake.
     #[error("the connection broke off")]
     Reset(#[source] Option<Arc<io::Error>>),
@@ -300,6 +303,27 @@ impl SubscriptionError {
             }
         }
     }
+}
+
+/// Why there is no connection; from [`Client::connect`](crate::Client::connect).
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum NotConnected {
+    /// It could not be made, and trying again would not help.
+    #[error("the connection could not be made")]
+    Lost(#[source] Disconnect),
+    /// As many attempts in a row failed as [`give_up_after`](crate::ClientBuilder::give_up_after) allows.
+    #[error("gave up after {attempts} failed attempts to connect")]
+    GaveUp {
+        /// Failed attempts in a row.
+        attempts: u32,
+        /// Why the last one failed.
+        #[source]
+        cause: Disconnect,
+    },
+    /// The client was shut down, or its runtime is gone.
+    #[error("the client was shut down")]
+    ShutDown,
 }
 
 /// Why a query or mutation has no result.

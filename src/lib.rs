@@ -131,14 +131,14 @@ pub use {
 };
 pub use {
     error::{
-        CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect, SharedError,
-        SubscribeError, SubscriptionError, Violation,
+        CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect, NotConnected,
+        SharedError, SubscribeError, SubscriptionError, Violation,
     },
     mailbox::{Gap, Overflow},
     operation::{Operation, Request, Resumable},
     protocol::Subprotocol,
     response::{GraphQlError, Location, PathSegment, Response},
-    session::Strictness,
+    session::{Strictness, Verdict},
     status::{Stats, Status},
 };
 

@@ -36,6 +36,8 @@ pub enum Status {
         /// Why the last connection was lost, or could not be made.
         cause: Disconnect,
     },
+    /// Not connected, as the application wants: [`Client::pause`](crate::Client::pause).
+    Paused,
     /// Shut down.
     Ended,
 }

@@ -42,6 +42,7 @@ pub(crate) fn status(status: &Status) {
         Status::Waiting { delay, cause } => {
             info!(target: "resub", ?delay, cause = %Chain(cause), "waiting");
         }
+        Status::Paused => info!(target: "resub", "paused"),
         Status::Ended => info!(target: "resub", "ended"),
     }
 }

@@ -96,9 +96,11 @@ pub(crate) fn verdict(cause: &Disconnect, stage: Stage, negotiable: bool) -> Ver
     match cause {
         Disconnect::Closed { code, .. } => close_verdict(*code, stage, negotiable),
         Disconnect::Refused { .. } => Verdict::Rejected,
-        Disconnect::Reset(_) | Disconnect::WebSocket(_) | Disconnect::Silent(_) | Disconnect::AckTimeout(_) => {
-            Verdict::Retry
-        }
+        Disconnect::Requested
+        | Disconnect::Reset(_)
+        | Disconnect::WebSocket(_)
+        | Disconnect::Silent(_)
+        | Disconnect::AckTimeout(_) => Verdict::Retry,
         Disconnect::Violation(_) | Disconnect::MessageTooBig { .. } | Disconnect::NoSubprotocol { .. } => {
             Verdict::Fatal
         }
@@ -168,6 +170,7 @@ pub(crate) fn evidence(cause: &Disconnect, verdict: Verdict) -> Option<Evidence>
         // Some servers put a syntax error into a close frame that is longer than a close frame may be.
         Disconnect::Reset(_) | Disconnect::WebSocket(_) => Some(Evidence::Weak),
         Disconnect::Refused { .. }
+        | Disconnect::Requested
         | Disconnect::Silent(_)
         | Disconnect::AckTimeout(_)
         | Disconnect::Violation(_)

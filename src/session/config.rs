@@ -1,8 +1,14 @@
 //! How a session behaves.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    num::NonZeroU32,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
-use crate::protocol::Subprotocol;
+use crate::{error::Disconnect, protocol::Subprotocol};
 
 /// Every field is an option of the builder, which documents it.
 #[derive(Clone, Debug)]
@@ -18,6 +24,9 @@ pub(crate) struct Config {
     pub(crate) backoff_cap: Duration,
     pub(crate) healthy_after: Duration,
     pub(crate) give_up_after: Option<u32>,
+    pub(crate) max_dials: Option<DialBudget>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) on_disconnect: Option<VerdictHook>,
     pub(crate) seed: u64,
 }
 
@@ -29,4 +38,49 @@ pub enum Strictness {
     Lenient,
     /// Close the connection with 4004 and end every operation.
     Strict,
+}
+
+/// How often may be dialed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DialBudget {
+    pub(crate) dials: NonZeroU32,
+    pub(crate) per: Duration,
+}
+
+/// What is to follow a lost connection, or a failed attempt at one; see
+/// [`on_disconnect`](crate::ClientBuilder::on_disconnect).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// What the client does of its own accord.
+    Default,
+    /// Try again, with backoff.
+    Retry,
+    /// Try again, no sooner than this.
+    RetryAfter(Duration),
+    /// The credentials are no good: ask for new ones and try again at once. Twice in a row is fatal.
+    NewCredentials,
+    /// End every operation with this cause; the client stays usable.
+    Fatal,
+}
+
+/// The application's own verdict.
+#[derive(Clone)]
+pub(crate) struct VerdictHook(Arc<dyn Fn(&Disconnect, u32) -> Verdict + Send + Sync>);
+
+impl VerdictHook {
+    pub(crate) fn new(hook: impl Fn(&Disconnect, u32) -> Verdict + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hook))
+    }
+
+    /// A hook that panics has no say.
+    pub(super) fn ask(&self, cause: &Disconnect, attempts: u32) -> Verdict {
+        catch_unwind(AssertUnwindSafe(|| (self.0)(cause, attempts))).unwrap_or(Verdict::Default)
+    }
+}
+
+impl fmt::Debug for VerdictHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("VerdictHook")
+    }
 }

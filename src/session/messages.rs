@@ -134,6 +134,7 @@ impl<S: Clone> Session<S> {
                 self.outbox.push(Queued::Stop(wire_id));
             }
             self.outputs.push_back(Output::Finish { sink: operation.sink, end });
+            self.look_for_idleness(now);
         } else {
             if !self.operations.take_expected(wire_id) {
                 self.counts.ignored += 1;

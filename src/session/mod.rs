@@ -18,6 +18,7 @@
 
 mod backoff;
 mod config;
+mod control;
 mod liveness;
 mod messages;
 mod negotiation;
@@ -35,9 +36,9 @@ mod tests;
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-pub use self::config::Strictness;
+pub use self::config::{Strictness, Verdict};
 pub(crate) use self::{
-    config::Config,
+    config::{Config, DialBudget, VerdictHook},
     output::{Counts, End, Item, Output, Transmit},
     registry::Request,
     upkeep::Care,
@@ -77,6 +78,10 @@ pub(crate) struct Session<S> {
     outage: Option<Outage>,
     /// Why the last connection was lost, or the last attempt at one failed.
     last_cause: Option<Disconnect>,
+    /// Somebody waits for a connection.
+    is_wanted: bool,
+    /// The application wants no connection for now.
+    is_paused: bool,
     counts: Counts,
 }
 
@@ -114,6 +119,8 @@ impl<S: Clone> Session<S> {
             broken: None,
             outage: None,
             last_cause: None,
+            is_wanted: false,
+            is_paused: false,
             counts: Counts::default(),
             config,
         }
@@ -126,7 +133,7 @@ impl<S: Clone> Session<S> {
         }
         match answer {
             // The last operation went meanwhile.
-            Ok(_) if self.operations.is_empty() => {
+            Ok(_) if !self.has_reason() => {
                 self.retry.unused();
                 self.rest();
             }
@@ -242,18 +249,12 @@ impl<S: Clone> Session<S> {
                     let cause = self.broken.take().unwrap_or(Disconnect::Reset(None));
                     self.break_off(now, cause, None);
                 }
+                Timer::Idle => self.close_idle(),
                 Timer::Shutdown => {
                     self.outputs.push_back(Output::Hangup(None));
                     self.end();
                 }
             }
-        }
-    }
-
-    /// Ends the retry sleep, if there is one.
-    pub(crate) fn reconnect_now(&mut self, now: Instant) {
-        if self.phase == Phase::Waiting {
-            self.authorize(now);
         }
     }
 
@@ -274,6 +275,7 @@ impl<S: Clone> Session<S> {
         }
         self.give_up_mutations(None);
         self.finish_all(&End::ShutDown);
+        self.answer_connect(Err(End::ShutDown));
         let Some(subprotocol) = subprotocol else {
             self.outputs.push_back(Output::Hangup(None));
             return self.end();
@@ -287,12 +289,12 @@ impl<S: Clone> Session<S> {
     }
 
     /// The socket is not read for a while: silence means nothing now.
-    pub(crate) fn pause(&mut self) {
+    pub(crate) fn stall(&mut self) {
         self.liveness.pause();
     }
 
     /// It is read again; the time until now does not count as silence.
-    pub(crate) fn resume(&mut self, now: Instant) {
+    pub(crate) fn unstall(&mut self, now: Instant) {
         self.liveness.resume(now);
     }
 
@@ -330,14 +332,18 @@ impl<S: Clone> Session<S> {
     pub(crate) fn abandon(&mut self) {
         self.give_up_mutations(None);
         self.finish_all(&End::ShutDown);
+        self.answer_connect(Err(End::ShutDown));
     }
 
     /// Dials as soon as the spacing of dials allows, if there is anything to dial for.
     fn start(&mut self, now: Instant) {
-        match (self.operations.is_empty(), self.retry.due(now)) {
-            (true, _) => self.rest(),
-            (false, None) => self.authorize(now),
-            (false, Some(at)) => {
+        if self.is_paused {
+            return;
+        }
+        match (self.has_reason(), self.retry.due(now)) {
+            (false, _) => self.rest(),
+            (true, None) => self.authorize(now),
+            (true, Some(at)) => {
                 self.phase = Phase::Waiting;
                 self.timers.arm(Timer::Backoff, at);
                 if let Some(cause) = self.last_cause.clone() {
@@ -348,7 +354,7 @@ impl<S: Clone> Session<S> {
     }
 
     fn authorize(&mut self, now: Instant) {
-        let (attempt, reason) = self.retry.begin();
+        let (attempt, reason) = self.retry.begin(now);
         self.phase = Phase::Authorizing;
         self.timers.clear();
         self.timers.arm(Timer::Connect, now + self.config.credentials_timeout);
@@ -389,6 +395,8 @@ impl<S: Clone> Session<S> {
         for id in watched {
             self.watch(now, id);
         }
+        self.answer_connect(Ok(()));
+        self.look_for_idleness(now);
     }
 
     /// Ends what is live; the next subscribe starts afresh (rule 23).
@@ -396,6 +404,7 @@ impl<S: Clone> Session<S> {
         self.retry.forgive();
         self.negotiation.reset();
         self.finish_all(end);
+        self.answer_connect(Err(end.clone()));
         self.rest();
     }
 

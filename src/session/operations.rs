@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    End, Output, Phase, Request, Session,
+    End, Output, Phase, Request, Session, Timer,
     outbox::Queued,
     registry::{Operation, Wait},
 };
@@ -26,6 +26,7 @@ impl<S: Clone> Session<S> {
         }
         self.operations.insert(id, request, sink);
         if !self.hold_new(id) && self.is_open() {
+            self.timers.disarm(Timer::Idle);
             self.issue(now, id);
         }
         if self.phase == Phase::Idle {
@@ -34,8 +35,8 @@ impl<S: Clone> Session<S> {
     }
 
     /// Ends an operation from this side: its reader is gone. Nothing is said of one that was never written (rule 12).
-    pub(crate) fn cancel(&mut self, id: u64) {
-        self.withdraw(id);
+    pub(crate) fn cancel(&mut self, now: Instant, id: u64) {
+        self.withdraw(now, id);
     }
 
     /// Ends the queries and mutations whose time is up, and looks after the subscriptions whose time has come.
@@ -45,7 +46,7 @@ impl<S: Clone> Session<S> {
                 self.tend(now, id);
                 continue;
             }
-            let Some((operation, written)) = self.withdraw(id) else { return };
+            let Some((operation, written)) = self.withdraw(now, id) else { return };
             let ambiguous = written && operation.kind == OperationType::Mutation;
             let end = if ambiguous { End::Ambiguous(None) } else { End::TimedOut };
             self.outputs.push_back(Output::Finish { sink: operation.sink, end });
@@ -53,7 +54,7 @@ impl<S: Clone> Session<S> {
     }
 
     /// Removes an operation, and says so to a server that knows of it.
-    fn withdraw(&mut self, id: u64) -> Option<(Operation<S>, bool)> {
+    fn withdraw(&mut self, now: Instant, id: u64) -> Option<(Operation<S>, bool)> {
         let wire_id = self.operations.get(id).and_then(|operation| self.operations.wire_id(operation));
         let operation = self.operations.remove(id)?;
         match wire_id {
@@ -63,9 +64,10 @@ impl<S: Clone> Session<S> {
             // Not in any queue.
             None => {}
         }
-        if self.operations.is_empty() && self.phase == Phase::Waiting {
+        if !self.has_reason() && self.phase == Phase::Waiting {
             self.rest();
         }
+        self.look_for_idleness(now);
         Some((operation, wire_id.is_some()))
     }
 

@@ -27,6 +27,8 @@ pub(crate) enum Output<S> {
     Judge { sink: S, end: End },
     /// The operation is over (I1).
     Finish { sink: S, end: End },
+    /// For who waits for a connection: there is one, or there will be none.
+    Connected(Result<(), End>),
     /// What an operator sees.
     Status(Status),
     /// Nothing will follow.

@@ -1,10 +1,18 @@
 //! What follows a loss: the verdict table applied, with what may not be repeated forever.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use fastrand::Rng;
 
-use super::{Config, backoff::Backoff, negotiation::Negotiation};
+use super::{
+    Config, VerdictHook,
+    backoff::Backoff,
+    config::{self, DialBudget},
+    negotiation::Negotiation,
+};
 use crate::{auth::CredentialsReason, error::Disconnect, protocol::close::Verdict};
 
 /// Attempts, their spacing and their limits.
@@ -12,6 +20,10 @@ pub(super) struct Retry {
     rng: Rng,
     backoff: Backoff,
     give_up_after: Option<u32>,
+    budget: Option<DialBudget>,
+    /// When the last attempts began, as many as the budget counts.
+    begun: VecDeque<Instant>,
+    hook: Option<VerdictHook>,
     /// Attempts since the last healthy connection.
     attempts: u32,
     streaks: Streaks,
@@ -48,6 +60,9 @@ impl Retry {
             rng: Rng::with_seed(config.seed),
             backoff: Backoff::new(config.backoff_base, config.backoff_cap),
             give_up_after: config.give_up_after,
+            budget: config.max_dials,
+            begun: VecDeque::new(),
+            hook: config.on_disconnect.clone(),
             attempts: 0,
             streaks: Streaks::default(),
             not_before: None,
@@ -57,7 +72,13 @@ impl Retry {
     }
 
     /// An attempt begins. Returns its number, and why the provider is asked.
-    pub(super) fn begin(&mut self) -> (u32, CredentialsReason) {
+    pub(super) fn begin(&mut self, now: Instant) -> (u32, CredentialsReason) {
+        if let Some(budget) = self.budget {
+            if self.begun.len() == budget.dials.get() as usize {
+                self.begun.pop_front();
+            }
+            self.begun.push_back(now);
+        }
         self.attempts = self.attempts.saturating_add(1);
         self.asked = std::mem::replace(&mut self.reason, CredentialsReason::Reconnect);
         (self.attempts, self.asked.clone())
@@ -85,6 +106,17 @@ impl Retry {
     pub(super) fn forgive(&mut self) {
         self.attempts = 0;
         self.streaks = Streaks::default();
+    }
+
+    /// The application's own verdict, if it has one.
+    pub(super) fn wanted(&self, cause: &Disconnect) -> Option<Verdict> {
+        match self.hook.as_ref()?.ask(cause, self.attempts) {
+            config::Verdict::Default => None,
+            config::Verdict::Retry => Some(Verdict::Retry),
+            config::Verdict::RetryAfter(delay) => Some(Verdict::RetryAfter(delay)),
+            config::Verdict::NewCredentials => Some(Verdict::Rejected),
+            config::Verdict::Fatal => Some(Verdict::Fatal),
+        }
     }
 
     /// Decides, and spaces the next attempt.
@@ -133,7 +165,16 @@ impl Retry {
 
     /// When the next attempt may begin, if not now.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        self.not_before.filter(|&at| at > now)
+        let in_budget = self.budget.and_then(|DialBudget { dials, per }| {
+            let is_spent = self.begun.len() == dials.get() as usize;
+            self.begun.front().filter(|_| is_spent).map(|&begun| begun + per)
+        });
+        self.not_before.max(in_budget).filter(|&at| at > now)
+    }
+
+    /// The application wants the next attempt at once.
+    pub(super) fn hurry(&mut self) {
+        self.not_before = None;
     }
 
     pub(super) fn attempts(&self) -> u32 {

@@ -137,10 +137,14 @@ impl Trial {
 impl<S: Clone> Session<S> {
     /// What follows a loss, where the operations that the socket carried are taken into account.
     pub(super) fn weigh(&mut self, cause: &Disconnect, stage: Stage) -> Verdict {
-        let verdict = verdict(cause, stage, self.negotiation.is_open());
-        // A server that crashed is not there for a while; that says no more.
-        if stage == Stage::Opening {
-            return verdict;
+        let wanted = self.retry.wanted(cause);
+        let verdict = wanted.unwrap_or_else(|| verdict(cause, stage, self.negotiation.is_open()));
+        match (stage, wanted) {
+            // A server that crashed is not there for a while; that says no more.
+            (Stage::Opening, _) => return verdict,
+            // Nobody is to know better.
+            (Stage::Open, Some(Verdict::Fatal)) => return verdict,
+            (Stage::Open, _) => {}
         }
         let mut weighed = verdict;
         if let Some(evidence) = evidence(cause, verdict) {
@@ -269,6 +273,12 @@ impl<S: Clone> Session<S> {
             self.suspicion.in_vain += 1;
             self.operations.end_wait(Wait::Trial);
         }
+    }
+
+    /// The connection goes for a reason of this side's.
+    pub(super) fn acquit(&mut self) {
+        self.suspicion.no_strike();
+        self.hold_back();
     }
 
     /// After a loss during a trial: who is not cleared waits until it is its turn; those sent last come first.

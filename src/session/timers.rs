@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Settled,
     /// Any with a socket: writing failed a while ago, and reading has not told why.
     Broken,
+    /// Open: nothing was live for a while.
+    Idle,
     /// Closing: the peer does not answer the close.
     Shutdown,
 }
@@ -30,7 +32,7 @@ pub(super) enum Timer {
 pub(super) struct Timers([Option<Instant>; Timer::ALL.len()]);
 
 impl Timer {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Backoff,
         Self::Connect,
         Self::Ack,
@@ -40,6 +42,7 @@ impl Timer {
         Self::Healthy,
         Self::Settled,
         Self::Broken,
+        Self::Idle,
         Self::Shutdown,
     ];
 }

@@ -6,6 +6,7 @@
 
 mod calls;
 mod conflate;
+mod control;
 mod delivery;
 mod exactly_once;
 mod handshake;

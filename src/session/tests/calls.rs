@@ -156,7 +156,7 @@ fn rule_15_on_legacy_a_stop_follows_an_end_without_a_result() {
 #[test]
 fn rule_15_on_legacy_a_stop_that_crosses_the_end_is_written_all_the_same() {
     let (mut rig, _) = calling(LEGACY, OperationType::Mutation);
-    rig.session.cancel(1);
+    rig.cancel(1);
     rig.session.handle_frame(rig.now, &json!({"type": "data", "id": "1.0", "payload": {"data": 1}}).to_string());
     rig.session.handle_frame(rig.now, r#"{"type":"complete","id":"1.0"}"#);
     assert_eq!(wrote(&rig.take()), ["stop"]);

@@ -37,6 +37,11 @@ enum Step {
     Pause,
     Resume,
     ReconnectNow,
+    NetworkChanged,
+    /// Somebody waits for a connection.
+    Want,
+    /// The application wants no connection, or wants one again.
+    Hold(bool),
     /// Takes what is to be written; a socket that takes nothing is part of a history, too.
     Write(usize),
     Shutdown,
@@ -88,6 +93,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Pause),
         1 => Just(Step::Resume),
         1 => Just(Step::ReconnectNow),
+        1 => Just(Step::NetworkChanged),
+        1 => Just(Step::Want),
+        2 => any::<bool>().prop_map(Step::Hold),
         16 => (1..20_usize).prop_map(Step::Write),
         // Most of what can happen happens before.
         1 => prop::bool::weighted(0.2).prop_map(|ends| if ends { Step::Shutdown } else { Step::Silence }),
@@ -121,6 +129,8 @@ struct Model {
     acked: bool,
     /// The operations' ends are ours, so each is completed.
     shut_down: bool,
+    /// Somebody waits for a connection.
+    wanted: bool,
     dials: Vec<Instant>,
     log: Vec<String>,
 }
@@ -152,7 +162,7 @@ impl History {
             Step::SubscribeWith(care) => self.subscribe_with(*care),
             Step::Cancel(index) if self.rig.next_id > 1 => {
                 let id = self.any_of(std::iter::empty(), *index);
-                self.rig.session.cancel(id);
+                self.rig.cancel(id);
                 self.model.gone(id);
             }
             Step::Rewind(index) if self.rig.next_id > 1 => {
@@ -231,6 +241,13 @@ impl History {
             Step::Pause => self.pause(true),
             Step::Resume => self.pause(false),
             Step::ReconnectNow => self.rig.session.reconnect_now(now),
+            Step::NetworkChanged => self.rig.session.network_changed(now),
+            Step::Want => {
+                self.model.wanted = true;
+                self.rig.session.connect(now);
+            }
+            Step::Hold(true) => self.rig.session.pause(now),
+            Step::Hold(false) => self.rig.session.resume(now),
             Step::Write(most) => self.write(*most)?,
             Step::Shutdown => {
                 self.model.shut_down = true;
@@ -311,7 +328,8 @@ impl History {
             match output {
                 Output::Authorize(_) => {
                     prop_assert!(!model.asked && !model.dialing && !model.socket, "one attempt at a time");
-                    prop_assert!(!model.live.is_empty(), "I7: no dial without a reason");
+                    prop_assert!(model.wanted || !model.live.is_empty(), "I7: no dial without a reason");
+                    prop_assert!(!self.rig.session.is_paused);
                     model.asked = true;
                     model.dials.push(self.rig.now);
                 }
@@ -363,6 +381,7 @@ impl History {
                 }
                 Output::Stale { sink, .. } => model.stale(self.rig.now, sink)?,
                 Output::Judge { sink, end } => model.judge(sink, &end)?,
+                Output::Connected(_) => prop_assert!(std::mem::take(&mut model.wanted), "answered once"),
                 Output::Status(Status::Open { .. }) => model.acked = true,
                 Output::Status(_) => {}
                 Output::Ended => prop_assert!(model.live.is_empty(), "I4: no operation is left behind"),
@@ -428,7 +447,8 @@ impl History {
         );
         prop_assert!(!waits || session.timers.next().is_some(), "I6: every phase that waits has a deadline");
         if session.phase == super::super::Phase::Idle {
-            prop_assert!(model.live.is_empty(), "nobody waits for a session that rests");
+            let rests = model.live.is_empty() && !model.wanted;
+            prop_assert!(rests || session.is_paused, "nobody waits for a session that rests");
         }
         Ok(())
     }
@@ -457,7 +477,8 @@ fn run(config: Config, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
     history.settle()?;
     // I7: however often something was dropped, subscribed or rejected, dials are spaced: at most the first, a fallback
     // and the two of a rejection come without a delay, and then only `reconnect_now` does.
-    let demanded = steps.iter().filter(|step| matches!(step, Step::ReconnectNow)).count();
+    let demands = |step: &&Step| matches!(step, Step::ReconnectNow | Step::NetworkChanged | Step::Hold(false));
+    let demanded = steps.iter().filter(demands).count();
     let dials = &history.model.dials;
     let quick = dials.windows(2).filter(|pair| pair[1] - pair[0] < Duration::from_millis(500)).count();
     let healthy_or_fatal = history.model.log.iter().filter(|line| line.starts_with("Finish")).count() + 1;

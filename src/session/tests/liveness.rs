@@ -90,9 +90,9 @@ fn rule_20_pongs_are_matched_by_order_and_an_unsolicited_one_is_legal() {
 #[test]
 fn rule_20_no_silence_counts_while_the_socket_is_not_read() {
     let mut rig = Rig::open(config(), 1);
-    rig.session.pause();
+    rig.session.stall();
     assert!(!rig.pass(secs(300)).contains(&Did::Hangup(None)));
-    rig.session.resume(rig.now);
+    rig.session.unstall(rig.now);
     assert!(!rig.pass(secs(10)).contains(&Did::Hangup(None)), "a fresh ping has its time");
     assert!(rig.pass(secs(10)).contains(&Did::Hangup(None)));
 }
@@ -176,9 +176,9 @@ fn rule_21_time_in_which_the_socket_was_not_read_is_not_the_servers_pace() {
         rig.receive(json!({"type": "ka"}));
         rig.pass(secs(5));
     }
-    rig.session.pause();
+    rig.session.stall();
     assert_eq!(rig.pass(secs(3_600)), []);
-    rig.session.resume(rig.now);
+    rig.session.unstall(rig.now);
     for _ in 0..2 {
         rig.receive(json!({"type": "ka"}));
         rig.pass(secs(5));
@@ -195,9 +195,9 @@ fn a_socket_that_takes_no_more_is_given_up_after_a_while() {
         rig.receive(json!({"type": "next", "id": "1.0", "payload": 1}));
     }
     assert!(rig.session.is_open(), "what can be read may say why");
-    rig.session.pause();
+    rig.session.stall();
     assert!(!rig.pass(secs(60)).contains(&Did::Hangup(None)), "nor can it say anything while nobody reads");
-    rig.session.resume(rig.now);
+    rig.session.unstall(rig.now);
     let did = rig.pass(secs(10));
     assert!(did.contains(&Did::Hangup(None)));
     assert!(matches!(rig.session.last_cause, Some(Disconnect::WebSocket(_))));

@@ -1,6 +1,7 @@
 //! The session by example: every rule that it decides, against a clock that is only a number.
 
 mod calls;
+mod control;
 mod histories;
 mod liveness;
 mod opening;
@@ -43,6 +44,9 @@ fn config() -> Config {
         backoff_cap: secs(30),
         healthy_after: secs(10),
         give_up_after: None,
+        max_dials: None,
+        idle_timeout: Some(secs(30)),
+        on_disconnect: None,
         seed: 7,
     }
 }
@@ -70,10 +74,12 @@ enum Did {
     Finish(u64, String),
     Stale(u64, Duration),
     Judge(u64, String),
+    Connected(Result<(), String>),
     Connecting(u32),
     Open,
     Waiting(Duration),
     Idle,
+    Paused,
     Ended,
     Wrote(Value),
     WroteClose(u16),
@@ -117,6 +123,10 @@ impl Rig {
         let request = Request { kind, payload: format!("{{\"query\":\"{id}\"}}").into(), deadline, care: self.care };
         self.session.subscribe(self.now, id, request, id);
         id
+    }
+
+    fn cancel(&mut self, id: u64) {
+        self.session.cancel(self.now, id);
     }
 
     /// From asking the provider to the acknowledgement.
@@ -199,6 +209,8 @@ impl Rig {
                 Output::Finish { sink, end } => Did::Finish(sink, describe(&end)),
                 Output::Stale { sink, idle_for } => Did::Stale(sink, idle_for),
                 Output::Judge { sink, end } => Did::Judge(sink, describe(&end)),
+                Output::Connected(answer) => Did::Connected(answer.map_err(|end| describe(&end))),
+                Output::Status(Status::Paused) => Did::Paused,
                 Output::Status(Status::Connecting { attempt, .. }) => Did::Connecting(attempt),
                 Output::Status(Status::Open { .. }) => Did::Open,
                 Output::Status(Status::Waiting { delay, .. }) => Did::Waiting(delay),

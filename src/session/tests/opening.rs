@@ -141,7 +141,7 @@ fn rule_9_an_id_is_never_used_twice_and_a_reissue_has_a_new_one() {
     let mut rig = Rig::open(config(), 3);
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..5 {
-        rig.session.cancel(rig.next_id - 1);
+        rig.cancel(rig.next_id - 1);
         rig.subscribe();
         for (id, _) in issued(&rig.take()) {
             assert!(seen.insert(id));

@@ -21,17 +21,17 @@ fn rule_10_an_operation_ends_once_and_what_follows_is_ignored() {
 fn rule_12_a_dropped_operation_is_completed_if_it_was_sent_and_never_mentioned_if_not() {
     for (subprotocol, stop) in [(MODERN, "complete"), (LEGACY, "stop")] {
         let mut rig = Rig::open(fixed(subprotocol), 1);
-        rig.session.cancel(1);
+        rig.cancel(1);
         assert_eq!(rig.take(), [Did::Wrote(json!({"type": stop, "id": "1.0"}))]);
         assert_eq!(rig.receive(json!({"type": "next", "id": "1.0", "payload": {}})), []);
 
         let unsent = rig.subscribe();
-        rig.session.cancel(unsent);
+        rig.cancel(unsent);
         assert_eq!(rig.take(), []);
 
         rig.lose(Disconnect::Reset(None));
         let offline = rig.subscribe();
-        rig.session.cancel(offline);
+        rig.cancel(offline);
         assert!(issued(&rig.take()).is_empty());
     }
 }
@@ -40,11 +40,11 @@ fn rule_12_a_dropped_operation_is_completed_if_it_was_sent_and_never_mentioned_i
 fn rule_13_nothing_is_said_after_the_servers_end() {
     let mut rig = Rig::open(config(), 1);
     rig.receive(json!({"type": "complete", "id": "1.0"}));
-    rig.session.cancel(1);
+    rig.cancel(1);
     assert_eq!(rig.take(), []);
 
     let mut rig = Rig::open(config(), 1);
-    rig.session.cancel(1);
+    rig.cancel(1);
     rig.session.handle_frame(rig.now, r#"{"type":"complete","id":"1.0"}"#);
     assert_eq!(rig.take(), [], "the server was quicker than the socket");
 }
@@ -71,7 +71,7 @@ fn rule_14_a_numeric_id_is_tolerated() {
 #[test]
 fn rule_18_a_complete_precedes_a_later_subscribe() {
     let mut rig = Rig::open(config(), 1);
-    rig.session.cancel(1);
+    rig.cancel(1);
     rig.subscribe();
     assert_eq!(wrote(&rig.take()), ["complete", "subscribe"]);
 }
@@ -156,7 +156,7 @@ fn rule_25_a_retry_sleep_ends_on_shutdown_on_demand_and_when_the_last_operation_
     assert_eq!(rig.take(), [Did::Connecting(2), Did::Authorize("reconnect")]);
 
     let mut rig = sleeping();
-    rig.session.cancel(1);
+    rig.cancel(1);
     assert_eq!(rig.take(), [Did::Idle]);
     assert_eq!(rig.session.poll_timeout(), None);
 
@@ -174,7 +174,7 @@ fn rule_25_a_retry_sleep_ends_on_shutdown_on_demand_and_when_the_last_operation_
 fn rule_26_a_reissue_is_one_batch_in_the_original_order_with_what_changed_meanwhile() {
     let mut rig = Rig::open(config(), 5);
     rig.lose(Disconnect::Reset(None));
-    rig.session.cancel(2);
+    rig.cancel(2);
     let late = rig.subscribe();
     rig.sleep();
     let did = rig.connect();
@@ -210,7 +210,7 @@ fn rule_29_shutdown_completes_says_goodbye_and_closes_with_1000() {
         let mut rig = Rig::open(fixed(subprotocol), 2);
         let dropped = rig.subscribe();
         assert_eq!(issued(&rig.take()).len(), 1);
-        rig.session.cancel(dropped); // its `complete` is not written yet
+        rig.cancel(dropped); // its `complete` is not written yet
         rig.subscribe(); // never taken from the queue: never mentioned
         rig.session.shutdown(rig.now + secs(5));
         let did = rig.take();
@@ -284,8 +284,8 @@ fn what_is_dropped_before_it_is_written_does_not_pile_up() {
     for _ in 0..10_000 {
         let id = rig.subscribe();
         rig.subscribe();
-        rig.session.cancel(id);
-        rig.session.cancel(id + 1);
+        rig.cancel(id);
+        rig.cancel(id + 1);
     }
     assert!(rig.session.outbox.len() <= 2, "{}", rig.session.outbox.len());
     assert_eq!(rig.take(), []);
@@ -297,7 +297,7 @@ fn spurious_calls_do_nothing() {
     rig.session.handle_open(rig.now);
     rig.session.handle_credentials(rig.now, Ok("{}".into()));
     rig.session.handle_timeout(rig.now);
-    rig.session.cancel(9);
+    rig.cancel(9);
     rig.session.reconnect_now(rig.now);
     rig.session.handle_frame(rig.now, r#"{"type":"connection_ack"}"#);
     rig.session.handle_lost(rig.now, Disconnect::Reset(None));
@@ -320,7 +320,7 @@ fn i7_nobody_dials_when_the_last_operation_went_while_the_provider_was_asked() {
     let mut rig = Rig::new(config());
     let id = rig.subscribe();
     rig.take();
-    rig.session.cancel(id);
+    rig.cancel(id);
     assert_eq!(rig.dial(), [Did::Idle]);
 }
 
@@ -330,7 +330,7 @@ fn answers_that_nobody_wanted_any_more_are_no_failed_attempts() {
     for _ in 0..5 {
         let id = rig.subscribe();
         assert_eq!(rig.take(), [Did::Connecting(1), Did::Authorize("initial")]);
-        rig.session.cancel(id);
+        rig.cancel(id);
         rig.dial();
     }
     rig.subscribe();
@@ -379,7 +379,7 @@ fn a_rejection_is_not_forgotten_when_the_provider_fails_once() {
 fn ends_that_the_server_says_first_are_cheap_however_much_is_queued() {
     let mut rig = Rig::open(config(), 3);
     for id in 1..=3 {
-        rig.session.cancel(id);
+        rig.cancel(id);
     }
     for id in ["1.0", "3.2", "3.2", "9.9", "2.77"] {
         rig.session.handle_frame(rig.now, &json!({"type": "complete", "id": id}).to_string());

@@ -13,7 +13,12 @@ fn care(first_item_within: Option<u64>, idle_longer_than: Option<u64>) -> Care {
 
 /// An open connection, whose silence does not matter and which has been healthy for a while, with one operation just sent.
 fn watching(subprotocol: Subprotocol, care: Care) -> Rig {
-    let mut rig = Rig::new(Config { ping_interval: None, healthy_after: Duration::ZERO, ..fixed(subprotocol) });
+    let mut rig = Rig::new(Config {
+        ping_interval: None,
+        idle_timeout: None,
+        healthy_after: Duration::ZERO,
+        ..fixed(subprotocol)
+    });
     rig.care = care;
     rig.subscribe();
     rig.connect();
@@ -146,16 +151,16 @@ fn the_time_in_which_the_socket_is_not_read_is_no_silence() {
     let mut rig = watching(MODERN, care(None, Some(10)));
     item(&mut rig, "1.0");
     rig.pass(secs(9));
-    rig.session.pause();
+    rig.session.stall();
     assert_eq!(stale(&mut rig, 601), []);
-    rig.session.resume(rig.now);
+    rig.session.unstall(rig.now);
     let quiet = stale(&mut rig, 600);
     assert_eq!(quiet, [(10, 620)], "it is said how long nothing came, whyever");
     item(&mut rig, "1.0");
     rig.pass(secs(5));
-    rig.session.pause();
+    rig.session.stall();
     rig.pass(secs(4));
-    rig.session.resume(rig.now);
+    rig.session.unstall(rig.now);
     assert_eq!(stale(&mut rig, 600), [(10, 19)], "however short it was");
     item(&mut rig, "1.0");
     assert_eq!(stale(&mut rig, 600), [(10, 10)]);
@@ -165,7 +170,7 @@ fn the_time_in_which_the_socket_is_not_read_is_no_silence() {
 fn a_pause_costs_no_more_than_a_timer_now_and_then() {
     let mut rig = watching(MODERN, care(None, Some(10)));
     rig.pass(secs(2));
-    rig.session.pause();
+    rig.session.stall();
     let (begun, mut wakes) = (rig.now, 0);
     while let Some(at) = rig.session.poll_timeout().filter(|&at| at < begun + secs(3_600)) {
         assert!(at > rig.now || wakes == 0, "it spins");
@@ -237,7 +242,7 @@ fn a_stale_operation_that_goes_leaves_no_timer_behind() {
     for reissue_stale in [false, true] {
         let mut rig = watching(MODERN, Care { reissue_stale, ..care(None, Some(5)) });
         rig.pass(secs(5));
-        rig.session.cancel(1);
+        rig.cancel(1);
         assert_eq!(wrote(&rig.take()), ["complete"]);
         assert_eq!(rig.session.poll_timeout(), None);
     }

@@ -36,7 +36,7 @@ fn a_new_operation_waits_for_its_turn_during_a_trial_and_is_sent_in_time() {
 fn operations_that_are_held_back_can_be_dropped_time_out_and_are_shut_down() {
     let (mut world, bad) = on_trial();
     for id in bad {
-        world.rig.session.cancel(id);
+        world.rig.cancel(id);
     }
     assert_eq!(wrote(&world.rig.take()), [""; 0], "the server never heard of them");
     let losses = world.losses;
@@ -72,7 +72,7 @@ fn rule_25_nobody_dials_when_the_last_operation_that_is_held_back_goes() {
     let did = world.rig.lose(Disconnect::Reset(None));
     assert!(waiting(&did).is_some());
     for id in bad {
-        world.rig.session.cancel(id);
+        world.rig.cancel(id);
     }
     assert_eq!(world.rig.take(), [Did::Idle]);
     assert_eq!(world.rig.session.poll_timeout(), None);
@@ -159,10 +159,10 @@ fn a_connection_that_is_not_read_proves_nothing() {
     let mut world = World::new(Config { ping_interval: None, ..config() }, Answers::Never);
     world.subscribe_all(5);
     world.pass(Duration::ZERO);
-    world.rig.session.pause();
+    world.rig.session.stall();
     world.pass(secs(60));
     assert!(world.rig.session.operations.iter().all(|operation| !operation.is_cleared));
-    world.rig.session.resume(world.rig.now);
+    world.rig.session.unstall(world.rig.now);
     world.pass(secs(25));
     assert!(world.rig.session.operations.iter().all(|operation| operation.is_cleared));
 }
@@ -217,7 +217,7 @@ fn on_trial_without_reason(good: u64) -> World {
     world.subscribe_all(good);
     let bad = world.subscribe_bad(OperationType::Subscription, &closed(4500));
     assert!(world.reach(|world| world.losses == 2 && world.rig.session.is_open()));
-    world.rig.session.cancel(bad);
+    world.rig.cancel(bad);
     assert_eq!(world.held() as u64, good);
     world
 }
@@ -245,7 +245,7 @@ fn a_trial_of_a_hundred_good_operations_is_over_in_seconds_and_at_once_if_they_a
 #[test]
 fn a_trial_waits_for_a_connection_that_is_not_read_or_not_written() {
     let mut world = on_trial_without_reason(10);
-    world.rig.session.pause();
+    world.rig.session.stall();
     world.pass(secs(9));
     assert_eq!(world.held(), 10);
 

@@ -163,7 +163,7 @@ fn an_outage_is_no_time_that_an_operation_ran_but_an_item_proves_that_it_did() {
 fn an_operation_that_is_not_restarted_is_over_and_nothing_is_said() {
     let mut rig = waiting_for(fixed(MODERN), Wait::Verdict);
     assert_eq!(rig.take(), [Did::Judge(1, "completed".into())]);
-    rig.session.cancel(1);
+    rig.cancel(1);
     assert_eq!((rig.take(), rig.session.live_operations()), (vec![], 1));
     rig.session.restart(rig.now, 1);
     assert_eq!(rig.receive(item("1.0")), []);
@@ -251,12 +251,12 @@ fn a_reader_that_has_caught_up_before_the_ack_is_served_with_it() {
 fn an_operation_that_waits_is_cancelled_without_a_word_but_what_was_owed() {
     for waits in EVERY_WAIT {
         let mut rig = waiting_for(fixed(MODERN), waits);
-        rig.session.cancel(1);
+        rig.cancel(1);
         let did = rig.take();
         let owed = if waits == Wait::Reader { vec!["complete"] } else { vec![] };
         assert_eq!((wrote(&did), finished(&did)), (owed.into_iter().map(String::from).collect(), vec![]), "{waits:?}");
         release(&mut rig, waits);
-        rig.session.cancel(1);
+        rig.cancel(1);
         let did = [rig.take(), rig.pass(secs(60))].concat();
         assert_eq!((did, rig.session.live_operations()), (vec![], 1), "{waits:?}");
         assert_eq!(rig.session.poll_timeout(), None);
@@ -267,11 +267,11 @@ fn an_operation_that_waits_is_cancelled_without_a_word_but_what_was_owed() {
 fn the_last_operation_that_goes_while_it_waits_offline_lets_the_session_rest() {
     for waits in EVERY_WAIT {
         let mut rig = waiting_for(fixed(MODERN), waits);
-        rig.session.cancel(2);
+        rig.cancel(2);
         rig.take();
         let did = rig.lose(Disconnect::Reset(None));
         assert!(waiting(&did).is_some(), "one that waits is a reason to connect: {did:?}");
-        rig.session.cancel(1);
+        rig.cancel(1);
         assert_eq!(rig.take(), [Did::Idle]);
         assert_eq!(rig.session.poll_timeout(), None);
     }

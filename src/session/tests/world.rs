@@ -127,10 +127,12 @@ impl World {
                 | Did::Reissue(..)
                 | Did::Stale(..)
                 | Did::Judge(..)
+                | Did::Connected(_)
                 | Did::Connecting(_)
                 | Did::Open
                 | Did::Waiting(_)
                 | Did::Idle
+                | Did::Paused
                 | Did::Ended
                 | Did::WroteClose(_)
                 | Did::WrotePing => {}

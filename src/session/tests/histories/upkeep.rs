@@ -67,7 +67,7 @@ impl History {
     pub(super) fn answer_judge(&mut self, restart: bool) {
         let Some(id) = self.model.upkeep.judged.pop_front() else { return };
         if !restart {
-            self.rig.session.cancel(id);
+            self.rig.cancel(id);
             self.model.gone(id);
             return;
         }
@@ -79,7 +79,7 @@ impl History {
 
     pub(super) fn pause(&mut self, paused: bool) {
         self.model.upkeep.paused = paused;
-        if paused { self.rig.session.pause() } else { self.rig.session.resume(self.rig.now) }
+        if paused { self.rig.session.stall() } else { self.rig.session.unstall(self.rig.now) }
     }
 }
 

@@ -1,0 +1,146 @@
+//! What the application wants of the connection itself: to have one, to have none for a while, to have another, to know
+//! whether it still works.
+
+use std::time::{Duration, Instant};
+
+use super::{End, Output, Phase, Session, outbox::Queued, timers::Timer};
+use crate::{
+    error::{CloseCode, Disconnect},
+    protocol::Subprotocol,
+    status::Status,
+};
+
+impl<S: Clone> Session<S> {
+    /// Somebody waits for a connection, with or without operations; answered by `Output::Connected`.
+    pub(crate) fn connect(&mut self, now: Instant) {
+        self.is_wanted = true;
+        match self.phase {
+            Phase::Open(_) => self.answer_connect(Ok(())),
+            Phase::Closing(_) | Phase::Ended => self.answer_connect(Err(End::ShutDown)),
+            Phase::Idle => self.start(now),
+            Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => {}
+        }
+        // A connection that nobody uses is not kept for ever.
+        self.look_for_idleness(now);
+    }
+
+    /// Closes the connection and makes no other until `resume`. Operations stay.
+    pub(crate) fn pause(&mut self, now: Instant) {
+        if self.is_paused || matches!(self.phase, Phase::Closing(_) | Phase::Ended) {
+            return;
+        }
+        self.is_paused = true;
+        self.hang_up(now);
+        self.phase = Phase::Idle;
+        self.status(Status::Paused);
+    }
+
+    /// Ends a `pause`.
+    pub(crate) fn resume(&mut self, now: Instant) {
+        if std::mem::take(&mut self.is_paused) && self.phase == Phase::Idle {
+            self.start(now);
+        }
+    }
+
+    /// Ends the retry sleep, or makes another connection in place of the one that there is.
+    pub(crate) fn reconnect_now(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Waiting => self.start_now(now),
+            Phase::Open(_) | Phase::Opening(_) => {
+                self.hang_up(now);
+                if self.has_reason() {
+                    self.start_now(now);
+                } else {
+                    self.rest();
+                }
+            }
+            // There is an attempt already, or nothing to connect for.
+            Phase::Idle | Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_) | Phase::Ended => {}
+        }
+    }
+
+    /// The network is another one, or is back: what there is may be dead, and what failed may work.
+    pub(crate) fn network_changed(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Waiting => self.start_now(now),
+            Phase::Open(subprotocol) => {
+                let queued = self.outbox.push_ping(match subprotocol {
+                    Subprotocol::GraphqlTransportWs => Queued::Ping,
+                    // No such message there.
+                    Subprotocol::GraphqlWs => Queued::WebSocketPing,
+                });
+                self.liveness.probe(now, PROBE_TIMEOUT.min(self.config.ping_timeout), &mut self.timers);
+                if queued {
+                    self.liveness.pinged(now);
+                }
+            }
+            Phase::Idle
+            | Phase::Authorizing
+            | Phase::Dialing(_)
+            | Phase::Opening(_)
+            | Phase::Closing(_)
+            | Phase::Ended => {}
+        }
+    }
+
+    /// Whether there is anything to be connected for.
+    pub(super) fn has_reason(&self) -> bool {
+        !self.operations.is_empty() || self.is_wanted
+    }
+
+    /// Tells who waits for a connection.
+    pub(super) fn answer_connect(&mut self, answer: Result<(), End>) {
+        if std::mem::take(&mut self.is_wanted) {
+            self.outputs.push_back(Output::Connected(answer));
+        }
+    }
+
+    /// An open connection without operations is closed after a while.
+    pub(super) fn look_for_idleness(&mut self, now: Instant) {
+        let Some(timeout) = self.config.idle_timeout else { return };
+        if self.is_open() && !self.has_reason() {
+            self.timers.arm_by(Timer::Idle, now + timeout);
+        } else {
+            self.timers.disarm(Timer::Idle);
+        }
+    }
+
+    /// Nothing was started on the connection for a while.
+    pub(super) fn close_idle(&mut self) {
+        if self.is_open() && !self.has_reason() {
+            self.outputs.push_back(Output::Hangup(Some((CloseCode::NORMAL, ""))));
+            self.leave_socket();
+            self.rest();
+        }
+    }
+
+    /// Gives the connection up, or the attempt at one, because the application says so.
+    fn hang_up(&mut self, now: Instant) {
+        let cause = Disconnect::Requested;
+        match self.phase {
+            Phase::Opening(_) => self.outputs.push_back(Output::Hangup(Some((CloseCode::NORMAL, "")))),
+            Phase::Open(_) => {
+                self.outage.get_or_insert_with(|| (now, cause.clone()));
+                self.acquit();
+                self.outputs.push_back(Output::Hangup(Some((CloseCode::NORMAL, ""))));
+            }
+            Phase::Authorizing | Phase::Dialing(_) => {
+                self.retry.unused();
+                self.outputs.push_back(Output::Hangup(None));
+            }
+            Phase::Idle | Phase::Waiting | Phase::Closing(_) | Phase::Ended => {}
+        }
+        self.give_up_mutations(Some(&cause));
+        self.leave_socket();
+        self.last_cause = Some(cause);
+    }
+
+    /// Dials without the backoff, but not beyond the budget.
+    fn start_now(&mut self, now: Instant) {
+        self.retry.hurry();
+        self.start(now);
+    }
+}
+
+/// How long the answer to a probe may take when there is a reason to doubt the connection.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
