@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Cancel(u64),
     /// The reader has made the room that was waited for, or has caught up.
     Released(u64),
+    /// The reader waits until the server is known to have the operation.
+    Probe(u64),
     ReconnectNow,
     Shutdown {
         within: Duration,
@@ -172,6 +174,7 @@ impl Driver {
                     self.session.cancel(id);
                 }
                 Command::Released(id) => self.session.catch_up(now, id),
+                Command::Probe(id) => self.session.probe(id),
                 Command::ReconnectNow => self.session.reconnect_now(now),
                 Command::Shutdown { within } => self.session.shutdown(now + within),
             }
@@ -347,6 +350,7 @@ impl Driver {
                     }
                     Err(error) => self.end(&sink, End::Hook(error)),
                 },
+                Output::Established { sink } => sink.mailbox.establish(),
                 Output::Stale { sink, idle_for } => {
                     telemetry::stale(sink.id, idle_for);
                     sink.mailbox.push_stale(idle_for);

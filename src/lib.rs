@@ -89,6 +89,8 @@ mod session;
 #[cfg(feature = "client")]
 mod sink;
 #[cfg(feature = "client")]
+mod snapshot;
+#[cfg(feature = "client")]
 mod socket;
 mod status;
 #[cfg(feature = "client")]
@@ -110,12 +112,13 @@ pub use {
     client::Client,
     dial::{BoxedIo, DialFuture, Dialer, Io},
     error::BuildError,
+    snapshot::{SnapshotStream, Synced},
     subscription::{Event, Subscription, SubscriptionBuilder},
 };
 pub use {
     error::{
         CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect, SharedError,
-        SubscribeError, SubscriptionError, Violation,
+        SnapshotError, SubscribeError, SubscriptionError, Violation,
     },
     mailbox::{Gap, Overflow},
     operation::{Operation, Request, Resumable},

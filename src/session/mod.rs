@@ -24,6 +24,7 @@ mod negotiation;
 mod operations;
 mod outbox;
 mod output;
+mod proof;
 mod registry;
 mod retry;
 mod timers;
@@ -36,6 +37,7 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 pub use self::config::Strictness;
 pub(crate) use self::{
+    backoff::Backoff,
     config::Config,
     output::{Counts, End, Item, Output, Transmit},
     registry::Request,
@@ -45,6 +47,7 @@ use self::{
     liveness::{Liveness, Ping},
     negotiation::Negotiation,
     outbox::{Outbox, Queued},
+    proof::Proofs,
     registry::{Registry, Wait},
     retry::{Plan, Retry},
     timers::{Timer, Timers},
@@ -67,6 +70,7 @@ pub(crate) struct Session<S> {
     retry: Retry,
     negotiation: Negotiation,
     liveness: Liveness,
+    proofs: Proofs,
     outputs: VecDeque<Output<S>>,
     outbox: Outbox,
     /// Why writing to the socket failed.
@@ -106,6 +110,7 @@ impl<S: Clone> Session<S> {
             retry: Retry::new(&config),
             negotiation: Negotiation::new(config.subprotocol),
             liveness: Liveness::new(&config),
+            proofs: Proofs::default(),
             outputs: VecDeque::new(),
             outbox: Outbox::default(),
             broken: None,
@@ -153,12 +158,9 @@ impl<S: Clone> Session<S> {
         self.liveness.heard(now);
     }
 
-    /// A pong arrived, of either kind. Matched by order alone (rule 20); one that was not asked for is legal.
+    /// A WebSocket pong frame arrived. Matched by order alone (rule 20); one that was not asked for is legal.
     pub(crate) fn handle_pong(&mut self, now: Instant) {
-        self.liveness.heard(now);
-        if let Some(time) = self.liveness.pong(now) {
-            self.counts.round_trip_time = Some(time);
-        }
+        self.ponged(now, Subprotocol::GraphqlWs);
     }
 
     /// Writing to the socket failed. What can still be read has a while to say why.
@@ -300,7 +302,7 @@ impl<S: Clone> Session<S> {
         let (Phase::Opening(subprotocol) | Phase::Open(subprotocol) | Phase::Closing(subprotocol)) = self.phase else {
             return None;
         };
-        self.outbox.next(subprotocol, &mut self.operations)
+        self.outbox.next(subprotocol, &mut self.operations, &mut self.proofs)
     }
 
     /// When to call `handle_timeout`, if nothing else happens.
@@ -379,6 +381,7 @@ impl<S: Clone> Session<S> {
         for id in due {
             self.issue(now, id);
         }
+        self.probe_awaited();
     }
 
     /// Ends what is live; the next subscribe starts afresh (rule 23).
@@ -408,6 +411,7 @@ impl<S: Clone> Session<S> {
         self.outbox.clear();
         self.broken = None;
         self.liveness.reset();
+        self.proofs.forget_socket();
         self.operations.forget_socket();
     }
 

@@ -150,6 +150,11 @@ impl<S> Registry<S> {
         Some((WireId { serial: self.serial, slot }, &operation.payload))
     }
 
+    /// The serial of what was written last.
+    pub(super) fn last_serial(&self) -> u64 {
+        self.serial
+    }
+
     /// From here on nothing counts as sent: the socket is gone.
     pub(super) fn forget_socket(&mut self) {
         self.before_socket = self.serial;

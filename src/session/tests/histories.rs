@@ -1,6 +1,6 @@
 //! Random histories: whatever happens in whatever order, the invariants hold, and the same seed gives the same history.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
@@ -13,6 +13,9 @@ enum Step {
     Call(OperationType),
     /// One of those ever made.
     Cancel(prop::sample::Index),
+    /// Of one of those ever made.
+    Probe(prop::sample::Index),
+    WebSocketPong,
     /// Answers whatever the session waits for.
     Answer,
     FailCredentials(bool),
@@ -55,6 +58,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Subscribe),
         4 => prop::sample::select(vec![OperationType::Query, OperationType::Mutation]).prop_map(Step::Call),
         4 => index().prop_map(Step::Cancel),
+        4 => index().prop_map(Step::Probe),
+        1 => Just(Step::WebSocketPong),
         12 => Just(Step::Answer),
         1 => any::<bool>().prop_map(Step::FailCredentials),
         2 => prop::sample::select(vec![0, 400, 401, 404, 429, 503]).prop_map(Step::FailDial),
@@ -91,6 +96,10 @@ struct Model {
     /// Of the current socket: answered, and on the legacy subprotocol still to be stopped.
     answered: BTreeSet<String>,
     reissue_announced: BTreeSet<u64>,
+    /// Of the current socket: for each ping that is not answered, what was sent before it.
+    pings: VecDeque<BTreeSet<u64>>,
+    /// Of the current socket: what the server has shown to have read.
+    proven: BTreeSet<u64>,
     every_wire_id: BTreeSet<String>,
     asked: bool,
     dialing: bool,
@@ -134,6 +143,16 @@ impl History {
                     self.model.cancelled.insert(id);
                 }
             }
+            Step::Probe(index) if self.rig.next_id > 1 => {
+                let id = 1 + index.index(usize::try_from(self.rig.next_id - 1).unwrap()) as u64;
+                self.rig.session.probe(id);
+            }
+            Step::WebSocketPong if self.model.socket => {
+                if self.is_spoken(LEGACY) {
+                    self.model.proven.extend(self.model.pings.pop_front().unwrap_or_default());
+                }
+                self.rig.session.handle_pong(now);
+            }
             Step::Answer if self.model.asked => {
                 self.model.asked = false;
                 self.rig.session.handle_credentials(now, Ok("{}".into()));
@@ -171,6 +190,8 @@ impl History {
             Step::Reset if self.model.socket => self.rig.session.handle_lost(now, Disconnect::Reset(None)),
             // Nothing there that could happen.
             Step::Cancel(_)
+            | Step::Probe(_)
+            | Step::WebSocketPong
             | Step::Answer
             | Step::FailCredentials(_)
             | Step::FailDial(_)
@@ -199,12 +220,16 @@ impl History {
             message["id"] = id.clone().into();
         }
         let (acked, shut_down) = (self.model.acked, self.model.shut_down);
+        if kind == "pong" && self.is_spoken(MODERN) {
+            self.model.proven.extend(self.model.pings.pop_front().unwrap_or_default());
+        }
         if let Some(super::super::Item { sink, payload }) =
             self.rig.session.handle_frame(self.rig.now, &message.to_string())
         {
             let model = &mut self.model;
             model.log.push(format!("{sink} gets {payload:?}"));
             prop_assert!(model.live.contains(sink), "I3: deliveries only for live ids");
+            model.proven.insert(*sink);
             prop_assert_eq!(model.sent.get(id.as_deref().unwrap_or_default()), Some(sink), "I3: under their own id");
         }
         if let (true, false, "complete" | "error", Some(id)) = (acked, shut_down, kind, id) {
@@ -218,6 +243,10 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    fn is_spoken(&self, subprotocol: Subprotocol) -> bool {
+        self.rig.session.phase == super::super::Phase::Open(subprotocol)
     }
 
     fn pass(&mut self, millis: u64) -> Result<(), TestCaseError> {
@@ -257,6 +286,8 @@ impl History {
                     model.answered.clear();
                     model.expired.clear();
                     model.reissue_announced.clear();
+                    model.pings.clear();
+                    model.proven.clear();
                 }
                 Output::Reissue { sink, gap } => {
                     prop_assert!(model.live.contains(&sink));
@@ -265,6 +296,10 @@ impl History {
                     prop_assert!(model.reissue_announced.insert(sink), "one gap for each connection");
                     prop_assert_eq!(gap.reconnects, 1);
                     prop_assert!(gap.cause.is_some());
+                }
+                Output::Established { sink } => {
+                    prop_assert!(model.live.contains(&sink) && model.sent_here.contains(&sink));
+                    prop_assert!(model.proven.contains(&sink), "read, as an answer or an item has shown");
                 }
                 Output::Finish { sink, end } => {
                     let is_call = model.queries.contains(&sink) || model.mutations.contains(&sink);
@@ -312,8 +347,11 @@ impl History {
             let model = &mut self.model;
             model.log.push(format!("{transmit:?}"));
             prop_assert!(model.socket, "nothing is written without a socket");
-            let Transmit::Text(text) = transmit else { continue };
-            let message: Value = serde_json::from_str(&text).unwrap();
+            let message: Value = match transmit {
+                Transmit::Text(text) => serde_json::from_str(&text).unwrap(),
+                Transmit::Ping => json!({"type": "ping"}),
+                Transmit::Close(..) => continue,
+            };
             let id = message["id"].as_str().map(str::to_owned);
             match message["type"].as_str().unwrap() {
                 "connection_init" => {
@@ -340,7 +378,8 @@ impl History {
                         "rules 12, 13, 15: only what runs, or was answered"
                     );
                 }
-                "ping" | "pong" => prop_assert!(model.init_sent),
+                "ping" => model.pings.push_back(model.sent_here.clone()),
+                "pong" => prop_assert!(model.init_sent),
                 "connection_terminate" => {}
                 other => prop_assert!(false, "unexpected {}", other),
             }
