@@ -57,9 +57,11 @@ impl Proofs {
     /// A pong arrived. Returns what it answers, if that is known.
     fn answered(&mut self) -> Option<Pinged> {
         let Some(Mark { serial, ping }) = self.marks.pop_front() else {
-            self.unmarked = self.unmarked.saturating_sub(1);
-            // The probe may have been among those.
-            self.is_probing &= self.unmarked > 0;
+            if self.unmarked > 0 {
+                self.unmarked -= 1;
+                // The probe may have been among those.
+                self.is_probing &= self.unmarked > 0;
+            }
             return None;
         };
         self.proven = serial;

@@ -6,12 +6,14 @@
 
 mod calls;
 mod delivery;
+mod established;
 mod handshake;
 mod hostile_io;
 mod lifecycle;
 mod observe;
 mod overflow;
 mod reconnect;
+mod snapshot;
 
 use std::{num::NonZeroUsize, time::Duration};
 
