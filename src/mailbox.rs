@@ -247,15 +247,27 @@ impl<T, E> Mailbox<T, E> {
         match state.stage {
             Stage::Open => {
                 batch.released |= std::mem::take(&mut state.awaited);
-                let old = replace_waker(&mut state.reader, cx);
-                drop(state);
-                drop(old);
+                wait(state, cx);
                 Poll::Pending
             }
             Stage::Due | Stage::Over => {
                 state.stage = Stage::Over;
                 Poll::Ready(state.end.take().map(|end| Read::End(*end)))
             }
+        }
+    }
+
+    /// Whether the next thing to read is an item; ready as soon as there is anything.
+    pub(crate) fn poll_is_item(&self, batch: &mut Batch<T>, cx: &Context<'_>) -> Poll<bool> {
+        let mut state = self.lock();
+        match batch.entries.front().or(state.first.as_ref()) {
+            Some(entry) => Poll::Ready(matches!(entry, Entry::Item { .. })),
+            None if state.stage == Stage::Open => {
+                batch.released |= std::mem::take(&mut state.awaited);
+                wait(state, cx);
+                Poll::Pending
+            }
+            None => Poll::Ready(false),
         }
     }
 
@@ -287,15 +299,13 @@ impl<T, E> Mailbox<T, E> {
         Self::poll_finished(self.lock(), cx)
     }
 
-    fn poll_finished(mut state: MutexGuard<'_, State<T, E>>, cx: &Context<'_>) -> Poll<Option<E>>
+    fn poll_finished(state: MutexGuard<'_, State<T, E>>, cx: &Context<'_>) -> Poll<Option<E>>
     where
         E: Clone,
     {
         match state.stage {
             Stage::Open => {
-                let old = replace_waker(&mut state.reader, cx);
-                drop(state);
-                drop(old);
+                wait(state, cx);
                 Poll::Pending
             }
             Stage::Due | Stage::Over => Poll::Ready(state.end.as_deref().cloned()),
@@ -345,12 +355,15 @@ fn wake<T, E>(mut state: MutexGuard<'_, State<T, E>>) {
     }
 }
 
-/// Stores the waker of `cx` unless it is there already; returns the one to drop once the lock is released.
-fn replace_waker(slot: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
+/// Stores the reader's waker unless it is there already; drops the one before it once the lock is released.
+fn wait<T, E>(mut state: MutexGuard<'_, State<T, E>>, cx: &Context<'_>) {
+    let slot = &mut state.reader;
     if slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-        return None;
+        return;
     }
-    slot.replace(cx.waker().clone())
+    let old = slot.replace(cx.waker().clone());
+    drop(state);
+    drop(old);
 }
 
 #[cfg(test)]

@@ -34,12 +34,16 @@ pub enum Synced<S, T> {
 /// A query's result, then what a subscription brings that is newer: a stream of [`Synced`], made by
 /// [`Subscription::with_snapshot`].
 ///
-/// The query runs once the subscription is [established](Subscription::established), so that nothing falls between the two;
-/// items that arrive meanwhile wait in the subscription's queue. After a [`Gap`](crate::Gap) that is not
-/// [lossless](crate::Gap::is_lossless), a reconnect for one, it runs again, and there is no item between the gap and the next
-/// snapshot. Its [`capacity`](crate::SubscriptionBuilder::capacity) should hold what arrives while the query runs: what it does not
-/// hold is a gap and so leads to yet another snapshot. That holds for [`Overflow::Block`](crate::Overflow::Block), too, which
-/// would stall the query's own result and therefore drops what it holds.
+/// Whoever applies all of it has what the server has, once an item was read; nothing is missed between query and
+/// subscription. The query runs when the subscription is [established](Subscription::established), and items that arrive meanwhile
+/// wait in the subscription's queue. But a server may begin a subscription later than it has read it, so that the query overtakes
+/// it: if no item had arrived before the query was sent, it runs once more at the first that comes, which is the only proof
+/// that there is. After a [`Gap`](crate::Gap) that is not [lossless](crate::Gap::is_lossless), a reconnect for one, all of this
+/// happens again, and there is no item between the gap and the next snapshot.
+///
+/// The [`capacity`](crate::SubscriptionBuilder::capacity) should hold what arrives while the query runs: what it does not hold is a
+/// gap and so leads to yet another snapshot. That holds for [`Overflow::Block`](crate::Overflow::Block), too, which would stall
+/// the query's own result and therefore drops what it holds.
 ///
 /// A query that fails is an error in the stream, and is tried again with the delays of
 /// [`ClientBuilder::backoff`](crate::ClientBuilder::backoff); the subscription goes on. The stream ends as the subscription does, also
@@ -53,12 +57,14 @@ pub struct SnapshotStream<S, T> {
     backoff: Backoff,
     rng: Rng,
     state: State<S>,
+    /// An item has come since the operation was sent the last time, before the query: the server had begun it.
+    has_begun: bool,
 }
 
 enum State<S> {
-    /// The server may not have the operation yet.
+    /// The server may not have read the operation yet.
     Subscribing,
-    /// It has: what it publishes after the query's result is in the queue.
+    /// It has.
     Querying(Call<S>),
     /// The query has failed.
     Waiting(Pin<Box<Sleep>>),
@@ -116,6 +122,7 @@ impl<T: DeserializeOwned> Subscription<T> {
             query: Box::new(query),
             newer: Box::new(Since { position, is_newer, last: None }),
             state: State::Subscribing,
+            has_begun: false,
         }
     }
 }
@@ -158,7 +165,10 @@ impl<S: DeserializeOwned, T: DeserializeOwned> Stream for SnapshotStream<S, T> {
         loop {
             match &mut this.state {
                 State::Subscribing => match ready!(this.subscription.poll_established(cx)) {
-                    Ok(()) => this.state = State::Querying((this.query)()),
+                    Ok(()) => {
+                        this.has_begun |= this.subscription.poll_is_item(cx) == Poll::Ready(true);
+                        this.state = State::Querying((this.query)());
+                    }
                     Err(error) => return Poll::Ready(Some(Err(this.end(error)))),
                 },
                 State::Querying(call) => {
@@ -188,12 +198,19 @@ impl<S: DeserializeOwned, T: DeserializeOwned> Stream for SnapshotStream<S, T> {
                         this.restart();
                     }
                 },
+                // What was published before this item, but after the query and before the subscription, is in neither.
+                State::Live if !this.has_begun && ready!(this.subscription.poll_is_item(cx)) => {
+                    this.has_begun = true;
+                    this.state = State::Querying((this.query)());
+                }
                 State::Live => match ready!(Pin::new(&mut this.subscription).poll_next(cx)) {
                     Some(Ok(Event::Next(Response { data: Some(data), .. }))) if !this.newer.is_newer(&data) => {}
                     Some(Ok(event)) => {
                         if let Event::Gap(gap) = &event
                             && !gap.is_lossless()
                         {
+                            // What was only dropped had come.
+                            this.has_begun = gap.times_sent() == 0;
                             this.restart();
                         }
                         return Poll::Ready(Some(Ok(Synced::Live(event))));

@@ -70,15 +70,18 @@ impl<T> Subscription<T> {
         Self { client, sink, batch: Batch::new(), repeats, end: None }
     }
 
-    /// Waits until the server has provably read the operation on the current connection; what it
-    /// does after that is in the stream, if it begins an operation when it reads it. Cancel safe: items that arrive meanwhile
-    /// wait to be read, under the [`Overflow`](crate::Overflow) policy.
+    /// Waits until the server has provably read the operation on the current connection. Cancel safe: items that arrive
+    /// meanwhile wait to be read, under the [`Overflow`](crate::Overflow) policy.
     ///
-    /// That is when the first item arrives, or when a ping is answered that was sent behind the operation: one for all who wait. On
-    /// the legacy subprotocol that is a WebSocket ping, which a proxy may answer before the server has read anything. Without a
-    /// connection, or when it is lost meanwhile, the next one is waited for. There is no timeout. An operation that the server has
-    /// completed was established; so is one that waits for its reader, under [`Overflow::Block`](crate::Overflow::Block) or
-    /// [`Overflow::Rewind`](crate::Overflow::Rewind).
+    /// That is when the first item arrives, or when a ping is answered that was sent behind the operation: one for all who
+    /// wait. On the legacy subprotocol that is a WebSocket ping, which a proxy may answer before the server has read anything.
+    /// Without a connection, or when it is lost meanwhile, the next one is waited for. There is no timeout. An operation that the
+    /// server has completed was established; so is one that waits for its reader, under
+    /// [`Overflow::Block`](crate::Overflow::Block) or [`Overflow::Rewind`](crate::Overflow::Rewind).
+    ///
+    /// A server may begin an operation later than it has read it, and many do by some microseconds, so that what it publishes
+    /// right after this can still be missed. That it has begun is proven by an item alone, which is what
+    /// [`with_snapshot`](Self::with_snapshot) takes into account.
     ///
     /// # Errors
     ///
@@ -102,6 +105,13 @@ impl<T> Subscription<T> {
     /// Ready once nothing more arrives, though something may be held; `Ok` if the server has completed the operation.
     pub(crate) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<Result<(), SubscriptionError>> {
         self.or_ended(|| self.sink.mailbox.poll_over(cx))
+    }
+
+    /// Whether the next thing to read is an item; ready as soon as there is anything.
+    pub(crate) fn poll_is_item(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let is_item = self.sink.mailbox.poll_is_item(&mut self.batch, cx);
+        self.tell_released();
+        is_item
     }
 
     fn or_ended(&self, poll: impl FnOnce() -> Poll<Option<End>>) -> Poll<Result<(), SubscriptionError>> {

@@ -81,6 +81,12 @@ async fn poll(stream: &mut Stream, peer: &mut Peer) {
     assert!(nothing.is_err(), "nothing was expected, not {nothing:?}");
 }
 
+/// As [`queried`], of a subscription that has begun: an item has shown so.
+async fn queried_late(stream: &mut Stream, peer: &mut Peer, id: &str) -> String {
+    peer.next(id, data(0)).await;
+    queried(stream, peer).await
+}
+
 /// The query that runs once the subscription is established.
 async fn queried(stream: &mut Stream, peer: &mut Peer) -> String {
     poll(stream, peer).await;
@@ -104,11 +110,33 @@ async fn the_query_is_not_sent_before_the_server_has_read_the_subscription() {
     assert_eq!(snapshot(&mut stream).await, 1);
 }
 
+/// The server had read the subscription, and begun it only after the query.
+#[tokio::test(start_paused = true)]
+async fn the_query_runs_once_more_at_the_first_item_if_none_came_before_it() {
+    let server = Server::in_memory();
+    let (client, mut stream, mut peer, id) = begun(&server).await;
+    let query = queried(&mut stream, &mut peer).await;
+    peer.next(&query, data(1)).await;
+    assert_eq!(snapshot(&mut stream).await, 1);
+    poll(&mut stream, &mut peer).await;
+    peer.next(&id, data(3)).await;
+    let query = queried(&mut stream, &mut peer).await;
+    peer.next(&query, data(3)).await;
+    assert_eq!(snapshot(&mut stream).await, 3, "2 was nowhere");
+    for version in 4..=6 {
+        peer.next(&id, data(version)).await;
+        assert_eq!(live_item(&mut stream).await, version);
+    }
+    drop(stream);
+    assert_eq!(peer.expect_complete().await, id);
+    assert_eq!(client.stats().queued_items, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reconnect_is_a_gap_and_a_new_snapshot_before_any_other_item() {
     let server = Server::in_memory();
     let (client, mut stream, mut peer, id) = begun(&server).await;
-    let query = queried(&mut stream, &mut peer).await;
+    let query = queried_late(&mut stream, &mut peer, &id).await;
     peer.next(&query, data(1)).await;
     assert_eq!(snapshot(&mut stream).await, 1);
     peer.next(&id, data(2)).await;
@@ -134,7 +162,7 @@ async fn a_gap_that_was_bridged_needs_no_snapshot() {
     let mut stream = synced(&client, resumed.start().unwrap());
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
-    let query = queried(&mut stream, &mut peer).await;
+    let query = queried_late(&mut stream, &mut peer, &id).await;
     peer.next(&query, data(1)).await;
     assert_eq!(snapshot(&mut stream).await, 1);
     peer.next(&id, data(2)).await;
@@ -222,11 +250,11 @@ async fn a_rewound_subscription_goes_on_behind_the_snapshot() {
     let server = Server::in_memory();
     let client = client(&server);
     let resumed = options(&client).resume_with(|last, variables| *variables = json!({ "after": last }));
-    let rewound = resumed.overflow(Overflow::Rewind).capacity(items(2)).start().unwrap();
+    let rewound = resumed.overflow(Overflow::Rewind).capacity(items(3)).start().unwrap();
     let mut stream = synced(&client, rewound);
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
-    let query = queried(&mut stream, &mut peer).await;
+    let query = queried_late(&mut stream, &mut peer, &id).await;
     for version in 1..=3 {
         peer.next(&id, data(version)).await;
     }
@@ -287,6 +315,7 @@ async fn what_has_no_position_is_passed_on() {
     );
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
+    peer.next(&id, data(0)).await;
     assert!(timeout(secs(1), peer.serve_while(stream.next())).await.is_err());
     let query = peer.expect_subscribe().await.id;
     peer.next(&query, json!({"data": 5, "errors": [{"message": "a field has failed"}]})).await;

@@ -63,20 +63,6 @@ async fn a_subscription_is_established_or_ends(pair: Pair) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_happens_once_a_subscription_is_established_is_in_it() {
-    for subprotocol in BOTH {
-        let server = quiet();
-        let client = client(&server, subprotocol);
-        for _ in 0..100 {
-            let mut trades = trades(&client);
-            within(trades.established()).await.unwrap();
-            let sequence = server.market().fill("BTC", Side::Buy, 1).unwrap().sequence;
-            assert_eq!(item(&mut trades).await, json!({"trades": {"sequence": sequence}}));
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_trade_is_missing_behind_a_snapshot_while_connections_are_cut() {
     for subprotocol in BOTH {
         let server = quiet();

@@ -123,7 +123,7 @@ async fn a_subscription_that_ends_with_an_error_ends_the_stream_in_every_state()
 
     // Live.
     let (_client, mut stream, mut peer, id) = begun(&servers[3]).await;
-    let query = queried(&mut stream, &mut peer).await;
+    let query = queried_late(&mut stream, &mut peer, &id).await;
     peer.next(&query, data(0)).await;
     snapshot(&mut stream).await;
     peer.next(&id, data(1)).await;
@@ -139,7 +139,7 @@ async fn a_completed_subscription_still_gets_its_snapshot_and_what_it_holds() {
         let (_client, mut stream, mut peer, id) = begun(&server).await;
         let mut query = None;
         if !is_early {
-            query = Some(queried(&mut stream, &mut peer).await);
+            query = Some(queried_late(&mut stream, &mut peer, &id).await);
         }
         for version in 1..=2 {
             peer.next(&id, data(version)).await;
