@@ -36,24 +36,25 @@ async fn main() -> Result<(), Box<dyn Error>> {
         |last, item| Some(item.trades.sequence) > *last,
     );
 
-    let mut snapshots = 0;
-    while snapshots < 3
-        && let Some(synced) = ticker.next().await
-    {
+    let mut cuts = 0;
+    while let Some(synced) = ticker.next().await {
         match synced {
-            Ok(Synced::Snapshot(snapshot)) => {
-                snapshots += 1;
-                match snapshot.data.and_then(|data| data.last_trade) {
-                    Some(last) => println!("last   {:>9.2}  #{}", last.price, last.sequence),
-                    None => println!("nothing was traded so far"),
-                }
-            }
+            Ok(Synced::Snapshot(snapshot)) => match snapshot.data.and_then(|data| data.last_trade) {
+                Some(last) => println!("last   {:>9.2}  #{}", last.price, last.sequence),
+                None => println!("nothing was traded so far"),
+            },
             Ok(Synced::Live(Event::Next(item))) => {
                 if let Some(trade) = item.data.map(|data| data.trades) {
                     println!("trade  {:>9.2}  #{}", trade.price, trade.sequence);
                 }
+                if cuts == 2 {
+                    break; // enough for a demonstration
+                }
             }
-            Ok(Synced::Live(Event::Gap(gap))) => println!("cut off for {:?}: asking again", gap.down_for),
+            Ok(Synced::Live(Event::Gap(gap))) => {
+                println!("cut off for {:?}: asking again", gap.down_for);
+                cuts += 1;
+            }
             Ok(_) => {}
             Err(error) if error.is_terminal() => return Err(error.into()),
             Err(error) => eprintln!("{error}; trying again"),

@@ -30,6 +30,9 @@
 //!
 //! Queries and mutations run over the same connection: `client.query::<Q>(variables).await`; see [`Call`].
 //!
+//! State that a query returns and a subscription changes is followed without a hole between the two, across reconnects, by
+//! [`Subscription::with_snapshot`].
+//!
 //! Operations known only at run time are a [`Request`]; other code generators implement [`Operation`].
 //!
 //! # What is promised

@@ -128,14 +128,15 @@ impl<T> Subscription<T> {
         }
     }
 
-    /// Drops what is held, and leaves a gap. Returns how many items those were.
-    pub(crate) fn discard(&mut self) -> usize {
-        let discarded = self.sink.mailbox.discard(&mut self.batch);
-        self.client.counters().dequeued(discarded as u64);
-        self.client.counters().dropped(discarded as u64);
-        telemetry::overflowed(self.sink.id, discarded as u64);
+    /// Drops what is held, and leaves a gap.
+    pub(crate) fn discard(&mut self) {
+        let discarded = self.sink.mailbox.discard(&mut self.batch) as u64;
+        if discarded > 0 {
+            self.client.counters().dequeued(discarded);
+            self.client.counters().dropped(discarded);
+            telemetry::overflowed(self.sink.id, discarded);
+        }
         self.tell_released();
-        discarded
     }
 
     /// Tells the writer, if what it waited for has come.
