@@ -371,7 +371,8 @@ fn what_is_discarded_is_one_gap_in_its_place_and_makes_room() {
     let Poll::Ready(Some(Read::Gap(gap))) = mailbox.poll_read(&mut batch, cx) else { panic!("no gap") };
     assert_eq!((gap.reconnects, gap.dropped), (1, 19));
     assert!(matches!(mailbox.poll_read(&mut batch, cx), Poll::Ready(Some(Read::Item(21)))));
-    assert_eq!((mailbox.lock().items, mailbox.lock().bytes), (0, 0));
+    let state = mailbox.lock();
+    assert_eq!((state.items, state.bytes), (0, 0));
 }
 
 #[test]

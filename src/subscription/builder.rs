@@ -21,6 +21,8 @@ use crate::{
     subscription::{Repeats, Subscription},
 };
 
+type MakeKeys = Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>;
+
 /// Options of one subscription; made by [`Client::subscription_to`].
 #[must_use = "a subscription begins with `start`"]
 pub struct SubscriptionBuilder<O: Operation> {
@@ -31,7 +33,7 @@ pub struct SubscriptionBuilder<O: Operation> {
     /// Made at the start, as it takes the operation.
     resume: Option<Box<dyn FnOnce(O) -> ResumeHook + Send>>,
     /// Made at the start, as it depends on the limits.
-    keys: Option<Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>>,
+    keys: Option<MakeKeys>,
     restart: Option<RestartHook>,
     repeats: Option<Repeats<O::Data>>,
 }
@@ -202,7 +204,7 @@ fn check(overflow: Overflow, care: Care, resumes: bool, has_key: bool) -> Result
     Ok(())
 }
 
-fn keys<T, K>(key: impl FnMut(&T) -> K + Send + 'static) -> Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>
+fn keys<T, K>(key: impl FnMut(&T) -> K + Send + 'static) -> MakeKeys
 where
     T: serde::de::DeserializeOwned + 'static,
     K: Hash + Eq + Send + 'static,

@@ -15,7 +15,7 @@ fn synced(client: &Client, stream: Subscription<Value>) -> Stream {
     let client = client.clone();
     stream.with_snapshot(
         move || client.query_with(Request::<Value>::new("query q { q }")).timeout(secs(20)),
-        |snapshot| snapshot.as_i64(),
+        Value::as_i64,
         |version, item| item.as_i64() > *version,
     )
 }

@@ -332,9 +332,8 @@ impl History {
                         model.sent.retain(|_, id| *id != sink);
                     }
                 }
-                Output::Stale { .. } | Output::Judge { .. } => {}
                 Output::Status(Status::Open { .. }) => model.acked = true,
-                Output::Status(_) => {}
+                Output::Stale { .. } | Output::Judge { .. } | Output::Status(_) => {}
                 Output::Ended => prop_assert!(model.live.is_empty(), "I4: no operation is left behind"),
             }
         }

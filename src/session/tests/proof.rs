@@ -119,7 +119,7 @@ fn ten_thousand_that_wait_are_proven_by_one_ping() {
         rig.session.probe(id);
     }
     assert_eq!(wrote(&rig.take()), ["ping"]);
-    assert_eq!(established(&rig.receive(pong())), Vec::from_iter(1..=10_000));
+    assert_eq!(established(&rig.receive(pong())), (1..=10_000).collect::<Vec<_>>());
 
     // Each asks as soon as it has subscribed: the first one's ping, and one for all the others.
     let mut ids = Vec::new();
@@ -236,10 +236,10 @@ fn a_peer_that_leaves_pings_unanswered_makes_proofs_late_and_never_false() {
         assert_eq!(established(&rig.receive(pong())), [0_u64; 0], "pong {answered} is of a ping before it");
     }
     // Written meanwhile: the first probe, which was counted alone, and the one that follows once nothing is open.
-    let mut pongs = 0;
+    let mut more = 0;
     while established(&rig.receive(pong())).is_empty() {
-        pongs += 1;
-        assert!(pongs < 5, "it is never proven");
+        more += 1;
+        assert!(more < 5, "it is never proven");
     }
 }
 
