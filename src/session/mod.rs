@@ -36,12 +36,12 @@ mod tests;
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 pub use self::config::Strictness;
+#[cfg(feature = "client")]
+pub(crate) use self::{backoff::Backoff, upkeep::Care};
 pub(crate) use self::{
-    backoff::Backoff,
     config::Config,
     output::{Counts, End, Item, Output, Transmit},
     registry::Request,
-    upkeep::Care,
 };
 use self::{
     liveness::{Liveness, Ping},
