@@ -16,7 +16,7 @@ use url::Url;
 use crate::{
     auth::{Credentials, CredentialsReason, Provider},
     buffers::Buffers,
-    client::Client,
+    client::{Client, Retries},
     dial::{Dialer, NetDialer},
     driver::{Connector, Driver},
     error::{BuildError, CredentialsError, Disconnect},
@@ -310,6 +310,8 @@ impl ClientBuilder {
         let counters = Arc::new(telemetry::Counters::default());
         let buffers = Arc::new(Buffers::default());
         let span = telemetry::client_span(&connector.endpoint);
+        let Config { backoff_base: base, backoff_cap: cap, seed, .. } = self.config;
+        let retries = Retries { runtime: runtime.clone(), base, cap, seed };
         let driver = Driver::new(
             Session::new(self.config),
             connector,
@@ -319,7 +321,7 @@ impl ClientBuilder {
             Arc::clone(&buffers),
         );
         runtime.spawn(driver.instrument(span));
-        Ok(Client::new(commands, watcher, counters, buffers, self.limits, self.max_message_size))
+        Ok(Client::new(commands, watcher, counters, buffers, self.limits, self.max_message_size, retries))
     }
 
     fn check(&self) -> Result<(), BuildError> {

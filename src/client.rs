@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -10,7 +11,11 @@ use std::{
 };
 
 use serde_json::value::RawValue;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot, watch},
+    time::Sleep,
+};
 
 use crate::{
     buffers::Buffers,
@@ -44,6 +49,16 @@ struct Shared {
     next_id: AtomicU64,
     limits: Limits,
     max_message_size: usize,
+    retries: Retries,
+}
+
+/// What delays are made of where a reader tries again.
+pub(crate) struct Retries {
+    /// The client's, as a reader need not have one.
+    pub(crate) runtime: Handle,
+    pub(crate) base: Duration,
+    pub(crate) cap: Duration,
+    pub(crate) seed: u64,
 }
 
 /// How an operation is to run.
@@ -69,9 +84,11 @@ impl Client {
         buffers: Arc<Buffers>,
         limits: Limits,
         max_message_size: usize,
+        retries: Retries,
     ) -> Self {
         let next_id = AtomicU64::new(1);
-        Self { shared: Arc::new(Shared { commands, status, counters, buffers, next_id, limits, max_message_size }) }
+        let shared = Shared { commands, status, counters, buffers, next_id, limits, max_message_size, retries };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Subscribes to an operation that `graphql_client` generated. Never blocks; works offline, too: the operation is
@@ -145,6 +162,10 @@ impl Client {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.shared.counters
+    }
+
+    pub(crate) fn retries(&self) -> &Retries {
+        &self.shared.retries
     }
 
     pub(crate) fn buffers(&self) -> &Buffers {
@@ -257,6 +278,14 @@ impl Client {
         self.command(Command::Shutdown { within: deadline.min(MAX_DURATION) });
         // An error means that the driver is gone, which is as good.
         let _ = self.status().wait_for(|status| matches!(status, Status::Ended)).await;
+    }
+}
+
+impl Retries {
+    #[expect(clippy::disallowed_methods, reason = "the session times what is its own; a reader's own delay is not")]
+    pub(crate) fn sleep(&self, delay: Duration) -> Pin<Box<Sleep>> {
+        let _entered = self.runtime.enter();
+        Box::pin(tokio::time::sleep(delay))
     }
 }
 

@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Connect(oneshot::Sender<Result<(), End>>),
     Pause,
     Resume,
+    /// The reader waits until the server is known to have the operation.
+    Probe(u64),
     ReconnectNow,
     NetworkChanged,
     Shutdown {
@@ -186,6 +188,7 @@ impl Driver {
                 }
                 Command::Pause => self.session.pause(now),
                 Command::Resume => self.session.resume(now),
+                Command::Probe(id) => self.session.probe(id),
                 Command::ReconnectNow => self.session.reconnect_now(now),
                 Command::NetworkChanged => self.session.network_changed(now),
                 Command::Shutdown { within } => self.session.shutdown(now + within),
@@ -362,6 +365,7 @@ impl Driver {
                     }
                     Err(error) => self.end(now, &sink, End::Hook(error)),
                 },
+                Output::Established { sink } => sink.mailbox.establish(),
                 Output::Stale { sink, idle_for } => {
                     telemetry::stale(sink.id, idle_for);
                     sink.mailbox.push_stale(idle_for);

@@ -6,6 +6,11 @@ use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use thiserror::Error;
 
+mod display;
+
+pub(crate) use self::display::Chain;
+use self::display::{DisplayBody, DisplayErrors};
+
 pub use crate::protocol::close::CloseCode;
 use crate::response::GraphQlError;
 
@@ -381,6 +386,31 @@ impl CallError {
     }
 }
 
+/// Why a snapshot or an item could not be had, or why the stream ended. See [`is_terminal`](Self::is_terminal).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The query has failed. It is tried again after a while, and the subscription goes on.
+    #[error("the snapshot could not be queried")]
+    Query(#[source] CallError),
+    /// The query's result has errors and no data. It is tried again after a while, and the subscription goes on.
+    #[error("the snapshot has no data{}", DisplayErrors(.0))]
+    NoData(Vec<GraphQlError>),
+    /// What the subscription said.
+    #[error(transparent)]
+    Subscription(SubscriptionError),
+}
+
+impl SnapshotError {
+    /// Whether the stream has ended: nothing follows this error.
+    pub fn is_terminal(&self) -> bool {
+        match self {
+            Self::Query(_) | Self::NoData(_) => false,
+            Self::Subscription(error) => error.is_terminal(),
+        }
+    }
+}
+
 /// An item that is not what its operation's type says.
 #[derive(Clone, Debug)]
 pub struct DecodeError {
@@ -431,52 +461,3 @@ impl Error for DecodeError {
         Some(&*self.source)
     }
 }
-
-/// An error with its sources, on one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a Disconnect);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
-}
-
-/// `: text`, cut to a bounded length and a single line; nothing for an empty text.
-struct DisplayBody<'a>(&'a str);
-
-impl fmt::Display for DisplayBody<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.trim();
-        if text.is_empty() {
-            return Ok(());
-        }
-        f.write_str(": ")?;
-        for c in text.chars().take(MAX_DISPLAYED_CHARS) {
-            // A server's words end up in terminals: no control characters.
-            fmt::Write::write_char(f, if c.is_control() { ' ' } else { c })?;
-        }
-        Ok(())
-    }
-}
-
-/// `: first message (and n more)`; nothing for an empty list.
-struct DisplayErrors<'a>(&'a [GraphQlError]);
-
-impl fmt::Display for DisplayErrors<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            [] => Ok(()),
-            [only] => DisplayBody(&only.message).fmt(f),
-            [first, rest @ ..] => write!(f, "{} (and {} more)", DisplayBody(&first.message), rest.len()),
-        }
-    }
-}
-
-/// How much of a server's text an error shows.
-const MAX_DISPLAYED_CHARS: usize = 300;

@@ -30,6 +30,9 @@
 //!
 //! Queries and mutations run over the same connection: `client.query::<Q>(variables).await`; see [`Call`].
 //!
+//! State that a query returns and a subscription changes is followed without a hole between the two, across reconnects, by
+//! [`Subscription::with_snapshot`].
+//!
 //! Operations known only at run time are a [`Request`]; other code generators implement [`Operation`].
 //!
 //! # What is promised
@@ -106,6 +109,8 @@ mod session;
 #[cfg(feature = "client")]
 mod sink;
 #[cfg(feature = "client")]
+mod snapshot;
+#[cfg(feature = "client")]
 mod socket;
 mod status;
 #[cfg(feature = "client")]
@@ -127,12 +132,13 @@ pub use {
     client::Client,
     dial::{BoxedIo, DialFuture, Dialer, Io},
     error::BuildError,
+    snapshot::{SnapshotStream, Synced},
     subscription::{Event, Subscription, SubscriptionBuilder},
 };
 pub use {
     error::{
         CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect, NotConnected,
-        SharedError, SubscribeError, SubscriptionError, Violation,
+        SharedError, SnapshotError, SubscribeError, SubscriptionError, Violation,
     },
     mailbox::{Gap, Overflow},
     operation::{Operation, Request, Resumable},

@@ -252,15 +252,27 @@ impl<T, E> Mailbox<T, E> {
         match state.stage {
             Stage::Open => {
                 batch.released |= std::mem::take(&mut state.awaited);
-                let old = replace_waker(&mut state.reader, cx);
-                drop(state);
-                drop(old);
+                wait(state, cx);
                 Poll::Pending
             }
             Stage::Due | Stage::Over => {
                 state.stage = Stage::Over;
                 Poll::Ready(state.end.take().map(|end| Read::End(*end)))
             }
+        }
+    }
+
+    /// Whether the next thing to read is an item; ready as soon as there is anything.
+    pub(crate) fn poll_is_item(&self, batch: &mut Batch<T>, cx: &Context<'_>) -> Poll<bool> {
+        let mut state = self.lock();
+        match batch.entries.front().or(state.first.as_ref()) {
+            Some(entry) => Poll::Ready(matches!(entry, Entry::Item { .. })),
+            None if state.stage == Stage::Open => {
+                batch.released |= std::mem::take(&mut state.awaited);
+                wait(state, cx);
+                Poll::Pending
+            }
+            None => Poll::Ready(false),
         }
     }
 
@@ -271,21 +283,61 @@ impl<T, E> Mailbox<T, E> {
     }
 
     /// For the reader: ready once the server is known to have the operation, or with its end, which stays to be read.
+    ///
+    /// A writer that waits for the reader has brought it something, and will not say more before something is read.
     pub(crate) fn poll_established(&self, cx: &Context<'_>) -> Poll<Option<E>>
     where
         E: Clone,
     {
-        let mut state = self.lock();
+        let state = self.lock();
         match state.stage {
-            Stage::Open if !state.established => {
-                let old = replace_waker(&mut state.reader, cx);
-                drop(state);
-                drop(old);
+            Stage::Open if state.established || state.awaited => Poll::Ready(None),
+            Stage::Open | Stage::Due | Stage::Over => Self::poll_finished(state, cx),
+        }
+    }
+
+    /// For a reader that reads nothing for now: ready with the end, which stays to be read. Woken by anything that comes.
+    pub(crate) fn poll_over(&self, cx: &Context<'_>) -> Poll<Option<E>>
+    where
+        E: Clone,
+    {
+        Self::poll_finished(self.lock(), cx)
+    }
+
+    fn poll_finished(state: MutexGuard<'_, State<T, E>>, cx: &Context<'_>) -> Poll<Option<E>>
+    where
+        E: Clone,
+    {
+        match state.stage {
+            Stage::Open => {
+                wait(state, cx);
                 Poll::Pending
             }
-            Stage::Open => Poll::Ready(None),
             Stage::Due | Stage::Over => Poll::Ready(state.end.as_deref().cloned()),
         }
+    }
+
+    /// Whether the socket waits for the reader, under [`Overflow::Block`].
+    pub(crate) fn blocks(&self) -> bool {
+        self.limits.overflow == Overflow::Block && self.lock().awaited
+    }
+
+    /// Drops what the reader holds and what waits for it, and leaves a gap. Returns how many items those were.
+    pub(crate) fn discard(&self, batch: &mut Batch<T>) -> usize {
+        let mut state = self.lock();
+        for entry in batch.entries.drain(..).rev() {
+            if let Entry::Item { bytes, .. } = entry {
+                state.items += 1;
+                state.bytes += bytes;
+            }
+            state.push_front(entry);
+        }
+        let discarded = state.items;
+        while state.items > 0 {
+            state.drop_oldest();
+        }
+        batch.released |= self.limits.overflow == Overflow::Block && std::mem::take(&mut state.awaited);
+        discarded
     }
 
     /// Forgets that the server is known to have the operation, to be told again.
@@ -308,12 +360,15 @@ fn wake<T, E>(mut state: MutexGuard<'_, State<T, E>>) {
     }
 }
 
-/// Stores the waker of `cx` unless it is there already; returns the one to drop once the lock is released.
-fn replace_waker(slot: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
+/// Stores the reader's waker unless it is there already; drops the one before it once the lock is released.
+fn wait<T, E>(mut state: MutexGuard<'_, State<T, E>>, cx: &Context<'_>) {
+    let slot = &mut state.reader;
     if slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-        return None;
+        return;
     }
-    slot.replace(cx.waker().clone())
+    let old = slot.replace(cx.waker().clone());
+    drop(state);
+    drop(old);
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::{
     response::{GraphQlError, Response, decode},
     session::End,
     sink::Sink,
+    telemetry,
 };
 
 mod builder;
@@ -57,8 +58,8 @@ pub struct Subscription<T> {
     sink: Arc<Sink>,
     batch: Batch<Payload>,
     repeats: Option<Repeats<T>>,
-    /// The end was read.
-    over: bool,
+    /// What was read last.
+    end: Option<Result<(), Box<SubscriptionError>>>,
 }
 
 /// Whether data is a repetition, by [`dedupe_by`](SubscriptionBuilder::dedupe_by).
@@ -66,7 +67,92 @@ type Repeats<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
 impl<T> Subscription<T> {
     pub(crate) fn new(client: Client, sink: Arc<Sink>, repeats: Option<Repeats<T>>) -> Self {
-        Self { client, sink, batch: Batch::new(), repeats, over: false }
+        Self { client, sink, batch: Batch::new(), repeats, end: None }
+    }
+
+    /// Waits until the server has provably read the operation on the current connection. Cancel safe: items that arrive
+    /// meanwhile wait to be read, under the [`Overflow`](crate::Overflow) policy.
+    ///
+    /// That is when the first item arrives, or when a ping is answered that was sent behind the operation: one for all who
+    /// wait. On the legacy subprotocol that is a WebSocket ping, which a proxy may answer before the server has read anything.
+    /// Without a connection, or when it is lost meanwhile, the next one is waited for. There is no timeout. An operation that the
+    /// server has completed was established; so is one that waits for its reader, under
+    /// [`Overflow::Block`](crate::Overflow::Block) or [`Overflow::Rewind`](crate::Overflow::Rewind).
+    ///
+    /// A server may begin an operation later than it has read it, and many do by some microseconds, so that what it publishes
+    /// right after this can still be missed. That it has begun is proven by an item alone, which is what
+    /// [`with_snapshot`](Self::with_snapshot) takes into account.
+    ///
+    /// # Errors
+    ///
+    /// If the operation has ended otherwise, with the error that ends the stream. A stream whose end was not read yet still
+    /// yields what it holds, and this error.
+    pub async fn established(&mut self) -> Result<(), SubscriptionError> {
+        self.probe();
+        future::poll_fn(|cx| self.poll_established(cx)).await
+    }
+
+    /// Asks anew whether the server has the operation.
+    pub(crate) fn probe(&self) {
+        self.sink.mailbox.forget_established();
+        self.client.command(Command::Probe(self.sink.id));
+    }
+
+    pub(crate) fn poll_established(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SubscriptionError>> {
+        self.or_ended(|| self.sink.mailbox.poll_established(cx))
+    }
+
+    /// Ready once nothing more arrives, though something may be held; `Ok` if the server has completed the operation.
+    pub(crate) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<Result<(), SubscriptionError>> {
+        self.or_ended(|| self.sink.mailbox.poll_over(cx))
+    }
+
+    /// Whether the next thing to read is an item; ready as soon as there is anything.
+    pub(crate) fn poll_is_item(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let is_item = self.sink.mailbox.poll_is_item(&mut self.batch, cx);
+        self.tell_released();
+        is_item
+    }
+
+    fn or_ended(&self, poll: impl FnOnce() -> Poll<Option<End>>) -> Poll<Result<(), SubscriptionError>> {
+        match &self.end {
+            Some(end) => Poll::Ready(end.clone().map_err(|error| *error)),
+            None => poll().map(|end| end.and_then(error).map_or(Ok(()), Err)),
+        }
+    }
+
+    /// Lets a socket go on that waits for this reader, which reads nothing for now: a gap takes the place of what it holds.
+    pub(crate) fn give_way(&mut self) {
+        if self.sink.mailbox.blocks() {
+            self.discard();
+        }
+    }
+
+    /// Drops what is held, and leaves a gap.
+    pub(crate) fn discard(&mut self) {
+        let discarded = self.sink.mailbox.discard(&mut self.batch) as u64;
+        if discarded > 0 {
+            self.client.counters().dequeued(discarded);
+            self.client.counters().dropped(discarded);
+            telemetry::overflowed(self.sink.id, discarded);
+        }
+        self.tell_released();
+    }
+
+    /// Tells the writer, if what it waited for has come.
+    fn tell_released(&mut self) {
+        if std::mem::take(&mut self.batch.released) {
+            self.client.command(Command::Released(self.sink.id));
+        }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Of no other operation of this client.
+    pub(crate) fn id(&self) -> u64 {
+        self.sink.id
     }
 }
 
@@ -97,11 +183,10 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let Self { client, sink, batch, repeats, .. } = &mut *self;
+            let Self { sink, batch, .. } = &mut *self;
             let read = sink.mailbox.poll_read(batch, cx);
-            if std::mem::take(&mut batch.released) {
-                client.command(Command::Released(sink.id));
-            }
+            self.tell_released();
+            let Self { client, repeats, .. } = &mut *self;
             return Poll::Ready(match ready!(read) {
                 Some(Read::Item(payload)) => {
                     client.counters().dequeued(1);
@@ -117,8 +202,9 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
                 Some(Read::Gap(gap)) => Some(Ok(Event::Gap(gap))),
                 Some(Read::Stale(idle_for)) => Some(Ok(Event::Stale { idle_for })),
                 Some(Read::End(end)) => {
-                    self.over = true;
-                    error(end).map(Err)
+                    let error = error(end);
+                    self.end = Some(error.clone().map_or(Ok(()), |error| Err(Box::new(error))));
+                    error.map(Err)
                 }
                 None => None,
             });
@@ -128,7 +214,7 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
 
 impl<T: DeserializeOwned> FusedStream for Subscription<T> {
     fn is_terminated(&self) -> bool {
-        self.over
+        self.end.is_some()
     }
 }
 
@@ -136,7 +222,7 @@ impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
         let unread = self.sink.mailbox.close(&mut self.batch);
         self.client.counters().dequeued(unread as u64);
-        if !self.over {
+        if self.end.is_none() {
             self.client.command(Command::Cancel(self.sink.id));
         }
     }
@@ -144,7 +230,7 @@ impl<T> Drop for Subscription<T> {
 
 impl<T> fmt::Debug for Subscription<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("id", &self.sink.id).field("over", &self.over).finish_non_exhaustive()
+        f.debug_struct("Subscription").field("id", &self.sink.id).field("end", &self.end).finish_non_exhaustive()
     }
 }
 
@@ -165,22 +251,27 @@ fn error(end: End) -> Option<SubscriptionError> {
 mod tests {
     use std::{num::NonZeroUsize, task::Waker};
 
-    use tokio::sync::{mpsc, watch};
+    use tokio::{
+        runtime::Handle,
+        sync::{mpsc, watch},
+    };
 
     use super::*;
     use crate::{
         buffers::{Buffers, Stock},
+        client::Retries,
         mailbox::{Limits, Overflow},
         status::Status,
     };
 
-    #[test]
-    fn the_buffer_of_an_item_that_was_read_is_used_for_another() {
+    #[tokio::test]
+    async fn the_buffer_of_an_item_that_was_read_is_used_for_another() {
         let limit = NonZeroUsize::MAX;
         let limits = Limits { items: limit, bytes: limit, overflow: Overflow::DropOldest };
         let (commands, status) = (mpsc::unbounded_channel().0, watch::channel(Status::Idle).1);
         let buffers = Arc::new(Buffers::default());
-        let client = Client::new(commands, status, Arc::default(), Arc::clone(&buffers), limits, usize::MAX);
+        let retries = Retries { runtime: Handle::current(), base: Duration::ZERO, cap: Duration::ZERO, seed: 0 };
+        let client = Client::new(commands, status, Arc::default(), Arc::clone(&buffers), limits, usize::MAX, retries);
         let sink = Arc::new(Sink::new(1, limits, None));
         let mut frame = String::with_capacity(500);
         frame.push_str(r#"{"data":1}"#);

@@ -65,7 +65,8 @@ impl Gap {
         self.dropped == 0 && (self.resumed || self.times_sent() == 0)
     }
 
-    fn times_sent(&self) -> u32 {
+    /// How often the operation was sent again here, on whatever connection.
+    pub(crate) fn times_sent(&self) -> u32 {
         self.reconnects + self.restarts
     }
 

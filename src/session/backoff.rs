@@ -5,19 +5,19 @@ use std::time::Duration;
 use fastrand::Rng;
 
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     base: Duration,
     cap: Duration,
     previous: Duration,
 }
 
 impl Backoff {
-    pub(super) fn new(base: Duration, cap: Duration) -> Self {
+    pub(crate) fn new(base: Duration, cap: Duration) -> Self {
         Self { base, cap: cap.max(base), previous: base }
     }
 
     /// The next delay, at least `floor`.
-    pub(super) fn next(&mut self, rng: &mut Rng, floor: Duration) -> Duration {
+    pub(crate) fn next(&mut self, rng: &mut Rng, floor: Duration) -> Duration {
         let most = self.previous.saturating_mul(3).min(self.cap);
         let span = most.saturating_sub(self.base);
         self.previous = self.base + span.mul_f64(rng.f64());
@@ -27,7 +27,7 @@ impl Backoff {
     }
 
     /// Starts over; called once a connection was healthy for a while, never at its start.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.previous = self.base;
     }
 }

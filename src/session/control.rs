@@ -69,7 +69,7 @@ impl<S: Clone> Session<S> {
                     // No such message there.
                     Subprotocol::GraphqlWs => Queued::WebSocketPing,
                 });
-                self.liveness.probe(now, PROBE_TIMEOUT.min(self.config.ping_timeout), &mut self.timers);
+                self.liveness.doubt(now, DOUBT_TIMEOUT.min(self.config.ping_timeout), &mut self.timers);
                 if queued {
                     self.liveness.pinged(now);
                 }
@@ -142,5 +142,5 @@ impl<S: Clone> Session<S> {
     }
 }
 
-/// How long the answer to a probe may take when there is a reason to doubt the connection.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the answer to a ping may take when there is a reason to doubt the connection.
+const DOUBT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -18,8 +18,8 @@ pub(super) struct Liveness {
     last_inbound: Option<Instant>,
     /// The first ping since which nothing arrived.
     unanswered: Option<Instant>,
-    /// When silence since a probe is death, sooner than after a ping.
-    probed_until: Option<Instant>,
+    /// When silence since then is death, sooner than after a ping.
+    doubted_until: Option<Instant>,
     /// Pings without a pong, oldest first, for the round-trip time; matched by order, as few servers echo a payload.
     pings: VecDeque<Instant>,
     last_keep_alive: Option<Instant>,
@@ -45,7 +45,7 @@ impl Liveness {
             timeout: config.ping_timeout,
             last_inbound: None,
             unanswered: None,
-            probed_until: None,
+            doubted_until: None,
             pings: VecDeque::new(),
             last_keep_alive: None,
             keep_alive_pace: Duration::ZERO,
@@ -65,7 +65,7 @@ impl Liveness {
     pub(super) fn reset(&mut self) {
         self.last_inbound = None;
         self.unanswered = None;
-        self.probed_until = None;
+        self.doubted_until = None;
         self.pings.clear();
         self.last_keep_alive = None;
     }
@@ -73,7 +73,7 @@ impl Liveness {
     pub(super) fn heard(&mut self, now: Instant) {
         self.last_inbound = Some(now);
         self.unanswered = None;
-        self.probed_until = None;
+        self.doubted_until = None;
     }
 
     /// Returns the round-trip time; a pong that nobody asked for has none.
@@ -107,10 +107,10 @@ impl Liveness {
     }
 
     /// A ping is sent out of turn, as there is doubt: nothing within `patience` is death.
-    pub(super) fn probe(&mut self, now: Instant, patience: Duration, timers: &mut Timers) {
+    pub(super) fn doubt(&mut self, now: Instant, patience: Duration, timers: &mut Timers) {
         self.unanswered.get_or_insert(now);
-        let until = self.probed_until.unwrap_or(now + patience).min(now + patience);
-        self.probed_until = Some(until);
+        let until = self.doubted_until.unwrap_or(now + patience).min(now + patience);
+        self.doubted_until = Some(until);
         timers.arm_by(Timer::Liveness, until);
     }
 
@@ -125,7 +125,7 @@ impl Liveness {
     /// A ping's time is over. Returns how long nothing arrived, if nothing did.
     pub(super) fn check(&self, now: Instant, timers: &mut Timers) -> Option<Duration> {
         let since = self.unanswered?;
-        let due = self.probed_until.unwrap_or(since + self.timeout).min(since + self.timeout);
+        let due = self.doubted_until.unwrap_or(since + self.timeout).min(since + self.timeout);
         if due > now {
             timers.arm(Timer::Liveness, due);
             return None;

@@ -10,7 +10,8 @@ use crate::{
 };
 
 impl<S: Clone> Session<S> {
-    /// A text message arrived, or a binary one that is text. An item is returned at once, and nothing else follows from it.
+    /// A text message arrived, or a binary one that is text. An item is returned at once, and nothing else follows from it
+    /// but that its operation is established.
     pub(crate) fn handle_frame(&mut self, now: Instant, frame: &str) -> Option<Item<'_, S>> {
         self.liveness.heard(now);
         let parsed = match self.config.strictness {
@@ -44,7 +45,7 @@ impl<S: Clone> Session<S> {
             (Phase::Opening(_) | Phase::Open(_), Kind::Ping) => {
                 self.outbox.owe_pong(payload);
             }
-            (Phase::Opening(_) | Phase::Open(_), Kind::Pong) => self.handle_pong(now),
+            (Phase::Opening(_) | Phase::Open(_), Kind::Pong) => self.ponged(now, Subprotocol::GraphqlTransportWs),
             (Phase::Opening(_) | Phase::Open(_), Kind::KeepAlive) => self.liveness.keep_alive(now, &mut self.timers),
             (Phase::Opening(subprotocol), Kind::Ack) => self.enter_open(now, subprotocol, payload),
             (Phase::Opening(_), Kind::ConnectionError) => {
@@ -91,6 +92,11 @@ impl<S: Clone> Session<S> {
                 {
                     self.operations.set_deadline(id, at);
                 }
+                if self.proofs.settle(id)
+                    && let Some(operation) = self.operations.get(id)
+                {
+                    self.outputs.push_back(Output::Established { sink: operation.sink.clone() });
+                }
                 // Found again: what is borrowed here cannot be returned from one branch only.
                 return self.operations.by_wire_id(wire_id).map(|operation| Item { sink: &operation.sink, payload });
             }
@@ -133,6 +139,7 @@ impl<S: Clone> Session<S> {
             if self.must_stop(&operation) {
                 self.outbox.push(Queued::Stop(wire_id));
             }
+            self.proofs.settle(operation.id);
             self.outputs.push_back(Output::Finish { sink: operation.sink, end });
             self.look_for_idleness(now);
         } else {

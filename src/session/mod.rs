@@ -25,6 +25,7 @@ mod negotiation;
 mod operations;
 mod outbox;
 mod output;
+mod proof;
 mod registry;
 mod retry;
 mod suspicion;
@@ -36,6 +37,8 @@ mod tests;
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
+#[cfg(feature = "client")]
+pub(crate) use self::backoff::Backoff;
 pub use self::config::{Strictness, Verdict};
 pub(crate) use self::{
     config::{Config, DialBudget, VerdictHook},
@@ -47,6 +50,7 @@ use self::{
     liveness::{Liveness, Ping},
     negotiation::Negotiation,
     outbox::{Outbox, Queued},
+    proof::Proofs,
     registry::{Registry, Wait},
     retry::{Plan, Retry},
     suspicion::{Outage, Suspicion, reconnected},
@@ -70,6 +74,7 @@ pub(crate) struct Session<S> {
     negotiation: Negotiation,
     liveness: Liveness,
     suspicion: Suspicion,
+    proofs: Proofs,
     outputs: VecDeque<Output<S>>,
     outbox: Outbox,
     /// Why writing to the socket failed.
@@ -114,6 +119,7 @@ impl<S: Clone> Session<S> {
             negotiation: Negotiation::new(config.subprotocol),
             liveness: Liveness::new(&config),
             suspicion: Suspicion::default(),
+            proofs: Proofs::default(),
             outputs: VecDeque::new(),
             outbox: Outbox::default(),
             broken: None,
@@ -163,12 +169,9 @@ impl<S: Clone> Session<S> {
         self.liveness.heard(now);
     }
 
-    /// A pong arrived, of either kind. Matched by order alone (rule 20); one that was not asked for is legal.
+    /// A WebSocket pong frame arrived. Matched by order alone (rule 20); one that was not asked for is legal.
     pub(crate) fn handle_pong(&mut self, now: Instant) {
-        self.liveness.heard(now);
-        if let Some(time) = self.liveness.pong(now) {
-            self.counts.round_trip_time = Some(time);
-        }
+        self.ponged(now, Subprotocol::GraphqlWs);
     }
 
     /// Writing to the socket failed. What can still be read has a while to say why.
@@ -307,7 +310,7 @@ impl<S: Clone> Session<S> {
         let (Phase::Opening(subprotocol) | Phase::Open(subprotocol) | Phase::Closing(subprotocol)) = self.phase else {
             return None;
         };
-        self.outbox.next(subprotocol, &mut self.operations)
+        self.outbox.next(subprotocol, &mut self.operations, &mut self.proofs)
     }
 
     /// When to call `handle_timeout`, if nothing else happens.
@@ -397,6 +400,7 @@ impl<S: Clone> Session<S> {
         }
         self.answer_connect(Ok(()));
         self.look_for_idleness(now);
+        self.probe_awaited();
     }
 
     /// Ends what is live; the next subscribe starts afresh (rule 23).
@@ -428,6 +432,7 @@ impl<S: Clone> Session<S> {
         self.outbox.clear();
         self.broken = None;
         self.liveness.reset();
+        self.proofs.forget_socket();
         self.operations.forget_socket();
     }
 

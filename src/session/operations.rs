@@ -57,6 +57,7 @@ impl<S: Clone> Session<S> {
     fn withdraw(&mut self, now: Instant, id: u64) -> Option<(Operation<S>, bool)> {
         let wire_id = self.operations.get(id).and_then(|operation| self.operations.wire_id(operation));
         let operation = self.operations.remove(id)?;
+        self.proofs.settle(id);
         match wire_id {
             Some(wire_id) if self.must_stop(&operation) => self.outbox.push(Queued::Stop(wire_id)),
             Some(wire_id) => self.outbox.push(Queued::Complete(wire_id)),
@@ -90,6 +91,7 @@ impl<S: Clone> Session<S> {
 
     pub(super) fn finish_all(&mut self, end: &End) {
         for operation in self.operations.drain() {
+            self.proofs.settle(operation.id);
             self.outputs.push_back(Output::Finish { sink: operation.sink, end: end.clone() });
         }
     }

@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::{Transmit, registry::Registry};
+use super::{
+    Transmit,
+    proof::{Pinged, Proofs},
+    registry::Registry,
+};
 use crate::{
     error::CloseCode,
     protocol::{Outgoing, Subprotocol, WireId, close::close_reason},
@@ -31,6 +35,8 @@ pub(super) enum Queued {
     Stop(WireId),
     Ping,
     WebSocketPing,
+    /// A ping in its place in the queue, of the kind of the subprotocol.
+    Probe,
     Terminate,
     Close(CloseCode, &'static str),
 }
@@ -93,7 +99,12 @@ impl Outbox {
     }
 
     /// Takes the next message. What was not taken from here was not sent.
-    pub(super) fn next<S>(&mut self, subprotocol: Subprotocol, operations: &mut Registry<S>) -> Option<Transmit> {
+    pub(super) fn next<S>(
+        &mut self,
+        subprotocol: Subprotocol,
+        operations: &mut Registry<S>,
+        proofs: &mut Proofs,
+    ) -> Option<Transmit> {
         let text = |message: Outgoing<'_>| Some(Transmit::Text(message.encode(subprotocol)));
         if let Some(payload) = self.init.take() {
             return text(Outgoing::Init { payload: &payload });
@@ -114,8 +125,22 @@ impl Outbox {
                 Queued::Complete(id) if self.completing.remove(&id) => text(Outgoing::Complete { id }),
                 Queued::Complete(_) => continue,
                 Queued::Stop(id) => text(Outgoing::Complete { id }),
-                Queued::Ping => text(Outgoing::Ping),
-                Queued::WebSocketPing => Some(Transmit::Ping),
+                Queued::Ping => {
+                    proofs.pinged(operations.last_sent(), Pinged::ForLife);
+                    text(Outgoing::Ping)
+                }
+                Queued::WebSocketPing => {
+                    proofs.pinged(operations.last_sent(), Pinged::ForLife);
+                    Some(Transmit::Ping)
+                }
+                Queued::Probe => {
+                    proofs.pinged(operations.last_sent(), Pinged::ForProof);
+                    match subprotocol {
+                        Subprotocol::GraphqlTransportWs => text(Outgoing::Ping),
+                        // A `ping` message is an error on this one.
+                        Subprotocol::GraphqlWs => Some(Transmit::Ping),
+                    }
+                }
                 Queued::Terminate => text(Outgoing::Terminate),
                 Queued::Close(code, reason) => Some(Transmit::Close(code, close_reason(reason))),
             };

@@ -21,6 +21,8 @@ pub(crate) enum Output<S> {
     Hangup(Option<(CloseCode, &'static str)>),
     /// The operation is about to be sent again; `revise` says from where.
     Reissue { sink: S, gap: Gap },
+    /// The server has read the operation on the current connection, as was asked.
+    Established { sink: S },
     /// Nothing arrived for the operation for so long.
     Stale { sink: S, idle_for: Duration },
     /// The server has ended the operation, with these errors. Answer with `restart`, or with `cancel` and tell the reader.

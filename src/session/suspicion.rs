@@ -400,6 +400,7 @@ impl<S: Clone> Session<S> {
             }
             self.issue(now, id);
         }
+        self.probe_awaited();
         self.timers.arm(Timer::Settled, now + self.suspicion.settle_time());
     }
 

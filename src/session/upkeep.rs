@@ -213,6 +213,7 @@ impl<S: Clone> Session<S> {
             let gap = Gap { restarts: 1, ..Gap::default() };
             self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap });
             self.issue(now, id);
+            self.probe_awaited();
         }
     }
 }

@@ -8,6 +8,7 @@ mod calls;
 mod conflate;
 mod control;
 mod delivery;
+mod established;
 mod exactly_once;
 mod handshake;
 mod hostile_io;
@@ -18,6 +19,7 @@ mod poison;
 mod reconnect;
 mod restart;
 mod resume;
+mod snapshot;
 mod stale;
 
 use std::{num::NonZeroUsize, time::Duration};

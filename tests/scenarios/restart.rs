@@ -65,7 +65,7 @@ async fn an_error_message_is_transient_if_the_application_says_so_and_else_the_e
     peer.error(&id, errors("denied")).await;
     let SubscriptionError::Rejected(errors) = end(&mut stream).await else { panic!("a rejection was expected") };
     assert_eq!(messages(&errors), ["denied"]);
-    peer.expect_nothing_for(secs(120)).await;
+    peer.expect_nothing_for(secs(25)).await;
     assert_eq!((client.stats().connections, client.stats().live_operations), (1, 0));
 }
 
@@ -158,7 +158,7 @@ async fn a_reader_that_goes_during_the_backoff_is_never_mentioned_again() {
     peer.error(&id, errors("busy")).await;
     peer.sync().await;
     drop(stream);
-    peer.expect_nothing_for(secs(120)).await;
+    peer.expect_nothing_for(secs(25)).await;
     assert_eq!(client.stats().live_operations, 0);
 }
 
@@ -176,7 +176,7 @@ async fn a_connection_that_is_lost_during_the_backoff_is_one_gap_with_both_cause
     assert_eq!((gap.reconnects, gap.restarts, messages(&gap.errors)), (1, 0, vec!["busy"]));
     assert!(gap.cause.is_some());
     assert_eq!(item(&mut stream).await, 1);
-    peer.expect_nothing_for(secs(120)).await;
+    peer.expect_nothing_for(secs(25)).await;
     assert_eq!(client.stats().live_operations, 1);
 }
 

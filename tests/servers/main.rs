@@ -7,6 +7,7 @@ mod client_auth;
 mod client_calls;
 mod client_errors;
 mod client_reconnect;
+mod client_snapshot;
 mod fixture;
 mod juniper;
 #[path = "../../examples/live_feed/market/mod.rs"]

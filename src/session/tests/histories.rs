@@ -1,6 +1,6 @@
 //! Random histories: whatever happens in whatever order, the invariants hold, and the same seed gives the same history.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
@@ -20,6 +20,9 @@ enum Step {
     CatchUp(prop::sample::Index),
     /// Restarts or cancels what the server has ended.
     AnswerJudge(bool),
+    /// Of one of those ever made.
+    Probe(prop::sample::Index),
+    WebSocketPong,
     /// Answers whatever the session waits for.
     Answer,
     /// Answers all that it waits for, up to the acknowledgement.
@@ -80,6 +83,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<bool>().prop_map(Step::AnswerJudge),
         6 => Just(Step::Answer),
         12 => Just(Step::Connect),
+        4 => index().prop_map(Step::Probe),
+        1 => Just(Step::WebSocketPong),
+        12 => Just(Step::Answer),
         1 => any::<bool>().prop_map(Step::FailCredentials),
         2 => prop::sample::select(vec![0, 400, 401, 404, 429, 503]).prop_map(Step::FailDial),
         24 => (kind, index()).prop_map(|(kind, index)| Step::Receive(kind, index)),
@@ -121,6 +127,10 @@ struct Model {
     /// Not written since.
     reissue_announced: BTreeSet<u64>,
     upkeep: upkeep::Upkeep,
+    /// Of the current socket: for each ping that is not answered, what was sent before it.
+    pings: VecDeque<BTreeSet<String>>,
+    /// Of the current socket: what the server has shown to have read.
+    proven: BTreeSet<String>,
     every_wire_id: BTreeSet<String>,
     asked: bool,
     dialing: bool,
@@ -183,6 +193,16 @@ impl History {
                 }
                 self.answer()?;
             }
+            Step::Probe(index) if self.rig.next_id > 1 => {
+                let id = self.any_of(std::iter::empty(), *index);
+                self.rig.session.probe(id);
+            }
+            Step::WebSocketPong if self.model.socket => {
+                if self.is_spoken(LEGACY) {
+                    self.model.proven.extend(self.model.pings.pop_front().unwrap_or_default());
+                }
+                self.rig.session.handle_pong(now);
+            }
             Step::FailCredentials(fatal) if self.model.asked => {
                 let error = if *fatal { CredentialsError::fatal("f") } else { CredentialsError::transient("t") };
                 self.rig.session.handle_credentials(now, Err(error));
@@ -214,6 +234,8 @@ impl History {
             Step::Cancel(_)
             | Step::Rewind(_)
             | Step::CatchUp(_)
+            | Step::Probe(_)
+            | Step::WebSocketPong
             | Step::FailCredentials(_)
             | Step::FailDial(_)
             | Step::Receive(..)
@@ -284,12 +306,16 @@ impl History {
             message["id"] = id.clone().into();
         }
         let (acked, shut_down) = (self.model.acked, self.model.shut_down);
+        if kind == "pong" && self.is_spoken(MODERN) {
+            self.model.proven.extend(self.model.pings.pop_front().unwrap_or_default());
+        }
         if let Some(super::super::Item { sink, payload }) =
             self.rig.session.handle_frame(self.rig.now, &message.to_string())
         {
             let model = &mut self.model;
             model.log.push(format!("{sink} gets {payload:?}"));
             prop_assert!(model.live.contains(sink), "I3: deliveries only for live ids");
+            model.proven.extend(id.clone());
             prop_assert_eq!(model.sent.get(id.as_deref().unwrap_or_default()), Some(sink), "I3: under their own id");
             model.upkeep.received(self.rig.now, *sink);
         }
@@ -305,6 +331,10 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    fn is_spoken(&self, subprotocol: Subprotocol) -> bool {
+        self.rig.session.phase == super::super::Phase::Open(subprotocol)
     }
 
     fn pass(&mut self, millis: u64) -> Result<(), TestCaseError> {
@@ -345,8 +375,15 @@ impl History {
                     model.expired.clear();
                     model.reissue_announced.clear();
                     model.upkeep.lost_socket();
+                    model.pings.clear();
+                    model.proven.clear();
                 }
                 Output::Reissue { sink, gap } => model.announce(sink, &gap)?,
+                Output::Established { sink } => {
+                    let read = model.sent.iter().any(|(wire_id, id)| *id == sink && model.proven.contains(wire_id));
+                    prop_assert!(model.live.contains(&sink));
+                    prop_assert!(read, "read, as an answer or an item has shown");
+                }
                 Output::Finish { sink, end } => {
                     let is_call = model.queries.contains(&sink) || model.mutations.contains(&sink);
                     match &end {
@@ -396,8 +433,11 @@ impl History {
             let model = &mut self.model;
             model.log.push(format!("{transmit:?}"));
             prop_assert!(model.socket, "nothing is written without a socket");
-            let Transmit::Text(text) = transmit else { continue };
-            let message: Value = serde_json::from_str(&text).unwrap();
+            let message: Value = match transmit {
+                Transmit::Text(text) => serde_json::from_str(&text).unwrap(),
+                Transmit::Ping => json!({"type": "ping"}),
+                Transmit::Close(..) => continue,
+            };
             let id = message["id"].as_str().map(str::to_owned);
             match message["type"].as_str().unwrap() {
                 "connection_init" => {
@@ -426,7 +466,8 @@ impl History {
                         "rules 12, 13, 15: only what runs, or was answered"
                     );
                 }
-                "ping" | "pong" => prop_assert!(model.init_sent),
+                "ping" => model.pings.push_back(model.sent.keys().cloned().collect()),
+                "pong" => prop_assert!(model.init_sent),
                 "connection_terminate" => {}
                 other => prop_assert!(false, "unexpected {}", other),
             }

@@ -6,6 +6,7 @@ mod histories;
 mod liveness;
 mod opening;
 mod poison;
+mod proof;
 mod rules;
 mod staleness;
 mod trial;
@@ -71,6 +72,7 @@ enum Did {
     Hangup(Option<u16>),
     Deliver(u64, Value),
     Reissue(u64, u32),
+    Established(u64),
     Finish(u64, String),
     Stale(u64, Duration),
     Judge(u64, String),
@@ -206,6 +208,7 @@ impl Rig {
                     self.gaps.push(gap);
                     Did::Reissue(sink, reconnects)
                 }
+                Output::Established { sink } => Did::Established(sink),
                 Output::Finish { sink, end } => Did::Finish(sink, describe(&end)),
                 Output::Stale { sink, idle_for } => Did::Stale(sink, idle_for),
                 Output::Judge { sink, end } => Did::Judge(sink, describe(&end)),

@@ -127,6 +127,7 @@ impl World {
                 | Did::Reissue(..)
                 | Did::Stale(..)
                 | Did::Judge(..)
+                | Did::Established(_)
                 | Did::Connected(_)
                 | Did::Connecting(_)
                 | Did::Open

@@ -1,0 +1,55 @@
+//! How errors show what others said: bounded, and on one line.
+
+use std::{error::Error, fmt};
+
+use super::Disconnect;
+use crate::response::GraphQlError;
+
+/// An error with its sources, on one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a Disconnect);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// `: text`, cut to a bounded length and a single line; nothing for an empty text.
+pub(super) struct DisplayBody<'a>(pub(super) &'a str);
+
+impl fmt::Display for DisplayBody<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.trim();
+        if text.is_empty() {
+            return Ok(());
+        }
+        f.write_str(": ")?;
+        for c in text.chars().take(MAX_DISPLAYED_CHARS) {
+            // A server's words end up in terminals: no control characters.
+            fmt::Write::write_char(f, if c.is_control() { ' ' } else { c })?;
+        }
+        Ok(())
+    }
+}
+
+/// `: first message (and n more)`; nothing for an empty list.
+pub(super) struct DisplayErrors<'a>(pub(super) &'a [GraphQlError]);
+
+impl fmt::Display for DisplayErrors<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => Ok(()),
+            [only] => DisplayBody(&only.message).fmt(f),
+            [first, rest @ ..] => write!(f, "{} (and {} more)", DisplayBody(&first.message), rest.len()),
+        }
+    }
+}
+
+/// How much of a server's text an error shows.
+const MAX_DISPLAYED_CHARS: usize = 300;
