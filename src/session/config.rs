@@ -66,7 +66,9 @@ pub enum Verdict {
 
 /// The application's own verdict.
 #[derive(Clone)]
-pub(crate) struct VerdictHook(Arc<dyn Fn(&Disconnect, u32) -> Verdict + Send + Sync>);
+pub(crate) struct VerdictHook(Arc<Hook>);
+
+type Hook = dyn Fn(&Disconnect, u32) -> Verdict + Send + Sync;
 
 impl VerdictHook {
     pub(crate) fn new(hook: impl Fn(&Disconnect, u32) -> Verdict + Send + Sync + 'static) -> Self {

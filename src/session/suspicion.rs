@@ -139,12 +139,9 @@ impl<S: Clone> Session<S> {
     pub(super) fn weigh(&mut self, cause: &Disconnect, stage: Stage) -> Verdict {
         let wanted = self.retry.wanted(cause);
         let verdict = wanted.unwrap_or_else(|| verdict(cause, stage, self.negotiation.is_open()));
-        match (stage, wanted) {
-            // A server that crashed is not there for a while; that says no more.
-            (Stage::Opening, _) => return verdict,
-            // Nobody is to know better.
-            (Stage::Open, Some(Verdict::Fatal)) => return verdict,
-            (Stage::Open, _) => {}
+        // A server that crashed is not there for a while; that says no more. And the application knows best.
+        if stage == Stage::Opening || wanted == Some(Verdict::Fatal) {
+            return verdict;
         }
         let mut weighed = verdict;
         if let Some(evidence) = evidence(cause, verdict) {

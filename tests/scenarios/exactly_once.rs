@@ -92,20 +92,20 @@ async fn dawdle(random: &mut Rng) {
 
 /// Reads until the last event was read; what was read, with the gaps in between.
 async fn read(stream: &mut Subscription<Value>, last: u64, seed: u64) -> Vec<Result<u64, Gap>> {
-    let (mut seen, mut random) = (Vec::new(), Rng::with_seed(!seed));
-    while seen.last().and_then(|event: &Result<u64, Gap>| event.as_ref().ok()) != Some(&last) {
+    let (mut history, mut random) = (Vec::new(), Rng::with_seed(!seed));
+    while history.last().and_then(|event: &Result<u64, Gap>| event.as_ref().ok()) != Some(&last) {
         match stream.next().await.unwrap().unwrap() {
-            Event::Next(response) => seen.push(Ok(number(&response.data.unwrap()))),
-            Event::Gap(gap) => seen.push(Err(gap)),
+            Event::Next(response) => history.push(Ok(number(&response.data.unwrap()))),
+            Event::Gap(gap) => history.push(Err(gap)),
             other => panic!("{other:?}"),
         }
         dawdle(&mut random).await;
     }
-    seen
+    history
 }
 
-fn numbers(seen: &[Result<u64, Gap>]) -> Vec<u64> {
-    seen.iter().filter_map(|event| event.as_ref().ok().copied()).collect()
+fn numbers(history: &[Result<u64, Gap>]) -> Vec<u64> {
+    history.iter().filter_map(|event| event.as_ref().ok().copied()).collect()
 }
 
 /// Runs a feed against a reader. Returns what was read, and how often the connection was cut.
@@ -117,21 +117,21 @@ async fn run(
     mut stream: Subscription<Value>,
 ) -> (Vec<Result<u64, Gap>>, u64) {
     let reading = async {
-        let seen = read(&mut stream, feed.events, seed).await;
+        let history = read(&mut stream, feed.events, seed).await;
         drop(stream);
         client.shutdown(secs(5)).await;
-        seen
+        history
     };
     futures::join!(reading, feed.serve(server, seed))
 }
 
 /// Everything, once, in order; and the gaps say that nothing is missing.
-fn assert_exactly_once(seen: &[Result<u64, Gap>], events: u64, seed: u64) {
-    let numbers = numbers(seen);
-    let wrong = numbers.iter().zip(1..).find(|(seen, expected)| *seen != expected);
+fn assert_exactly_once(history: &[Result<u64, Gap>], events: u64, seed: u64) {
+    let numbers = numbers(history);
+    let wrong = numbers.iter().zip(1..).find(|(history, expected)| *history != expected);
     assert!(wrong.is_none() && numbers.len() as u64 == events, "seed {seed}: {wrong:?} of {}", numbers.len());
     let mut some = false;
-    for event in seen {
+    for event in history {
         match event {
             Ok(_) => some = true,
             // Before the first item there is no position to go on from.
@@ -141,9 +141,9 @@ fn assert_exactly_once(seen: &[Result<u64, Gap>], events: u64, seed: u64) {
 }
 
 /// No event was left out, though some may have come again.
-fn assert_at_least_once(seen: &[Result<u64, Gap>], events: u64, seed: u64) {
+fn assert_at_least_once(history: &[Result<u64, Gap>], events: u64, seed: u64) {
     let mut most = 0;
-    for number in numbers(seen) {
+    for number in numbers(history) {
         assert!(number <= most + 1, "seed {seed}: {number} after {most}");
         most = most.max(number);
     }
@@ -151,9 +151,9 @@ fn assert_at_least_once(seen: &[Result<u64, Gap>], events: u64, seed: u64) {
 }
 
 /// Whatever was not read lies in a gap at its place, and a gap that only drops says how many.
-fn assert_announced(seen: &[Result<u64, Gap>], seed: u64) {
+fn assert_announced(history: &[Result<u64, Gap>], seed: u64) {
     let (mut last, mut reconnects, mut dropped) = (0, 0, 0);
-    for event in seen {
+    for event in history {
         match event {
             Err(gap) => {
                 assert!(!gap.is_lossless(), "seed {seed}: {gap:?}");
@@ -188,10 +188,10 @@ async fn with_resume_dedupe_and_rewind_every_event_is_read_once_and_in_order() {
             .dedupe_by(items(usize::try_from(OVERLAP).unwrap()), number)
             .start()
             .unwrap();
-        let (seen, cut) = run(&server, client, feed, seed, stream).await;
-        assert_exactly_once(&seen, feed.events, seed);
+        let (history, cut) = run(&server, client, feed, seed, stream).await;
+        assert_exactly_once(&history, feed.events, seed);
         cuts += cut;
-        rewinds += seen.iter().filter_map(|event| event.as_ref().err()).map(|gap| gap.restarts).sum::<u32>();
+        rewinds += history.iter().filter_map(|event| event.as_ref().err()).map(|gap| gap.restarts).sum::<u32>();
     }
     assert!(cuts > 200 && rewinds > 200, "{cuts} cuts and {rewinds} rewinds prove nothing");
 }
@@ -210,9 +210,9 @@ async fn with_resume_and_rewind_every_event_is_read_at_least_once() {
             .resume_with(go_on)
             .start()
             .unwrap();
-        let (seen, _) = run(&server, client, feed, seed, stream).await;
-        assert_at_least_once(&seen, feed.events, seed);
-        repeated += numbers(&seen).len() as u64 - feed.events;
+        let (history, _) = run(&server, client, feed, seed, stream).await;
+        assert_at_least_once(&history, feed.events, seed);
+        repeated += numbers(&history).len() as u64 - feed.events;
     }
     assert!(repeated > 0, "a server that repeats nothing proves nothing");
 }
@@ -229,24 +229,24 @@ async fn without_resume_every_event_that_was_not_read_lies_in_an_announced_gap()
             let live = Request::<Value>::new("subscription Events { n }");
             let stream = client.subscription_to(live).overflow(overflow).capacity(items(20)).start().unwrap();
             let reading = async {
-                let (mut stream, mut seen, mut random) = (stream, Vec::new(), Rng::with_seed(seed));
+                let (mut stream, mut history, mut random) = (stream, Vec::new(), Rng::with_seed(seed));
                 // The end may be what was lost.
                 while let Ok(event) = timeout(secs(3), stream.next()).await {
                     match event.unwrap().unwrap() {
-                        Event::Next(response) => seen.push(Ok(number(&response.data.unwrap()))),
-                        Event::Gap(gap) => seen.push(Err(gap)),
+                        Event::Next(response) => history.push(Ok(number(&response.data.unwrap()))),
+                        Event::Gap(gap) => history.push(Err(gap)),
                         other => panic!("{other:?}"),
                     }
                     dawdle(&mut random).await;
                 }
                 drop(stream);
                 client.shutdown(secs(5)).await;
-                seen
+                history
             };
-            let (seen, _) = futures::join!(reading, feed.serve(&server, seed));
-            let first = numbers(&seen)[0];
+            let (history, _) = futures::join!(reading, feed.serve(&server, seed));
+            let first = numbers(&history)[0];
             // What came before the first that was read is nobody's loss.
-            let own = seen.into_iter().skip_while(Result::is_err);
+            let own = history.into_iter().skip_while(Result::is_err);
             let own: Vec<_> = own.map(|event| event.map(|number| number - first + 1)).collect();
             assert_announced(&own, seed);
             lost += feed.events - first + 1 - numbers(&own).len() as u64;
@@ -272,7 +272,7 @@ async fn of_200_000_events_over_200_cuts_each_is_read_once() {
         .dedupe_by(items(usize::try_from(OVERLAP).unwrap()), number)
         .start()
         .unwrap();
-    let (seen, cuts) = run(&server, client, feed, 1, stream).await;
-    assert_exactly_once(&seen, feed.events, 1);
+    let (history, cuts) = run(&server, client, feed, 1, stream).await;
+    assert_exactly_once(&history, feed.events, 1);
     assert_eq!(cuts, feed.cuts);
 }

@@ -9,8 +9,8 @@ fn dials(did: &[Did]) -> usize {
     did.iter().filter(|did| matches!(did, Did::Authorize(_))).count()
 }
 
-fn budget(dials: u32, per: Duration) -> Option<DialBudget> {
-    Some(DialBudget { dials: NonZeroU32::new(dials).unwrap(), per })
+fn budget(dials: u32, per: Duration) -> DialBudget {
+    DialBudget { dials: NonZeroU32::new(dials).unwrap(), per }
 }
 
 /// Time passes, and the server shows that it is alive.
@@ -178,7 +178,7 @@ fn reconnect_now_makes_another_connection_at_once_and_repeats_no_mutation() {
 
 #[test]
 fn a_dial_budget_holds_whatever_makes_the_client_dial() {
-    let mut rig = Rig::new(Config { max_dials: budget(3, secs(60)), ..config() });
+    let mut rig = Rig::new(Config { max_dials: Some(budget(3, secs(60))), ..config() });
     rig.subscribe();
     let mut times = Vec::new();
     let mut note = |rig: &Rig, did: &[Did]| times.extend(std::iter::repeat_n(rig.now, dials(did)));

@@ -4,109 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
+use self::steps::{Step, step};
 use super::*;
 use crate::error::{ConnectError, CredentialsError};
 
+mod steps;
 mod upkeep;
-
-#[derive(Clone, Debug)]
-enum Step {
-    Subscribe,
-    SubscribeWith(Care),
-    Call(OperationType),
-    /// One of those ever made.
-    Cancel(prop::sample::Index),
-    Rewind(prop::sample::Index),
-    CatchUp(prop::sample::Index),
-    /// Restarts or cancels what the server has ended.
-    AnswerJudge(bool),
-    /// Of one of those ever made.
-    Probe(prop::sample::Index),
-    WebSocketPong,
-    /// Answers whatever the session waits for.
-    Answer,
-    /// Answers all that it waits for, up to the acknowledgement.
-    Connect,
-    FailCredentials(bool),
-    FailDial(u16),
-    Receive(&'static str, prop::sample::Index),
-    Garbage(Vec<u8>),
-    Close(u16),
-    /// Closes over what was written twice, so that a trial begins, and once in that; with the time that it takes.
-    Trial(u16),
-    Reset,
-    Silence,
-    Pass(u64),
-    Pause,
-    Resume,
-    ReconnectNow,
-    NetworkChanged,
-    /// Somebody waits for a connection.
-    Want,
-    /// The application wants no connection, or wants one again.
-    Hold(bool),
-    /// Takes what is to be written; a socket that takes nothing is part of a history, too.
-    Write(usize),
-    Shutdown,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let index = any::<prop::sample::Index>;
-    let kind = prop::sample::select(vec![
-        "next",
-        "next",
-        "next",
-        "next",
-        "next",
-        "data",
-        "complete",
-        "error",
-        "complete",
-        "ping",
-        "pong",
-        "ka",
-        "connection_ack",
-        "connection_error",
-        "odd",
-    ]);
-    let code = prop::sample::select(vec![
-        1000, 1001, 1002, 1005, 1006, 1008, 1009, 1011, 1012, 1013, 3000, 4400, 4401, 4403, 4406, 4409, 4429, 4500,
-        4999,
-    ]);
-    prop_oneof![
-        6 => Just(Step::Subscribe),
-        8 => upkeep::care().prop_map(Step::SubscribeWith),
-        4 => prop::sample::select(vec![OperationType::Query, OperationType::Mutation]).prop_map(Step::Call),
-        4 => index().prop_map(Step::Cancel),
-        4 => index().prop_map(Step::Rewind),
-        4 => index().prop_map(Step::CatchUp),
-        4 => any::<bool>().prop_map(Step::AnswerJudge),
-        6 => Just(Step::Answer),
-        12 => Just(Step::Connect),
-        4 => index().prop_map(Step::Probe),
-        1 => Just(Step::WebSocketPong),
-        12 => Just(Step::Answer),
-        1 => any::<bool>().prop_map(Step::FailCredentials),
-        2 => prop::sample::select(vec![0, 400, 401, 404, 429, 503]).prop_map(Step::FailDial),
-        24 => (kind, index()).prop_map(|(kind, index)| Step::Receive(kind, index)),
-        1 => any::<Vec<u8>>().prop_map(Step::Garbage),
-        2 => code.prop_map(Step::Close),
-        1 => prop::sample::select(vec![1011, 4400, 4500]).prop_map(Step::Trial),
-        3 => Just(Step::Reset),
-        1 => Just(Step::Silence),
-        6 => (1..2_000_u64).prop_map(Step::Pass),
-        2 => (1..40_000_u64).prop_map(Step::Pass),
-        1 => Just(Step::Pause),
-        1 => Just(Step::Resume),
-        1 => Just(Step::ReconnectNow),
-        1 => Just(Step::NetworkChanged),
-        1 => Just(Step::Want),
-        2 => any::<bool>().prop_map(Step::Hold),
-        16 => (1..20_usize).prop_map(Step::Write),
-        // Most of what can happen happens before.
-        1 => prop::bool::weighted(0.2).prop_map(|ends| if ends { Step::Shutdown } else { Step::Silence }),
-    ]
-}
 
 /// What the outside knows: the operations, and the one socket with what was sent on it.
 #[derive(Default)]
@@ -183,16 +86,7 @@ impl History {
             }
             Step::AnswerJudge(restart) => self.answer_judge(*restart),
             Step::Answer => self.answer()?,
-            Step::Connect => {
-                for _ in 0..2 {
-                    self.answer()?;
-                    self.perform()?;
-                }
-                if !self.model.init_sent {
-                    self.write(1)?;
-                }
-                self.answer()?;
-            }
+            Step::Connect => self.connect()?,
             Step::Probe(index) if self.rig.next_id > 1 => {
                 let id = self.any_of(std::iter::empty(), *index);
                 self.rig.session.probe(id);
@@ -242,22 +136,7 @@ impl History {
             | Step::Garbage(_)
             | Step::Close(_)
             | Step::Reset => {}
-            Step::Trial(code) => {
-                let close = || Step::Close(*code);
-                let time = || [Step::Pass(1_100), Step::Write(99)];
-                let trial = [time(), time(), time(), time(), time(), time()].into_iter().flatten();
-                for then in [close(), close()].into_iter().chain(trial.clone()).chain([close()]).chain(trial) {
-                    if !self.model.acked {
-                        let due = self.rig.session.poll_timeout().unwrap_or(self.rig.now);
-                        let wait = u64::try_from((due - self.rig.now.min(due)).as_millis()).unwrap();
-                        let connect = [Step::Subscribe, Step::Pass(wait + 1), Step::Answer, Step::Answer];
-                        for step in connect.into_iter().chain([Step::Write(9), Step::Answer, Step::Write(99)]) {
-                            self.run(&step)?;
-                        }
-                    }
-                    self.run(&then)?;
-                }
-            }
+            Step::Trial(code) => self.trial(*code)?,
             Step::Silence => self.pass(120_000)?,
             Step::Pass(millis) => self.pass(*millis)?,
             Step::Pause => self.pause(true),
@@ -278,6 +157,37 @@ impl History {
         }
         self.perform()?;
         self.check()
+    }
+
+    /// From asking the provider to the acknowledgement, as far as it has to go.
+    fn connect(&mut self) -> Result<(), TestCaseError> {
+        for _ in 0..2 {
+            self.answer()?;
+            self.perform()?;
+        }
+        if !self.model.init_sent {
+            self.write(1)?;
+        }
+        self.answer()
+    }
+
+    /// Losses in a row by this code, and time for a trial in between.
+    fn trial(&mut self, code: u16) -> Result<(), TestCaseError> {
+        let close = || Step::Close(code);
+        let time = || [Step::Pass(1_100), Step::Write(99)];
+        let trial = [time(), time(), time(), time(), time(), time()].into_iter().flatten();
+        for then in [close(), close()].into_iter().chain(trial.clone()).chain([close()]).chain(trial) {
+            if !self.model.acked {
+                let due = self.rig.session.poll_timeout().unwrap_or(self.rig.now);
+                let wait = u64::try_from((due - self.rig.now.min(due)).as_millis()).unwrap();
+                let connect = [Step::Subscribe, Step::Pass(wait + 1), Step::Answer, Step::Answer];
+                for step in connect.into_iter().chain([Step::Write(9), Step::Answer, Step::Write(99)]) {
+                    self.run(&step)?;
+                }
+            }
+            self.run(&then)?;
+        }
+        Ok(())
     }
 
     /// One of those ever made; as likely as not, one of these.

@@ -6,7 +6,6 @@ use crate::error::Violation;
 const RESTART: Care = Care { restart: true, first_item_within: None, idle_longer_than: None, reissue_stale: false };
 
 /// An open connection, whose silence does not matter, with one operation that is looked after.
-#[expect(clippy::needless_pass_by_value, reason = "called with a new one")]
 fn caring(config: Config, care: Care) -> Rig {
     let mut rig = Rig::new(Config { ping_interval: None, ..config });
     rig.care = care;
