@@ -11,7 +11,7 @@ use crate::{
     auth::{Credentials, CredentialsReason, Provider},
     buffers::Buffers,
     client::Client,
-    dial::{Dialer, NetDialer},
+    dial::{Dialer, NetDialer, Tcp},
     driver::{Connector, Driver},
     error::{BuildError, CredentialsError},
     mailbox::{Limits, Overflow},
@@ -21,6 +21,9 @@ use crate::{
     telemetry,
 };
 
+#[cfg(feature = "_tls")]
+use crate::dial::{Tls, TlsStep};
+
 /// Options of a [`Client`]; made by [`Client::builder`].
 #[must_use = "a client begins with `build`"]
 pub struct ClientBuilder {
@@ -28,9 +31,9 @@ pub struct ClientBuilder {
     pub(crate) config: Config,
     pub(crate) limits: Limits,
     max_message_size: usize,
-    tcp_nodelay: bool,
+    tcp: Tcp,
     #[cfg(feature = "_tls")]
-    tls_roots: Option<crate::dial::TlsRoots>,
+    tls: TlsChoice,
     dialer: Option<Arc<dyn Dialer>>,
     /// Sent with every connection; the first one that was wrong is reported by `build`.
     fixed: Result<Credentials, BuildError>,
@@ -58,9 +61,13 @@ impl ClientBuilder {
             },
             limits: Limits { items: limit(1024), bytes: limit(16 << 20), overflow: Overflow::DropOldest },
             max_message_size: 16 << 20,
-            tcp_nodelay: true,
+            tcp: Tcp {
+                nodelay: true,
+                keepalive: Some(Duration::from_secs(60)),
+                user_timeout: Some(Duration::from_secs(30)),
+            },
             #[cfg(feature = "_tls")]
-            tls_roots: None,
+            tls: TlsChoice::Options(Tls::new()),
             dialer: None,
             fixed: Ok(Credentials::none()),
             provider: None,
@@ -133,8 +140,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the pace of the keepalive. Default: 10 s; `None` turns it off, and a half-open connection is then never
-    /// noticed.
+    /// Sets the pace of the keepalive. Default: 10 s; `None` turns it off, and a half-open connection is then
+    /// noticed by [`tcp_keepalive`](Self::tcp_keepalive) only.
     ///
     /// On `graphql-transport-ws` a `ping` message is sent at this interval: some servers close the connection of a
     /// client that sends none within 15 s, even while they deliver. On `graphql-ws`, which has no such message, a
@@ -216,16 +223,47 @@ impl ClientBuilder {
 
     /// Sets `TCP_NODELAY`, which sends small messages at once. Default: on.
     pub fn tcp_nodelay(mut self, nodelay: bool) -> Self {
-        self.tcp_nodelay = nodelay;
+        self.tcp.nodelay = nodelay;
         self
     }
 
-    /// Sets whose certificates are trusted for `wss`. Default: those of the operating system where that is compiled in
-    /// (feature `platform-roots`), else Mozilla's (feature `webpki-roots`).
+    /// Sets after how long without traffic the operating system probes whether the server is still there. Default: 60 s; `None`
+    /// turns it off.
+    ///
+    /// Four probes without an answer, a quarter of this time apart, are a lost connection where the platform lets an
+    /// application say so. [`ping_interval`](Self::ping_interval) notices sooner; this is for clients that turned it off, and
+    /// for gateways that forget connections without traffic. At least a second.
+    pub fn tcp_keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.tcp.keepalive = idle.into();
+        self
+    }
+
+    /// Sets how long what was sent may stay unacknowledged (`TCP_USER_TIMEOUT`; Linux and Android, no effect elsewhere).
+    /// Default: 30 s; `None` leaves it to the operating system, which tries for many minutes. Then the connection counts as
+    /// lost. At least a millisecond.
+    pub fn tcp_user_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.tcp.user_timeout = timeout.into();
+        self
+    }
+
+    /// Sets whom to trust for `wss`, and what to show of oneself: see [`Tls`]. Default: [`Tls::new`].
+    ///
+    /// Replaces a [`tls_rustls_0_23`](Self::tls_rustls_0_23).
     #[cfg(feature = "_tls")]
-    #[cfg_attr(docsrs, doc(cfg(any(feature = "platform-roots", feature = "webpki-roots"))))]
-    pub fn tls_roots(mut self, roots: crate::dial::TlsRoots) -> Self {
-        self.tls_roots = Some(roots);
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "ring", feature = "aws-lc-rs"))))]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = TlsChoice::Options(tls);
+        self
+    }
+
+    /// Sets rustls' own configuration for `wss`, for whatever [`Tls`] has no option for. Default: none.
+    ///
+    /// It is used as it is, and replaces [`tls`](Self::tls). Offer `http/1.1` (`alpn_protocols`), as a server that prefers
+    /// HTTP/2 may otherwise speak that. Sessions resume across the reconnects of all clients that share it.
+    #[cfg(feature = "_tls")]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "ring", feature = "aws-lc-rs"))))]
+    pub fn tls_rustls_0_23(mut self, config: Arc<rustls::ClientConfig>) -> Self {
+        self.tls = TlsChoice::Ready(config);
         self
     }
 
@@ -258,11 +296,12 @@ impl ClientBuilder {
         let dialer = match self.dialer {
             Some(dialer) => dialer,
             None => Arc::new(NetDialer {
-                tcp_nodelay: self.tcp_nodelay,
+                tcp: self.tcp,
                 #[cfg(feature = "_tls")]
-                tls: match endpoint.scheme() {
-                    "wss" => Some(crate::dial::Tls::new(self.tls_roots)?),
-                    _ => None,
+                tls: match (endpoint.scheme(), self.tls) {
+                    ("wss", TlsChoice::Options(tls)) => Some(TlsStep::new(tls)?),
+                    ("wss", TlsChoice::Ready(config)) => Some(TlsStep::ready(config)),
+                    (_, TlsChoice::Options(_) | TlsChoice::Ready(_)) => None,
                 },
             }),
         };
@@ -298,10 +337,18 @@ impl ClientBuilder {
             config.ping_interval.unwrap_or(MAX_DURATION),
             config.ping_timeout,
         ];
+        if self.tcp.keepalive.is_some_and(|idle| idle < Duration::from_secs(1)) {
+            return Err(BuildError::Option("tcp_keepalive is below a second"));
+        }
+        // Zero would mean the default of the operating system.
+        if self.tcp.user_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
+            return Err(BuildError::Option("tcp_user_timeout is below a millisecond"));
+        }
         if positive.contains(&Duration::ZERO) {
             return Err(BuildError::Option("a timeout or interval is zero"));
         }
-        let all = [config.backoff_base, config.backoff_cap, config.healthy_after];
+        let tcp = [self.tcp.keepalive, self.tcp.user_timeout].map(Option::unwrap_or_default);
+        let all = [config.backoff_base, config.backoff_cap, config.healthy_after, tcp[0], tcp[1]];
         if positive.iter().chain(&all).any(|&duration| duration > MAX_DURATION) {
             return Err(BuildError::Option("a duration is longer than a year"));
         }
@@ -324,6 +371,13 @@ impl ClientBuilder {
         }
         Ok(())
     }
+}
+
+/// Where the configuration of TLS comes from.
+#[cfg(feature = "_tls")]
+enum TlsChoice {
+    Options(Tls),
+    Ready(Arc<rustls::ClientConfig>),
 }
 
 impl fmt::Debug for ClientBuilder {

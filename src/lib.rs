@@ -115,8 +115,7 @@ mod telemetry;
 
 pub use auth::CredentialsReason;
 #[cfg(feature = "_tls")]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "platform-roots", feature = "webpki-roots"))))]
-pub use dial::TlsRoots;
+pub use dial::{Certificates, Pin, PrivateKey, Tls};
 #[cfg(feature = "graphql-client")]
 pub use operation::Typed;
 #[cfg(feature = "client")]

@@ -123,7 +123,15 @@ fn connect_verdict(error: &ConnectError, negotiable: bool) -> Verdict {
             DialError::Resolve { .. } | DialError::Connect(_) | DialError::Tls(_) | DialError::Other(_) => {
                 Verdict::Retry
             }
-            DialError::Certificate(_) | DialError::Permanent(_) => Verdict::Fatal,
+            DialError::UnknownIssuer(_)
+            | DialError::Expired(_)
+            | DialError::NotYetValid(_)
+            | DialError::WrongName(_)
+            | DialError::PinMismatch { .. }
+            | DialError::Certificate(_)
+            | DialError::ClientCertificateRequired(_)
+            | DialError::ClientCertificateRefused(_)
+            | DialError::Permanent(_) => Verdict::Fatal,
         },
         // RFC 6455 section 4.2.2: a server that knows no offered subprotocol answers without one, or not at all.
         ConnectError::Subprotocol { .. } | ConnectError::Http { status: 400, .. } if negotiable => {
