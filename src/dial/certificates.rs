@@ -78,9 +78,8 @@ impl PrivateKey {
         let bytes = bytes.as_ref();
         let key = match Encoding::of(bytes) {
             Encoding::Pem => PrivateKeyDer::from_pem_slice(bytes).map_err(|error| flaw(&error)),
-            Encoding::Der => {
-                PrivateKeyDer::try_from(bytes.to_vec()).map_err(|_| "neither PEM nor the DER of a key without a passphrase")
-            }
+            Encoding::Der => PrivateKeyDer::try_from(bytes.to_vec())
+                .map_err(|_| "neither PEM nor the DER of a key without a passphrase"),
         };
         key.map(|key| Self(Arc::new(key))).map_err(BuildError::PrivateKey)
     }

@@ -150,7 +150,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_long_after_its_turn_hastens_the_next() {
-        let hosts = [(V6, Host::Refuses { after_ms: 300 }), (V4, Host::Swallows), (V6_TOO, Host::Takes { after_ms: 1 })];
+        let hosts =
+            [(V6, Host::Refuses { after_ms: 300 }), (V4, Host::Swallows), (V6_TOO, Host::Takes { after_ms: 1 })];
         let (won, begun) = run(&hosts).await;
         assert_eq!(won.unwrap(), V6_TOO);
         assert_eq!(begun, log(&[(V6, 0), (V4, 250), (V6_TOO, 300)]));

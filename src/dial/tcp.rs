@@ -107,7 +107,10 @@ mod tests {
         let tcp = options.connect(&url).await.unwrap();
         let socket = SockRef::from(&tcp);
         assert!(tcp.nodelay().unwrap() && socket.keepalive().unwrap());
-        assert_eq!((socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap()), (secs(60), secs(15)));
+        assert_eq!(
+            (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap()),
+            (secs(60), secs(15))
+        );
         assert_eq!((socket.tcp_keepalive_retries().unwrap(), socket.tcp_user_timeout().unwrap()), (4, Some(secs(30))));
 
         let tcp = Tcp { nodelay: false, keepalive: None, user_timeout: None }.connect(&url).await.unwrap();

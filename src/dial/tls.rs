@@ -154,7 +154,9 @@ impl Store {
                 #[cfg(all(feature = "webpki-roots", not(feature = "platform-roots")))]
                 return Self::Webpki.verifier(extra, provider);
                 #[cfg(not(any(feature = "platform-roots", feature = "webpki-roots")))]
-                Err(unavailable("no roots: enable the feature `platform-roots` or `webpki-roots`, or use `Tls::only_roots`"))
+                Err(unavailable(
+                    "no roots: enable the feature `platform-roots` or `webpki-roots`, or use `Tls::only_roots`",
+                ))
             }
             #[cfg(feature = "platform-roots")]
             Self::Platform => platform(extra, Arc::clone(provider)),

@@ -15,3 +15,5 @@ mod pair;
 mod raw;
 mod smoke;
 mod smoke_market;
+#[cfg(feature = "ring")]
+mod tls;
