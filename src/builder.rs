@@ -34,6 +34,8 @@ pub struct ClientBuilder {
     tcp: Tcp,
     #[cfg(feature = "_tls")]
     tls: TlsChoice,
+    #[cfg(feature = "proxy")]
+    route: crate::dial::Route,
     dialer: Option<Arc<dyn Dialer>>,
     /// Sent with every connection; the first one that was wrong is reported by `build`.
     fixed: Result<Credentials, BuildError>,
@@ -68,6 +70,8 @@ impl ClientBuilder {
             },
             #[cfg(feature = "_tls")]
             tls: TlsChoice::Options(Tls::new()),
+            #[cfg(feature = "proxy")]
+            route: crate::dial::Route::default(),
             dialer: None,
             fixed: Ok(Credentials::none()),
             provider: None,
@@ -267,6 +271,18 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets the proxy to connect through; `None` is none. Default: what the environment says when the client is built.
+    ///
+    /// That is `HTTPS_PROXY` for `wss` and `HTTP_PROXY` for `ws`, else `ALL_PROXY`, each in lower case, too; unless the host is
+    /// one of `NO_PROXY` (names with what is below them, addresses, networks, `*`) or this machine. A value that cannot be read
+    /// is a [`BuildError::Proxy`]. TLS goes through the proxy to the server: the proxy sees its name, and nothing else.
+    #[cfg(feature = "proxy")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
+    pub fn proxy(mut self, proxy: impl Into<Option<crate::dial::Proxy>>) -> Self {
+        self.route = proxy.into().map_or(crate::dial::Route::Direct, crate::dial::Route::Through);
+        self
+    }
+
     /// Sets who makes the byte stream, TLS included. Default: TCP, and TLS for `wss`.
     pub fn dialer(mut self, dialer: impl Dialer) -> Self {
         self.dialer = Some(Arc::new(dialer));
@@ -297,6 +313,8 @@ impl ClientBuilder {
             Some(dialer) => dialer,
             None => Arc::new(NetDialer {
                 tcp: self.tcp,
+                #[cfg(feature = "proxy")]
+                proxy: self.route.to(&endpoint)?,
                 #[cfg(feature = "_tls")]
                 tls: match (endpoint.scheme(), self.tls) {
                     ("wss", TlsChoice::Options(tls)) => Some(TlsStep::new(tls)?),

@@ -6,6 +6,8 @@
 mod certificates;
 #[cfg(feature = "_tls")]
 mod pin;
+#[cfg(feature = "proxy")]
+mod proxy;
 mod race;
 #[cfg(feature = "_tls")]
 mod refusal;
@@ -22,6 +24,10 @@ use url::Url;
 
 use crate::error::DialError;
 
+#[cfg(feature = "proxy")]
+pub use self::proxy::Proxy;
+#[cfg(feature = "proxy")]
+pub(crate) use self::proxy::Route;
 pub(crate) use self::tcp::{NetDialer, Tcp};
 #[cfg(feature = "_tls")]
 pub(crate) use self::tls::TlsStep;

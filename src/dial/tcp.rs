@@ -14,6 +14,8 @@ pub(crate) struct NetDialer {
     pub(crate) tcp: Tcp,
     #[cfg(feature = "_tls")]
     pub(crate) tls: Option<super::tls::TlsStep>,
+    #[cfg(feature = "proxy")]
+    pub(crate) proxy: Option<super::Proxy>,
 }
 
 /// Options of a TCP connection.
@@ -27,7 +29,7 @@ pub(crate) struct Tcp {
 impl Dialer for NetDialer {
     fn dial<'a>(&'a self, endpoint: &'a Url) -> DialFuture<'a> {
         Box::pin(async move {
-            let tcp = self.tcp.connect(endpoint).await?;
+            let tcp = self.connect(endpoint).await?;
             #[cfg(feature = "_tls")]
             if let Some(tls) = &self.tls {
                 return tls.handshake(endpoint, tcp).await;
@@ -37,10 +39,20 @@ impl Dialer for NetDialer {
     }
 }
 
+impl NetDialer {
+    async fn connect(&self, endpoint: &Url) -> Result<TcpStream, DialError> {
+        #[cfg(feature = "proxy")]
+        if let Some(proxy) = &self.proxy {
+            return proxy.connect(self.tcp, endpoint).await;
+        }
+        self.tcp.connect(endpoint, port(endpoint)).await
+    }
+}
+
 impl Tcp {
-    /// Connects to the host and port of a URL.
-    async fn connect(self, url: &Url) -> Result<TcpStream, DialError> {
-        let addresses = resolve(url).await?;
+    /// Connects to the host of a URL.
+    pub(super) async fn connect(self, url: &Url, port: u16) -> Result<TcpStream, DialError> {
+        let addresses = lookup(url, port).await?;
         let tcp = race(addresses, TcpStream::connect).await.map_err(failed)?;
         self.configure(&tcp).map_err(failed)?;
         Ok(tcp)
@@ -71,14 +83,18 @@ impl Tcp {
     }
 }
 
-async fn resolve(url: &Url) -> Result<Vec<SocketAddr>, DialError> {
+pub(super) fn port(url: &Url) -> u16 {
+    url.port_or_known_default().unwrap_or_default()
+}
+
+/// The addresses of a URL's host: at least one.
+pub(super) async fn lookup(url: &Url, port: u16) -> Result<Vec<SocketAddr>, DialError> {
     let host = match url.host() {
         Some(Host::Domain(name)) => name.to_owned(),
         Some(Host::Ipv4(address)) => address.to_string(),
         Some(Host::Ipv6(address)) => address.to_string(),
         None => String::new(),
     };
-    let port = url.port_or_known_default().unwrap_or_default();
     let found = lookup_host((host.as_str(), port)).await.map(Iterator::collect::<Vec<_>>);
     let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     let found = found.and_then(|found| if found.is_empty() { Err(none()) } else { Ok(found) });
@@ -104,7 +120,7 @@ mod tests {
         let url = Url::parse(&format!("ws://{}/", listener.local_addr().unwrap())).unwrap();
         let secs = Duration::from_secs;
         let options = Tcp { nodelay: true, keepalive: Some(secs(60)), user_timeout: Some(secs(30)) };
-        let tcp = options.connect(&url).await.unwrap();
+        let tcp = options.connect(&url, port(&url)).await.unwrap();
         let socket = SockRef::from(&tcp);
         assert!(tcp.nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(
@@ -113,7 +129,7 @@ mod tests {
         );
         assert_eq!((socket.tcp_keepalive_retries().unwrap(), socket.tcp_user_timeout().unwrap()), (4, Some(secs(30))));
 
-        let tcp = Tcp { nodelay: false, keepalive: None, user_timeout: None }.connect(&url).await.unwrap();
+        let tcp = Tcp { nodelay: false, keepalive: None, user_timeout: None }.connect(&url, port(&url)).await.unwrap();
         let socket = SockRef::from(&tcp);
         assert!(!tcp.nodelay().unwrap() && !socket.keepalive().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), None);

@@ -56,6 +56,9 @@ pub enum BuildError {
     /// A pin is not of the form `sha256//BASE64`.
     #[error("not a pin: expected `sha256//` and the base64 of 32 bytes")]
     Pin,
+    /// A proxy is not one that can be used, be it an option's or the environment's; the text says why.
+    #[error("not a proxy: {0}")]
+    Proxy(&'static str),
     /// An option has a value that cannot work; the text names both.
     #[error("{0}")]
     Option(&'static str),

@@ -53,6 +53,29 @@ pub enum DialError {
     /// The server did not accept the client's certificate. Fatal.
     #[error("the server did not accept the client's certificate")]
     ClientCertificateRefused(#[source] Arc<io::Error>),
+    /// The proxy could not be reached, or hung up. Retried.
+    #[error("could not reach the proxy {proxy}")]
+    ProxyUnreachable {
+        /// Its URL, without a login.
+        proxy: String,
+        /// Why: [`Resolve`](Self::Resolve) or [`Connect`](Self::Connect).
+        source: Arc<DialError>,
+    },
+    /// The proxy could not connect to the server. Retried.
+    #[error("the proxy could not connect to the server: {reason}")]
+    ProxyFailed {
+        /// The status of HTTP, or the reply of SOCKS.
+        reason: String,
+    },
+    /// The proxy does not allow connections to the server, or is none. Fatal.
+    #[error("the proxy refused to connect to the server: {reason}")]
+    ProxyRefused {
+        /// The status of HTTP, the reply of SOCKS, or what is wrong with its answer.
+        reason: String,
+    },
+    /// The proxy wants a login, or another one. Fatal.
+    #[error("the proxy requires a login, or does not accept the one that it was given")]
+    ProxyAuthRequired,
     /// A dialer's own failure that may pass. Retried.
     #[error("could not dial")]
     Other(#[source] SharedError),

@@ -120,9 +120,12 @@ fn connect_verdict(error: &ConnectError, negotiable: bool) -> Verdict {
     match error {
         ConnectError::Timeout(_) => Verdict::Retry,
         ConnectError::Dial(dial) => match dial {
-            DialError::Resolve { .. } | DialError::Connect(_) | DialError::Tls(_) | DialError::Other(_) => {
-                Verdict::Retry
-            }
+            DialError::Resolve { .. }
+            | DialError::Connect(_)
+            | DialError::Tls(_)
+            | DialError::ProxyUnreachable { .. }
+            | DialError::ProxyFailed { .. }
+            | DialError::Other(_) => Verdict::Retry,
             DialError::UnknownIssuer(_)
             | DialError::Expired(_)
             | DialError::NotYetValid(_)
@@ -131,6 +134,8 @@ fn connect_verdict(error: &ConnectError, negotiable: bool) -> Verdict {
             | DialError::Certificate(_)
             | DialError::ClientCertificateRequired(_)
             | DialError::ClientCertificateRefused(_)
+            | DialError::ProxyRefused { .. }
+            | DialError::ProxyAuthRequired
             | DialError::Permanent(_) => Verdict::Fatal,
         },
         // RFC 6455 section 4.2.2: a server that knows no offered subprotocol answers without one, or not at all.

@@ -12,6 +12,7 @@ mod juniper;
 #[path = "../../examples/live_feed/market/mod.rs"]
 mod market;
 mod pair;
+mod proxy;
 mod raw;
 mod smoke;
 mod smoke_market;

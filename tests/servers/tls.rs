@@ -11,7 +11,9 @@ mod input;
 
 use std::{env, process::Command, sync::Arc};
 
-use resub::{Certificates, Client, ConnectError, DialError, Disconnect, Pin, PrivateKey, SubscriptionError, Tls};
+use resub::{
+    Certificates, Client, ConnectError, DialError, Disconnect, Pin, PrivateKey, Proxy, SubscriptionError, Tls,
+};
 use serde_json::json;
 use tokio_rustls::rustls::{self, ALL_VERSIONS, SupportedProtocolVersion, crypto::ring};
 
@@ -22,6 +24,7 @@ use self::{
 use crate::{
     fixture::{Options, TestServer},
     pair::{Server, end, gap, impatient, item, subscribe, text},
+    proxy::stand::{Manner, Stand},
 };
 
 #[tokio::test]
@@ -138,6 +141,20 @@ async fn a_configuration_of_rustls_is_used_as_it_is() {
     let client = impatient(&secure.url()).tls_rustls_0_23(Arc::new(config)).build().unwrap();
     assert_ticks(&client).await;
     assert_eq!(secure.front.agreed()[0].version, rustls::ProtocolVersion::TLSv1_2);
+}
+
+#[tokio::test]
+async fn tls_goes_through_a_proxy_to_the_server_that_is_behind_it() {
+    let authority = Authority::new();
+    let secure = Secure::start(authority.certify("market.invalid")).await;
+    for (manner, scheme) in [(Manner::ConnectLogin, "http"), (Manner::SocksLogin, "socks5h")] {
+        let stand = Stand::start(manner, secure.front.addr()).await;
+        let proxy: Proxy = format!("{scheme}://Aladdin:open%20sesame@{}", stand.addr()).parse().unwrap();
+        let builder = impatient("wss://market.invalid/graphql").tls(trusting(&authority)).proxy(proxy);
+        assert_ticks(&builder.build().unwrap()).await;
+        assert_eq!(stand.asked(), ["market.invalid:443"]);
+    }
+    assert_eq!(secure.front.agreed()[1].name.as_deref(), Some("market.invalid"));
 }
 
 /// A server behind TLS.

@@ -85,6 +85,10 @@ impl Front {
         Self { addr, log, cut, accepting }
     }
 
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// For a client that calls it by this name.
     pub(crate) fn url(&self, name: &str) -> String {
         format!("wss://{name}:{}/graphql", self.addr.port())
