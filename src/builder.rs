@@ -254,7 +254,10 @@ impl ClientBuilder {
     ///
     /// Replaces a [`tls_rustls_0_23`](Self::tls_rustls_0_23).
     #[cfg(feature = "_tls")]
-    #[cfg_attr(docsrs, doc(cfg(any(feature = "ring", feature = "aws-lc-rs"))))]
+    #[cfg_attr(
+        docsrs,
+        doc(cfg(any(feature = "ring", feature = "aws-lc-rs", feature = "platform-roots", feature = "webpki-roots")))
+    )]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = TlsChoice::Options(tls);
         self
@@ -265,7 +268,10 @@ impl ClientBuilder {
     /// It is used as it is, and replaces [`tls`](Self::tls). Offer `http/1.1` (`alpn_protocols`), as a server that prefers
     /// HTTP/2 may otherwise speak that. Sessions resume across the reconnects of all clients that share it.
     #[cfg(feature = "_tls")]
-    #[cfg_attr(docsrs, doc(cfg(any(feature = "ring", feature = "aws-lc-rs"))))]
+    #[cfg_attr(
+        docsrs,
+        doc(cfg(any(feature = "ring", feature = "aws-lc-rs", feature = "platform-roots", feature = "webpki-roots")))
+    )]
     pub fn tls_rustls_0_23(mut self, config: Arc<rustls::ClientConfig>) -> Self {
         self.tls = TlsChoice::Ready(config);
         self
@@ -283,7 +289,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets who makes the byte stream, TLS included. Default: TCP, and TLS for `wss`.
+    /// Sets who makes the byte stream, TLS included. Default: TCP, and TLS for `wss`; what is set for those is theirs alone.
     pub fn dialer(mut self, dialer: impl Dialer) -> Self {
         self.dialer = Some(Arc::new(dialer));
         self

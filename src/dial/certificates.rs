@@ -18,14 +18,20 @@ use crate::error::BuildError;
 ///
 /// What else a PEM text holds is passed over, so a file with both certificates and their key will do for either.
 #[derive(Clone, PartialEq, Eq)]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "ring", feature = "aws-lc-rs"))))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(any(feature = "ring", feature = "aws-lc-rs", feature = "platform-roots", feature = "webpki-roots")))
+)]
 pub struct Certificates(Vec<CertificateDer<'static>>);
 
 /// A private key without a passphrase, as PEM or DER (PKCS#8, PKCS#1 or SEC1). For [`Tls::identity`](crate::Tls::identity).
 ///
 /// Not shown by `Debug`.
 #[derive(Clone)]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "ring", feature = "aws-lc-rs"))))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(any(feature = "ring", feature = "aws-lc-rs", feature = "platform-roots", feature = "webpki-roots")))
+)]
 pub struct PrivateKey(Arc<PrivateKeyDer<'static>>);
 
 impl Certificates {
@@ -65,6 +71,10 @@ impl Certificates {
 
     pub(super) fn der(&self) -> &[CertificateDer<'static>] {
         &self.0
+    }
+
+    pub(super) fn into_der(self) -> Vec<CertificateDer<'static>> {
+        self.0
     }
 }
 

@@ -28,7 +28,10 @@ use crate::error::BuildError;
 /// # Ok::<_, resub::BuildError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "ring", feature = "aws-lc-rs"))))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(any(feature = "ring", feature = "aws-lc-rs", feature = "platform-roots", feature = "webpki-roots")))
+)]
 pub struct Pin([u8; 32]);
 
 impl Pin {

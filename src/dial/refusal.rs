@@ -23,9 +23,13 @@ pub(super) fn classify(error: io::Error, otherwise: fn(Arc<io::Error>) -> DialEr
     }
 }
 
-/// Whether the peer sent the alert that has many causes.
-pub(super) fn is_handshake_failure(error: &io::Error) -> bool {
-    matches!(tls(error), Some(Error::AlertReceived(AlertDescription::HandshakeFailure)))
+/// The same, of a client without a certificate that was asked for one. TLS 1.2 has no word for that: OpenSSL sends the alert that has
+/// many causes.
+pub(super) fn of_one_without_certificate(error: io::Error) -> DialError {
+    if matches!(tls(&error), Some(Error::AlertReceived(AlertDescription::HandshakeFailure))) {
+        return DialError::ClientCertificateRequired(Arc::new(error));
+    }
+    classify(error, DialError::Tls)
 }
 
 enum Refused {
@@ -69,4 +73,44 @@ fn by_server(alert: AlertDescription) -> Refused {
 
 fn tls(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alert(alert: AlertDescription) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidData, Error::AlertReceived(alert))
+    }
+
+    #[test]
+    fn a_handshake_failure_is_about_the_certificate_if_one_was_asked_for_and_there_is_none() {
+        let failure = || alert(AlertDescription::HandshakeFailure);
+        assert!(matches!(of_one_without_certificate(failure()), DialError::ClientCertificateRequired(_)));
+        assert!(matches!(classify(failure(), DialError::Tls), DialError::Tls(_)));
+        let other = alert(AlertDescription::ProtocolVersion);
+        assert!(matches!(of_one_without_certificate(other), DialError::Tls(_)));
+    }
+
+    #[test]
+    fn what_says_nothing_of_certificates_stays_what_it_is() {
+        let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
+        assert!(matches!(classify(reset(), DialError::Connect), DialError::Connect(_)));
+        assert!(matches!(classify(reset(), DialError::Tls), DialError::Tls(_)));
+        assert!(matches!(classify(alert(AlertDescription::InternalError), DialError::Tls), DialError::Tls(_)));
+    }
+
+    #[test]
+    fn what_a_server_says_of_a_certificate_is_about_the_clients() {
+        for said in [
+            AlertDescription::BadCertificate,
+            AlertDescription::CertificateExpired,
+            AlertDescription::CertificateRevoked,
+            AlertDescription::UnknownCA,
+            AlertDescription::AccessDenied,
+        ] {
+            let error = classify(alert(said), DialError::Connect);
+            assert!(matches!(error, DialError::ClientCertificateRefused(_)), "{error:?}");
+        }
+    }
 }

@@ -19,11 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use super::{
-    BoxedIo, Certificates, Pin, PrivateKey,
-    pin::Pinned,
-    refusal::{self, is_handshake_failure},
-};
+use super::{BoxedIo, Certificates, Pin, PrivateKey, pin::Pinned, refusal};
 use crate::error::{BuildError, DialError, SharedError};
 
 /// How `wss` servers are verified, and what the client shows of itself; for [`ClientBuilder::tls`](crate::ClientBuilder::tls).
@@ -35,7 +31,7 @@ use crate::error::{BuildError, DialError, SharedError};
 /// # use resub::{Certificates, Client, PrivateKey, Tls};
 /// # fn main() -> Result<(), resub::BuildError> {
 /// let tls = Tls::new()
-///     .only_roots(&Certificates::from_file("/etc/market/ca.pem")?)
+///     .only_roots(Certificates::from_file("/etc/market/ca.pem")?)
 ///     .identity(Certificates::from_file("client.pem")?, PrivateKey::from_file("client.key")?)
 ///     .pin("sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=".parse()?);
 /// let client = Client::builder("wss://market.internal/graphql").tls(tls).build()?;
@@ -44,7 +40,10 @@ use crate::error::{BuildError, DialError, SharedError};
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "options do nothing until `ClientBuilder::tls` takes them"]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "ring", feature = "aws-lc-rs"))))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(any(feature = "ring", feature = "aws-lc-rs", feature = "platform-roots", feature = "webpki-roots")))
+)]
 pub struct Tls {
     store: Store,
     /// Trusted beside those in the store.
@@ -89,13 +88,13 @@ impl Tls {
     }
 
     /// Trusts these authorities, too. Default: none. Can be called again for more.
-    pub fn roots(mut self, certificates: &Certificates) -> Self {
-        self.roots.extend_from_slice(certificates.der());
+    pub fn roots(mut self, certificates: Certificates) -> Self {
+        self.roots.extend(certificates.into_der());
         self
     }
 
     /// Trusts these authorities, those of [`roots`](Self::roots), and nobody else.
-    pub fn only_roots(mut self, certificates: &Certificates) -> Self {
+    pub fn only_roots(mut self, certificates: Certificates) -> Self {
         self.store = Store::Empty;
         self.roots(certificates)
     }
@@ -130,7 +129,7 @@ impl Tls {
         let builder = builder.map_err(unusable)?.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match self.identity {
             Some((chain, key)) => builder
-                .with_client_auth_cert(chain.der().to_vec(), key.der())
+                .with_client_auth_cert(chain.into_der(), key.der())
                 .map_err(|error| BuildError::Identity(Arc::new(error)))?,
             None => builder.with_client_cert_resolver(Arc::clone(asked) as Arc<dyn ResolvesClientCert>),
         };
@@ -233,10 +232,7 @@ impl TlsStep {
         self.asked.0.store(false, Ordering::Relaxed);
         match self.connector.connect(name, tcp).await {
             Ok(stream) => Ok(Box::new(stream)),
-            // What OpenSSL says to that with TLS 1.2, in which there is no word for it.
-            Err(error) if self.asked.0.load(Ordering::Relaxed) && is_handshake_failure(&error) => {
-                Err(DialError::ClientCertificateRequired(Arc::new(error)))
-            }
+            Err(error) if self.asked.0.load(Ordering::Relaxed) => Err(refusal::of_one_without_certificate(error)),
             Err(error) => Err(refusal::classify(error, DialError::Tls)),
         }
     }

@@ -159,3 +159,40 @@ pub(crate) fn close_reason(reason: &str) -> &str {
     }
     &reason[..end]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::Arc};
+
+    use super::*;
+
+    #[test]
+    fn what_certificates_and_proxies_refuse_is_fatal_and_what_may_pass_is_retried() {
+        let io = || Arc::new(io::Error::from(io::ErrorKind::InvalidData));
+        let fatal = [
+            DialError::UnknownIssuer(io()),
+            DialError::Expired(io()),
+            DialError::NotYetValid(io()),
+            DialError::WrongName(io()),
+            DialError::PinMismatch { found: String::new() },
+            DialError::Certificate(io()),
+            DialError::ClientCertificateRequired(io()),
+            DialError::ClientCertificateRefused(io()),
+            DialError::ProxyRefused { reason: String::new() },
+            DialError::ProxyAuthRequired,
+        ];
+        let retried = [
+            DialError::Tls(io()),
+            DialError::ProxyUnreachable { proxy: String::new(), source: Arc::new(DialError::Connect(io())) },
+            DialError::ProxyFailed { reason: String::new() },
+        ];
+        let verdict =
+            |dial: &DialError| verdict(&Disconnect::Connect(ConnectError::Dial(dial.clone())), Stage::Opening, false);
+        for error in fatal {
+            assert_eq!(verdict(&error), Verdict::Fatal, "{error:?}");
+        }
+        for error in retried {
+            assert_eq!(verdict(&error), Verdict::Retry, "{error:?}");
+        }
+    }
+}

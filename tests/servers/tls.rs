@@ -34,8 +34,8 @@ async fn an_authority_of_ones_own_is_trusted_as_pem_and_as_der() {
     let several = format!("Of two\n{}{}", other.pem(), authority.pem());
     let file = Certificates::from_file(authority.roots()).unwrap();
     for roots in [certificates(several), certificates(authority.certificate()), file] {
-        secure.assert_served(Tls::new().only_roots(&roots)).await;
-        secure.assert_served(Tls::new().only_roots(&certificates(other.pem())).roots(&roots)).await;
+        secure.assert_served(Tls::new().only_roots(roots.clone())).await;
+        secure.assert_served(Tls::new().only_roots(certificates(other.pem())).roots(roots.clone())).await;
     }
     let agreed = secure.front.agreed();
     assert!(agreed.iter().all(|agreed| agreed.name.as_deref() == Some("localhost")), "{agreed:?}");
@@ -66,11 +66,11 @@ async fn own_roots_are_trusted_beside_those_of_the_platform_or_instead() {
     known.assert_served(Tls::new()).await;
     assert!(matches!(private.refused(Tls::new()).await, DialError::UnknownIssuer(_)));
 
-    let beside = Tls::new().roots(&certificates(own.pem()));
+    let beside = Tls::new().roots(certificates(own.pem()));
     known.assert_served(beside.clone()).await;
     private.assert_served(beside).await;
 
-    let instead = Tls::new().only_roots(&certificates(own.pem()));
+    let instead = Tls::new().only_roots(certificates(own.pem()));
     assert!(matches!(known.refused(instead.clone()).await, DialError::UnknownIssuer(_)));
     private.assert_served(instead).await;
 }
@@ -211,7 +211,7 @@ async fn lost(client: &Client) -> DialError {
 }
 
 fn trusting(authority: &Authority) -> Tls {
-    Tls::new().only_roots(&certificates(authority.pem()))
+    Tls::new().only_roots(certificates(authority.pem()))
 }
 
 fn certificates(bytes: impl AsRef<[u8]>) -> Certificates {
