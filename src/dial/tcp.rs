@@ -108,7 +108,8 @@ fn failed(error: io::Error) -> DialError {
 /// How many probes stay unanswered, a part of the idle time apart, until a peer counts as gone.
 const PROBES: u32 = 4;
 
-#[cfg(all(test, any(target_os = "android", target_os = "linux")))]
+#[cfg(test)]
+#[cfg(any(target_os = "android", target_os = "linux"))]
 mod tests {
     use tokio::net::TcpListener;
 

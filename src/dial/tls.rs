@@ -161,7 +161,7 @@ impl Store {
             Self::Platform => platform(extra, Arc::clone(provider)),
             #[cfg(feature = "webpki-roots")]
             Self::Webpki => {
-                let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+                let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
                 add(&mut roots, extra)?;
                 webpki(roots, provider)
             }

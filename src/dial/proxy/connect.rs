@@ -12,12 +12,11 @@ pub(super) async fn pass(
     port: u16,
     login: Option<&Login>,
 ) -> Result<(), Refusal> {
-    let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n");
-    if let Some(Login { user, password }) = login {
+    let login = login.map_or_else(String::new, |Login { user, password }| {
         let credentials = BASE64.encode(format!("{user}:{password}").as_bytes());
-        request.push_str(&format!("Proxy-Authorization: Basic {credentials}\r\n"));
-    }
-    request.push_str("\r\n");
+        format!("Proxy-Authorization: Basic {credentials}\r\n")
+    });
+    let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{login}\r\n");
     proxy.write_all(request.as_bytes()).await?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
