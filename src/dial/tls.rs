@@ -47,7 +47,7 @@ use crate::error::{BuildError, DialError, SharedError};
 pub struct Tls {
     store: Store,
     /// Trusted beside those in the store.
-    roots: Vec<CertificateDer<'static>>,
+    roots: Vec<Certificates>,
     identity: Option<(Certificates, PrivateKey)>,
     pins: Vec<Pin>,
 }
@@ -89,7 +89,7 @@ impl Tls {
 
     /// Trusts these authorities, too. Default: none. Can be called again for more.
     pub fn roots(mut self, certificates: Certificates) -> Self {
-        self.roots.extend(certificates.into_der());
+        self.roots.push(certificates);
         self
     }
 
@@ -121,7 +121,8 @@ impl Tls {
     fn config(self, asked: &Arc<Asked>) -> Result<ClientConfig, BuildError> {
         let provider = provider()?;
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
-        let mut verifier = self.store.verifier(self.roots, &provider)?;
+        let mut verifier =
+            self.store.verifier(self.roots.into_iter().flat_map(Certificates::into_der).collect(), &provider)?;
         if !self.pins.is_empty() {
             verifier = Arc::new(Pinned::new(verifier, self.pins, &provider)?);
         }
