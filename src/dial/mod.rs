@@ -27,7 +27,7 @@ use crate::error::DialError;
 #[cfg(feature = "proxy")]
 pub use self::proxy::Proxy;
 #[cfg(feature = "proxy")]
-pub(crate) use self::proxy::Route;
+pub(crate) use self::proxy::{Route, Way};
 pub(crate) use self::tcp::{NetDialer, Tcp};
 #[cfg(feature = "_tls")]
 pub(crate) use self::tls::TlsStep;

@@ -2,19 +2,19 @@
 //!
 //! Credentials of a proxy are in no output.
 
-mod connect;
 mod environment;
-mod socks;
+mod way;
 
-use std::{fmt, io, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr};
 
-use percent_encoding::percent_decode_str;
-use tokio::net::TcpStream;
+use http::Uri;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use url::{Host, Url};
 
-pub(crate) use self::environment::environment;
-use super::tcp::{Tcp, lookup, port};
-use crate::error::{BuildError, DialError};
+use self::environment::environment;
+pub(crate) use self::way::Way;
+use super::tcp::port;
+use crate::error::BuildError;
 
 /// A proxy, for [`ClientBuilder::proxy`](crate::ClientBuilder::proxy).
 ///
@@ -35,10 +35,8 @@ use crate::error::{BuildError, DialError};
 #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
 pub struct Proxy {
     kind: Kind,
-    /// Without a name and a password.
+    /// With a name and a password, if there are any, and with a port that is known.
     url: Url,
-    port: u16,
-    login: Option<Login>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,57 +52,22 @@ enum Names {
     There,
 }
 
-/// Who the client is to the proxy.
-#[derive(Clone, PartialEq, Eq)]
-struct Login {
-    user: String,
-    password: String,
-}
-
 impl Proxy {
     /// Sets the name and the password to log in with, as they are. Default: those of the URL.
     #[must_use]
     pub fn login(mut self, user: &str, password: &str) -> Self {
-        self.login = Some(Login { user: user.to_owned(), password: password.to_owned() });
+        // The URL takes what looks encoded for encoded.
+        let encode = |text: &str| text.replace('%', "%25");
+        // They fail where there is no host, and here is one.
+        let _ = self.url.set_username(&encode(user));
+        let _ = self.url.set_password(Some(&encode(password)));
         self
     }
 
-    /// A connection to the endpoint's host.
-    pub(super) async fn connect(&self, tcp: Tcp, endpoint: &Url) -> Result<TcpStream, DialError> {
-        let mut stream = tcp.connect(&self.url, self.port).await.map_err(|error| self.unreachable(error))?;
-        let login = self.login.as_ref();
-        let passed = match self.kind {
-            Kind::Connect => connect::pass(&mut stream, &host(endpoint), port(endpoint), login).await,
-            Kind::Socks(names) => {
-                let target = socks::Target::of(endpoint, names).await?;
-                socks::pass(&mut stream, &target, port(endpoint), login).await
-            }
-        };
-        match passed {
-            Ok(()) => Ok(stream),
-            Err(Refusal::Login) => Err(DialError::ProxyAuthRequired),
-            Err(Refusal::Passing(reason)) => Err(DialError::ProxyFailed { reason }),
-            Err(Refusal::Lasting(reason)) => Err(DialError::ProxyRefused { reason }),
-            Err(Refusal::Io(error)) => Err(self.unreachable(DialError::Connect(Arc::new(error)))),
-        }
-    }
-
-    fn unreachable(&self, error: DialError) -> DialError {
-        DialError::ProxyUnreachable { proxy: self.to_string(), source: Arc::new(error) }
-    }
-}
-
-/// Why a proxy did not let the client through.
-enum Refusal {
-    Login,
-    Passing(String),
-    Lasting(String),
-    Io(io::Error),
-}
-
-impl From<io::Error> for Refusal {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
+    /// This proxy as hyper-util reads it.
+    fn intercept(&self, target: &Uri) -> Result<Intercept, BuildError> {
+        let matcher = Matcher::builder().all(self.url.as_str()).build();
+        matcher.intercept(target).ok_or(BuildError::Proxy("not a URL"))
     }
 }
 
@@ -119,40 +82,30 @@ impl FromStr for Proxy {
         let explicit = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let mut url = Url::parse(&explicit).map_err(|_| BuildError::Proxy("not a URL"))?;
         let (kind, port) = match url.scheme() {
-            "http" => (Kind::Connect, 80),
-            "socks5" => (Kind::Socks(Names::Here), 1080),
-            "socks5h" => (Kind::Socks(Names::There), 1080),
+            "http" => (Kind::Connect, None),
+            "socks5" => (Kind::Socks(Names::Here), Some(1080)),
+            "socks5h" => (Kind::Socks(Names::There), Some(1080)),
+            "https" => return Err(BuildError::Proxy("one that is itself reached by TLS is not supported")),
             _ => return Err(BuildError::Proxy("its scheme is none of http, socks5 and socks5h")),
         };
-        if url.host_str().is_none_or(str::is_empty) {
+        let port = url.port().or(port);
+        if url.host_str().is_none_or(str::is_empty) || url.set_port(port).is_err() {
             return Err(BuildError::Proxy("it has no host"));
         }
-        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let login = match (url.username(), url.password()) {
-            ("", None) => None,
-            (user, password) => Some(Login { user: decode(user), password: decode(password.unwrap_or_default()) }),
-        };
-        if url.set_username("").and_then(|()| url.set_password(None)).is_err() {
-            return Err(BuildError::Proxy("it has no host"));
-        }
-        if login.as_ref().is_some_and(|login| kind != Kind::Connect && !login.fits_socks()) {
-            return Err(BuildError::Proxy("SOCKS5 takes names and passwords of 255 bytes at most"));
-        }
-        let port = url.port().unwrap_or(port);
-        Ok(Self { kind, url, port, login })
-    }
-}
-
-impl Login {
-    fn fits_socks(&self) -> bool {
-        u8::try_from(self.user.len()).is_ok() && u8::try_from(self.password.len()).is_ok()
+        // What is behind the host is not for a proxy.
+        url.set_path("");
+        url.set_query(None);
+        url.set_fragment(None);
+        let proxy = Self { kind, url };
+        proxy.intercept(&Uri::from_static("http://endpoint/"))?;
+        Ok(proxy)
     }
 }
 
 /// Without its login.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}:{}", self.url.scheme(), host(&self.url), self.port)
+        write!(f, "{}://{}:{}", self.url.scheme(), host(&self.url), port(&self.url))
     }
 }
 
@@ -173,16 +126,75 @@ pub(crate) enum Route {
 }
 
 impl Route {
-    pub(crate) fn to(self, endpoint: &Url) -> Result<Option<Proxy>, BuildError> {
-        match self {
-            Self::Environment => environment(endpoint, |name| std::env::var(name).ok()),
-            Self::Direct => Ok(None),
-            Self::Through(proxy) => Ok(Some(proxy)),
-        }
+    pub(crate) fn to(self, endpoint: &Url) -> Result<Option<Way>, BuildError> {
+        let proxy = match self {
+            Self::Environment => environment(endpoint, |name| std::env::var(name).ok())?,
+            Self::Direct => None,
+            Self::Through(proxy) => Some(proxy),
+        };
+        proxy.map(|proxy| Way::new(proxy, endpoint)).transpose()
     }
+}
+
+/// The endpoint in the form that hyper-util understands: it knows neither `ws` nor `wss`, and takes 443 for a port that is not there.
+fn target(endpoint: &Url) -> Result<Uri, BuildError> {
+    let target = format!("http://{}:{}/", host(endpoint), port(endpoint)).parse();
+    target.map_err(|_| BuildError::Proxy("the endpoint's host is none that it could be told"))
 }
 
 /// An IPv6 address in brackets.
 fn host(url: &Url) -> String {
     url.host().as_ref().map(Host::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn intercept(proxy: &Proxy) -> Intercept {
+        proxy.intercept(&Uri::from_static("http://endpoint/")).unwrap()
+    }
+
+    #[test]
+    fn a_login_is_sent_as_it_was_given() {
+        for (user, password) in [("Aladdin", "open sesame"), ("a@b:/?#[]", "%20%"), ("ü'\"<>\\^`{|}", "p:w&;=+$,")] {
+            let proxy: Proxy = "socks5h://other:login@proxy".parse().unwrap();
+            assert_eq!(intercept(&proxy.login(user, password)).raw_auth(), Some((user, password)));
+        }
+        let proxy: Proxy = "http://proxy".parse().unwrap();
+        // RFC 7617 section 2.
+        let basic = Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        let sent = |proxy: &Proxy| intercept(proxy).basic_auth().map(|login| login.to_str().unwrap().to_owned());
+        assert_eq!(sent(&proxy.clone().login("Aladdin", "open sesame")).as_deref(), basic);
+        assert_eq!(sent(&"http://Aladdin:open%20sesame@proxy:80".parse().unwrap()).as_deref(), basic);
+        assert_eq!(sent(&proxy), None);
+    }
+
+    #[test]
+    fn socks5_takes_no_login_that_is_too_long() {
+        let endpoint = Url::parse("ws://example.com/").unwrap();
+        let proxy: Proxy = "socks5h://proxy".parse().unwrap();
+        let way = |login: usize| Way::new(proxy.clone().login(&"u".repeat(login), ""), &endpoint);
+        assert!(way(255).is_ok());
+        assert!(matches!(way(256), Err(BuildError::Proxy(_))));
+    }
+
+    #[test]
+    fn what_is_no_proxy_is_told_so() {
+        for bad in
+            ["", "http://", "socks5://", "https://p:1", "socks4://p", "p:99999", "socks5h://a b", "socks5h://a%41"]
+        {
+            assert!(matches!(bad.parse::<Proxy>(), Err(BuildError::Proxy(_))), "{bad}");
+        }
+        for (url, shown) in [
+            ("p", "http://p:80"),
+            ("HTTP://u@P:3128/x?y#z", "http://p:3128"),
+            ("[2001:db8::1]:1", "http://[2001:db8::1]:1"),
+            ("socks5://[::1]", "socks5://[::1]:1080"),
+            ("socks5h://u:p@p/", "socks5h://p:1080"),
+        ] {
+            let proxy: Proxy = url.parse().unwrap();
+            assert_eq!((proxy.to_string(), format!("{proxy:?}")), (shown.to_owned(), format!("Proxy({shown})")));
+        }
+    }
 }

@@ -15,7 +15,7 @@ pub(crate) struct NetDialer {
     #[cfg(feature = "_tls")]
     pub(crate) tls: Option<super::tls::TlsStep>,
     #[cfg(feature = "proxy")]
-    pub(crate) proxy: Option<super::Proxy>,
+    pub(crate) proxy: Option<super::Way>,
 }
 
 /// Options of a TCP connection.
@@ -42,8 +42,8 @@ impl Dialer for NetDialer {
 impl NetDialer {
     async fn connect(&self, endpoint: &Url) -> Result<TcpStream, DialError> {
         #[cfg(feature = "proxy")]
-        if let Some(proxy) = &self.proxy {
-            return proxy.connect(self.tcp, endpoint).await;
+        if let Some(way) = &self.proxy {
+            return way.connect(self.tcp, endpoint).await;
         }
         self.tcp.connect(endpoint, port(endpoint)).await
     }

@@ -57,7 +57,7 @@ pub enum BuildError {
     #[error("not a pin: expected `sha256//` and the base64 of 32 bytes")]
     Pin,
     /// A proxy is not one that can be used, be it an option's or the environment's; the text says why.
-    #[error("not a proxy: {0}")]
+    #[error("cannot use the proxy: {0}")]
     Proxy(&'static str),
     /// An option has a value that cannot work; the text names both.
     #[error("{0}")]

@@ -61,16 +61,17 @@ pub enum DialError {
         /// Why: [`Resolve`](Self::Resolve) or [`Connect`](Self::Connect).
         source: Arc<DialError>,
     },
-    /// The proxy could not connect to the server. Retried.
-    #[error("the proxy could not connect to the server: {reason}")]
+    /// The proxy could not connect to the server, or does not want to and does not say so. Retried: of HTTP's refusals only the
+    /// demand for a login is told apart, so one that lasts ends by `give_up_after`, if at all.
+    #[error("the proxy did not connect to the server: {reason}")]
     ProxyFailed {
-        /// The status of HTTP, or the reply of SOCKS.
+        /// The reply of SOCKS, or what is wrong with its answer.
         reason: String,
     },
-    /// The proxy does not allow connections to the server, or is none. Fatal.
+    /// A SOCKS5 proxy does not allow connections to the server, or cannot be asked for them. Fatal.
     #[error("the proxy refused to connect to the server: {reason}")]
     ProxyRefused {
-        /// The status of HTTP, the reply of SOCKS, or what is wrong with its answer.
+        /// The reply of SOCKS, or why it cannot be asked.
         reason: String,
     },
     /// The proxy wants a login, or another one. Fatal.

@@ -86,16 +86,28 @@ async fn without_the_right_login_it_says_so_once_and_shows_nothing_of_it() {
 }
 
 #[tokio::test]
+async fn a_login_that_does_not_fit_next_to_the_name_is_not_tried_again() {
+    let server = start();
+    let stand = Stand::start(Manner::SocksLogin, server.addr()).await;
+    let proxy: Proxy = format!("socks5h://{}", stand.addr()).parse().unwrap();
+    let client = impatient(ENDPOINT).proxy(proxy.login("Aladdin", &"s".repeat(255))).build().unwrap();
+    let (error, is_fatal) = failure(&client).await;
+    assert!(matches!(error, DialError::ProxyRefused { .. }) && is_fatal, "{error:?}");
+}
+
+#[tokio::test]
 async fn what_a_proxy_says_decides_whether_it_is_tried_again() {
     let server = start();
     for (manner, scheme, reason, fatal) in [
-        (Manner::ConnectSaying("403 Forbidden"), "http", "HTTP 403", true),
-        (Manner::ConnectSaying("405 Method Not Allowed"), "http", "HTTP 405", true),
-        (Manner::ConnectSaying("502 Bad Gateway"), "http", "HTTP 502", false),
-        (Manner::ConnectSaying("429 Too Many Requests"), "http", "HTTP 429", false),
-        (Manner::SocksReplying(2), "socks5h", "not allowed by its rules", true),
+        // Which status it is remains unknown.
+        (Manner::ConnectSaying("403 Forbidden"), "http", "its answer is not HTTP 200", false),
+        (Manner::ConnectSaying("502 Bad Gateway"), "http", "its answer is not HTTP 200", false),
+        (Manner::SocksReplying(2), "socks5h", "connection not allowed", true),
+        (Manner::SocksReplying(7), "socks5h", "command not supported", true),
+        (Manner::SocksReplying(8), "socks5h", "address type not supported", true),
         (Manner::SocksReplying(4), "socks5h", "host unreachable", false),
         (Manner::SocksReplying(5), "socks5h", "connection refused", false),
+        (Manner::SocksReplying(0xf0), "socks5h", "its answer is not one of SOCKS5", false),
     ] {
         let stand = Stand::start(manner, server.addr()).await;
         let (error, is_fatal) = failure(&through(&format!("{scheme}://{}", stand.addr())).build().unwrap()).await;
@@ -119,7 +131,7 @@ async fn a_proxy_that_is_gone_or_is_none_is_named_without_its_login() {
     // A SOCKS client at an HTTP server.
     let server = start();
     let (error, _) = failure(&through(&format!("socks5h://{}", server.addr())).build().unwrap()).await;
-    assert!(matches!(error, DialError::ProxyRefused { .. } | DialError::ProxyUnreachable { .. }), "{error:?}");
+    assert!(matches!(error, DialError::ProxyFailed { .. } | DialError::ProxyUnreachable { .. }), "{error:?}");
 }
 
 /// Variables are those of a process, so this test runs in one of its own, too.

@@ -1,14 +1,14 @@
 //! What the environment says about proxies, as curl and others read it.
 
-use std::net::IpAddr;
+use hyper_util::client::proxy::matcher::Matcher;
+use url::Url;
 
-use url::{Host, Url};
-
-use super::Proxy;
+use super::{Proxy, target};
 use crate::error::BuildError;
 
-/// The proxy for an endpoint, if any. A value that cannot be read is an error, or traffic would go where it must not.
-pub(crate) fn environment(
+/// The proxy for an endpoint, if any. A value that cannot be read is an error, or traffic would go where it must not; as
+/// [`Matcher::from_env`] does not tell it from none, the variables are read here.
+pub(super) fn environment(
     endpoint: &Url,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Proxy>, BuildError> {
@@ -21,62 +21,21 @@ pub(crate) fn environment(
     };
     let Some(proxy) = specific.or_else(|| either(&["ALL_PROXY", "all_proxy"])) else { return Ok(None) };
     let exempt = either(&["NO_PROXY", "no_proxy"]).unwrap_or_default();
-    if is_local(endpoint) || exempt.split(',').any(|rule| matches(rule.trim(), endpoint)) {
-        return Ok(None);
-    }
-    proxy.trim().parse().map(Some)
+    if is_exempt(endpoint, &exempt)? { Ok(None) } else { proxy.trim().parse().map(Some) }
 }
 
-/// This machine is not where a proxy leads to, whatever `NO_PROXY` says.
-fn is_local(endpoint: &Url) -> bool {
-    match endpoint.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
+fn is_exempt(endpoint: &Url, rules: &str) -> Result<bool, BuildError> {
+    // To hyper-util this one stands for names, but not for addresses.
+    if rules.split(',').any(|rule| rule.trim() == "*") {
+        return Ok(true);
     }
+    // Which proxy it would be makes no difference.
+    let matcher = Matcher::builder().all("http://proxy").no(format!("{THIS_MACHINE},{rules}")).build();
+    Ok(matcher.intercept(&target(endpoint)?).is_none())
 }
 
-/// A rule is `*`, an address, a network (`10.0.0.0/8`), or a domain, which stands for those below it too.
-fn matches(rule: &str, endpoint: &Url) -> bool {
-    if rule == "*" {
-        return true;
-    }
-    let address = match endpoint.host() {
-        Some(Host::Domain(name)) => return matches_name(rule, name),
-        Some(Host::Ipv4(address)) => IpAddr::from(address),
-        Some(Host::Ipv6(address)) => IpAddr::from(address),
-        None => return false,
-    };
-    match rule.split_once('/') {
-        Some((network, bits)) => {
-            let (Ok(network), Ok(bits)) = (network.parse(), bits.parse()) else { return false };
-            is_in(address, network, bits)
-        }
-        None => rule.trim_start_matches('[').trim_end_matches(']').parse() == Ok(address),
-    }
-}
-
-fn matches_name(rule: &str, name: &str) -> bool {
-    let domain = rule.trim_start_matches("*.").trim_matches('.').to_ascii_lowercase();
-    let name = name.trim_end_matches('.');
-    let below = name.strip_suffix(&domain);
-    !domain.is_empty() && below.is_some_and(|below| below.is_empty() || below.ends_with('.'))
-}
-
-fn is_in(address: IpAddr, network: IpAddr, bits: u32) -> bool {
-    match (address, network) {
-        (IpAddr::V4(address), IpAddr::V4(network)) if bits <= 32 => {
-            let differing = u32::from(address) ^ u32::from(network);
-            differing.leading_zeros() >= bits
-        }
-        (IpAddr::V6(address), IpAddr::V6(network)) if bits <= 128 => {
-            let differing = u128::from(address) ^ u128::from(network);
-            differing.leading_zeros() >= bits
-        }
-        _ => false,
-    }
-}
+/// Is not where a proxy leads to, whatever `NO_PROXY` says.
+const THIS_MACHINE: &str = "localhost,127.0.0.0/8,::1";
 
 #[cfg(test)]
 mod tests {
@@ -125,13 +84,14 @@ mod tests {
             ("example.com", "a.b, example.com"),
             ("EXAMPLE.com", ".Example.Com"),
             ("www.example.com", "example.com"),
-            ("www.example.com", "*.example.com"),
             ("192.0.2.7", "192.0.2.7"),
             ("192.0.2.7", "192.0.2.0/24"),
             ("192.0.2.7", "0.0.0.0/0"),
             ("[2001:db8::7]", "2001:db8::/32"),
-            ("[2001:db8::7]", "[2001:db8::7]"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("192.0.2.7", "a.b, *"),
             ("localhost", ""),
+            ("a.localhost", ""),
             ("127.0.0.1", ""),
             ("[::1]", ""),
         ] {
@@ -147,6 +107,8 @@ mod tests {
             ("192.0.2.7", "::/0"),
             ("[2001:db9::7]", "2001:db8::/32"),
             ("192.0.2.7", "2.7"),
+            // Only alone, as for curl.
+            ("www.example.com", "*.example.com"),
         ] {
             assert!(!is_exempt(host, rules), "{host} by {rules}");
         }
