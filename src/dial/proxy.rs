@@ -26,6 +26,9 @@ use crate::error::BuildError;
 /// | `socks5h://host:port` | SOCKS5; the proxy resolves the endpoint's name. Without a port, 1080 |
 /// | `socks5://host:port` | SOCKS5; the client resolves it, and passes the first address on |
 ///
+/// A SOCKS5 proxy that knows no logins turns away a client that has one. Which refusals are retried is said where they are, as at
+/// [`DialError::ProxyFailed`](crate::DialError::ProxyFailed).
+///
 /// ```
 /// let proxy: resub::Proxy = "http://user:p%40ss@proxy.internal:3128".parse()?;
 /// assert_eq!(proxy.to_string(), "http://proxy.internal:3128");
@@ -54,6 +57,9 @@ enum Names {
 
 impl Proxy {
     /// Sets the name and the password to log in with, as they are. Default: those of the URL.
+    ///
+    /// For SOCKS5 they have 255 bytes each at most, or `build` fails, and about 240 together with the endpoint's host, or every
+    /// dial does.
     #[must_use]
     pub fn login(mut self, user: &str, password: &str) -> Self {
         // The URL takes what looks encoded for encoded.

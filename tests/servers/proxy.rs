@@ -136,8 +136,10 @@ async fn a_proxy_that_is_gone_or_is_none_is_named_without_its_login() {
 
 /// Variables are those of a process, so this test runs in one of its own, too.
 #[tokio::test]
-async fn the_environment_names_the_proxy_unless_there_is_an_option() {
+async fn the_environment_names_the_proxy_unless_there_is_an_option_and_no_log_shows_its_login() {
     if let Ok(addr) = env::var(INNER) {
+        let level = tracing_subscriber::filter::LevelFilter::TRACE;
+        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
         let addr: SocketAddr = addr.parse().unwrap();
         assert_ticks(&impatient(ENDPOINT).build().unwrap()).await;
         let own = Stand::start(Manner::Connect, addr).await;
@@ -154,17 +156,25 @@ async fn the_environment_names_the_proxy_unless_there_is_an_option() {
         return;
     }
     let server = start();
-    let stand = Stand::start(Manner::Connect, server.addr()).await;
+    let stand = Stand::start(Manner::ConnectLogin, server.addr()).await;
     let inner = tokio::process::Command::new(env::current_exe().unwrap())
-        .args(["--exact", "proxy::the_environment_names_the_proxy_unless_there_is_an_option", "--nocapture"])
+        .args([
+            "--exact",
+            "proxy::the_environment_names_the_proxy_unless_there_is_an_option_and_no_log_shows_its_login",
+            "--nocapture",
+        ])
         .env(INNER, server.addr().to_string())
-        .env("HTTP_PROXY", format!("http://{}", stand.addr()))
+        .env("HTTP_PROXY", format!("http://Aladdin:open%20sesame@{}", stand.addr()))
         .env("HTTPS_PROXY", "gopher://proxy")
         .env("NO_PROXY", "exempt.invalid")
         .env_remove("REQUEST_METHOD")
         .output();
     let inner = inner.await.unwrap();
-    assert!(inner.status.success(), "{}", String::from_utf8_lossy(&inner.stderr));
+    let logged = String::from_utf8_lossy(&inner.stderr);
+    assert!(inner.status.success() && logged.contains("connecting"), "{logged}");
+    for secret in ["Aladdin", "sesame", "QWxhZGRpbj"] {
+        assert!(!logged.contains(secret), "{logged}");
+    }
     assert_eq!(stand.asked(), ["market.invalid:4000"]);
 }
 
