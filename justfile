@@ -18,6 +18,7 @@ lint:
     cargo check --no-default-features
     cargo clippy --no-default-features --features client -- -D warnings
     cargo clippy --no-default-features --features client,webpki-roots -- -D warnings
+    cargo clippy --no-default-features --features client,proxy -- -D warnings
     cargo clippy --no-default-features --features ring -- -D warnings
     cargo clippy --no-default-features --features mock -- -D warnings
 

@@ -11,13 +11,12 @@ use std::{
 use serde::Serialize;
 use tokio::{runtime::Handle, sync::watch};
 use tracing::Instrument;
-use url::Url;
 
 use crate::{
     auth::{Credentials, CredentialsReason, Provider},
     buffers::Buffers,
     client::{Client, Retries},
-    dial::{Dialer, NetDialer},
+    dial::{Dialer, NetDialer, Tcp},
     driver::{Connector, Driver},
     error::{BuildError, CredentialsError, Disconnect},
     mailbox::{Limits, Overflow},
@@ -27,6 +26,14 @@ use crate::{
     telemetry,
 };
 
+mod check;
+
+pub(crate) use self::check::MAX_DURATION;
+use self::check::parse_endpoint;
+
+#[cfg(feature = "_tls")]
+use crate::dial::{Tls, TlsStep};
+
 /// Options of a [`Client`]; made by [`Client::builder`].
 #[must_use = "a client begins with `build`"]
 pub struct ClientBuilder {
@@ -34,9 +41,11 @@ pub struct ClientBuilder {
     pub(crate) config: Config,
     pub(crate) limits: Limits,
     max_message_size: usize,
-    tcp_nodelay: bool,
+    tcp: Tcp,
     #[cfg(feature = "_tls")]
-    tls_roots: Option<crate::dial::TlsRoots>,
+    tls: TlsChoice,
+    #[cfg(feature = "proxy")]
+    route: crate::dial::Route,
     dialer: Option<Arc<dyn Dialer>>,
     /// Sent with every connection; the first one that was wrong is reported by `build`.
     fixed: Result<Credentials, BuildError>,
@@ -67,9 +76,15 @@ impl ClientBuilder {
             },
             limits: Limits { items: limit(1024), bytes: limit(16 << 20), overflow: Overflow::DropOldest },
             max_message_size: 16 << 20,
-            tcp_nodelay: true,
+            tcp: Tcp {
+                nodelay: true,
+                keepalive: Some(Duration::from_secs(60)),
+                user_timeout: Some(Duration::from_secs(30)),
+            },
             #[cfg(feature = "_tls")]
-            tls_roots: None,
+            tls: TlsChoice::Options(Tls::new()),
+            #[cfg(feature = "proxy")]
+            route: crate::dial::Route::default(),
             dialer: None,
             fixed: Ok(Credentials::none()),
             provider: None,
@@ -142,8 +157,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the pace of the keepalive. Default: 10 s; `None` turns it off, and a half-open connection is then never
-    /// noticed.
+    /// Sets the pace of the keepalive. Default: 10 s; `None` turns it off, and a half-open connection is then
+    /// noticed by [`tcp_keepalive`](Self::tcp_keepalive) only.
     ///
     /// On `graphql-transport-ws` a `ping` message is sent at this interval: some servers close the connection of a
     /// client that sends none within 15 s, even while they deliver. On `graphql-ws`, which has no such message, a
@@ -252,20 +267,69 @@ impl ClientBuilder {
 
     /// Sets `TCP_NODELAY`, which sends small messages at once. Default: on.
     pub fn tcp_nodelay(mut self, nodelay: bool) -> Self {
-        self.tcp_nodelay = nodelay;
+        self.tcp.nodelay = nodelay;
         self
     }
 
-    /// Sets whose certificates are trusted for `wss`. Default: those of the operating system where that is compiled in
-    /// (feature `platform-roots`), else Mozilla's (feature `webpki-roots`).
+    /// Sets after how long without traffic the operating system probes whether the server is still there. Default: 60 s; `None`
+    /// turns it off.
+    ///
+    /// Four probes without an answer, a quarter of this time apart, are a lost connection where the platform lets an
+    /// application say so. [`ping_interval`](Self::ping_interval) notices sooner; this is for clients that turned it off, and
+    /// for gateways that forget connections without traffic. At least a second.
+    pub fn tcp_keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.tcp.keepalive = idle.into();
+        self
+    }
+
+    /// Sets how long what was sent may stay unacknowledged (`TCP_USER_TIMEOUT`; Linux and Android, no effect elsewhere).
+    /// Default: 30 s; `None` leaves it to the operating system, which tries for many minutes. Then the connection counts as
+    /// lost. At least a millisecond.
+    pub fn tcp_user_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.tcp.user_timeout = timeout.into();
+        self
+    }
+
+    /// Sets whom to trust for `wss`, and what to show of oneself: see [`Tls`]. Default: [`Tls::new`].
+    ///
+    /// Replaces a [`tls_rustls_0_23`](Self::tls_rustls_0_23).
     #[cfg(feature = "_tls")]
-    #[cfg_attr(docsrs, doc(cfg(any(feature = "platform-roots", feature = "webpki-roots"))))]
-    pub fn tls_roots(mut self, roots: crate::dial::TlsRoots) -> Self {
-        self.tls_roots = Some(roots);
+    #[cfg_attr(
+        docsrs,
+        doc(cfg(any(feature = "ring", feature = "aws-lc-rs", feature = "platform-roots", feature = "webpki-roots")))
+    )]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = TlsChoice::Options(tls);
         self
     }
 
-    /// Sets who makes the byte stream, TLS included. Default: TCP, and TLS for `wss`.
+    /// Sets rustls' own configuration for `wss`, for whatever [`Tls`] has no option for. Default: none.
+    ///
+    /// It is used as it is, and replaces [`tls`](Self::tls). Offer `http/1.1` (`alpn_protocols`), as a server that prefers
+    /// HTTP/2 may otherwise speak that. Sessions resume across the reconnects of all clients that share it.
+    #[cfg(feature = "_tls")]
+    #[cfg_attr(
+        docsrs,
+        doc(cfg(any(feature = "ring", feature = "aws-lc-rs", feature = "platform-roots", feature = "webpki-roots")))
+    )]
+    pub fn tls_rustls_0_23(mut self, config: Arc<rustls::ClientConfig>) -> Self {
+        self.tls = TlsChoice::Ready(config);
+        self
+    }
+
+    /// Sets the proxy to connect through; `None` is none. Default: what the environment says when the client is built.
+    ///
+    /// That is `HTTPS_PROXY` for `wss` and `HTTP_PROXY` for `ws`, else `ALL_PROXY`, each in lower case, too; unless the host is
+    /// one of `NO_PROXY` (names with what is below them, addresses, networks, `*`) or this machine. A value that cannot be read
+    /// is a [`BuildError::Proxy`]. TLS goes through the proxy to the server: the proxy sees its name, and nothing else.
+    #[cfg(feature = "proxy")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
+    pub fn proxy(mut self, proxy: impl Into<Option<crate::dial::Proxy>>) -> Self {
+        self.route = proxy.into().map_or(crate::dial::Route::Direct, crate::dial::Route::Through);
+        self
+    }
+
+    /// Sets who makes the byte stream, TLS included. Default: TCP, and TLS for `wss`; what is set for those is theirs alone.
     pub fn dialer(mut self, dialer: impl Dialer) -> Self {
         self.dialer = Some(Arc::new(dialer));
         self
@@ -294,11 +358,14 @@ impl ClientBuilder {
         let dialer = match self.dialer {
             Some(dialer) => dialer,
             None => Arc::new(NetDialer {
-                tcp_nodelay: self.tcp_nodelay,
+                tcp: self.tcp,
+                #[cfg(feature = "proxy")]
+                proxy: self.route.to(&endpoint)?,
                 #[cfg(feature = "_tls")]
-                tls: match endpoint.scheme() {
-                    "wss" => Some(crate::dial::Tls::new(self.tls_roots)?),
-                    _ => None,
+                tls: match (endpoint.scheme(), self.tls) {
+                    ("wss", TlsChoice::Options(tls)) => Some(TlsStep::new(tls)?),
+                    ("wss", TlsChoice::Ready(config)) => Some(TlsStep::ready(config)),
+                    (_, TlsChoice::Options(_) | TlsChoice::Ready(_)) => None,
                 },
             }),
         };
@@ -323,47 +390,13 @@ impl ClientBuilder {
         runtime.spawn(driver.instrument(span));
         Ok(Client::new(commands, watcher, counters, buffers, self.limits, self.max_message_size, retries))
     }
+}
 
-    fn check(&self) -> Result<(), BuildError> {
-        let config = &self.config;
-        if config.backoff_base.is_zero() {
-            return Err(BuildError::Option("the shortest backoff is zero, which would hammer the server"));
-        }
-        let positive = [
-            config.credentials_timeout,
-            config.connect_timeout,
-            config.ack_timeout,
-            config.ping_interval.unwrap_or(MAX_DURATION),
-            config.ping_timeout,
-            config.idle_timeout.unwrap_or(MAX_DURATION),
-            config.max_dials.map_or(MAX_DURATION, |budget| budget.per),
-        ];
-        if positive.contains(&Duration::ZERO) {
-            return Err(BuildError::Option("a timeout or interval is zero"));
-        }
-        let all = [config.backoff_base, config.backoff_cap, config.healthy_after];
-        if positive.iter().chain(&all).any(|&duration| duration > MAX_DURATION) {
-            return Err(BuildError::Option("a duration is longer than a year"));
-        }
-        if self.config.give_up_after == Some(0) {
-            return Err(BuildError::Option("give_up_after is zero: nothing would ever be tried"));
-        }
-        if let Ok(Credentials { init_payload: Some(payload), .. }) = &self.fixed
-            && payload.len() > self.max_message_size
-        {
-            return Err(BuildError::Option("the init payload is larger than a message may be"));
-        }
-        if self.max_message_size < 1024 {
-            return Err(BuildError::Option("max_message_size is below 1024 bytes"));
-        }
-        #[cfg(not(feature = "_tls"))]
-        if self.dialer.is_none() && parse_endpoint(&self.endpoint)?.scheme() == "wss" {
-            let missing =
-                std::io::Error::new(std::io::ErrorKind::Unsupported, "enable the features `ring` and `platform-roots`");
-            return Err(BuildError::Tls(Arc::new(missing)));
-        }
-        Ok(())
-    }
+/// Where the configuration of TLS comes from.
+#[cfg(feature = "_tls")]
+enum TlsChoice {
+    Options(Tls),
+    Ready(Arc<rustls::ClientConfig>),
 }
 
 impl fmt::Debug for ClientBuilder {
@@ -377,29 +410,7 @@ impl fmt::Debug for ClientBuilder {
     }
 }
 
-/// No option is longer, so that no point in time overflows.
-pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
 #[expect(clippy::disallowed_methods, reason = "the one place where randomness enters")]
 fn random_seed() -> u64 {
     fastrand::Rng::new().u64(..)
-}
-
-fn parse_endpoint(endpoint: &str) -> Result<Url, BuildError> {
-    let mut url = Url::parse(endpoint).map_err(BuildError::Url)?;
-    let scheme = match url.scheme() {
-        "ws" | "http" => "ws",
-        "wss" | "https" => "wss",
-        other => return Err(BuildError::Scheme(other.to_owned())),
-    };
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(BuildError::UserInfo);
-    }
-    if url.fragment().is_some() {
-        return Err(BuildError::Fragment);
-    }
-    if url.set_scheme(scheme).is_err() {
-        return Err(BuildError::Scheme(url.scheme().to_owned()));
-    }
-    Ok(url)
 }

@@ -6,55 +6,21 @@ use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use thiserror::Error;
 
+#[cfg(feature = "client")]
+mod build;
+mod dial;
 mod display;
 
+#[cfg(feature = "client")]
+pub use self::build::BuildError;
+pub use self::dial::DialError;
 pub(crate) use self::display::Chain;
 use self::display::{DisplayBody, DisplayErrors};
-
 pub use crate::protocol::close::CloseCode;
 use crate::response::GraphQlError;
 
 /// Any error that can be shared between the streams of one client.
 pub type SharedError = Arc<dyn Error + Send + Sync>;
-
-/// Why a client could not be built. Nothing was dialed yet; correct the configuration.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-#[cfg(feature = "client")]
-#[cfg_attr(docsrs, doc(cfg(feature = "client")))]
-pub enum BuildError {
-    /// The endpoint is not a URL.
-    #[error("invalid endpoint URL")]
-    Url(#[source] url::ParseError),
-    /// The endpoint's scheme is not one of `ws`, `wss`, `http` and `https`.
-    #[error("unsupported URL scheme `{0}`: use ws:// or wss://")]
-    Scheme(String),
-    /// The endpoint carries a user name or password, which would end up in logs: use
-    /// [`header`](crate::ClientBuilder::header) or [`credentials`](crate::ClientBuilder::credentials).
-    #[error("the endpoint URL carries a user name or password: pass them as a header instead")]
-    UserInfo,
-    /// The endpoint has a fragment, which a WebSocket URL must not have (RFC 6455 section 3).
-    #[error("the endpoint URL has a fragment")]
-    Fragment,
-    /// A header's name is not valid.
-    #[error("invalid header name")]
-    HeaderName,
-    /// The value of this header is not valid, or it is one that the WebSocket upgrade itself sets.
-    #[error("invalid header `{0}`")]
-    Header(String),
-    /// The init payload is not a JSON object, or does not serialize.
-    #[error("the init payload is not a JSON object")]
-    InitPayload(#[source] Option<serde_json::Error>),
-    /// `wss://` was asked for, and TLS could not be set up: no provider or no roots compiled in, or none found.
-    #[error("TLS is not available")]
-    Tls(#[source] SharedError),
-    /// An option has a value that cannot work; the text names both.
-    #[error("{0}")]
-    Option(&'static str),
-    /// `build` was called outside a tokio runtime, which the client's one task needs.
-    #[error("no tokio runtime is running here")]
-    NoRuntime,
-}
 
 /// Why an operation was not accepted. Nothing was sent.
 #[derive(Debug, Error)]
@@ -84,35 +50,6 @@ pub enum SubscribeError {
     /// The document's operation is a subscription, of which a call would see the first result only.
     #[error("the operation is a subscription, which has more than one result")]
     Subscription,
-}
-
-/// Why a byte stream to the server could not be had. A [`Dialer`](crate::Dialer) of your own returns it too.
-#[derive(Clone, Debug, Error)]
-#[non_exhaustive]
-pub enum DialError {
-    /// The host name did not resolve. Retried.
-    #[error("could not resolve `{host}`")]
-    Resolve {
-        /// The name.
-        host: String,
-        /// What the resolver said.
-        source: Arc<io::Error>,
-    },
-    /// No address accepted the connection. Retried.
-    #[error("could not connect")]
-    Connect(#[source] Arc<io::Error>),
-    /// The TLS handshake broke off. Retried.
-    #[error("TLS handshake failed")]
-    Tls(#[source] Arc<io::Error>),
-    /// The server's certificate was not accepted. Fatal: trying again would end the same way.
-    #[error("the server's certificate was not accepted")]
-    Certificate(#[source] Arc<io::Error>),
-    /// A dialer's own failure that may pass. Retried.
-    #[error("could not dial")]
-    Other(#[source] SharedError),
-    /// A dialer's own failure that will not pass. Fatal.
-    #[error("could not dial")]
-    Permanent(#[source] SharedError),
 }
 
 /// Why a WebSocket connection could not be made.

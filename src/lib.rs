@@ -78,6 +78,7 @@
 //! | `aws-lc-rs` | | `wss://` with the `aws-lc-rs` provider |
 //! | `platform-roots` | yes | trust what the operating system trusts |
 //! | `webpki-roots` | | trust Mozilla's root certificates, compiled in |
+//! | `proxy` | | HTTP and SOCKS5 proxies, by option and from the environment |
 //! | `mock` | | a scripted server for tests, yours included |
 //!
 //! [`graphql_client`]: https://docs.rs/graphql_client
@@ -122,9 +123,10 @@ mod subscription;
 mod telemetry;
 
 pub use auth::CredentialsReason;
+#[cfg(feature = "proxy")]
+pub use dial::Proxy;
 #[cfg(feature = "_tls")]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "platform-roots", feature = "webpki-roots"))))]
-pub use dial::TlsRoots;
+pub use dial::{Certificates, Pin, PrivateKey, Tls};
 #[cfg(feature = "graphql-client")]
 pub use operation::Typed;
 #[cfg(feature = "client")]

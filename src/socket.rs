@@ -22,7 +22,7 @@ use tungstenite::{
 use url::Url;
 
 use crate::{
-    dial::{BoxedIo, Dialer},
+    dial::{self, BoxedIo, Dialer},
     error::{CloseCode, ConnectError, DialError, Disconnect},
     protocol::Subprotocol,
     session::Transmit,
@@ -286,7 +286,7 @@ fn upgrade_error(error: WsError, offered: Subprotocol) -> ConnectError {
         WsError::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => {
             ConnectError::Subprotocol { offered: offered.name() }
         }
-        WsError::Io(error) => ConnectError::Dial(DialError::Connect(Arc::new(error))),
+        WsError::Io(error) => ConnectError::Dial(dial::broke_off(error)),
         WsError::Protocol(ProtocolError::HandshakeIncomplete) | WsError::ConnectionClosed => {
             let error = io::Error::from(io::ErrorKind::UnexpectedEof);
             ConnectError::Dial(DialError::Connect(Arc::new(error)))

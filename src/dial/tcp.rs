@@ -1,25 +1,35 @@
 //! The default dialer: name resolution and TCP, then TLS where the scheme asks for it.
 
-use std::{io, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use url::{Host, Url};
 
-use super::{BoxedIo, DialFuture, Dialer};
+use super::{BoxedIo, DialFuture, Dialer, race::race};
 use crate::error::DialError;
 
 /// Dials TCP, resolving the name anew at every attempt, and TLS for `wss`.
 pub(crate) struct NetDialer {
-    pub(crate) tcp_nodelay: bool,
+    pub(crate) tcp: Tcp,
     #[cfg(feature = "_tls")]
-    pub(crate) tls: Option<super::tls::Tls>,
+    pub(crate) tls: Option<super::tls::TlsStep>,
+    #[cfg(feature = "proxy")]
+    pub(crate) proxy: Option<super::Way>,
+}
+
+/// Options of a TCP connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tcp {
+    pub(crate) nodelay: bool,
+    pub(crate) keepalive: Option<Duration>,
+    pub(crate) user_timeout: Option<Duration>,
 }
 
 impl Dialer for NetDialer {
     fn dial<'a>(&'a self, endpoint: &'a Url) -> DialFuture<'a> {
         Box::pin(async move {
-            let tcp = connect(endpoint).await?;
-            tcp.set_nodelay(self.tcp_nodelay).map_err(|error| DialError::Connect(Arc::new(error)))?;
+            let tcp = self.connect(endpoint).await?;
             #[cfg(feature = "_tls")]
             if let Some(tls) = &self.tls {
                 return tls.handshake(endpoint, tcp).await;
@@ -29,23 +39,147 @@ impl Dialer for NetDialer {
     }
 }
 
-async fn connect(endpoint: &Url) -> Result<TcpStream, DialError> {
-    let host = match endpoint.host() {
+impl NetDialer {
+    async fn connect(&self, endpoint: &Url) -> Result<TcpStream, DialError> {
+        #[cfg(feature = "proxy")]
+        if let Some(way) = &self.proxy {
+            return way.connect(self.tcp, endpoint).await;
+        }
+        self.tcp.connect(endpoint, port(endpoint)).await
+    }
+}
+
+impl Tcp {
+    /// Connects to the host of a URL.
+    pub(super) async fn connect(self, url: &Url, port: u16) -> Result<TcpStream, DialError> {
+        let addresses = lookup(url, port).await?;
+        let tcp = race(addresses, TcpStream::connect).await.map_err(failed)?;
+        self.configure(&tcp).map_err(failed)?;
+        Ok(tcp)
+    }
+
+    fn configure(self, tcp: &TcpStream) -> io::Result<()> {
+        tcp.set_nodelay(self.nodelay)?;
+        let socket = SockRef::from(tcp);
+        if let Some(idle) = self.keepalive {
+            let keepalive = TcpKeepalive::new().with_time(idle);
+            #[cfg(any(
+                target_os = "android",
+                target_os = "freebsd",
+                target_os = "ios",
+                target_os = "linux",
+                target_os = "macos",
+                target_os = "windows",
+            ))]
+            // At least a second, which is what the smallest unit rounds to.
+            let keepalive = keepalive.with_interval((idle / PROBES).max(Duration::from_secs(1))).with_retries(PROBES);
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        #[cfg(any(target_os = "android", target_os = "linux"))]
+        if let Some(timeout) = self.user_timeout {
+            socket.set_tcp_user_timeout(Some(timeout))?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn port(url: &Url) -> u16 {
+    url.port_or_known_default().unwrap_or_default()
+}
+
+/// The addresses of a URL's host: at least one.
+pub(super) async fn lookup(url: &Url, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+    let host = match url.host() {
         Some(Host::Domain(name)) => name.to_owned(),
         Some(Host::Ipv4(address)) => address.to_string(),
         Some(Host::Ipv6(address)) => address.to_string(),
         None => String::new(),
     };
-    let port = endpoint.port_or_known_default().unwrap_or_default();
-    let resolve = |source| DialError::Resolve { host: host.clone(), source: Arc::new(source) };
-    let mut error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    let mut resolved = false;
-    for address in lookup_host((host.as_str(), port)).await.map_err(resolve)? {
-        resolved = true;
-        match TcpStream::connect(address).await {
-            Ok(tcp) => return Ok(tcp),
-            Err(failed) => error = failed,
+    let found = lookup_host((host.as_str(), port)).await.map(Iterator::collect::<Vec<_>>);
+    let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let found = found.and_then(|found| if found.is_empty() { Err(none()) } else { Ok(found) });
+    found.map_err(|source| DialError::Resolve { host, source: Arc::new(source) })
+}
+
+fn failed(error: io::Error) -> DialError {
+    DialError::Connect(Arc::new(error))
+}
+
+/// How many probes stay unanswered, a part of the idle time apart, until a peer counts as gone.
+const PROBES: u32 = 4;
+
+#[cfg(test)]
+#[cfg(any(target_os = "android", target_os = "linux"))]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_options_are_those_of_the_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("ws://{}/", listener.local_addr().unwrap())).unwrap();
+        let secs = Duration::from_secs;
+        let options = Tcp { nodelay: true, keepalive: Some(secs(60)), user_timeout: Some(secs(30)) };
+        let tcp = options.connect(&url, port(&url)).await.unwrap();
+        let socket = SockRef::from(&tcp);
+        assert!(tcp.nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(
+            (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap()),
+            (secs(60), secs(15))
+        );
+        assert_eq!((socket.tcp_keepalive_retries().unwrap(), socket.tcp_user_timeout().unwrap()), (4, Some(secs(30))));
+
+        let tcp = Tcp { nodelay: false, keepalive: None, user_timeout: None }.connect(&url, port(&url)).await.unwrap();
+        let socket = SockRef::from(&tcp);
+        assert!(!tcp.nodelay().unwrap() && !socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+    }
+
+    /// A listener that takes no more connections: its host swallows what asks for one.
+    struct Full {
+        addr: SocketAddr,
+        _held: Vec<socket2::Socket>,
+    }
+
+    impl Full {
+        fn new() -> Self {
+            use socket2::{Domain, Socket, Type};
+            let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+            listener.listen(0).unwrap();
+            let addr = listener.local_addr().unwrap();
+            let mut held = vec![listener];
+            // The backlog has room for one or two; what comes after those hangs.
+            for _ in 0..4 {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                let _ = socket.connect(&addr);
+                held.push(socket);
+            }
+            Self { addr: addr.as_socket().unwrap(), _held: held }
         }
     }
-    Err(if resolved { DialError::Connect(Arc::new(error)) } else { resolve(error) })
+
+    #[tokio::test]
+    async fn a_good_address_wins_against_one_that_swallows_packets() {
+        let full = Full::new();
+        let hangs = tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(full.addr)).await;
+        assert!(hangs.is_err(), "the backlog is full");
+        let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = good.local_addr().unwrap();
+        let raced = race([full.addr, good], TcpStream::connect);
+        // The kernel would try for more than two minutes.
+        let tcp = tokio::time::timeout(Duration::from_secs(30), raced).await.expect("the other one is tried").unwrap();
+        assert_eq!(tcp.peer_addr().unwrap(), good);
+    }
+
+    #[tokio::test]
+    async fn a_good_address_wins_against_one_that_refuses() {
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = good.local_addr().unwrap();
+        assert_eq!(race([gone, good], TcpStream::connect).await.unwrap().peer_addr().unwrap(), good);
+        assert_eq!(race([gone], TcpStream::connect).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
 }

@@ -131,10 +131,23 @@ fn connect_verdict(error: &ConnectError, negotiable: bool) -> Verdict {
     match error {
         ConnectError::Timeout(_) => Verdict::Retry,
         ConnectError::Dial(dial) => match dial {
-            DialError::Resolve { .. } | DialError::Connect(_) | DialError::Tls(_) | DialError::Other(_) => {
-                Verdict::Retry
-            }
-            DialError::Certificate(_) | DialError::Permanent(_) => Verdict::Fatal,
+            DialError::Resolve { .. }
+            | DialError::Connect(_)
+            | DialError::Tls(_)
+            | DialError::ProxyUnreachable { .. }
+            | DialError::ProxyFailed { .. }
+            | DialError::Other(_) => Verdict::Retry,
+            DialError::UnknownIssuer(_)
+            | DialError::Expired(_)
+            | DialError::NotYetValid(_)
+            | DialError::WrongName(_)
+            | DialError::PinMismatch { .. }
+            | DialError::Certificate(_)
+            | DialError::ClientCertificateRequired(_)
+            | DialError::ClientCertificateRefused(_)
+            | DialError::ProxyRefused { .. }
+            | DialError::ProxyAuthRequired
+            | DialError::Permanent(_) => Verdict::Fatal,
         },
         // RFC 6455 section 4.2.2: a server that knows no offered subprotocol answers without one, or not at all.
         ConnectError::Subprotocol { .. } | ConnectError::Http { status: 400, .. } if negotiable => {
@@ -188,4 +201,41 @@ pub(crate) fn close_reason(reason: &str) -> &str {
         end -= 1;
     }
     &reason[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::Arc};
+
+    use super::*;
+
+    #[test]
+    fn what_certificates_and_proxies_refuse_is_fatal_and_what_may_pass_is_retried() {
+        let io = || Arc::new(io::Error::from(io::ErrorKind::InvalidData));
+        let fatal = [
+            DialError::UnknownIssuer(io()),
+            DialError::Expired(io()),
+            DialError::NotYetValid(io()),
+            DialError::WrongName(io()),
+            DialError::PinMismatch { found: String::new() },
+            DialError::Certificate(io()),
+            DialError::ClientCertificateRequired(io()),
+            DialError::ClientCertificateRefused(io()),
+            DialError::ProxyRefused { reason: String::new() },
+            DialError::ProxyAuthRequired,
+        ];
+        let retried = [
+            DialError::Tls(io()),
+            DialError::ProxyUnreachable { proxy: String::new(), source: Arc::new(DialError::Connect(io())) },
+            DialError::ProxyFailed { reason: String::new() },
+        ];
+        let verdict =
+            |dial: &DialError| verdict(&Disconnect::Connect(ConnectError::Dial(dial.clone())), Stage::Opening, false);
+        for error in fatal {
+            assert_eq!(verdict(&error), Verdict::Fatal, "{error:?}");
+        }
+        for error in retried {
+            assert_eq!(verdict(&error), Verdict::Retry, "{error:?}");
+        }
+    }
 }

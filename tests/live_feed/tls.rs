@@ -1,7 +1,9 @@
 //! `wss://` with real TLS on the loopback interface. What is trusted is in the environment of the program alone, where the
 //! platform's verifier reads it on Linux.
 
+#[allow(dead_code, reason = "shared with tests/servers")]
 mod authority;
+#[allow(dead_code, reason = "shared with tests/servers")]
 mod front;
 
 use serde_json::Value;

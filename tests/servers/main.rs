@@ -13,6 +13,9 @@ mod juniper;
 #[path = "../../examples/live_feed/market/mod.rs"]
 mod market;
 mod pair;
+mod proxy;
 mod raw;
 mod smoke;
 mod smoke_market;
+#[cfg(feature = "ring")]
+mod tls;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 /// Certifies whoever asks.
 pub(crate) struct Authority {
@@ -21,6 +21,20 @@ pub(crate) struct Authority {
 pub(crate) struct Identity {
     pub(crate) certificate: CertificateDer<'static>,
     pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) certificate_pem: String,
+    pub(crate) key_pem: String,
+}
+
+impl Identity {
+    /// A certificate and its key in one text.
+    pub(crate) fn from_pem(text: &str) -> Self {
+        Self {
+            certificate: CertificateDer::from_pem_slice(text.as_bytes()).unwrap(),
+            key: PrivateKeyDer::from_pem_slice(text.as_bytes()).unwrap(),
+            certificate_pem: text.to_owned(),
+            key_pem: text.to_owned(),
+        }
+    }
 }
 
 impl Authority {
@@ -48,6 +62,22 @@ impl Authority {
         self.sign(&params)
     }
 
+    /// The same, but it becomes valid long after these tests.
+    pub(crate) fn certify_the_future(&self, name: &str) -> Identity {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_before = date_time_ymd(4000, 1, 1);
+        self.sign(&params)
+    }
+
+    /// Its own certificate.
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        self.issuer.der()
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     /// A PEM file, for `SSL_CERT_FILE`.
     pub(crate) fn roots(&self) -> &Path {
         &self.roots
@@ -56,7 +86,12 @@ impl Authority {
     fn sign(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Identity { certificate: certificate.der().clone(), key: PrivateKeyDer::Pkcs8(key.serialize_der().into()) }
+        Identity {
+            certificate: certificate.der().clone(),
+            key: PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -15,11 +16,14 @@ use tokio::{
 };
 use tokio_rustls::{
     TlsAcceptor,
-    rustls::{HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion, crypto::ring},
+    rustls::{
+        HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion,
+        crypto::ring,
+        server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    },
 };
 
 use super::authority::Identity;
-use crate::program::PATIENCE;
 
 /// Forwards to a server behind it, until it is dropped.
 pub(crate) struct Front {
@@ -54,11 +58,21 @@ impl Front {
         versions: &[&'static SupportedProtocolVersion],
         server: SocketAddr,
     ) -> Self {
+        Self::start_asking(identity, versions, WebPkiClientVerifier::no_client_auth(), server).await
+    }
+
+    /// Of its clients it demands what the verifier says.
+    pub(crate) async fn start_asking(
+        identity: Identity,
+        versions: &[&'static SupportedProtocolVersion],
+        clients: Arc<dyn ClientCertVerifier>,
+        server: SocketAddr,
+    ) -> Self {
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let mut config = builder
             .with_protocol_versions(versions)
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![identity.certificate], identity.key)
             .unwrap();
         // As load balancers do it: their own preference decides among what the client offers.
@@ -69,6 +83,10 @@ impl Front {
         let line = Line { acceptor: Arc::new(config).into(), server, log: log.clone(), cut: Arc::clone(&cut) };
         let accepting = tokio::spawn(accept(listener, line)).abort_handle();
         Self { addr, log, cut, accepting }
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// For a client that calls it by this name.
@@ -88,7 +106,7 @@ impl Front {
         let own = own.local_addr().unwrap();
         let mut log = self.log.subscribe();
         let accepted = log.wait_for(|log| log.peers.contains(&own));
-        let log = timeout(PATIENCE, accepted).await.expect("the front accepts").unwrap();
+        let log = timeout(Duration::from_secs(60), accepted).await.expect("the front accepts").unwrap();
         log.peers.iter().filter(|peer| **peer != own).count()
     }
 
