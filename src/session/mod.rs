@@ -37,11 +37,11 @@ mod tests;
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-#[cfg(feature = "client")]
-pub(crate) use self::backoff::Backoff;
 pub use self::config::{Strictness, Verdict};
+#[cfg(feature = "client")]
+pub(crate) use self::{backoff::Backoff, config::DialBudget};
 pub(crate) use self::{
-    config::{Config, DialBudget, VerdictHook},
+    config::{Config, VerdictHook},
     output::{Counts, End, Item, Output, Transmit},
     registry::Request,
     upkeep::Care,
