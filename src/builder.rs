@@ -245,7 +245,9 @@ impl ClientBuilder {
     }
 
     /// Sets [`SubscriptionBuilder::overflow`](crate::SubscriptionBuilder::overflow) for every subscription. Default:
-    /// [`Overflow::DropOldest`].
+    /// [`Overflow::DropOldest`]. With [`Overflow::Rewind`], one without
+    /// [`resume_with`](crate::SubscriptionBuilder::resume_with) is refused; with [`Overflow::LatestBy`], one without
+    /// [`latest_by`](crate::SubscriptionBuilder::latest_by).
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.limits.overflow = overflow;
         self

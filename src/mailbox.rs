@@ -130,7 +130,8 @@ impl<T, E> Mailbox<T, E> {
             Overflow::Fail if state.has_no_room(bytes, self.limits) => return (Pushed::Overflowed, None),
             Overflow::Rewind if state.has_no_room(bytes, self.limits) => {
                 state.awaited = true;
-                return (Pushed::Rewind, None);
+                // It may wait without reading: `poll_established`.
+                return (Pushed::Rewind, state.reader.take());
             }
             Overflow::DropNewest | Overflow::Fail | Overflow::Block | Overflow::Rewind => {}
         }

@@ -69,8 +69,8 @@ impl Losses {
     pub(crate) fn reissued(&mut self, operation: u64, gap: &Gap) {
         let Gap { reconnects, restarts, down_for, .. } = *gap;
         debug!(target: "resub", operation, reconnects, restarts, ?down_for, "gap");
-        // What is sent again alone is one operation's affair.
-        if reconnects > 0 {
+        // What is sent again alone is one operation's affair, and where it was resumed nothing is lost.
+        if reconnects > 0 && !gap.resumed {
             self.gaps += 1;
             self.gap.get_or_insert_with(|| gap.clone());
         }

@@ -478,6 +478,22 @@ fn a_writer_that_waits_for_the_reader_is_not_waited_for() {
     }
 }
 
+/// It reads nothing, so nothing else would bring the two together.
+#[test]
+fn a_reader_that_waits_for_proof_is_woken_once_the_writer_waits_for_it() {
+    let cx = Context::from_waker(Waker::noop());
+    for (overflow, held, waits) in [(Overflow::Block, 1, Pushed::Full), (Overflow::Rewind, 2, Pushed::Rewind)] {
+        let mailbox = mailbox(2, 100, overflow);
+        for item in 0..held {
+            push(&mailbox, item, 1);
+        }
+        assert!(mailbox.poll_established(&cx).is_pending());
+        let (pushed, reader) = mailbox.push(held, 1);
+        assert!(pushed == waits && reader.is_some(), "{pushed:?}");
+        assert_eq!(mailbox.poll_established(&cx), Poll::Ready(None));
+    }
+}
+
 #[test]
 fn what_is_discarded_is_one_gap_in_its_place_and_makes_room() {
     let (mailbox, mut batch) = (mailbox(16, 100, Overflow::Block), Batch::new());

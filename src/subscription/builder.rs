@@ -94,7 +94,8 @@ impl<O: Operation> SubscriptionBuilder<O> {
     /// Sets how the operation goes on after the last item received whenever it is sent again. Default: it is sent as it was.
     ///
     /// `hook` takes the last item that arrived with data, read or not yet read, and changes the variables; what it changes
-    /// stays for the next time. A [`Gap`](crate::Gap) then says [`resumed`](crate::Gap::resumed). If the server honours the
+    /// stays for the next time; if that item does not decode, `hook` is not called, and the operation goes on from where it was
+    /// sent last. A [`Gap`](crate::Gap) then says [`resumed`](crate::Gap::resumed). If the server honours the
     /// position, nothing is lost by a reconnect; if it may repeat what lies before it, add [`dedupe_by`](Self::dedupe_by), and
     /// do not go back where positions can be compared, as the last item may then be such a repetition:
     ///

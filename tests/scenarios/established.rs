@@ -192,3 +192,28 @@ async fn who_does_not_read_does_not_wait_for_itself() {
         timeout(secs(5), stream.established()).await.expect("full, so something has arrived").unwrap();
     }
 }
+
+/// The request for proof is behind many others, and the item for which there is no room arrives before it is heard.
+#[tokio::test(start_paused = true)]
+async fn who_begins_to_wait_while_its_mailbox_is_full_does_not_wait_for_itself_either() {
+    let server = Server::in_memory();
+    let client = client(&server);
+    let options = client.subscription_to(request("a").variables(&json!({})));
+    let mut stream = options.overflow(Overflow::Rewind).capacity(items(2)).resume_with(|_, _| {}).start().unwrap();
+    let mut peer = connected(&server).await;
+    let id = peer.expect_subscribe().await.id;
+    peer.next(&id, data(0)).await;
+    peer.next(&id, data(1)).await;
+    peer.sync().await;
+    peer.auto_pong(false);
+    let waits = tokio::spawn(async move {
+        for _ in 0..300 {
+            client.resume();
+        }
+        stream.established().await
+    });
+    peer.next(&id, data(2)).await;
+    // Around the task, as a timeout within it would wake it.
+    let established = timeout(secs(5), waits).await.expect("full, so something has arrived");
+    established.unwrap().unwrap();
+}

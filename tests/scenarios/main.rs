@@ -69,7 +69,15 @@ fn data(n: impl Into<Value>) -> Value {
 
 /// The next event, within an hour of the paused clock: a reader that nobody wakes is a failure, not a hang.
 async fn event(subscription: &mut Subscription<Value>) -> Option<Result<Event<Value>, SubscriptionError>> {
-    timeout(secs(3_600), subscription.next()).await.expect("the stream is stuck")
+    woken(subscription.next()).await
+}
+
+/// What is ready only because the timeout looked at it was woken by nobody.
+async fn woken<T>(future: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
+    let output = timeout(secs(3_600), future).await.expect("the stream is stuck");
+    assert!(begun.elapsed() < secs(3_600), "the stream is stuck, as nobody wakes it");
+    output
 }
 
 async fn item(subscription: &mut Subscription<Value>) -> Value {

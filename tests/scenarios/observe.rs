@@ -1,6 +1,6 @@
 //! What an operator sees, and what nobody may see.
 
-use std::{cell::RefCell, io};
+use std::{cell::RefCell, io, sync::Once};
 
 use resub::{Credentials, CredentialsError};
 
@@ -77,17 +77,24 @@ impl io::Write for Log {
     }
 }
 
+/// `tungstenite` logs through the `log` crate, which nothing forwards here: these are our own events. The default of the
+/// process, as that of a thread does not reach events that another test was the first to pass.
+fn log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+            .with_ansi(false)
+            .with_writer(|| Log)
+            .finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+    });
+    LOG.take();
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_secret_and_no_payload_is_in_any_log_error_or_debug_output() {
-    // `tungstenite` logs through the `log` crate, which nothing forwards here: these are our own events. The default of
-    // the process, as that of a thread does not reach events that another test was the first to pass.
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with_ansi(false)
-        .with_writer(|| Log)
-        .finish();
-    tracing::subscriber::set_global_default(subscriber).unwrap();
-    LOG.take();
+    log();
 
     let server = Server::in_memory();
     let mut seen = String::new();
@@ -128,5 +135,26 @@ async fn no_secret_and_no_payload_is_in_any_log_error_or_debug_output() {
     }
     for text in [&logged, &seen] {
         assert!(!text.contains("SECRET"), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reconnect_is_a_warning_where_something_may_be_lost_and_none_where_all_was_resumed() {
+    for (resumes, warnings) in [(false, 1), (true, 0)] {
+        log();
+        let server = Server::in_memory();
+        let client = client(&server);
+        let options = client.subscription_to(request("a").variables(&json!({})));
+        let options = if resumes { options.resume_with(|_, _| {}) } else { options };
+        let mut stream = options.start().unwrap();
+        let mut peer = connected(&server).await;
+        let id = peer.expect_subscribe().await.id;
+        peer.next(&id, data(1)).await;
+        assert_eq!(item(&mut stream).await, 1);
+        peer.vanish();
+        connected(&server).await.expect_subscribe().await;
+        assert_eq!(gap(&mut stream).await.resumed, resumes);
+        let logged = String::from_utf8(LOG.take()).unwrap();
+        assert_eq!(logged.lines().filter(|line| line.contains(" WARN ")).count(), warnings, "{logged}");
     }
 }

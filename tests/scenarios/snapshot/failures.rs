@@ -198,3 +198,27 @@ async fn a_query_can_be_tried_again_where_there_is_no_runtime() {
     });
     assert_eq!(read.join().expect("it does not panic"), (true, true));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_blocking_subscription_stalls_nobody_while_its_query_is_to_be_tried_again() {
+    let server = Server::in_memory();
+    let client = client(&server);
+    let mut sibling = subscribe(&client, "b");
+    let blocking = options(&client).overflow(Overflow::Block).capacity(items(2)).start().unwrap();
+    let mut stream = synced(&client, blocking);
+    let mut peer = connected(&server).await;
+    let ids = peer.expect_subscribes(2).await;
+    let query = queried_late(&mut stream, &mut peer, &ids[1].id).await;
+    peer.error(&query, json!([])).await;
+    failure(&mut stream).await;
+    for version in 1..=9 {
+        peer.next(&ids[1].id, data(version)).await;
+    }
+    peer.next(&ids[0].id, data("undisturbed")).await;
+    let begun = Instant::now();
+    tokio::select! {
+        synced = stream.next() => panic!("{synced:?}"),
+        item = item(&mut sibling) => assert_eq!(item, "undisturbed"),
+    }
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+}
