@@ -119,7 +119,7 @@ impl<T, E> Mailbox<T, E> {
             }
             Overflow::Latest => {
                 while state.items > 0 {
-                    state.drop_oldest();
+                    state.replace_oldest();
                     dropped += 1;
                 }
             }
@@ -161,7 +161,7 @@ impl<T, E> Mailbox<T, E> {
             *held.item = item;
             state.bytes = all - old_bytes + bytes;
             // Before the first of all, as what replaced it has its place.
-            state.push_front_gap(Gap { dropped: 1, ..Gap::default() });
+            state.push_front_gap(Gap { dropped: 1, replaced: 1, ..Gap::default() });
             return (Pushed::Kept { dropped: made_room + 1 }, state.reader.take(), place);
         }
         drop(state);

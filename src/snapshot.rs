@@ -41,6 +41,9 @@ pub enum Synced<S, T> {
 /// that there is. After a [`Gap`](crate::Gap) that is not [lossless](crate::Gap::is_lossless), a reconnect for one, all of this
 /// happens again, and there is no item between the gap and the next snapshot.
 ///
+/// Under [`Overflow::Latest`](crate::Overflow::Latest) and [`latest_by`](crate::SubscriptionBuilder::latest_by) items must be values and
+/// not changes: one that a newer one replaced is no reason for another snapshot.
+///
 /// The [`capacity`](crate::SubscriptionBuilder::capacity) should hold what arrives while the query runs: what it does not hold is a
 /// gap and so leads to yet another snapshot. That holds for [`Overflow::Block`](crate::Overflow::Block), too, which would stall
 /// the query's own result and therefore drops what it holds.

@@ -5,7 +5,7 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -57,8 +57,8 @@ pub struct Subscription<T> {
     client: Client,
     sink: Arc<Sink>,
     batch: Batch<Payload>,
-    /// Boxed once more, as few have it.
-    repeats: Option<Box<Repeats<T>>>,
+    /// Boxed once more, as few have it; and in a mutex that is never locked, so that a stream can be shared.
+    repeats: Option<Box<Mutex<Repeats<T>>>>,
     /// What was read last: why it is over, unless the server has completed it.
     end: Option<Box<Option<SubscriptionError>>>,
 }
@@ -68,7 +68,13 @@ type Repeats<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
 impl<T> Subscription<T> {
     pub(crate) fn new(client: Client, sink: Arc<Sink>, repeats: Option<Repeats<T>>) -> Self {
-        Self { client, sink, batch: Batch::new(), repeats: repeats.map(Box::new), end: None }
+        Self {
+            client,
+            sink,
+            batch: Batch::new(),
+            repeats: repeats.map(|repeats| Box::new(Mutex::new(repeats))),
+            end: None,
+        }
     }
 
     /// Waits until the server has provably read the operation on the current connection. Cancel safe: items that arrive
@@ -194,7 +200,7 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
                     let event = decode(&payload).map(Event::Next).map_err(SubscriptionError::Decode);
                     client.buffers().give_back(payload.into_frame());
                     if let (Some(repeats), Ok(Event::Next(Response { data: Some(data), .. }))) = (repeats, &event)
-                        && repeats(data)
+                        && repeats.get_mut().unwrap_or_else(PoisonError::into_inner)(data)
                     {
                         continue;
                     }
@@ -282,5 +288,11 @@ mod tests {
         let read = stream.poll_next_unpin(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(read, Poll::Ready(Some(Ok(Event::Next(Response { data: Some(1), .. }))))));
         assert_eq!(Stock::default().copy("again", &buffers).capacity(), 500);
+    }
+
+    #[test]
+    fn a_stream_can_be_sent_and_shared() {
+        fn is_both<T: Send + Sync + Unpin>() {}
+        is_both::<Subscription<u32>>();
     }
 }

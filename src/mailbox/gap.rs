@@ -47,8 +47,11 @@ pub struct Gap {
     /// Whether the operation went on, each time that it was sent again here, after the last item received, by
     /// [`resume_with`](crate::SubscriptionBuilder::resume_with). A server that honours the position leaves nothing out then.
     pub resumed: bool,
-    /// Items that arrived here and were dropped by the [`Overflow`] policy.
+    /// Items that arrived here and were dropped by the [`Overflow`] policy, those that were replaced included.
     pub dropped: u64,
+    /// How many of those were replaced by a newer item that was kept: under [`Overflow::Latest`] the newest, under
+    /// [`Overflow::LatestBy`] the newest of the same key.
+    pub replaced: u64,
     /// How long the connection was down, in total.
     pub down_for: Duration,
     /// Why the connection was lost, the last time; `None` if it was not.
@@ -59,10 +62,11 @@ pub struct Gap {
 }
 
 impl Gap {
-    /// Whether nothing is missing here, if the server honours the position that it was given: nothing was dropped, and
-    /// each time that the operation was sent again it was [`resumed`](Self::resumed).
+    /// Whether nothing is missing here, if the server honours the position that it was given: nothing was dropped but what a
+    /// newer item [`replaced`](Self::replaced), which is no loss where items are values and not changes; and each time that the
+    /// operation was sent again it was [`resumed`](Self::resumed).
     pub fn is_lossless(&self) -> bool {
-        self.dropped == 0 && (self.resumed || self.times_sent() == 0)
+        self.dropped == self.replaced && (self.resumed || self.times_sent() == 0)
     }
 
     /// How often the operation was sent again here, on whatever connection.
@@ -80,6 +84,7 @@ impl Gap {
         self.reconnects += later.reconnects;
         self.restarts += later.restarts;
         self.dropped += later.dropped;
+        self.replaced += later.replaced;
         self.down_for += later.down_for;
         self.cause = later.cause.or(self.cause.take());
         if !later.errors.is_empty() {

@@ -138,6 +138,15 @@ impl<T, E> State<T, E> {
 
     /// Drops the first item and leaves a gap in its place, merged with those on either side.
     pub(super) fn drop_oldest(&mut self) {
+        self.drop_first(0);
+    }
+
+    /// As [`drop_oldest`](Self::drop_oldest), for a newer one that takes its place.
+    pub(super) fn replace_oldest(&mut self) {
+        self.drop_first(1);
+    }
+
+    fn drop_first(&mut self, replaced: u64) {
         let mut gap = self.pop_gap().unwrap_or_default();
         loop {
             match self.pop_front() {
@@ -145,6 +154,7 @@ impl<T, E> State<T, E> {
                     self.items -= 1;
                     self.bytes -= bytes;
                     gap.dropped += 1;
+                    gap.replaced += replaced;
                     break;
                 }
                 Some(Entry::Gap(next)) => gap.merge(*next),

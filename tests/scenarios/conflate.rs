@@ -34,7 +34,9 @@ async fn a_slow_reader_sees_the_newest_quote_of_each_symbol_and_a_gap_that_count
     peer.next(&id, quote("BTC", 100)).await;
     peer.sync().await;
     assert_eq!((client.stats().queued_items, client.stats().dropped), (3, 298));
-    assert_eq!(gap(&mut stream).await.dropped, 298);
+    let replaced = gap(&mut stream).await;
+    assert_eq!((replaced.dropped, replaced.replaced), (298, 298));
+    assert!(replaced.is_lossless(), "{replaced:?}");
     for (symbol, price) in [("BTC", 100), ("ETH", 99), ("XMR", 99)] {
         assert_eq!(item(&mut stream).await, quote(symbol, price)["data"], "in the order in which the symbols came");
     }

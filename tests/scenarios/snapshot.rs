@@ -205,7 +205,7 @@ async fn a_connection_lost_while_the_query_runs_costs_another_query() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_queue_does_not_hold_while_the_query_runs_leads_to_another_snapshot() {
-    for overflow in [Overflow::DropOldest, Overflow::DropNewest, Overflow::Latest, Overflow::Block] {
+    for overflow in [Overflow::DropOldest, Overflow::DropNewest, Overflow::Block] {
         let server = Server::in_memory();
         let client = client(&server);
         let subscription = options(&client).overflow(overflow).capacity(items(2)).start().unwrap();
@@ -331,4 +331,25 @@ async fn what_has_no_position_is_passed_on() {
     assert!(!error.is_terminal());
     let read = stream.next().await;
     assert!(matches!(&read, Some(Ok(Synced::Live(Event::Next(Response { data: Some(6), .. }))))), "{read:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn values_that_newer_ones_replaced_lead_to_no_other_snapshot() {
+    let server = Server::in_memory();
+    let client = client(&server);
+    let subscription = options(&client).overflow(Overflow::Latest).start().unwrap();
+    let mut stream = synced(&client, subscription);
+    let mut peer = connected(&server).await;
+    let id = peer.expect_subscribe().await.id;
+    peer.next(&id, data(1)).await;
+    let query = queried(&mut stream, &mut peer).await;
+    for version in 2..=20 {
+        peer.next(&id, data(version)).await;
+    }
+    peer.next(&query, data(3)).await;
+    assert_eq!(peer.serve_while(snapshot(&mut stream)).await, 3);
+    let gap = live_gap(&mut stream).await;
+    assert_eq!((gap.dropped, gap.replaced, gap.is_lossless()), (19, 19, true));
+    assert_eq!(live_item(&mut stream).await, 20);
+    peer.expect_nothing_for(secs(5)).await;
 }
