@@ -82,6 +82,12 @@ impl Suspicion {
         }
     }
 
+    /// Until when it is to be seen whether this operation, which was sent last, closes the connection.
+    pub(super) fn tried_until(&self, now: Instant, id: u64) -> Option<Instant> {
+        let group = self.trial.as_ref()?.group.as_ref()?;
+        group.contains(&id).then(|| now + self.settle_time())
+    }
+
     fn no_strike(&mut self) {
         (self.strikes, self.strong) = (0, 0);
     }
@@ -350,8 +356,10 @@ impl<S: Clone> Session<S> {
         let Some(trial) = &mut self.suspicion.trial else { return };
         if let Some(group) = trial.group.take() {
             let operations = &self.operations;
-            let is_written = |id: &u64| operations.get(*id).is_none_or(|operation| operations.is_sent(operation));
-            if !group.iter().all(is_written) {
+            let is_queued = |id: &u64| {
+                operations.waits(*id, Wait::Nothing) && !operations.get(*id).is_some_and(|it| operations.is_sent(it))
+            };
+            if group.iter().any(is_queued) {
                 trial.group = Some(group);
                 return self.timers.arm(Timer::Settled, again);
             }

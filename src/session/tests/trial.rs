@@ -256,3 +256,16 @@ fn a_trial_waits_for_a_connection_that_is_not_read_or_not_written() {
         assert_eq!(world.held(), 9, "the first one is not written yet");
     }
 }
+
+#[test]
+fn an_operation_that_is_sent_again_when_it_is_stale_does_not_prolong_a_trial() {
+    for patience in [Duration::from_millis(300), secs(1), secs(2)] {
+        let mut world = World::new(config(), Answers::Never);
+        world.rig.care = Care { first_item_within: Some(patience), reissue_stale: true, ..Care::default() };
+        world.subscribe_all(10);
+        let bad = world.subscribe_bad(OperationType::Subscription, &closed(4500));
+        assert_eq!(find(&mut world).0, [bad], "{patience:?}");
+        world.pass(secs(10));
+        assert_eq!(world.held(), 0, "{patience:?}");
+    }
+}
