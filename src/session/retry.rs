@@ -90,6 +90,11 @@ impl Retry {
         self.reason = self.asked.clone();
     }
 
+    /// This side closed the connection, or gave up opening it: that is no failure.
+    pub(super) fn closed(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1);
+    }
+
     /// The server acknowledged: it did not reject.
     pub(super) fn acked(&mut self) {
         self.streaks.suspect = 0;

@@ -269,3 +269,22 @@ fn who_waits_for_the_budget_alone_is_told_so() {
     assert_eq!(rig.take(), [Did::Waiting(secs(30))]);
     assert_eq!(dials(&rig.pass(secs(30))), 1);
 }
+
+#[test]
+fn a_connection_that_this_side_closes_is_no_failed_attempt() {
+    let config = Config { give_up_after: Some(3), idle_timeout: Some(secs(1)), ..config() };
+    let mut rig = Rig::new(config);
+    for end in [Session::pause, Session::reconnect_now, |_: &mut Session<u64>, _| {}].repeat(5) {
+        let id = rig.subscribe();
+        rig.connect();
+        end(&mut rig.session, rig.now);
+        rig.session.resume(rig.now);
+        rig.connect();
+        rig.cancel(id);
+        assert_eq!(live(&mut rig, 2).last(), Some(&Did::Idle));
+    }
+    rig.subscribe();
+    rig.connect();
+    assert_eq!(finished(&rig.lose(Disconnect::Reset(None))), [], "the first that was lost");
+    assert!(rig.pass(secs(30)).contains(&Did::Connecting(2)));
+}

@@ -269,3 +269,30 @@ fn an_operation_that_is_sent_again_when_it_is_stale_does_not_prolong_a_trial() {
         assert_eq!(world.held(), 0, "{patience:?}");
     }
 }
+
+#[test]
+fn losses_between_which_the_connection_was_healthy_are_not_in_a_row_however_much_is_started() {
+    let mut world = World::with_cleared(config(), 5);
+    for _ in 0..5 {
+        for _ in 0..60 {
+            world.rig.subscribe();
+            world.pass(secs(1));
+        }
+        let did = world.rig.lose(Disconnect::Reset(None));
+        world.perform(did);
+        assert_eq!(world.held(), 0);
+        world.reach(World::all_are_carried);
+    }
+}
+
+#[test]
+fn who_is_held_back_is_forgotten_with_the_operation() {
+    let (mut world, _) = on_trial();
+    world.rig.lose(closed(1012));
+    let query = || Request { kind: OperationType::Query, payload: "{}".into(), deadline: None, care: Care::default() };
+    for id in 1_000..2_000 {
+        world.rig.session.subscribe(world.rig.now, id, query(), id);
+        world.rig.cancel(id);
+    }
+    assert!(world.rig.session.suspicion.remembered() < 100, "{}", world.rig.session.suspicion.remembered());
+}
