@@ -17,7 +17,7 @@ use crate::{
     mailbox::{self, Batch, Pushed, Read},
     operation::OperationType,
     protocol::{self, Envelope},
-    session::{self, Care, End},
+    session::{self, End},
     sink::Sink,
 };
 
@@ -48,7 +48,7 @@ impl Session {
                 kind: OperationType::Subscription,
                 payload: request.into(),
                 deadline: None,
-                care: Care::default(),
+                care: None,
             };
             session.subscribe(now, id, request, Arc::new(Sink::new(id, limits, None)));
         }

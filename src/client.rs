@@ -146,6 +146,7 @@ impl Client {
         operation::check(&payload, kind)?;
         let sink = Arc::new(Sink::new(next_id.fetch_add(1, Relaxed), own_limits.unwrap_or(*limits), hooks));
         telemetry::subscribed(sink.id, name);
+        let care = (care != Care::default()).then(|| Box::new(care));
         let command = Command::Subscribe { kind, payload: payload.into(), timeout, care, sink: Arc::clone(&sink) };
         commands.send(command).map_err(|_| SubscribeError::ShutDown)?;
         // The driver may have gone between the two steps of a send, and does not see the command then.

@@ -42,7 +42,8 @@ pub(crate) enum Command {
         payload: Box<str>,
         /// Until a query or mutation ends without a result.
         timeout: Option<Duration>,
-        care: Care,
+        /// Few have any.
+        care: Option<Box<Care>>,
         sink: Arc<Sink>,
     },
     Cancel(u64),

@@ -28,6 +28,9 @@
 //! # }
 //! ```
 //!
+//! The connection is made when it is needed and closed when it is not; [`Client::connect`], [`pause`](Client::pause) and others
+//! control it.
+//!
 //! Queries and mutations run over the same connection: `client.query::<Q>(variables).await`; see [`Call`].
 //!
 //! State that a query returns and a subscription changes is followed without a hole between the two, across reconnects, by

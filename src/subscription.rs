@@ -57,9 +57,10 @@ pub struct Subscription<T> {
     client: Client,
     sink: Arc<Sink>,
     batch: Batch<Payload>,
-    repeats: Option<Repeats<T>>,
-    /// What was read last.
-    end: Option<Result<(), Box<SubscriptionError>>>,
+    /// Boxed once more, as few have it.
+    repeats: Option<Box<Repeats<T>>>,
+    /// What was read last: why it is over, unless the server has completed it.
+    end: Option<Box<Option<SubscriptionError>>>,
 }
 
 /// Whether data is a repetition, by [`dedupe_by`](SubscriptionBuilder::dedupe_by).
@@ -67,7 +68,7 @@ type Repeats<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
 impl<T> Subscription<T> {
     pub(crate) fn new(client: Client, sink: Arc<Sink>, repeats: Option<Repeats<T>>) -> Self {
-        Self { client, sink, batch: Batch::new(), repeats, end: None }
+        Self { client, sink, batch: Batch::new(), repeats: repeats.map(Box::new), end: None }
     }
 
     /// Waits until the server has provably read the operation on the current connection. Cancel safe: items that arrive
@@ -116,7 +117,7 @@ impl<T> Subscription<T> {
 
     fn or_ended(&self, poll: impl FnOnce() -> Poll<Option<End>>) -> Poll<Result<(), SubscriptionError>> {
         match &self.end {
-            Some(end) => Poll::Ready(end.clone().map_err(|error| *error)),
+            Some(end) => Poll::Ready((**end).clone().map_or(Ok(()), Err)),
             None => poll().map(|end| end.and_then(error).map_or(Ok(()), Err)),
         }
     }
@@ -203,7 +204,7 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
                 Some(Read::Stale(idle_for)) => Some(Ok(Event::Stale { idle_for })),
                 Some(Read::End(end)) => {
                     let error = error(end);
-                    self.end = Some(error.clone().map_or(Ok(()), |error| Err(Box::new(error))));
+                    self.end = Some(Box::new(error.clone()));
                     error.map(Err)
                 }
                 None => None,

@@ -56,8 +56,7 @@ async fn a_mutation_that_was_written_is_ambiguous_even_if_its_caller_is_slow_to_
     let status = watch::channel(Status::Idle).0;
     let mut driver = Driver::new(session, connector, receiver, status, Arc::default(), Arc::default());
     let (written, waiting) = (sink(1), sink(2));
-    let request =
-        Request { kind: OperationType::Mutation, payload: "{}".into(), deadline: None, care: Care::default() };
+    let request = Request { kind: OperationType::Mutation, payload: "{}".into(), deadline: None, care: None };
     driver.session.subscribe(now(), 1, request, written.clone());
     driver.session.handle_credentials(now(), Ok("{}".into()));
     driver.session.handle_open(now());
@@ -68,7 +67,7 @@ async fn a_mutation_that_was_written_is_ambiguous_even_if_its_caller_is_slow_to_
         kind: OperationType::Query,
         payload: "{}".into(),
         timeout: None,
-        care: Care::default(),
+        care: None,
         sink: waiting.clone(),
     };
     assert!(commands.send(subscribe).is_ok());

@@ -16,7 +16,7 @@ pub(crate) struct Request {
     pub(crate) payload: Box<str>,
     /// When to end a query or mutation without a result.
     pub(crate) deadline: Option<Instant>,
-    pub(crate) care: Care,
+    pub(crate) care: Option<Box<Care>>,
 }
 
 /// One live operation.
@@ -93,7 +93,7 @@ impl<S> Registry<S> {
     pub(super) fn insert(&mut self, id: u64, request: Request, sink: S) {
         debug_assert!(!self.order.contains_key(&id), "an operation's number is used once");
         let Request { kind, payload, deadline, care } = request;
-        let upkeep = care.is_wanted().then(|| Box::new(Upkeep::new(care)));
+        let upkeep = care.filter(|care| care.is_wanted()).map(|care| Box::new(Upkeep::new(*care)));
         let operation = Some(Operation {
             id,
             kind,

@@ -15,7 +15,7 @@ use super::{
 use crate::{mailbox::Gap, operation::OperationType};
 
 /// What a subscription wants looked after. Every field is an option of `SubscriptionBuilder`, which documents it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Care {
     /// The application is asked whether an end is one.
     pub(crate) restart: bool,

@@ -122,7 +122,12 @@ impl Rig {
         let id = self.next_id;
         self.next_id += 1;
         let deadline = (kind != OperationType::Subscription).then(|| self.now + CALL_TIMEOUT);
-        let request = Request { kind, payload: format!("{{\"query\":\"{id}\"}}").into(), deadline, care: self.care };
+        let request = Request {
+            kind,
+            payload: format!("{{\"query\":\"{id}\"}}").into(),
+            deadline,
+            care: Some(Box::new(self.care)),
+        };
         self.session.subscribe(self.now, id, request, id);
         id
     }

@@ -48,7 +48,7 @@ fn operations_that_are_held_back_can_be_dropped_time_out_and_are_shut_down() {
         kind: OperationType::Query,
         payload: r#"{"query":"99"}"#.into(),
         deadline: Some(world.rig.now + Duration::from_millis(500)),
-        care: Care::default(),
+        care: None,
     };
     world.rig.session.subscribe(world.rig.now, 99, request, 99);
     world.pass(Duration::from_millis(500));
