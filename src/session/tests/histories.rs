@@ -15,6 +15,7 @@ use crate::{
     session::{DialBudget, VerdictHook},
 };
 
+mod health;
 mod steps;
 mod upkeep;
 
@@ -425,58 +426,6 @@ impl History {
         Ok(())
     }
 
-    /// What is said of the connection is so.
-    fn check_status(&self) -> Result<(), TestCaseError> {
-        use super::super::Phase;
-        let Rig { session, .. } = &self.rig;
-        let status = self.model.status.as_ref().unwrap_or(&Status::Idle);
-        let is_so = match session.phase {
-            Phase::Idle if session.is_paused => matches!(status, Status::Paused),
-            Phase::Idle => matches!(status, Status::Idle),
-            Phase::Waiting => matches!(status, Status::Waiting { .. }),
-            Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => matches!(status, Status::Connecting { .. }),
-            Phase::Open(_) => matches!(status, Status::Open { .. }),
-            // The driver's to say.
-            Phase::Closing(_) | Phase::Ended => true,
-        };
-        prop_assert!(is_so, "{:?} while {:?}", status, session.phase);
-        Ok(())
-    }
-
-    /// Whatever happened before: with a server that is well again, everything is sent, and nobody held back for good.
-    fn recover(&mut self) -> Result<(), TestCaseError> {
-        self.run(&Step::Hold(false))?;
-        self.run(&Step::Resume)?;
-        let until = self.rig.now + secs(900);
-        while !self.is_well() {
-            prop_assert!(self.rig.now < until, "{:?} {:?}", self.rig.session.phase, self.rig.session.suspicion);
-            self.connect()?;
-            self.perform()?;
-            self.write(usize::MAX)?;
-            while !self.model.pings.is_empty() {
-                if self.is_spoken(MODERN) {
-                    self.receive("pong", None)?
-                } else {
-                    self.run(&Step::WebSocketPong)?
-                }
-                self.perform()?;
-                self.write(usize::MAX)?;
-            }
-            let next = self.rig.session.poll_timeout().map_or(until, |at| at.clamp(self.rig.now, until));
-            self.pass(u64::try_from((next - self.rig.now).as_millis()).unwrap() + 1)?;
-            self.write(usize::MAX)?;
-        }
-        Ok(())
-    }
-
-    /// Every operation that waits for nothing of its own is sent.
-    fn is_well(&self) -> bool {
-        let Rig { session, .. } = &self.rig;
-        let due = |id: u64| self.model.upkeep.waits_for_nothing(id);
-        let all_sent = session.operations.iter().all(|it| !due(it.id) || session.operations.is_sent(it));
-        all_sent && (self.model.live.is_empty() || session.is_open())
-    }
-
     /// I2: once everything is written, every live operation that waits for nothing is on this socket, under one id, and no
     /// other id is left there.
     fn settle(&mut self) -> Result<(), TestCaseError> {
@@ -548,7 +497,7 @@ proptest! {
             max_dials.map(|(dials, per)| DialBudget { dials: NonZeroU32::new(dials).unwrap(), per: secs(per) });
         let (idle_timeout, healthy_after) = (Some(Duration::from_millis(idle)), Duration::from_millis(healthy));
         let config =
-            Config { subprotocol, strictness, give_up_after, seed, max_dials, idle_timeout, healthy_after, ..config() };
+            Config { subprotocol, strictness, healthy_after, give_up_after, max_dials, idle_timeout, seed, ..config() };
         let config = || {
             let (verdicts, asked) = (verdicts.clone(), AtomicUsize::new(0));
             let hook = |verdicts: Vec<_>| {

@@ -289,7 +289,7 @@ fn losses_between_which_the_connection_was_healthy_are_not_in_a_row_however_much
 fn who_is_held_back_is_forgotten_with_the_operation() {
     let (mut world, _) = on_trial();
     world.rig.lose(closed(1012));
-    let query = || Request { kind: OperationType::Query, payload: "{}".into(), deadline: None, care: Care::default() };
+    let query = || Request { kind: OperationType::Query, payload: "{}".into(), deadline: None, care: None };
     for id in 1_000..2_000 {
         world.rig.session.subscribe(world.rig.now, id, query(), id);
         world.rig.cancel(id);
