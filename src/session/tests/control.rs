@@ -276,9 +276,12 @@ fn a_connection_that_this_side_closes_is_no_failed_attempt() {
     let mut rig = Rig::new(config);
     for end in [Session::pause, Session::reconnect_now, |_: &mut Session<u64>, _| {}].repeat(5) {
         let id = rig.subscribe();
-        rig.connect();
-        end(&mut rig.session, rig.now);
-        rig.session.resume(rig.now);
+        for attempt in [|_: &mut Rig| Vec::new(), Rig::dial, Rig::upgrade, Rig::connect] {
+            rig.take();
+            attempt(&mut rig);
+            end(&mut rig.session, rig.now);
+            rig.session.resume(rig.now);
+        }
         rig.connect();
         rig.cancel(id);
         assert_eq!(live(&mut rig, 2).last(), Some(&Did::Idle));
