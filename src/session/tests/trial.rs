@@ -318,10 +318,10 @@ fn a_trial_goes_on_after_a_pause_or_another_connection_and_those_say_nothing_of_
     for _ in 0..5 {
         let did = world.rig.lose(Disconnect::Reset(None));
         world.perform(did);
+        assert_eq!(world.held(), 0, "these losses are not in a row");
         assert!(world.reach(World::all_are_carried));
         world.rig.session.reconnect_now(world.rig.now);
         assert!(world.reach(World::all_are_carried));
-        assert_eq!(world.held(), 0, "these losses are not in a row");
     }
 }
 
