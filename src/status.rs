@@ -33,8 +33,9 @@ pub enum Status {
     Waiting {
         /// From now until the next attempt.
         delay: Duration,
-        /// Why the last connection was lost, or could not be made.
-        cause: Disconnect,
+        /// Why the last connection was lost, or could not be made; `None` if only
+        /// [`max_dials`](crate::ClientBuilder::max_dials) delays it.
+        cause: Option<Disconnect>,
     },
     /// Not connected, as the application wants: [`Client::pause`](crate::Client::pause).
     Paused,

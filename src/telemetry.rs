@@ -39,7 +39,8 @@ pub(crate) fn status(status: &Status) {
             info!(target: "resub", attempt, cause = %Chain(cause), "connecting");
         }
         Status::Open { subprotocol, .. } => info!(target: "resub", subprotocol = subprotocol.name(), "open"),
-        Status::Waiting { delay, cause } => {
+        Status::Waiting { delay, cause: None } => info!(target: "resub", ?delay, "waiting"),
+        Status::Waiting { delay, cause: Some(cause) } => {
             info!(target: "resub", ?delay, cause = %Chain(cause), "waiting");
         }
         Status::Paused => info!(target: "resub", "paused"),

@@ -34,7 +34,7 @@ impl News {
             }
             Status::Connecting { attempt, .. } => self.tell(format_args!("connecting, attempt {attempt}")),
             Status::Open { subprotocol, .. } => self.tell(format_args!("connected ({})", subprotocol.name())),
-            Status::Waiting { delay, cause, .. } => {
+            Status::Waiting { delay, cause: Some(cause), .. } => {
                 let what = if self.connected { "lost" } else { "failed" };
                 self.tell(format_args!("{what}: {}; retry in {}", Chain(cause), Rounded(*delay)));
             }

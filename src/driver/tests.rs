@@ -40,10 +40,8 @@ fn read(sink: &Sink, waker: &Waker) -> Poll<Option<Read<Payload, End>>> {
     sink.mailbox.poll_read(&mut Batch::new(), &mut Context::from_waker(waker))
 }
 
-/// `begin` sends a command, then looks whether the driver is gone. In between the driver may take the command, write the
-/// mutation and be dropped: once the channel is seen closed, what was written must have its own end already.
-#[tokio::test(start_paused = true)]
-async fn a_mutation_that_was_written_is_ambiguous_even_if_its_caller_is_slow_to_learn_that_the_driver_goes() {
+/// That never gets credentials.
+fn driver() -> (Driver, mpsc::UnboundedSender<Command>) {
     let (commands, receiver) = mpsc::unbounded_channel();
     let connector = Connector {
         endpoint: Url::parse("ws://nowhere").unwrap(),
@@ -54,7 +52,14 @@ async fn a_mutation_that_was_written_is_ambiguous_even_if_its_caller_is_slow_to_
     };
     let session = Session::new(ClientBuilder::new("").config);
     let status = watch::channel(Status::Idle).0;
-    let mut driver = Driver::new(session, connector, receiver, status, Arc::default(), Arc::default());
+    (Driver::new(session, connector, receiver, status, Arc::default(), Arc::default()), commands)
+}
+
+/// `begin` sends a command, then looks whether the driver is gone. In between the driver may take the command, write the
+/// mutation and be dropped: once the channel is seen closed, what was written must have its own end already.
+#[tokio::test(start_paused = true)]
+async fn a_mutation_that_was_written_is_ambiguous_even_if_its_caller_is_slow_to_learn_that_the_driver_goes() {
+    let (mut driver, commands) = driver();
     let (written, waiting) = (sink(1), sink(2));
     let request = Request { kind: OperationType::Mutation, payload: "{}".into(), deadline: None, care: None };
     driver.session.subscribe(now(), 1, request, written.clone());
@@ -76,4 +81,17 @@ async fn a_mutation_that_was_written_is_ambiguous_even_if_its_caller_is_slow_to_
     drop(driver);
     let end = read(&written, Waker::noop());
     assert!(matches!(end, Poll::Ready(Some(Read::End(End::Ambiguous(None))))), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_connection_no_more_is_forgotten() {
+    let (mut driver, commands) = driver();
+    let mut answers = Vec::new();
+    for n in 0..1_000 {
+        let (waiter, answer) = oneshot::channel();
+        assert!(commands.send(Command::Connect(waiter)).is_ok());
+        answers.extend((n % 100 == 0).then_some(answer));
+    }
+    while driver.take_commands(&mut Context::from_waker(Waker::noop()), now()) {}
+    assert!(driver.waiters.len() <= 11, "{}", driver.waiters.len());
 }

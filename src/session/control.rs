@@ -109,6 +109,7 @@ impl<S: Clone> Session<S> {
     pub(super) fn close_idle(&mut self) {
         if self.is_open() && !self.has_reason() {
             self.outputs.push_back(Output::Hangup(Some((CloseCode::NORMAL, ""))));
+            self.retry.closed();
             self.leave_socket();
             self.rest();
         }
@@ -118,10 +119,14 @@ impl<S: Clone> Session<S> {
     fn hang_up(&mut self, now: Instant) {
         let cause = Disconnect::Requested;
         match self.phase {
-            Phase::Opening(_) => self.outputs.push_back(Output::Hangup(Some((CloseCode::NORMAL, "")))),
+            Phase::Opening(_) => {
+                self.retry.closed();
+                self.outputs.push_back(Output::Hangup(Some((CloseCode::NORMAL, ""))));
+            }
             Phase::Open(_) => {
                 self.outage.get_or_insert_with(|| (now, cause.clone()));
                 self.acquit();
+                self.retry.closed();
                 self.outputs.push_back(Output::Hangup(Some((CloseCode::NORMAL, ""))));
             }
             Phase::Authorizing | Phase::Dialing(_) => {

@@ -349,9 +349,7 @@ impl<S: Clone> Session<S> {
             (true, Some(at)) => {
                 self.phase = Phase::Waiting;
                 self.timers.arm(Timer::Backoff, at);
-                if let Some(cause) = self.last_cause.clone() {
-                    self.status(Status::Waiting { delay: at - now, cause });
-                }
+                self.status(Status::Waiting { delay: at - now, cause: self.last_cause.clone() });
             }
         }
     }

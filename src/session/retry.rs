@@ -7,12 +7,7 @@ use std::{
 
 use fastrand::Rng;
 
-use super::{
-    Config, VerdictHook,
-    backoff::Backoff,
-    config::{self, DialBudget},
-    negotiation::Negotiation,
-};
+use super::{Config, DialBudget, VerdictHook, backoff::Backoff, config, negotiation::Negotiation};
 use crate::{auth::CredentialsReason, error::Disconnect, protocol::close::Verdict};
 
 /// Attempts, their spacing and their limits.
@@ -90,6 +85,11 @@ impl Retry {
         self.reason = self.asked.clone();
     }
 
+    /// This side closed the connection, or gave up opening it: that is no failure.
+    pub(super) fn closed(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1);
+    }
+
     /// The server acknowledged: it did not reject.
     pub(super) fn acked(&mut self) {
         self.streaks.suspect = 0;
@@ -113,7 +113,7 @@ impl Retry {
         match self.hook.as_ref()?.ask(cause, self.attempts) {
             config::Verdict::Default => None,
             config::Verdict::Retry => Some(Verdict::Retry),
-            config::Verdict::RetryAfter(delay) => Some(Verdict::RetryAfter(delay)),
+            config::Verdict::RetryAfter(delay) => Some(Verdict::RetryAfter(delay.min(MAX_DELAY))),
             config::Verdict::NewCredentials => Some(Verdict::Rejected),
             config::Verdict::Fatal => Some(Verdict::Fatal),
         }
@@ -181,6 +181,9 @@ impl Retry {
         self.attempts
     }
 }
+
+/// As long as any option may be, so that no point in time overflows.
+const MAX_DELAY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 fn reaches(streak: &mut u32, limit: u32) -> bool {
     *streak += 1;

@@ -39,6 +39,8 @@ pub(super) struct Suspicion {
     strong: u32,
     /// What the connection carries up to this serial is cleared when it has been healthy for a while more; 0 at first.
     mark: u64,
+    /// The last operation that there was when the connection was opened.
+    newest: u64,
     trial: Option<Box<Trial>>,
     /// Trials without a result since all was well: what closes the connection may take longer.
     in_vain: u32,
@@ -80,6 +82,17 @@ impl Suspicion {
                 timers.arm(Timer::Settled, now);
             }
         }
+    }
+
+    /// Until when it is to be seen whether this operation, which was sent last, closes the connection.
+    pub(super) fn tried_until(&self, now: Instant, id: u64) -> Option<Instant> {
+        let group = self.trial.as_ref()?.group.as_ref()?;
+        group.contains(&id).then(|| now + self.settle_time())
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.trial.as_ref().map_or(0, |trial| trial.held.len() + trial.prime.len() + trial.accused.len())
     }
 
     fn no_strike(&mut self) {
@@ -253,6 +266,7 @@ impl<S: Clone> Session<S> {
     /// Ends the operation that closes the connection, and it alone.
     fn blame(&mut self, id: u64, cause: &Disconnect) {
         let Some(Operation { sink, .. }) = self.operations.remove(id) else { return };
+        self.proofs.settle(id);
         self.outputs.push_back(Output::Finish { sink, end: End::Lost(cause.clone()) });
         // The losses so far were its doing.
         self.retry.forgive();
@@ -318,6 +332,10 @@ impl<S: Clone> Session<S> {
             return false;
         };
         operation.wait = Wait::Trial;
+        // While nobody is tried, those that are gone must not pile up.
+        if trial.held.len() > 2 * self.operations.len() {
+            trial.held.retain(|&id| self.operations.waits(id, Wait::Trial));
+        }
         trial.held.push_back(id);
         true
     }
@@ -334,6 +352,7 @@ impl<S: Clone> Session<S> {
             }
         }
         self.suspicion.mark = 0;
+        self.suspicion.newest = self.operations.iter().last().map_or(0, |operation| operation.id);
         self.timers.arm(Timer::Settled, now + self.suspicion.patience());
     }
 
@@ -350,8 +369,10 @@ impl<S: Clone> Session<S> {
         let Some(trial) = &mut self.suspicion.trial else { return };
         if let Some(group) = trial.group.take() {
             let operations = &self.operations;
-            let is_written = |id: &u64| operations.get(*id).is_none_or(|operation| operations.is_sent(operation));
-            if !group.iter().all(is_written) {
+            let is_queued = |id: &u64| {
+                operations.waits(*id, Wait::Nothing) && !operations.get(*id).is_some_and(|it| operations.is_sent(it))
+            };
+            if group.iter().any(is_queued) {
                 trial.group = Some(group);
                 return self.timers.arm(Timer::Settled, again);
             }
@@ -411,12 +432,12 @@ impl<S: Clone> Session<S> {
             self.operations.clear_up_to(mark);
             self.suspicion.mark = last_sent;
         }
-        if !is_paused && mark == last_sent {
-            // All that it carries is cleared.
-            if self.suspicion.trial.is_none() {
-                self.suspicion = Suspicion { mark, ..Suspicion::default() };
-            }
-        } else {
+        let newest = self.suspicion.newest;
+        // All that could have closed connections before this one is cleared; something new begins every now and then.
+        if self.suspicion.trial.is_none() && self.operations.iter().all(|it| it.is_cleared || it.id > newest) {
+            self.suspicion = Suspicion { mark: self.suspicion.mark, newest, ..Suspicion::default() };
+        }
+        if is_paused || mark != last_sent {
             // Whatever is asked for, it must not spin.
             self.timers.arm(Timer::Healthy, now + self.config.healthy_after.max(SETTLE_TIME));
         }

@@ -174,6 +174,10 @@ impl<S: Clone> Session<S> {
         if !self.is_open() {
             return;
         }
+        // One that is sent again would not be written when its trial is to be over, over and over.
+        if let Some(at) = self.suspicion.tried_until(now, id) {
+            return self.operations.set_deadline(id, at);
+        }
         let is_unsent = self.operations.get(id).is_some_and(|operation| self.operations.wire_id(operation).is_none());
         let (is_paused, resumed_at) = (self.liveness.is_paused(), self.liveness.resumed_at());
         let Some(Operation { upkeep: Some(upkeep), .. }) = self.operations.get_mut(id) else { return };

@@ -245,7 +245,7 @@ async fn a_dial_an_upgrade_and_an_ack_that_never_come_each_have_a_deadline() {
     let _stream = subscribe(&client, "a");
     let waits = async || {
         let status = until(&client, |status| matches!(status, Status::Waiting { .. })).await;
-        let Status::Waiting { cause, .. } = status else { unreachable!() };
+        let Status::Waiting { cause: Some(cause), .. } = status else { unreachable!() };
         client.reconnect_now();
         cause
     };

@@ -168,7 +168,7 @@ async fn a_dialer_that_panics_is_an_attempt_that_failed() {
     let client = Client::builder("ws://host/").dialer(Bomb).build().unwrap();
     let _stream = subscribe(&client, "a");
     let status = until(&client, |status| matches!(status, Status::Waiting { .. })).await;
-    let Status::Waiting { cause, .. } = status else { unreachable!() };
+    let Status::Waiting { cause: Some(cause), .. } = status else { unreachable!() };
     assert!(text(&cause).contains("the dialer panicked"), "{cause:?}");
 }
 

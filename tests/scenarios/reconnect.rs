@@ -108,7 +108,7 @@ async fn a_half_open_connection_is_noticed_within_interval_and_timeout() {
     let (client, mut stream, peer, _) = live(&server).await;
     let since = Instant::now();
     let silence = peer.go_silent();
-    until(&client, |status| matches!(status, Status::Waiting { cause: Disconnect::Silent(_), .. })).await;
+    until(&client, |status| matches!(status, Status::Waiting { cause: Some(Disconnect::Silent(_)), .. })).await;
     assert!(since.elapsed() <= secs(20), "{:?}", since.elapsed());
     drop(silence);
     let mut peer = connected(&server).await;

@@ -148,7 +148,7 @@ async fn a_wrong_path_ends_every_stream_and_leaves_the_client_usable(pair: Pair)
 /// Waits until an attempt to connect was refused.
 async fn until_refused(client: &Client) {
     let is_refused = |status: &Status| {
-        let Status::Waiting { cause, .. } = status else { return false };
+        let Status::Waiting { cause: Some(cause), .. } = status else { return false };
         matches!(cause, Disconnect::Connect(ConnectError::Dial(DialError::Connect(_))))
     };
     within(client.status().wait_for(is_refused)).await.unwrap();

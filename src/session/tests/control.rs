@@ -251,3 +251,43 @@ fn a_changed_network_is_probed_at_once_and_a_dead_connection_is_found_within_two
         assert!(rig.session.is_open());
     }
 }
+
+#[test]
+fn a_delay_that_no_clock_can_tell_is_a_long_one() {
+    let hook = VerdictHook::new(|_, _| Verdict::RetryAfter(Duration::MAX));
+    let mut rig = Rig::open(Config { on_disconnect: Some(hook), ..config() }, 1);
+    assert!(waiting(&rig.lose(closed(1006))).unwrap() >= secs(365 * 24 * 60 * 60));
+}
+
+#[test]
+fn who_waits_for_the_budget_alone_is_told_so() {
+    let mut rig = Rig::new(Config { max_dials: Some(budget(1, secs(60))), ..config() });
+    rig.session.connect(rig.now);
+    rig.connect();
+    assert_eq!(rig.pass(secs(30)).last(), Some(&Did::Idle));
+    rig.subscribe();
+    assert_eq!(rig.take(), [Did::Waiting(secs(30))]);
+    assert_eq!(dials(&rig.pass(secs(30))), 1);
+}
+
+#[test]
+fn a_connection_that_this_side_closes_is_no_failed_attempt() {
+    let config = Config { give_up_after: Some(3), idle_timeout: Some(secs(1)), ..config() };
+    let mut rig = Rig::new(config);
+    for end in [Session::pause, Session::reconnect_now, |_: &mut Session<u64>, _| {}].repeat(5) {
+        let id = rig.subscribe();
+        for attempt in [|_: &mut Rig| Vec::new(), Rig::dial, Rig::upgrade, Rig::connect] {
+            rig.take();
+            attempt(&mut rig);
+            end(&mut rig.session, rig.now);
+            rig.session.resume(rig.now);
+        }
+        rig.connect();
+        rig.cancel(id);
+        assert_eq!(live(&mut rig, 2).last(), Some(&Did::Idle));
+    }
+    rig.subscribe();
+    rig.connect();
+    assert_eq!(finished(&rig.lose(Disconnect::Reset(None))), [], "the first that was lost");
+    assert!(rig.pass(secs(30)).contains(&Did::Connecting(2)));
+}

@@ -1,13 +1,21 @@
 //! Random histories: whatever happens in whatever order, the invariants hold, and the same seed gives the same history.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    num::NonZeroU32,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use proptest::prelude::*;
 
 use self::steps::{Step, step};
 use super::*;
-use crate::error::{ConnectError, CredentialsError};
+use crate::{
+    error::{ConnectError, CredentialsError},
+    session::{DialBudget, VerdictHook},
+};
 
+mod health;
 mod steps;
 mod upkeep;
 
@@ -45,6 +53,10 @@ struct Model {
     /// Somebody waits for a connection.
     wanted: bool,
     dials: Vec<Instant>,
+    /// Since when operations that were sent once are without a connection.
+    down_since: BTreeMap<u64, Instant>,
+    /// What an operator was told last.
+    status: Option<Status>,
     log: Vec<String>,
 }
 
@@ -136,7 +148,7 @@ impl History {
             | Step::Garbage(_)
             | Step::Close(_)
             | Step::Reset => {}
-            Step::Trial(code) => self.trial(*code)?,
+            Step::Trial(code, meanwhile) => self.trial(*code, meanwhile)?,
             Step::Silence => self.pass(120_000)?,
             Step::Pass(millis) => self.pass(*millis)?,
             Step::Pause => self.pause(true),
@@ -171,12 +183,14 @@ impl History {
         self.answer()
     }
 
-    /// Losses in a row by this code, and time for a trial in between.
-    fn trial(&mut self, code: u16) -> Result<(), TestCaseError> {
+    /// Losses in a row by this code, and time for a trial in between, in which something else happens.
+    fn trial(&mut self, code: u16, meanwhile: &[Step]) -> Result<(), TestCaseError> {
         let close = || Step::Close(code);
         let time = || [Step::Pass(1_100), Step::Write(99)];
         let trial = [time(), time(), time(), time(), time(), time()].into_iter().flatten();
-        for then in [close(), close()].into_iter().chain(trial.clone()).chain([close()]).chain(trial) {
+        let (before, after) = (meanwhile.iter().cloned(), meanwhile.iter().cloned());
+        let first = [close(), close()].into_iter().chain(before).chain(trial.clone());
+        for then in first.chain([close()]).chain(time()).chain(after).chain(trial) {
             if !self.model.acked {
                 let due = self.rig.session.poll_timeout().unwrap_or(self.rig.now);
                 let wait = u64::try_from((due - self.rig.now.min(due)).as_millis()).unwrap();
@@ -275,6 +289,9 @@ impl History {
                 }
                 Output::Dial(_) => model.dialing = true,
                 Output::Hangup(_) => {
+                    if model.acked {
+                        model.lost(self.rig.now);
+                    }
                     model.asked = false;
                     model.dialing = false;
                     model.socket = false;
@@ -288,7 +305,7 @@ impl History {
                     model.pings.clear();
                     model.proven.clear();
                 }
-                Output::Reissue { sink, gap } => model.announce(sink, &gap)?,
+                Output::Reissue { sink, gap } => model.announce(self.rig.now, sink, &gap)?,
                 Output::Established { sink } => {
                     let read = model.sent.iter().any(|(wire_id, id)| *id == sink && model.proven.contains(wire_id));
                     prop_assert!(model.live.contains(&sink));
@@ -329,8 +346,12 @@ impl History {
                 Output::Stale { sink, .. } => model.stale(self.rig.now, sink)?,
                 Output::Judge { sink, end } => model.judge(sink, &end)?,
                 Output::Connected(_) => prop_assert!(std::mem::take(&mut model.wanted), "answered once"),
-                Output::Status(Status::Open { .. }) => model.acked = true,
-                Output::Status(_) => {}
+                Output::Status(status) => {
+                    if let Status::Open { .. } = status {
+                        model.opened();
+                    }
+                    model.status = Some(status);
+                }
                 Output::Ended => prop_assert!(model.live.is_empty(), "I4: no operation is left behind"),
             }
         }
@@ -397,6 +418,7 @@ impl History {
                 | super::super::Phase::Closing(_)
         );
         prop_assert!(!waits || session.timers.next().is_some(), "I6: every phase that waits has a deadline");
+        self.check_status()?;
         if session.phase == super::super::Phase::Idle {
             let rests = model.live.is_empty() && !model.wanted;
             prop_assert!(rests || session.is_paused, "nobody waits for a session that rests");
@@ -421,6 +443,8 @@ impl History {
 }
 
 fn run(config: Config, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
+    let (budget, healthy_after) = (config.max_dials, config.healthy_after);
+    let has_hook = config.on_disconnect.is_some();
     let mut history = History::new(config);
     for step in steps {
         history.run(step)?;
@@ -435,7 +459,17 @@ fn run(config: Config, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
     let healthy_or_fatal = history.model.log.iter().filter(|line| line.starts_with("Finish")).count() + 1;
     let calm =
         steps.iter().filter(|step| matches!(step, Step::Pass(ms) if *ms >= 10_000) || matches!(step, Step::Silence));
-    prop_assert!(quick <= demanded + 4 * (healthy_or_fatal + calm.count()), "{quick} quick dials of {}", dials.len());
+    let most = demanded + 4 * (healthy_or_fatal + calm.count());
+    // One that is healthy at once is rejected for the first time each time; and whoever asks for it gets new credentials.
+    let is_usual = !healthy_after.is_zero() && !has_hook;
+    prop_assert!(!is_usual || quick <= most, "{quick} quick dials of {}", dials.len());
+    if let Some(DialBudget { dials: most, per }) = budget {
+        let spaced = |dials: &[Instant]| dials[dials.len() - 1] - dials[0] >= per;
+        prop_assert!(dials.windows(most.get() as usize + 1).all(spaced), "beyond the budget");
+    }
+    if !history.model.shut_down {
+        history.recover()?;
+    }
     // I4: however it goes on, a shutdown ends what is live.
     history.run(&Step::Shutdown)?;
     history.run(&Step::Pass(3_000))?;
@@ -445,7 +479,7 @@ fn run(config: Config, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(1_000), ..ProptestConfig::default() })]
 
     #[test]
     fn i1_to_i7_hold_in_every_history_and_the_same_seed_replays_it(
@@ -453,11 +487,25 @@ proptest! {
         seed: u64,
         subprotocol in prop::sample::select(vec![None, Some(MODERN), Some(LEGACY)]),
         strict: bool,
-        give_up_after in prop::sample::select(vec![None, Some(1), Some(3)]),
+        give_up_after in prop::sample::select(vec![None, None, Some(1), Some(3)]),
+        max_dials in prop::sample::select(vec![None, None, Some((1, 5)), Some((3, 60))]),
+        (idle, healthy) in prop::sample::select(vec![(30_000, 10_000), (30_000, 10_000), (1_000, 10_000), (10, 0)]),
+        verdicts in prop::option::weighted(0.2, prop::collection::vec(steps::verdict(), 1..5)),
     ) {
         let strictness = if strict { Strictness::Strict } else { Strictness::Lenient };
-        let config = Config { subprotocol, strictness, give_up_after, seed, ..config() };
-        let first = run(config.clone(), &steps)?;
-        prop_assert_eq!(first, run(config, &steps)?);
+        let max_dials =
+            max_dials.map(|(dials, per)| DialBudget { dials: NonZeroU32::new(dials).unwrap(), per: secs(per) });
+        let (idle_timeout, healthy_after) = (Some(Duration::from_millis(idle)), Duration::from_millis(healthy));
+        let config =
+            Config { subprotocol, strictness, healthy_after, give_up_after, max_dials, idle_timeout, seed, ..config() };
+        let config = || {
+            let (verdicts, asked) = (verdicts.clone(), AtomicUsize::new(0));
+            let hook = |verdicts: Vec<_>| {
+                VerdictHook::new(move |_, _| verdicts[asked.fetch_add(1, Relaxed) % verdicts.len()])
+            };
+            Config { on_disconnect: verdicts.map(hook), ..config.clone() }
+        };
+        let first = run(config(), &steps)?;
+        prop_assert_eq!(first, run(config(), &steps)?);
     }
 }

@@ -256,3 +256,102 @@ fn a_trial_waits_for_a_connection_that_is_not_read_or_not_written() {
         assert_eq!(world.held(), 9, "the first one is not written yet");
     }
 }
+
+#[test]
+fn an_operation_that_is_sent_again_when_it_is_stale_does_not_prolong_a_trial() {
+    for patience in [Duration::from_millis(300), secs(1), secs(2)] {
+        let mut world = World::new(config(), Answers::Never);
+        world.rig.care = Care { first_item_within: Some(patience), reissue_stale: true, ..Care::default() };
+        world.subscribe_all(10);
+        let bad = world.subscribe_bad(OperationType::Subscription, &closed(4500));
+        assert_eq!(find(&mut world).0, [bad], "{patience:?}");
+        world.pass(secs(10));
+        assert_eq!(world.held(), 0, "{patience:?}");
+    }
+}
+
+#[test]
+fn losses_between_which_the_connection_was_healthy_are_not_in_a_row_however_much_is_started() {
+    let mut world = World::with_cleared(config(), 5);
+    for _ in 0..5 {
+        for _ in 0..60 {
+            world.rig.subscribe();
+            world.pass(secs(1));
+        }
+        let did = world.rig.lose(Disconnect::Reset(None));
+        world.perform(did);
+        assert_eq!(world.held(), 0);
+        world.reach(World::all_are_carried);
+    }
+}
+
+#[test]
+fn who_is_held_back_is_forgotten_with_the_operation() {
+    let (mut world, _) = on_trial();
+    world.rig.lose(closed(1012));
+    let query = || Request { kind: OperationType::Query, payload: "{}".into(), deadline: None, care: None };
+    for id in 1_000..2_000 {
+        world.rig.session.subscribe(world.rig.now, id, query(), id);
+        world.rig.cancel(id);
+    }
+    assert!(world.rig.session.suspicion.remembered() < 100, "{}", world.rig.session.suspicion.remembered());
+}
+
+#[test]
+fn a_trial_goes_on_after_a_pause_or_another_connection_and_those_say_nothing_of_anybody() {
+    for end in [Session::pause, Session::reconnect_now] {
+        let mut world = World::with_cleared(config(), 10);
+        let bad = world.subscribe_bad(OperationType::Subscription, &closed(4500));
+        let good = world.rig.subscribe();
+        assert!(world.reach(|world| world.losses == 2 && world.rig.session.is_open()));
+        world.bad.clear();
+        assert!(world.reach(|world| world.carried.len() == 11), "the first one is tried");
+        end(&mut world.rig.session, world.rig.now);
+        assert_eq!(world.held(), 2, "it is to be tried again");
+        world.rig.session.resume(world.rig.now);
+        world.bad.insert(bad, (Duration::from_millis(20), closed(4500)));
+        assert_eq!(find(&mut world).0, [bad]);
+        assert!(world.carried.values().any(|id| *id == good));
+    }
+    let mut world = World::with_cleared(config(), 10);
+    world.subscribe_all(3);
+    for _ in 0..5 {
+        let did = world.rig.lose(Disconnect::Reset(None));
+        world.perform(did);
+        assert_eq!(world.held(), 0, "these losses are not in a row");
+        assert!(world.reach(World::all_are_carried));
+        world.rig.session.reconnect_now(world.rig.now);
+        assert!(world.reach(World::all_are_carried));
+    }
+}
+
+#[test]
+fn one_that_is_held_back_is_proven_once_its_turn_has_come() {
+    let mut world = on_trial_without_reason(3);
+    world.rig.session.probe(2);
+    let did = world.rig.pass(secs(5));
+    assert!(!did.contains(&Did::Established(2)));
+    let did = [did, world.rig.receive(json!({"type": "pong"}))].concat();
+    assert!(did.contains(&Did::Established(2)), "{did:?}");
+}
+
+#[test]
+fn the_applications_word_that_all_is_lost_needs_no_trial_and_ends_one() {
+    let hook = |when: u32| {
+        let asked = std::sync::atomic::AtomicU32::new(0);
+        crate::session::VerdictHook::new(move |_, _| {
+            let is_now = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == when;
+            if is_now { crate::session::Verdict::Fatal } else { crate::session::Verdict::Default }
+        })
+    };
+    for when in [0, 1, 2, 3] {
+        let mut world = World::new(Config { on_disconnect: Some(hook(when)), ..config() }, Answers::Never);
+        world.subscribe_all(3);
+        world.subscribe_bad(OperationType::Subscription, &closed(4500));
+        assert!(world.reach(|world| !world.ends.is_empty()));
+        assert_eq!((world.ends.len(), world.losses), (4, when + 1));
+        let next = world.rig.subscribe();
+        assert_eq!(world.held(), 0, "nothing is left of the trial");
+        assert!(world.reach(|world| world.carried.values().any(|id| *id == next)));
+    }
+}

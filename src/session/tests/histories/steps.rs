@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::{Care, OperationType};
+use super::{Care, Duration, OperationType};
+use crate::session::Verdict;
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
@@ -27,8 +28,9 @@ pub(super) enum Step {
     Receive(&'static str, prop::sample::Index),
     Garbage(Vec<u8>),
     Close(u16),
-    /// Closes over what was written twice, so that a trial begins, and once in that; with the time that it takes.
-    Trial(u16),
+    /// Closes over what was written twice, so that a trial begins, and once in that, with the time that it takes; and this
+    /// happens during it.
+    Trial(u16, Vec<Step>),
     Reset,
     Silence,
     Pass(u64),
@@ -45,7 +47,26 @@ pub(super) enum Step {
     Shutdown,
 }
 
+pub(super) fn verdict() -> impl Strategy<Value = Verdict> {
+    prop::sample::select(vec![
+        Verdict::Default,
+        Verdict::Retry,
+        Verdict::RetryAfter(Duration::from_secs(7)),
+        Verdict::NewCredentials,
+        Verdict::Fatal,
+    ])
+}
+
 pub(super) fn step() -> impl Strategy<Value = Step> {
+    let trial = prop::sample::select(vec![1011, 4400, 4500]);
+    let trial = (trial, prop::collection::vec(simple(), 0..5));
+    prop_oneof![
+        160 => simple(),
+        3 => trial.prop_map(|(code, meanwhile)| Step::Trial(code, meanwhile)),
+    ]
+}
+
+fn simple() -> impl Strategy<Value = Step> {
     let index = any::<prop::sample::Index>;
     let kind = prop::sample::select(vec![
         "next",
@@ -86,7 +107,6 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         24 => (kind, index()).prop_map(|(kind, index)| Step::Receive(kind, index)),
         1 => any::<Vec<u8>>().prop_map(Step::Garbage),
         2 => code.prop_map(Step::Close),
-        1 => prop::sample::select(vec![1011, 4400, 4500]).prop_map(Step::Trial),
         3 => Just(Step::Reset),
         1 => Just(Step::Silence),
         6 => (1..2_000_u64).prop_map(Step::Pass),

@@ -113,14 +113,31 @@ impl Model {
         Ok(())
     }
 
+    /// A connection that was acknowledged is gone.
+    pub(super) fn lost(&mut self, now: Instant) {
+        for &id in self.live.intersection(&self.issued_ever) {
+            self.down_since.entry(id).or_insert(now);
+        }
+    }
+
+    pub(super) fn opened(&mut self) {
+        self.acked = true;
+        // Why those are not sent now is another reason.
+        let waits = &self.upkeep.waits;
+        self.down_since.retain(|id, _| matches!(waits.get(id), None | Some(Wait::Backoff)));
+    }
+
     /// Rule 28, for each time that it is sent again.
-    pub(super) fn announce(&mut self, id: u64, gap: &Gap) -> Result<(), TestCaseError> {
+    pub(super) fn announce(&mut self, now: Instant, id: u64, gap: &Gap) -> Result<(), TestCaseError> {
         prop_assert!(self.acked && self.live.contains(&id));
         prop_assert!(self.issued_ever.contains(&id), "a gap only where something was before");
         prop_assert!(!self.queries.contains(&id) && !self.mutations.contains(&id), "nor in a call");
         prop_assert!(self.reissue_announced.insert(id), "one gap for each time that it is sent");
         prop_assert_eq!(gap.reconnects + gap.restarts, 1);
         prop_assert_eq!(gap.cause.is_some(), gap.reconnects == 1);
+        let down_since = self.down_since.remove(&id);
+        prop_assert_eq!(gap.reconnects == 1, down_since.is_some(), "{:?}", gap);
+        prop_assert_eq!(gap.down_for, down_since.map_or(Duration::ZERO, |since| now - since));
         let waited = self.upkeep.waits.remove(&id);
         prop_assert!(matches!(waited, None | Some(Wait::Backoff)), "before it may: {:?}", waited);
         if let Some((wire_id, _)) = self.sent.iter().find(|sent| *sent.1 == id) {

@@ -1,0 +1,56 @@
+//! Whether what is said is so, and whether all is well in the end.
+
+use super::{super::super::Phase, *};
+
+impl History {
+    /// What is said of the connection is so.
+    pub(super) fn check_status(&self) -> Result<(), TestCaseError> {
+        let Rig { session, .. } = &self.rig;
+        let status = self.model.status.as_ref().unwrap_or(&Status::Idle);
+        let is_so = match session.phase {
+            Phase::Idle if session.is_paused => matches!(status, Status::Paused),
+            Phase::Idle => matches!(status, Status::Idle),
+            Phase::Waiting => matches!(status, Status::Waiting { .. }),
+            Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => matches!(status, Status::Connecting { .. }),
+            Phase::Open(_) => matches!(status, Status::Open { .. }),
+            // The driver's to say.
+            Phase::Closing(_) | Phase::Ended => true,
+        };
+        prop_assert!(is_so, "{:?} while {:?}", status, session.phase);
+        Ok(())
+    }
+
+    /// Whatever happened before: with a server that is well again, everything is sent, and nobody held back for good.
+    pub(super) fn recover(&mut self) -> Result<(), TestCaseError> {
+        self.run(&Step::Hold(false))?;
+        self.run(&Step::Resume)?;
+        let until = self.rig.now + secs(900);
+        while !self.is_well() {
+            prop_assert!(self.rig.now < until, "{:?} {:?}", self.rig.session.phase, self.rig.session.suspicion);
+            self.connect()?;
+            self.perform()?;
+            self.write(usize::MAX)?;
+            while !self.model.pings.is_empty() {
+                if self.is_spoken(MODERN) {
+                    self.receive("pong", None)?;
+                } else {
+                    self.run(&Step::WebSocketPong)?;
+                }
+                self.perform()?;
+                self.write(usize::MAX)?;
+            }
+            let next = self.rig.session.poll_timeout().map_or(until, |at| at.clamp(self.rig.now, until));
+            self.pass(u64::try_from((next - self.rig.now).as_millis()).unwrap() + 1)?;
+            self.write(usize::MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Every operation that waits for nothing of its own is sent.
+    fn is_well(&self) -> bool {
+        let Rig { session, .. } = &self.rig;
+        let due = |id: u64| self.model.upkeep.waits_for_nothing(id);
+        let all_sent = session.operations.iter().all(|it| !due(it.id) || session.operations.is_sent(it));
+        all_sent && (self.model.live.is_empty() || session.is_open())
+    }
+}
