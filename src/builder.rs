@@ -223,8 +223,9 @@ impl ClientBuilder {
     /// Sets what decides, for each lost connection and each failed attempt, what is to follow. Default: the client's own
     /// table of causes.
     ///
-    /// `hook` gets the cause and how many attempts failed in a row; [`Verdict::Default`] leaves the decision to the table. It
-    /// runs in the client's task; one that panics has no say.
+    /// `hook` gets the cause and how many attempts failed in a row; [`Verdict::Default`] leaves the decision to the table, and
+    /// [`Verdict::Fatal`] is final. An operation that makes the server close the connection is looked for under `Default` and
+    /// [`Verdict::Retry`] only. It runs in the client's task; one that panics has no say.
     pub fn on_disconnect(mut self, hook: impl Fn(&Disconnect, u32) -> Verdict + Send + Sync + 'static) -> Self {
         self.config.on_disconnect = Some(VerdictHook::new(hook));
         self

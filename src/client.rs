@@ -260,7 +260,8 @@ impl Client {
     /// Makes a new connection now: ends the retry sleep, if the client is in one, or closes the connection that there is with
     /// 1000.
     ///
-    /// Delays are skipped, so do not call it in a loop; [`max_dials`](ClientBuilder::max_dials) holds all the same.
+    /// Delays are skipped, so do not call it in a loop; [`max_dials`](ClientBuilder::max_dials) holds all the same, and while it
+    /// allows no other connection the one that there is stays.
     pub fn reconnect_now(&self) {
         self.command(Command::ReconnectNow);
     }

@@ -46,6 +46,8 @@ impl<S: Clone> Session<S> {
     pub(crate) fn reconnect_now(&mut self, now: Instant) {
         match self.phase {
             Phase::Waiting => self.start_now(now),
+            // Better the connection that there is than none.
+            Phase::Open(_) | Phase::Opening(_) if self.retry.is_spent(now) => {}
             Phase::Open(_) | Phase::Opening(_) => {
                 self.hang_up(now);
                 if self.has_reason() {

@@ -30,6 +30,7 @@ mod registry;
 mod retry;
 mod suspicion;
 mod timers;
+mod trial;
 mod upkeep;
 
 #[cfg(test)]

@@ -165,11 +165,19 @@ impl Retry {
 
     /// When the next attempt may begin, if not now.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        let in_budget = self.budget.and_then(|DialBudget { dials, per }| {
-            let is_spent = self.begun.len() == dials.get() as usize;
-            self.begun.front().filter(|_| is_spent).map(|&begun| begun + per)
-        });
-        self.not_before.max(in_budget).filter(|&at| at > now)
+        self.not_before.max(self.budget_from()).filter(|&at| at > now)
+    }
+
+    /// Whether the budget allows no attempt now, whoever wants one.
+    pub(super) fn is_spent(&self, now: Instant) -> bool {
+        self.budget_from().is_some_and(|at| at > now)
+    }
+
+    /// From when the budget allows the next attempt, if it does not anyway.
+    fn budget_from(&self) -> Option<Instant> {
+        let DialBudget { dials, per } = self.budget?;
+        let is_spent = self.begun.len() == dials.get() as usize;
+        self.begun.front().filter(|_| is_spent).map(|&begun| begun + per)
     }
 
     /// The application wants the next attempt at once.

@@ -19,6 +19,7 @@ use super::{
     End, Output, Session,
     registry::{Operation, Wait},
     timers::{Timer, Timers},
+    trial::Trial,
 };
 use crate::{
     error::Disconnect,
@@ -46,29 +47,6 @@ pub(super) struct Suspicion {
     in_vain: u32,
     /// Fatal verdicts that were not acted on since then.
     spared: u32,
-}
-
-#[derive(Debug)]
-struct Trial {
-    /// Who is held back, in the order of being tried. May name operations that are gone.
-    held: VecDeque<u64>,
-    /// Of what was sent last, those that are not cleared yet; nobody before the first group.
-    group: Option<BTreeSet<u64>>,
-    /// Those of the group that was lost last: among them is the bad one, so that no group mixes them with others.
-    prime: BTreeSet<u64>,
-    /// How many come next.
-    size: usize,
-    /// Who was alone when the connection was lost, and is tried alone from then on.
-    accused: VecDeque<Accused>,
-    /// Losses since something survived: as many operations were alone, and nothing showed that others are taken.
-    without_control: usize,
-}
-
-#[derive(Debug)]
-struct Accused {
-    id: u64,
-    /// How often the connection was lost right after it, while others lived on it.
-    losses: u32,
 }
 
 impl Suspicion {
@@ -109,41 +87,6 @@ impl Suspicion {
         let first = self.trial.as_ref().and_then(|trial| trial.losses_of(*trial.held.front()?));
         // Longer each time, and not only once: a connection that dies of age must die before.
         self.settle_time() * (4 * first.unwrap_or(0)).max(1)
-    }
-}
-
-impl Trial {
-    fn new() -> Box<Self> {
-        let (held, prime, accused) = Default::default();
-        Box::new(Self { held, group: None, prime, size: 1, accused, without_control: 0 })
-    }
-
-    fn losses_of(&self, id: u64) -> Option<u32> {
-        self.accused.iter().find(|accused| accused.id == id).map(|accused| accused.losses)
-    }
-
-    /// Returns how often the connection was lost right after this operation.
-    fn accuse(&mut self, id: u64, more: u32) -> u32 {
-        let losses = self.losses_of(id).unwrap_or(0) + more;
-        self.pardon(id);
-        if self.accused.len() == MAX_ACCUSED {
-            self.accused.pop_front();
-        }
-        self.accused.push_back(Accused { id, losses });
-        losses
-    }
-
-    fn pardon(&mut self, id: u64) {
-        self.accused.retain(|accused| accused.id != id);
-    }
-
-    /// What was sent last has not closed the connection.
-    fn survived(&mut self, group: &BTreeSet<u64>) {
-        for &id in group {
-            self.pardon(id);
-        }
-        self.without_control = 0;
-        self.size = self.size.saturating_mul(2);
     }
 }
 
@@ -465,9 +408,6 @@ const STRIKES: u32 = 2;
 
 /// Losses in a row, with strong evidence, that end the only operation: nothing else can show that it is the one.
 const STRIKES_WHEN_ALONE: u32 = 5;
-
-/// Operations that are tried alone at a time.
-const MAX_ACCUSED: usize = 8;
 
 /// With a fatal verdict, so many operations that were tried in vain speak for all.
 const MAX_WITHOUT_CONTROL: usize = 4;

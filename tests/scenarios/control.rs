@@ -92,6 +92,10 @@ async fn reconnect_now_replaces_the_connection_and_the_budget_bounds_even_that()
         client.reconnect_now();
         settle().await;
     }
+    peer.expect_nothing_for(secs(5)).await;
+    assert_eq!(client.stats().dials, 2, "better the connection that there is than none");
+    // A loss waits for the budget, too.
+    peer.vanish();
     let mut peer = connected(&server).await;
     peer.expect_subscribe().await;
     assert!(begun.elapsed() >= secs(59), "{:?}", begun.elapsed());
