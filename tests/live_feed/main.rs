@@ -22,6 +22,8 @@ mod duration;
 mod events;
 #[path = "../../examples/live_feed/market/mod.rs"]
 mod market;
+#[path = "../../examples/live_feed/network.rs"]
+mod network;
 #[path = "../../examples/live_feed/news.rs"]
 mod news;
 #[path = "../../examples/live_feed/outcome.rs"]
