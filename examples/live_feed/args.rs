@@ -79,7 +79,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", help_heading = "Network")]
     pub(crate) proxy: Option<String>,
 
-    /// Where HOST is, instead of what the resolver says; several addresses with `,` between them; repeatable
+    /// Where HOST is, whatever the resolver says; several addresses with `,` between them; repeatable
     #[arg(long, value_name = "HOST:PORT:ADDRESS", help_heading = "Network")]
     pub(crate) resolve: Vec<String>,
 
