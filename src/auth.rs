@@ -54,6 +54,11 @@ mod credentials {
             Self::default()
         }
 
+        /// Whether there is something that nobody else may see.
+        pub(crate) fn are_sensitive(&self) -> bool {
+            self.init_payload.is_some() || self.headers.values().any(HeaderValue::is_sensitive)
+        }
+
         /// Sets the payload of `connection_init`, such as `json!({"token": token})`.
         ///
         /// # Errors

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    net::IpAddr,
     num::{NonZeroU32, NonZeroUsize},
     sync::Arc,
     time::Duration,
@@ -29,7 +30,7 @@ use crate::{
 mod check;
 
 pub(crate) use self::check::MAX_DURATION;
-use self::check::parse_endpoint;
+use self::check::{Schemes, parse_endpoint};
 
 #[cfg(feature = "_tls")]
 use crate::dial::{Tls, TlsStep};
@@ -42,6 +43,10 @@ pub struct ClientBuilder {
     pub(crate) limits: Limits,
     max_message_size: usize,
     tcp: Tcp,
+    /// Those of the endpoint's host; none: the resolver's.
+    addresses: Vec<IpAddr>,
+    /// What the endpoint may be.
+    schemes: Schemes,
     #[cfg(feature = "_tls")]
     tls: TlsChoice,
     #[cfg(feature = "proxy")]
@@ -81,6 +86,8 @@ impl ClientBuilder {
                 keepalive: Some(Duration::from_secs(60)),
                 user_timeout: Some(Duration::from_secs(30)),
             },
+            addresses: Vec::new(),
+            schemes: Schemes::Any,
             #[cfg(feature = "_tls")]
             tls: TlsChoice::Options(Tls::new()),
             #[cfg(feature = "proxy")]
@@ -293,6 +300,25 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets the addresses of the endpoint's host, tried in turn, as with curl's `--resolve`. Default: none, and the name is
+    /// resolved at every dial.
+    ///
+    /// The server is called by its name all the same, in TLS as well. A proxy that resolves the name itself is not told.
+    pub fn addresses(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.addresses = addresses.into_iter().collect();
+        self
+    }
+
+    /// Makes [`build`](Self::build) fail with [`BuildError::TlsRequired`] unless the endpoint is `wss`. Default: `ws` will do, with
+    /// a warning in the log if credentials leave this machine by it.
+    ///
+    /// For endpoints that come from a configuration. There are no exceptions, not even for this machine: a test or a server behind
+    /// a tunnel does not call this. With a [`dialer`](Self::dialer) of your own the scheme counts, and TLS is that one's affair.
+    pub fn require_tls(mut self) -> Self {
+        self.schemes = Schemes::WssOnly;
+        self
+    }
+
     /// Sets whom to trust for `wss`, and what to show of oneself: see [`Tls`]. Default: [`Tls::new`].
     ///
     /// Replaces a [`tls_rustls_0_23`](Self::tls_rustls_0_23).
@@ -355,13 +381,18 @@ impl ClientBuilder {
     /// If the runtime was built without timers (`enable_time`).
     pub fn build(self) -> Result<Client, BuildError> {
         let endpoint = parse_endpoint(&self.endpoint)?;
+        self.schemes.check(&endpoint)?;
         self.check()?;
         let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
         let fixed = self.fixed?;
-        let dialer = match self.dialer {
-            Some(dialer) => dialer,
-            None => Arc::new(NetDialer {
+        let span = telemetry::client_span(&endpoint);
+        let sensitive = self.provider.is_some() || fixed.are_sensitive();
+        let dialer = if let Some(dialer) = self.dialer {
+            dialer
+        } else {
+            let net = NetDialer {
                 tcp: self.tcp,
+                addresses: self.addresses,
                 #[cfg(feature = "proxy")]
                 proxy: self.route.to(&endpoint)?,
                 #[cfg(feature = "_tls")]
@@ -370,7 +401,12 @@ impl ClientBuilder {
                     ("wss", TlsChoice::Ready(config)) => Some(TlsStep::ready(config)),
                     (_, TlsChoice::Options(_) | TlsChoice::Ready(_)) => None,
                 },
-            }),
+            };
+            // What is below a dialer of the application's own, be it a pipe or a tunnel, is not known.
+            if endpoint.scheme() == "ws" && sensitive && !net.stays_here(&endpoint) {
+                span.in_scope(telemetry::unprotected_credentials);
+            }
+            Arc::new(net)
         };
         let provider =
             self.provider.unwrap_or_else(|| Credentials::provider(|_| std::future::ready(Ok(Credentials::none()))));
@@ -379,7 +415,6 @@ impl ClientBuilder {
         let (status, watcher) = watch::channel(Status::Idle);
         let counters = Arc::new(telemetry::Counters::default());
         let buffers = Arc::new(Buffers::default());
-        let span = telemetry::client_span(&connector.endpoint);
         let Config { backoff_base: base, backoff_cap: cap, seed, .. } = self.config;
         let retries = Retries { runtime: runtime.clone(), base, cap, seed };
         let driver = Driver::new(

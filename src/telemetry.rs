@@ -1,7 +1,7 @@
 //! What the client tells an operator: every span, event and field name, and the counters behind `Stats`.
 //!
-//! Levels: info is an operator's timeline; warn means that data was or will be lost; debug is one operation; trace is
-//! one frame. No payload and no credential at any level; of the URL only scheme, host, port and path.
+//! Levels: info is an operator's timeline; warn means that data was or will be lost, or credentials can be read on their way;
+//! debug is one operation; trace is one frame. No payload and no credential at any level; of the URL only scheme, host, port and path.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -29,6 +29,11 @@ pub(crate) fn client_span(endpoint: &Url) -> Span {
         server.port = endpoint.port_or_known_default(),
         url.path = endpoint.path(),
     )
+}
+
+/// Once for each client, as it is the configuration that is to be changed.
+pub(crate) fn unprotected_credentials() {
+    warn!(target: "resub", "credentials go to the server without TLS: use wss");
 }
 
 pub(crate) fn status(status: &Status) {

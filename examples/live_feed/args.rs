@@ -59,6 +59,34 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "url", help_heading = "Connection")]
     pub(crate) demo_drop_every: Option<Duration>,
 
+    /// Trust the authorities in this file, PEM or DER, and no others
+    #[arg(long, value_name = "FILE", help_heading = "Network")]
+    pub(crate) cacert: Option<PathBuf>,
+
+    /// A certificate for a server that asks for one, PEM or DER; a PEM file may hold its key, too
+    #[arg(long, value_name = "FILE", help_heading = "Network")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// The key of --cert, where it has a file of its own
+    #[arg(long, value_name = "FILE", requires = "cert", help_heading = "Network")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// The only key that the server may have, 'sha256//BASE64'; several with `;` between them
+    #[arg(long, value_name = "PIN", help_heading = "Network")]
+    pub(crate) pinnedpubkey: Option<String>,
+
+    /// http://, socks5:// or socks5h:// and [USER:PASSWORD@]HOST[:PORT]; '' for none [default: environment]
+    #[arg(long, value_name = "URL", help_heading = "Network")]
+    pub(crate) proxy: Option<String>,
+
+    /// Where HOST is, whatever the resolver says; several addresses with `,` between them; repeatable
+    #[arg(long, value_name = "HOST:PORT:ADDRESS", help_heading = "Network")]
+    pub(crate) resolve: Vec<String>,
+
+    /// How long an attempt to connect may take, TLS included; 2.5 will do, too [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = duration::parse_seconds, help_heading = "Network")]
+    pub(crate) connect_timeout: Option<Duration>,
+
     /// Stop after N items, counted over all operations
     #[arg(short = 'n', long, value_name = "N", help_heading = "Output")]
     pub(crate) count: Option<NonZeroU64>,
@@ -150,6 +178,9 @@ Examples:
   live_feed --json --count 5 | jq -c 'select(.type == \"next\").data'
   live_feed wss://example.com/graphql -H 'Authorization: Bearer TOKEN' \\
       --query 'subscription($id: ID!) { orderChanged(id: $id) { status } }' --variables '{\"id\": 7}'
+  live_feed wss://market.internal/graphql -f trades.graphql --cacert ca.pem --cert client.pem
+
+The flags under Network mean what they mean to curl.
 
 RUST_LOG=resub=debug logs what the library does, on standard error.";
 
@@ -189,6 +220,8 @@ mod tests {
             (&["--subprotocol", "mqtt"], "[possible values: auto, graphql-transport-ws, graphql-ws]"),
             (&["--cuont", "1"], "a similar argument exists: '--count'"),
             (&["--query"], "--query <DOC>"),
+            (&["--key", "client.key"], "--cert <FILE>"),
+            (&["--connect-timeout", "soon"], "'--connect-timeout <SECONDS>': expected a number of seconds"),
         ] {
             let refusal = refusal(words);
             assert!(refusal.contains(expected) && !refusal.contains('\n'), "{refusal}");

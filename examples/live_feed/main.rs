@@ -1,7 +1,7 @@
 //! A live feed in the terminal: prints the events of GraphQL subscriptions as they come, through every reconnect.
 //!
 //! Without arguments it subscribes to a market that it serves itself; with a URL, to any server. Reading order: `args`
-//! (what is wanted), `run` (the loop), `events` and `show` (what comes out of the library), `output` and `news` (what is
+//! (what is wanted), `network` (the way to the server), `run` (the loop), `events` and `show` (what comes out of the library), `output` and `news` (what is
 //! printed where), `market` (the embedded server).
 
 mod args;
@@ -10,6 +10,7 @@ mod document;
 mod duration;
 mod events;
 mod market;
+mod network;
 mod news;
 mod outcome;
 mod output;

@@ -58,7 +58,8 @@ pub(crate) async fn run(settings: Settings) -> Result<Outcome, Misuse> {
     let news = News::new(settings.quiet);
     // Serves until this function returns.
     let (_market, builder) = connect(&settings.target, &news)?;
-    let client = match configure(builder, &settings).build() {
+    let builder = configure(builder, &settings);
+    let client = match settings.network.configure(builder).build() {
         Ok(client) => client,
         Err(error @ BuildError::Tls(_)) => {
             complain(format_args!("{}", Chain(&error)));
@@ -216,6 +217,8 @@ fn flag(error: &BuildError) -> &'static str {
         BuildError::Url(_) | BuildError::Scheme(_) | BuildError::UserInfo | BuildError::Fragment => "URL",
         BuildError::Header(_) => "--header",
         BuildError::InitPayload(_) => "--init-payload",
+        BuildError::Identity(_) => "--cert",
+        BuildError::Proxy(_) => "--proxy, or the proxy of the environment",
         _ => "the client cannot be built",
     }
 }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::{
     args::{self, Args, Source},
     document::Document,
+    network::Network,
     outcome::Misuse,
 };
 
@@ -22,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) init_payload: Option<Box<RawValue>>,
     pub(crate) subprotocol: Option<Subprotocol>,
     pub(crate) retries: Option<u32>,
+    pub(crate) network: Network,
     pub(crate) count: Option<NonZeroU64>,
     pub(crate) limit: Option<Duration>,
     pub(crate) json: bool,
@@ -46,6 +48,7 @@ impl Settings {
     }
 
     fn new(args: Args, sources: Vec<Source>) -> Result<Self, Misuse> {
+        let network = Network::new(&args)?;
         let target = match args.url {
             Some(_) if sources.is_empty() => {
                 let missing = "a URL needs an operation: add --query 'subscription { ... }' or --query-file FILE";
@@ -65,6 +68,7 @@ impl Settings {
                 args::Subprotocol::GraphqlWs => Some(Subprotocol::GraphqlWs),
             },
             retries: args.retries,
+            network,
             count: args.count,
             limit: args.limit,
             json: args.json,

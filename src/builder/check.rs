@@ -59,6 +59,22 @@ impl ClientBuilder {
     }
 }
 
+/// Which endpoints are accepted.
+#[derive(Clone, Copy)]
+pub(super) enum Schemes {
+    Any,
+    WssOnly,
+}
+
+impl Schemes {
+    pub(super) fn check(self, endpoint: &Url) -> Result<(), BuildError> {
+        match self {
+            Self::WssOnly if endpoint.scheme() != "wss" => Err(BuildError::TlsRequired),
+            Self::WssOnly | Self::Any => Ok(()),
+        }
+    }
+}
+
 /// An endpoint as it is dialed.
 pub(super) fn parse_endpoint(endpoint: &str) -> Result<Url, BuildError> {
     let mut url = Url::parse(endpoint).map_err(BuildError::Url)?;

@@ -1,6 +1,11 @@
 //! The default dialer: name resolution and TCP, then TLS where the scheme asks for it.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
@@ -12,6 +17,8 @@ use crate::error::DialError;
 /// Dials TCP, resolving the name anew at every attempt, and TLS for `wss`.
 pub(crate) struct NetDialer {
     pub(crate) tcp: Tcp,
+    /// Those of the endpoint's host. None: whatever the resolver says.
+    pub(crate) addresses: Vec<IpAddr>,
     #[cfg(feature = "_tls")]
     pub(crate) tls: Option<super::tls::TlsStep>,
     #[cfg(feature = "proxy")]
@@ -43,16 +50,38 @@ impl NetDialer {
     async fn connect(&self, endpoint: &Url) -> Result<TcpStream, DialError> {
         #[cfg(feature = "proxy")]
         if let Some(way) = &self.proxy {
-            return way.connect(self.tcp, endpoint).await;
+            return way.connect(self.tcp, endpoint, &self.addresses).await;
         }
-        self.tcp.connect(endpoint, port(endpoint)).await
+        self.tcp.connect(locate(endpoint, &self.addresses).await?).await
+    }
+
+    /// Whether what is sent to the endpoint stays on this machine, as far as that can be told without asking a resolver.
+    pub(crate) fn stays_here(&self, endpoint: &Url) -> bool {
+        // Even one on this machine is there to lead elsewhere.
+        #[cfg(feature = "proxy")]
+        if self.proxy.is_some() {
+            return false;
+        }
+        let is_local = |address: IpAddr| address.to_canonical().is_loopback();
+        if !self.addresses.is_empty() {
+            return self.addresses.iter().copied().all(is_local);
+        }
+        match endpoint.host() {
+            // No resolver may say otherwise (RFC 6761 section 6.3).
+            Some(Host::Domain(name)) => {
+                let name = name.strip_suffix('.').unwrap_or(name);
+                name == "localhost" || name.ends_with(".localhost")
+            }
+            Some(Host::Ipv4(address)) => is_local(address.into()),
+            Some(Host::Ipv6(address)) => is_local(address.into()),
+            None => false,
+        }
     }
 }
 
 impl Tcp {
-    /// Connects to the host of a URL.
-    pub(super) async fn connect(self, url: &Url, port: u16) -> Result<TcpStream, DialError> {
-        let addresses = lookup(url, port).await?;
+    /// Connects to one of them.
+    pub(super) async fn connect(self, addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
         let tcp = race(addresses, TcpStream::connect).await.map_err(failed)?;
         self.configure(&tcp).map_err(failed)?;
         Ok(tcp)
@@ -87,8 +116,12 @@ pub(super) fn port(url: &Url) -> u16 {
     url.port_or_known_default().unwrap_or_default()
 }
 
-/// The addresses of a URL's host: at least one.
-pub(super) async fn lookup(url: &Url, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+/// The addresses of a URL's host, at least one: those that are given, else what the resolver says.
+pub(super) async fn locate(url: &Url, given: &[IpAddr]) -> Result<Vec<SocketAddr>, DialError> {
+    let port = port(url);
+    if !given.is_empty() {
+        return Ok(given.iter().map(|&address| (address, port).into()).collect());
+    }
     let host = match url.host() {
         Some(Host::Domain(name)) => name.to_owned(),
         Some(Host::Ipv4(address)) => address.to_string(),
@@ -109,8 +142,40 @@ fn failed(error: io::Error) -> DialError {
 const PROBES: u32 = 4;
 
 #[cfg(test)]
-#[cfg(any(target_os = "android", target_os = "linux"))]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_stays_on_this_machine() {
+        let stays_here = |host: &str, addresses: &[&str]| {
+            let tcp = Tcp { nodelay: true, keepalive: None, user_timeout: None };
+            let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            let dialer = NetDialer {
+                tcp,
+                addresses,
+                #[cfg(feature = "_tls")]
+                tls: None,
+                #[cfg(feature = "proxy")]
+                proxy: None,
+            };
+            dialer.stays_here(&Url::parse(&format!("ws://{host}/")).unwrap())
+        };
+        for host in ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]"]
+        {
+            assert!(stays_here(host, &[]), "{host}");
+            assert!(!stays_here(host, &["192.0.2.1"]), "{host}");
+        }
+        for host in ["example.com", "notlocalhost", "localhost.example", "192.0.2.1", "0.0.0.0", "[2001:db8::1]"] {
+            assert!(!stays_here(host, &[]), "{host}");
+            assert!(stays_here(host, &["127.0.0.1", "::1"]), "{host}");
+            assert!(!stays_here(host, &["127.0.0.1", "192.0.2.1"]), "{host}");
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(any(target_os = "android", target_os = "linux"))]
+mod socket_tests {
     use tokio::net::TcpListener;
 
     use super::*;
@@ -121,7 +186,7 @@ mod tests {
         let url = Url::parse(&format!("ws://{}/", listener.local_addr().unwrap())).unwrap();
         let secs = Duration::from_secs;
         let options = Tcp { nodelay: true, keepalive: Some(secs(60)), user_timeout: Some(secs(30)) };
-        let tcp = options.connect(&url, port(&url)).await.unwrap();
+        let tcp = options.connect(locate(&url, &[]).await.unwrap()).await.unwrap();
         let socket = SockRef::from(&tcp);
         assert!(tcp.nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(
@@ -130,7 +195,10 @@ mod tests {
         );
         assert_eq!((socket.tcp_keepalive_retries().unwrap(), socket.tcp_user_timeout().unwrap()), (4, Some(secs(30))));
 
-        let tcp = Tcp { nodelay: false, keepalive: None, user_timeout: None }.connect(&url, port(&url)).await.unwrap();
+        let tcp = Tcp { nodelay: false, keepalive: None, user_timeout: None }
+            .connect(locate(&url, &[]).await.unwrap())
+            .await
+            .unwrap();
         let socket = SockRef::from(&tcp);
         assert!(!tcp.nodelay().unwrap() && !socket.keepalive().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), None);

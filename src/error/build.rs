@@ -17,6 +17,9 @@ pub enum BuildError {
     /// The endpoint's scheme is not one of `ws`, `wss`, `http` and `https`.
     #[error("unsupported URL scheme `{0}`: use ws:// or wss://")]
     Scheme(String),
+    /// The endpoint is not `wss`, and [`require_tls`](crate::ClientBuilder::require_tls) was asked for.
+    #[error("the endpoint is not wss://, and TLS is required")]
+    TlsRequired,
     /// The endpoint carries a user name or password, which would end up in logs: use
     /// [`header`](crate::ClientBuilder::header) or [`credentials`](crate::ClientBuilder::credentials).
     #[error("the endpoint URL carries a user name or password: pass them as a header instead")]

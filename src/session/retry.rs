@@ -7,7 +7,12 @@ use std::{
 
 use fastrand::Rng;
 
-use super::{Config, DialBudget, VerdictHook, backoff::Backoff, config, negotiation::Negotiation};
+use super::{
+    Config, VerdictHook,
+    backoff::Backoff,
+    config::{self, DialBudget},
+    negotiation::Negotiation,
+};
 use crate::{auth::CredentialsReason, error::Disconnect, protocol::close::Verdict};
 
 /// Attempts, their spacing and their limits.

@@ -22,6 +22,8 @@ mod duration;
 mod events;
 #[path = "../../examples/live_feed/market/mod.rs"]
 mod market;
+#[path = "../../examples/live_feed/network.rs"]
+mod network;
 #[path = "../../examples/live_feed/news.rs"]
 mod news;
 #[path = "../../examples/live_feed/outcome.rs"]
@@ -41,6 +43,8 @@ use crate::{
 };
 
 const TRADES: &str = include_str!("../../queries/trades.graphql");
+
+const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/schema/market.graphql");
 
 /// What the market answers and completes at once.
 const SYMBOLS: &str = include_str!("../../queries/symbols.graphql");
@@ -180,6 +184,17 @@ async fn wrong_usage_is_2_and_one_line_that_names_the_flag() {
         (&["-H", "Bearer SECRET: 1"], "--header: what is before the colon"),
         (&["-H", "Authorization: SE\nCRET"], "--header: invalid header `Authorization`"),
         (&["-H", "Sec-WebSocket-Key: SECRET"], "--header: invalid header `Sec-WebSocket-Key`"),
+        (&["--cacert", "/no/such/file"], "--cacert: cannot read `/no/such/file`"),
+        (&["--cacert", SCHEMA], "--cacert: not a certificate: neither PEM nor the DER"),
+        (&["--cert", "/no/such/file"], "--cert: cannot read `/no/such/file`"),
+        (&["--cert", SCHEMA, "--key", SCHEMA], "--cert: not a certificate: "),
+        (&["--key", "/no/such/file"], "--cert <FILE>"),
+        (&["--pinnedpubkey", "sha256//AAAA"], "--pinnedpubkey: not a pin: expected `sha256//`"),
+        (&["--pinnedpubkey", "key.pem"], "--pinnedpubkey: not a pin: expected `sha256//`"),
+        (&["--proxy", "ftp://u:SECRET@h"], "--proxy: cannot use the proxy: its scheme is none of"),
+        (&["--proxy", "u:SECRET@h:x"], "--proxy: cannot use the proxy: not a URL"),
+        (&["--resolve", "example.com:192.0.2.1"], "--resolve: expected HOST:PORT:ADDRESS"),
+        (&["--connect-timeout", "0"], "--connect-timeout <SECONDS>': must be longer"),
         (&["--for", "soon"], "--for"),
         (&["--count", "0"], "--count"),
         (&[url, "--demo-drop-every", "1s"], "--demo-drop-every"),

@@ -45,7 +45,14 @@ pub(crate) async fn live_feed(args: &[&str]) -> Finished {
 
 /// Runs to the end, with this `RUST_LOG`.
 pub(crate) async fn live_feed_logging(log: &str, args: &[&str]) -> Finished {
-    Running::spawn(Command::new(example()).env("RUST_LOG", log).args(args)).end().await
+    live_feed_with(&[("RUST_LOG", log)], args).await
+}
+
+/// Runs to the end, with these in its environment.
+pub(crate) async fn live_feed_with(environment: &[(&str, &str)], args: &[&str]) -> Finished {
+    Running::spawn(Command::new(example()).env_remove("RUST_LOG").envs(environment.iter().copied()).args(args))
+        .end()
+        .await
 }
 
 /// Runs to the end, and trusts the certificates of this file alone.

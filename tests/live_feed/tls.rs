@@ -3,6 +3,7 @@
 
 #[allow(dead_code, reason = "shared with tests/servers")]
 mod authority;
+mod flags;
 #[allow(dead_code, reason = "shared with tests/servers")]
 mod front;
 

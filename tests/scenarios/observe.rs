@@ -1,8 +1,8 @@
 //! What an operator sees, and what nobody may see.
 
-use std::{cell::RefCell, io, sync::Once};
+use std::{cell::RefCell, io, net::IpAddr, sync::Once};
 
-use resub::{Credentials, CredentialsError};
+use resub::{BuildError, Credentials, CredentialsError, Proxy};
 
 use super::*;
 
@@ -77,11 +77,12 @@ impl io::Write for Log {
     }
 }
 
-/// `tungstenite` logs through the `log` crate, which nothing forwards here: these are our own events. The default of the
-/// process, as that of a thread does not reach events that another test was the first to pass.
-fn log() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+/// From here on this thread's log is in [`LOG`].
+fn watch_log() {
+    static WATCHED: Once = Once::new();
+    // `tungstenite` logs through the `log` crate, which nothing forwards here: these are our own events. The default of
+    // the process, as that of a thread does not reach events that another test was the first to pass.
+    WATCHED.call_once(|| {
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
             .with_ansi(false)
@@ -93,8 +94,64 @@ fn log() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn credentials_that_leave_this_machine_without_tls_are_warned_of_once_for_each_client() {
+    const AFAR: &str = "ws://example.com/?token=SECRET";
+    watch_log();
+    // What was logged when this client was built, and when it dialed.
+    let logged = async |builder: ClientBuilder| {
+        let client = builder.give_up_after(2).build().unwrap();
+        tokio::task::yield_now().await;
+        drop(client);
+        let logged = String::from_utf8(LOG.take()).unwrap();
+        assert!(!logged.contains("SECRET"), "{logged}");
+        logged.lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let header = |endpoint: &str| Client::builder(endpoint).header("Authorization", "SECRET");
+    let payload = Client::builder(AFAR).init_payload(&json!({"token": "SECRET"}));
+    let provider = Client::builder(AFAR).credentials(|_| async { Ok(Credentials::none()) });
+    let localhost: IpAddr = [127, 0, 0, 1].into();
+    let elsewhere: IpAddr = [192, 0, 2, 1].into();
+    // A proxy is there to lead elsewhere.
+    let proxied = header("ws://localhost/").proxy("socks5h://localhost".parse::<Proxy>().unwrap());
+    for builder in [header(AFAR), payload, provider, header("ws://localhost/").addresses([elsewhere]), proxied] {
+        let warnings = logged(builder).await;
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        assert!(warning.contains(" resub: credentials go to the server without TLS"), "{warning}");
+        assert!(warning.contains("server.address="), "{warning}");
+    }
+
+    let server = Server::in_memory();
+    for builder in [
+        Client::builder(AFAR),
+        header("ws://localhost/"),
+        header("ws://127.0.0.1:4000/"),
+        header("ws://[::1]/"),
+        header(AFAR).addresses([localhost]),
+        // What is below a dialer is its own affair.
+        header(AFAR).dialer(server.dialer()),
+    ] {
+        assert_eq!(logged(builder).await, [""; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tls_that_is_required_is_required_of_every_endpoint() {
+    let server = Server::in_memory();
+    for endpoint in ["ws://example.com/", "http://example.com/", "ws://localhost/", "ws://127.0.0.1/"] {
+        for builder in [Client::builder(endpoint), Client::builder(endpoint).dialer(server.dialer())] {
+            let error = builder.require_tls().build().unwrap_err();
+            assert!(matches!(error, BuildError::TlsRequired), "{error:?}");
+            assert_eq!(error.to_string(), "the endpoint is not wss://, and TLS is required");
+        }
+    }
+    for endpoint in ["wss://example.com/", "https://localhost/"] {
+        Client::builder(endpoint).dialer(server.dialer()).require_tls().build().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_secret_and_no_payload_is_in_any_log_error_or_debug_output() {
-    log();
+    watch_log();
 
     let server = Server::in_memory();
     let mut seen = String::new();
@@ -141,7 +198,7 @@ async fn no_secret_and_no_payload_is_in_any_log_error_or_debug_output() {
 #[tokio::test(start_paused = true)]
 async fn a_reconnect_is_a_warning_where_something_may_be_lost_and_none_where_all_was_resumed() {
     for (resumes, warnings) in [(false, 1), (true, 0)] {
-        log();
+        watch_log();
         let server = Server::in_memory();
         let client = client(&server);
         let options = client.subscription_to(request("a").variables(&json!({})));

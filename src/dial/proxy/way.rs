@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -22,7 +23,7 @@ use url::Url;
 
 use super::{Kind, Names, Proxy, target};
 use crate::{
-    dial::tcp::{Tcp, lookup, port},
+    dial::tcp::{Tcp, locate},
     error::{BuildError, DialError},
 };
 
@@ -46,8 +47,8 @@ impl Way {
         Ok(Self { proxy, intercept, target })
     }
 
-    /// A connection to the endpoint's host.
-    pub(crate) async fn connect(&self, tcp: Tcp, endpoint: &Url) -> Result<TcpStream, DialError> {
+    /// A connection to the endpoint's host, whose addresses count where the name is resolved here.
+    pub(crate) async fn connect(&self, tcp: Tcp, endpoint: &Url, addresses: &[IpAddr]) -> Result<TcpStream, DialError> {
         let connector = TcpConnector { tcp, to: self.proxy.url.clone() };
         let uri = self.intercept.uri().clone();
         // Neither waits to be ready, as the connector does not.
@@ -66,7 +67,7 @@ impl Way {
                 }
                 let target = match names {
                     Names::There => self.target.clone(),
-                    Names::Here => resolved(endpoint).await?,
+                    Names::Here => resolved(endpoint, addresses).await?,
                 };
                 socks.call(target).await.map_err(|error| self.no_socks(error))
             }
@@ -112,8 +113,8 @@ impl Way {
 }
 
 /// The endpoint by its first address. hyper-util would ask the resolver on this thread, which is the runtime's.
-async fn resolved(endpoint: &Url) -> Result<Uri, DialError> {
-    let found = lookup(endpoint, port(endpoint)).await?;
+async fn resolved(endpoint: &Url, addresses: &[IpAddr]) -> Result<Uri, DialError> {
+    let found = locate(endpoint, addresses).await?;
     let address = found.first().map(ToString::to_string).unwrap_or_default();
     format!("http://{address}/").parse().map_err(|error: http::uri::InvalidUri| DialError::Permanent(Arc::new(error)))
 }
@@ -152,7 +153,7 @@ impl Service<Uri> for TcpConnector {
 
     fn call(&mut self, _: Uri) -> Self::Future {
         let (tcp, to) = (self.tcp, self.to.clone());
-        Box::pin(async move { tcp.connect(&to, port(&to)).await.map(TokioIo::new) })
+        Box::pin(async move { tcp.connect(locate(&to, &[]).await?).await.map(TokioIo::new) })
     }
 }
 
@@ -184,7 +185,7 @@ mod tests {
         let idle = Duration::from_secs(60);
         let tcp = Tcp { nodelay: true, keepalive: Some(idle), user_timeout: Some(idle) };
         let way = Way::new(proxy, &endpoint).unwrap();
-        let (head, stream) = tokio::join!(admitting, way.connect(tcp, &endpoint));
+        let (head, stream) = tokio::join!(admitting, way.connect(tcp, &endpoint, &[]));
         assert_eq!(head, "CONNECT market.invalid:443 HTTP/1.1\r\nHost: market.invalid:443\r\n\r\n");
         let stream = stream.unwrap();
         let socket = SockRef::from(&stream);
