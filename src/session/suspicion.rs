@@ -335,15 +335,17 @@ impl<S: Clone> Session<S> {
         while group.len() < trial.size
             && let Some(id) = trial.held.pop_front()
         {
+            // Whoever is gone is nobody's turn, or the others would be let go unsent.
+            if !self.operations.waits(id, Wait::Trial) {
+                continue;
+            }
             let is_accused = trial.losses_of(id).is_some();
             let mixes = |first: &u64| is_accused || trial.prime.contains(first) != trial.prime.contains(&id);
             if group.first().is_some_and(mixes) {
                 trial.held.push_front(id);
                 break;
             }
-            if self.operations.waits(id, Wait::Trial) {
-                group.insert(id);
-            }
+            group.insert(id);
             if is_accused {
                 break;
             }
@@ -354,12 +356,8 @@ impl<S: Clone> Session<S> {
         trial.group = Some(group.clone());
         for id in group {
             let Some(operation) = self.operations.get_mut(id) else { continue };
-            operation.wait = Wait::Nothing;
-            if operation.was_issued && operation.kind == OperationType::Subscription {
-                let gap = reconnected(now, operation.outage.take().map(|outage| *outage));
-                self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap });
-            }
-            self.issue(now, id);
+            let gap = reconnected(now, operation.outage.take().map(|outage| *outage));
+            self.reissue(now, id, gap);
         }
         self.probe_awaited();
         self.timers.arm(Timer::Settled, now + self.suspicion.settle_time());

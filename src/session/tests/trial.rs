@@ -355,3 +355,17 @@ fn the_applications_word_that_all_is_lost_needs_no_trial_and_ends_one() {
         assert!(world.reach(|world| world.carried.values().any(|id| *id == next)));
     }
 }
+
+#[test]
+fn a_new_operation_is_sent_though_all_that_was_there_before_is_cleared_or_gone_in_mid_trial() {
+    let mut world = World::with_cleared(Config { healthy_after: secs(2), ..config() }, 10);
+    let bad = world.subscribe_bad(OperationType::Subscription, &closed(4500));
+    // Alone once: the next try waits longer than it takes to be healthy.
+    assert!(world.reach(|world| world.losses == 3 && world.carried.len() == 10));
+    assert_eq!(world.held(), 1);
+    world.rig.cancel(bad);
+    let good = world.rig.subscribe();
+    assert_eq!(world.held(), 1);
+    world.pass(secs(10));
+    assert!(world.carried.values().any(|id| *id == good));
+}
