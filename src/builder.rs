@@ -29,8 +29,8 @@ use crate::{
 
 mod check;
 
-pub(crate) use self::check::MAX_DURATION;
 use self::check::{Schemes, parse_endpoint};
+pub(crate) use crate::session::MAX_DURATION;
 
 #[cfg(feature = "_tls")]
 use crate::dial::{Tls, TlsStep};
@@ -62,23 +62,7 @@ impl ClientBuilder {
         let limit = |n| NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN);
         Self {
             endpoint: endpoint.to_owned(),
-            config: Config {
-                subprotocol: None,
-                strictness: Strictness::Lenient,
-                credentials_timeout: Duration::from_secs(30),
-                connect_timeout: Duration::from_secs(10),
-                ack_timeout: Duration::from_secs(10),
-                ping_interval: Some(Duration::from_secs(10)),
-                ping_timeout: Duration::from_secs(10),
-                backoff_base: Duration::from_millis(500),
-                backoff_cap: Duration::from_secs(30),
-                healthy_after: Duration::from_secs(10),
-                give_up_after: None,
-                max_dials: None,
-                idle_timeout: Some(Duration::from_secs(30)),
-                on_disconnect: None,
-                seed: random_seed(),
-            },
+            config: Config::new(random_seed()),
             limits: Limits { items: limit(1024), bytes: limit(16 << 20), overflow: Overflow::DropOldest },
             max_message_size: 16 << 20,
             tcp: Tcp {

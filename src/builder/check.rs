@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::ClientBuilder;
+use super::{ClientBuilder, MAX_DURATION};
 use crate::{auth::Credentials, error::BuildError};
 
 impl ClientBuilder {
@@ -94,6 +94,3 @@ pub(super) fn parse_endpoint(endpoint: &str) -> Result<Url, BuildError> {
     }
     Ok(url)
 }
-
-/// No option is longer, so that no point in time overflows.
-pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);

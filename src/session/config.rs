@@ -30,6 +30,30 @@ pub(crate) struct Config {
     pub(crate) seed: u64,
 }
 
+impl Config {
+    /// The defaults, and where all randomness comes from.
+    pub(crate) fn new(seed: u64) -> Self {
+        let secs = Duration::from_secs;
+        Self {
+            subprotocol: None,
+            strictness: Strictness::Lenient,
+            credentials_timeout: secs(30),
+            connect_timeout: secs(10),
+            ack_timeout: secs(10),
+            ping_interval: Some(secs(10)),
+            ping_timeout: secs(10),
+            backoff_base: Duration::from_millis(500),
+            backoff_cap: secs(30),
+            healthy_after: secs(10),
+            give_up_after: None,
+            max_dials: None,
+            idle_timeout: Some(secs(30)),
+            on_disconnect: None,
+            seed,
+        }
+    }
+}
+
 /// What to make of messages that cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Strictness {
@@ -86,3 +110,6 @@ impl fmt::Debug for VerdictHook {
         f.write_str("VerdictHook")
     }
 }
+
+/// No option is longer, so that no point in time overflows.
+pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);

@@ -1,5 +1,5 @@
-//! What the application wants of the connection itself: to have one, to have none for a while, to have another, to know
-//! whether it still works.
+//! What the application wants of the connection itself: to have one, to have none for a while or any more, to have another,
+//! to know whether it still works.
 
 use std::time::{Duration, Instant};
 
@@ -85,6 +85,42 @@ impl<S: Clone> Session<S> {
         }
     }
 
+    /// Ends everything: politely where there is a socket, and by `deadline` in any case (rule 29).
+    pub(crate) fn shutdown(&mut self, deadline: Instant) {
+        let subprotocol = match self.phase {
+            Phase::Ended => return,
+            Phase::Closing(_) => return self.timers.arm_by(Timer::Shutdown, deadline),
+            Phase::Opening(subprotocol) | Phase::Open(subprotocol) => Some(subprotocol),
+            Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) => None,
+        };
+        self.outbox.keep_only_completes();
+        self.timers.clear();
+        if let Phase::Open(_) = self.phase {
+            for wire_id in self.operations.iter().filter_map(|operation| self.operations.wire_id(operation)) {
+                self.outbox.push(Queued::Complete(wire_id));
+            }
+        }
+        self.give_up_mutations(None);
+        self.finish_all(&End::ShutDown);
+        self.answer_connect(Err(End::ShutDown));
+        let Some(subprotocol) = subprotocol else {
+            self.outputs.push_back(Output::Hangup(None));
+            return self.end();
+        };
+        if subprotocol == Subprotocol::GraphqlWs {
+            self.outbox.push(Queued::Terminate);
+        }
+        self.outbox.push(Queued::Close(CloseCode::NORMAL, ""));
+        self.phase = Phase::Closing(subprotocol);
+        self.timers.arm(Timer::Shutdown, deadline);
+    }
+
+    /// Ends everything without a word to the server; for when the driver itself goes.
+    pub(crate) fn abandon(&mut self) {
+        self.give_up_mutations(None);
+        self.finish_all(&End::ShutDown);
+    }
+
     /// Whether there is anything to be connected for.
     pub(super) fn has_reason(&self) -> bool {
         !self.operations.is_empty() || self.is_wanted
@@ -113,6 +149,8 @@ impl<S: Clone> Session<S> {
             self.outputs.push_back(Output::Hangup(Some((CloseCode::NORMAL, ""))));
             self.retry.closed();
             self.leave_socket();
+            // Nothing was lost.
+            self.last_cause = None;
             self.rest();
         }
     }

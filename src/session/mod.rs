@@ -40,7 +40,10 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 pub use self::config::{Strictness, Verdict};
 #[cfg(feature = "client")]
-pub(crate) use self::{backoff::Backoff, config::DialBudget};
+pub(crate) use self::{
+    backoff::Backoff,
+    config::{DialBudget, MAX_DURATION},
+};
 pub(crate) use self::{
     config::{Config, VerdictHook},
     output::{Counts, End, Item, Output, Transmit},
@@ -262,36 +265,6 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// Ends everything: politely where there is a socket, and by `deadline` in any case (rule 29).
-    pub(crate) fn shutdown(&mut self, deadline: Instant) {
-        let subprotocol = match self.phase {
-            Phase::Ended => return,
-            Phase::Closing(_) => return self.timers.arm_by(Timer::Shutdown, deadline),
-            Phase::Opening(subprotocol) | Phase::Open(subprotocol) => Some(subprotocol),
-            Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) => None,
-        };
-        self.outbox.keep_only_completes();
-        self.timers.clear();
-        if let Phase::Open(_) = self.phase {
-            for wire_id in self.operations.iter().filter_map(|operation| self.operations.wire_id(operation)) {
-                self.outbox.push(Queued::Complete(wire_id));
-            }
-        }
-        self.give_up_mutations(None);
-        self.finish_all(&End::ShutDown);
-        self.answer_connect(Err(End::ShutDown));
-        let Some(subprotocol) = subprotocol else {
-            self.outputs.push_back(Output::Hangup(None));
-            return self.end();
-        };
-        if subprotocol == Subprotocol::GraphqlWs {
-            self.outbox.push(Queued::Terminate);
-        }
-        self.outbox.push(Queued::Close(CloseCode::NORMAL, ""));
-        self.phase = Phase::Closing(subprotocol);
-        self.timers.arm(Timer::Shutdown, deadline);
-    }
-
     /// The socket is not read for a while: silence means nothing now.
     pub(crate) fn stall(&mut self) {
         self.liveness.pause();
@@ -330,13 +303,6 @@ impl<S: Clone> Session<S> {
 
     pub(crate) fn live_operations(&self) -> usize {
         self.operations.len()
-    }
-
-    /// Ends everything without a word to the server; for when the driver itself goes.
-    pub(crate) fn abandon(&mut self) {
-        self.give_up_mutations(None);
-        self.finish_all(&End::ShutDown);
-        self.answer_connect(Err(End::ShutDown));
     }
 
     /// Dials as soon as the spacing of dials allows, if there is anything to dial for.

@@ -118,7 +118,7 @@ impl Retry {
         match self.hook.as_ref()?.ask(cause, self.attempts) {
             config::Verdict::Default => None,
             config::Verdict::Retry => Some(Verdict::Retry),
-            config::Verdict::RetryAfter(delay) => Some(Verdict::RetryAfter(delay.min(MAX_DELAY))),
+            config::Verdict::RetryAfter(delay) => Some(Verdict::RetryAfter(delay.min(config::MAX_DURATION))),
             config::Verdict::NewCredentials => Some(Verdict::Rejected),
             config::Verdict::Fatal => Some(Verdict::Fatal),
         }
@@ -194,9 +194,6 @@ impl Retry {
         self.attempts
     }
 }
-
-/// As long as any option may be, so that no point in time overflows.
-const MAX_DELAY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 fn reaches(streak: &mut u32, limit: u32) -> bool {
     *streak += 1;

@@ -214,10 +214,17 @@ impl<S: Clone> Session<S> {
         let Some(operation) = self.operations.get_mut(id) else { return };
         operation.wait = Wait::Nothing;
         if is_open {
-            let gap = Gap { restarts: 1, ..Gap::default() };
-            self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap });
-            self.issue(now, id);
+            self.reissue(now, id, Gap { restarts: 1, ..Gap::default() });
             self.probe_awaited();
         }
+    }
+
+    /// Sends an operation on the current connection, with this gap where a subscription was sent before.
+    pub(super) fn reissue(&mut self, now: Instant, id: u64, gap: Gap) {
+        let Some(operation) = self.operations.get(id) else { return };
+        if operation.was_issued && operation.kind == OperationType::Subscription {
+            self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap });
+        }
+        self.issue(now, id);
     }
 }

@@ -133,8 +133,8 @@ impl<O: Operation> SubscriptionBuilder<O> {
     /// Leaves out an item whose key is among those of the last `window` items that were read. Default: everything is read.
     ///
     /// For what a server repeats after the operation was sent again: the key is to name an event, such as its number, and the
-    /// window to be as large as the overlap can be, or some times that with positions that cannot be compared. A key is kept
-    /// for each item of the window. Items without data are never left out.
+    /// window to be as large as the overlap can be, or some times that with positions that cannot be compared. Each key of
+    /// the window is kept twice. `key` runs where the stream is read, and so does its panic. Items without data are never left out.
     pub fn dedupe_by<K>(mut self, window: NonZeroUsize, key: impl FnMut(&O::Data) -> K + Send + 'static) -> Self
     where
         K: Hash + Eq + Clone + Send + 'static,

@@ -28,6 +28,9 @@ async fn connect_waits_for_the_acknowledgement_and_says_why_there_is_none() {
     assert!(matches!(error, NotConnected::Lost(Disconnect::Closed { .. })), "{error:?}");
     assert!(text(&error).contains("Forbidden"));
     server.expect_no_dial_for(secs(600)).await;
+    let hasty = builder(&server).give_up_after(2).build().unwrap();
+    server.refuse_dials(2);
+    assert!(matches!(hasty.connect().await, Err(NotConnected::GaveUp { attempts: 2, .. })));
     rejected.clone().shutdown(secs(1)).await;
     assert!(matches!(rejected.connect().await, Err(NotConnected::ShutDown)));
 }

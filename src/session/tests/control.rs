@@ -85,6 +85,7 @@ fn a_connection_without_operations_is_kept_for_the_idle_timeout_and_no_longer() 
     assert!(live(&mut rig, 2).contains(&Did::Hangup(Some(1000))));
     // The next one dials, and the pause was no outage.
     rig.subscribe();
+    assert!(rig.session.last_cause.is_none());
     rig.connect();
     assert!(rig.gaps.is_empty());
 

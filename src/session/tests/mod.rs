@@ -33,23 +33,7 @@ const MODERN: Subprotocol = Subprotocol::GraphqlTransportWs;
 const LEGACY: Subprotocol = Subprotocol::GraphqlWs;
 
 fn config() -> Config {
-    Config {
-        subprotocol: None,
-        strictness: Strictness::Lenient,
-        credentials_timeout: secs(30),
-        connect_timeout: secs(10),
-        ack_timeout: secs(10),
-        ping_interval: Some(secs(10)),
-        ping_timeout: secs(10),
-        backoff_base: Duration::from_millis(500),
-        backoff_cap: secs(30),
-        healthy_after: secs(10),
-        give_up_after: None,
-        max_dials: None,
-        idle_timeout: Some(secs(30)),
-        on_disconnect: None,
-        seed: 7,
-    }
+    Config::new(7)
 }
 
 fn fixed(subprotocol: Subprotocol) -> Config {
