@@ -13,6 +13,8 @@ pub enum CredentialsReason {
     Initial,
     /// A later attempt; what was returned last time may still be good.
     Reconnect,
+    /// What was returned last ends soon, as it says, and the connection is to be replaced before that.
+    Expiring,
     /// The server rejected the last connection, or closed it in a way that some servers use for that. A second rejection
     /// in a row ends every operation; so does the fifth close that only looks like one (1000, 1002 or 1011 before the
     /// acknowledgement).
@@ -30,7 +32,11 @@ pub(crate) use self::credentials::Provider;
 
 #[cfg(feature = "client")]
 mod credentials {
-    use std::{fmt, future::Future};
+    use std::{
+        fmt,
+        future::Future,
+        time::{Duration, SystemTime},
+    };
 
     use futures::future::BoxFuture;
     use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -46,6 +52,14 @@ mod credentials {
         /// A JSON object, serialized.
         pub(crate) init_payload: Option<Box<str>>,
         pub(crate) headers: HeaderMap,
+        expiry: Option<Expiry>,
+    }
+
+    /// When credentials end.
+    #[derive(Clone, Copy)]
+    enum Expiry {
+        At(SystemTime),
+        In(Duration),
     }
 
     impl Credentials {
@@ -85,6 +99,33 @@ mod credentials {
         }
     }
 
+    impl Credentials {
+        /// Says when these end, such as the `exp` of a token. Default: not known.
+        ///
+        /// Ahead of that, after 70 to 90 % of the time that is left when the connection is acknowledged, the provider is asked
+        /// again, with [`CredentialsReason::Expiring`], and the client moves to another connection while this one still works;
+        /// see [`Client::rotate`](crate::Client::rotate). A time that is over already says nothing.
+        pub fn expires_at(mut self, time: SystemTime) -> Self {
+            self.expiry = Some(Expiry::At(time));
+            self
+        }
+
+        /// Says for how long from now on these are good, such as the `expires_in` of an OAuth answer; as
+        /// [`expires_at`](Self::expires_at), without a clock that could be wrong.
+        pub fn expires_in(mut self, lifetime: Duration) -> Self {
+            self.expiry = Some(Expiry::In(lifetime));
+            self
+        }
+
+        /// For how long from now on these are good, if that is known.
+        pub(crate) fn lifetime(&self, now: SystemTime) -> Option<Duration> {
+            match self.expiry? {
+                Expiry::At(time) => time.duration_since(now).ok(),
+                Expiry::In(lifetime) => Some(lifetime),
+            }
+        }
+    }
+
     impl fmt::Debug for Credentials {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.debug_struct("Credentials").finish_non_exhaustive()
@@ -102,7 +143,8 @@ mod credentials {
                 headers.remove(name);
             }
             headers.extend(self.headers);
-            Self { init_payload: self.init_payload.or_else(|| others.init_payload.clone()), headers }
+            let init_payload = self.init_payload.or_else(|| others.init_payload.clone());
+            Self { init_payload, headers, expiry: self.expiry }
         }
 
         /// A provider out of a closure that returns a future.

@@ -17,7 +17,7 @@ use crate::{
     mailbox::{self, Batch, Pushed, Read},
     operation::OperationType,
     protocol::{self, Envelope},
-    session::{self, End},
+    session::{self, End, Granted, LegId},
     sink::Sink,
 };
 
@@ -59,13 +59,13 @@ impl Session {
 
     /// Where the payload is, if this is an item of a live operation.
     pub fn handle_frame(&mut self, frame: &str) -> Option<Range<usize>> {
-        self.session.handle_frame(self.now, frame).map(|item| item.payload)
+        self.session.handle_frame(self.now, LegId::A, frame).map(|item| item.payload)
     }
 
     /// Loses the connection and makes another. Returns how many operations were written again.
     pub fn reissue(&mut self) -> usize {
         // Not a reset: the second in a row, without an item, would begin a trial.
-        self.session.handle_lost(self.now, Disconnect::Silent(Duration::ZERO));
+        self.session.handle_lost(self.now, LegId::A, Disconnect::Silent(Duration::ZERO));
         self.now = self.session.poll_timeout().unwrap_or(self.now);
         self.session.handle_timeout(self.now);
         self.connect()
@@ -73,12 +73,12 @@ impl Session {
 
     fn connect(&mut self) -> usize {
         let Self { session, now } = self;
-        session.handle_credentials(*now, Ok("{}".into()));
-        session.handle_open(*now);
-        drop(session.poll_transmit());
-        session.handle_frame(*now, r#"{"type":"connection_ack"}"#);
+        session.handle_credentials(*now, LegId::A, Ok(Granted { init_payload: "{}".into(), lifetime: None }));
+        session.handle_open(*now, LegId::A);
+        drop(session.poll_transmit(LegId::A));
+        session.handle_frame(*now, LegId::A, r#"{"type":"connection_ack"}"#);
         while session.poll_output().is_some() {}
-        std::iter::from_fn(|| session.poll_transmit()).count()
+        std::iter::from_fn(|| session.poll_transmit(LegId::A)).count()
     }
 }
 

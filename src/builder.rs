@@ -211,6 +211,15 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets for how long a connection is used at most, less up to a tenth by chance. Default: as long as it works.
+    ///
+    /// It is replaced as by [`rotate`](Client::rotate), without an outage: behind a balancer that picks a backend for each connection, so
+    /// that new backends get their share.
+    pub fn max_connection_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.config.max_connection_age = age.into();
+        self
+    }
+
     /// Sets what decides, for each lost connection and each failed attempt, what is to follow. Default: the client's own
     /// table of causes.
     ///

@@ -224,8 +224,34 @@ impl Client {
     ///
     /// If no connection is to be had; see [`NotConnected`]. The client stays usable unless it was shut down.
     pub async fn connect(&self) -> Result<(), NotConnected> {
+        self.ask(Command::Connect).await
+    }
+
+    /// Moves to another connection without an outage, and returns once that is acknowledged and carries every subscription: for
+    /// what an application knows that the client does not, such as that a balancer has new backends.
+    ///
+    /// The new connection is opened, with credentials of its own, while the one before goes on. Every subscription is sent there, with the position
+    /// of [`resume_with`](crate::SubscriptionBuilder::resume_with), and once it runs there, or after 2 s, it is completed on
+    /// the one before, which is closed with 1000 when nothing is left on it. Calls stay where they were sent for up to 30 s. Nothing is
+    /// lost, and no gap is announced; what came on both connections comes twice, unless
+    /// [`dedupe_by`](crate::SubscriptionBuilder::dedupe_by) removes it, after a [`Gap`](crate::Gap) that counts
+    /// [`overlaps`](crate::Gap::overlaps). If the new connection fails, the one before goes on, and another attempt follows with
+    /// backoff, for which this waits, too. Dropping the future does not end the attempt. Without a connection there is nothing to
+    /// replace: this returns at once, or with the connection that is being made.
+    ///
+    /// The same happens ahead of the end of credentials ([`expires_at`](crate::Credentials::expires_at)), after
+    /// [`max_connection_age`](ClientBuilder::max_connection_age), and when the server says `connection_terminate`.
+    ///
+    /// # Errors
+    ///
+    /// If the connection was lost meanwhile and no other is to be had; see [`NotConnected`].
+    pub async fn rotate(&self) -> Result<(), NotConnected> {
+        self.ask(Command::Rotate).await
+    }
+
+    async fn ask(&self, command: fn(oneshot::Sender<Result<(), End>>) -> Command) -> Result<(), NotConnected> {
         let (waiter, answer) = oneshot::channel();
-        self.command(Command::Connect(waiter));
+        self.command(command(waiter));
         match answer.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(End::Lost(cause))) => Err(NotConnected::Lost(cause)),

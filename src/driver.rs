@@ -7,10 +7,11 @@ mod outputs;
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures::future::BoxFuture;
@@ -25,11 +26,11 @@ use crate::{
     auth::{Credentials, Provider},
     buffers::{Buffers, Stock},
     dial::Dialer,
-    error::{ConnectError, CredentialsError, Disconnect},
+    error::{ConnectError, CredentialsError, Disconnect, SharedError},
     mailbox::Pushed,
     operation::OperationType,
     protocol::Payload,
-    session::{Care, End, Item, Output, Request, Session},
+    session::{Care, End, Granted, Item, LegId, Output, Request, Session},
     sink::Sink,
     socket::{Inbound, Socket},
     status::Status,
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Resume,
     /// The reader waits until the server is known to have the operation.
     Probe(u64),
+    /// Answered once there is another connection, or none to be had.
+    Rotate(oneshot::Sender<Result<(), End>>),
     ReconnectNow,
     NetworkChanged,
     Shutdown {
@@ -79,13 +82,13 @@ pub(crate) struct Driver {
     commands: mpsc::UnboundedReceiver<Command>,
     /// Commands on their way to the session.
     batch: Vec<Command>,
-    link: Link,
-    /// Of the credentials that the next dial uses.
-    headers: HeaderMap,
+    lines: [Line; 2],
     /// The full mailbox that the socket waits for, under `Overflow::Block`.
     blocked: Option<Arc<Sink>>,
     /// Who waits for a connection.
     waiters: Vec<oneshot::Sender<Result<(), End>>>,
+    /// Who waits for another one.
+    rotating: Vec<oneshot::Sender<Result<(), End>>>,
     /// Readers that have something to read since this turn's reads.
     wakers: VecDeque<Waker>,
     buffers: Arc<Buffers>,
@@ -94,6 +97,14 @@ pub(crate) struct Driver {
     status: watch::Sender<Status>,
     counters: Arc<Counters>,
     ended: bool,
+}
+
+/// One way to the server. There is a second during a handover only.
+struct Line {
+    leg: LegId,
+    link: Link,
+    /// Of the credentials that the next dial uses.
+    headers: HeaderMap,
 }
 
 /// What leads to the server.
@@ -118,10 +129,10 @@ impl Driver {
             connector: Arc::new(connector),
             commands,
             batch: Vec::new(),
-            link: Link::None,
-            headers: HeaderMap::new(),
+            lines: LegId::ALL.map(|leg| Line { leg, link: Link::None, headers: HeaderMap::new() }),
             blocked: None,
             waiters: Vec::new(),
+            rotating: Vec::new(),
             wakers: VecDeque::new(),
             buffers,
             stock: Stock::default(),
@@ -137,11 +148,15 @@ impl Driver {
         let now = now();
         for _ in 0..TURNS {
             let mut busy = self.take_commands(cx, now);
-            busy |= self.advance(cx, now);
+            for leg in LegId::ALL {
+                busy |= self.advance(cx, now, leg);
+            }
             // Before the reads, which can use up the budget that tokio gives a task for one poll.
             self.write(cx, now);
             // Before the timers: what has arrived counts, even if this task was late to look.
-            busy |= self.read(cx, now);
+            for leg in LegId::ALL {
+                busy |= self.read(cx, now, leg);
+            }
             self.wake();
             busy |= self.look_for_room(now);
             busy |= self.watch_time(cx, now);
@@ -193,6 +208,11 @@ impl Driver {
                 Command::Pause => self.session.pause(now),
                 Command::Resume => self.session.resume(now),
                 Command::Probe(id) => self.session.probe(id),
+                Command::Rotate(waiter) => {
+                    self.rotating.retain(|waiter| !waiter.is_closed());
+                    self.rotating.push(waiter);
+                    self.session.rotate(now);
+                }
                 Command::ReconnectNow => self.session.reconnect_now(now),
                 Command::NetworkChanged => self.session.network_changed(now),
                 Command::Shutdown { within } => self.session.shutdown(now + within),
@@ -204,90 +224,93 @@ impl Driver {
     }
 
     /// Credentials, then the dial.
-    fn advance(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        match &mut self.link {
+    fn advance(&mut self, cx: &mut Context<'_>, now: Instant, leg: LegId) -> bool {
+        let line = &mut self.lines[leg as usize];
+        match &mut line.link {
             Link::None | Link::Open(_) => return false,
             Link::Asking(provider) => match provider.as_mut().poll(cx) {
                 Poll::Pending => return false,
                 Poll::Ready(answer) => {
-                    self.link = Link::None;
+                    line.link = Link::None;
                     let Connector { fixed, max_message_size, .. } = &*self.connector;
                     let answer = answer.and_then(|answer| {
-                        let Credentials { init_payload, headers } = answer.or(fixed);
-                        self.headers = headers;
+                        let lifetime = answer.lifetime(wall_clock());
+                        let Credentials { init_payload, headers, .. } = answer.or(fixed);
+                        line.headers = headers;
                         match init_payload {
                             Some(payload) if payload.len() > *max_message_size => {
                                 Err(CredentialsError::fatal("the init payload is larger than a message may be"))
                             }
-                            payload => Ok(payload.unwrap_or_else(|| "{}".into())),
+                            payload => Ok(Granted { init_payload: payload.unwrap_or_else(|| "{}".into()), lifetime }),
                         }
                     });
-                    self.session.handle_credentials(now, answer);
+                    self.session.handle_credentials(now, leg, answer);
                 }
             },
             Link::Dialing(dial) => match dial.as_mut().poll(cx) {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(socket)) => {
-                    self.link = Link::Open(Box::new(socket));
-                    self.session.handle_open(now);
+                    line.link = Link::Open(Box::new(socket));
+                    self.session.handle_open(now, leg);
                 }
-                Poll::Ready(Err(error)) => self.session.handle_lost(now, Disconnect::Connect(error)),
+                Poll::Ready(Err(error)) => self.session.handle_lost(now, leg, Disconnect::Connect(error)),
             },
         }
         self.perform(now);
         true
     }
 
-    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant, leg: LegId) -> bool {
         let mut bytes = 0;
         for frames in 0..FRAMES {
             if bytes > BYTES {
                 break;
             }
             // A full mailbox stops a live connection only: opening and closing one go on.
-            if self.blocked.is_some() && self.session.is_open() {
+            if self.blocked.is_some() && self.session.is_live(leg) {
                 return frames > 0;
             }
-            let Link::Open(socket) = &mut self.link else { return frames > 0 };
+            let Link::Open(socket) = &mut self.lines[leg as usize].link else { return frames > 0 };
             match socket.poll_read(cx) {
                 Poll::Pending => {
                     // A part of a large message is a sign of life, too.
                     if socket.has_moved() {
-                        self.session.handle_activity(now);
+                        self.session.handle_activity(now, leg);
                     }
                     return frames > 0;
                 }
                 Poll::Ready(Inbound::Message(text)) => {
                     bytes += text.len();
-                    self.receive(now, &text);
+                    self.receive(now, leg, &text);
                 }
-                Poll::Ready(Inbound::Unreadable) => self.session.handle_unreadable(now),
-                Poll::Ready(Inbound::Ping) => self.session.handle_activity(now),
-                Poll::Ready(Inbound::Pong) => self.session.handle_pong(now),
-                Poll::Ready(Inbound::Lost(cause)) => self.session.handle_lost(now, cause),
+                Poll::Ready(Inbound::Unreadable) => self.session.handle_unreadable(now, leg),
+                Poll::Ready(Inbound::Ping) => self.session.handle_activity(now, leg),
+                Poll::Ready(Inbound::Pong) => self.session.handle_pong(now, leg),
+                Poll::Ready(Inbound::Lost(cause)) => self.session.handle_lost(now, leg, cause),
             }
             self.perform(now);
         }
         true
     }
 
-    fn receive(&mut self, now: Instant, text: &str) {
+    fn receive(&mut self, now: Instant, leg: LegId, text: &str) {
         telemetry::received(text.len());
-        let Some(Item { sink, payload }) = self.session.handle_frame(now, text) else { return };
+        let Some(Item { sink, payload }) = self.session.handle_frame(now, leg, text) else { return };
         let payload = Payload::new(self.stock.copy(text, &self.buffers), payload);
         match sink.push(payload, text) {
             Ok((Pushed::Kept { dropped: 0 }, waker)) => self.wakers.extend(waker),
-            Ok((pushed, waker)) => {
-                self.wakers.extend(waker);
+            pushed => {
                 let sink = Arc::clone(sink);
                 self.handle_pushed(now, sink, pushed);
             }
-            Err(error) => {
-                let sink = Arc::clone(sink);
-                self.counters.dequeued(1);
-                self.end(now, &sink, End::Hook(error));
-            }
         }
+    }
+
+    /// An item arrived earlier, and could not be told then.
+    fn deliver(&mut self, now: Instant, sink: Arc<Sink>, frame: &str, payload: Range<usize>) {
+        let payload = Payload::new(self.stock.copy(frame, &self.buffers), payload);
+        let pushed = sink.push(payload, frame);
+        self.handle_pushed(now, sink, pushed);
     }
 
     /// One by one, so that one that panics takes no other with it.
@@ -322,23 +345,37 @@ impl Driver {
     }
 
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) {
-        let Self { link, session, .. } = self;
-        if let Link::Open(socket) = link
-            && let Err(cause) = socket.poll_write(cx, || session.poll_transmit())
-        {
-            session.handle_broken(now, cause);
+        let Self { lines, session, .. } = self;
+        for Line { leg, link, .. } in lines {
+            if let Link::Open(socket) = link
+                && let Err(cause) = socket.poll_write(cx, || session.poll_transmit(*leg))
+            {
+                session.handle_broken(now, *leg, cause);
+            }
         }
     }
 
     fn count(&mut self) {
-        if let Link::Open(socket) = &mut self.link {
-            self.counters.moved(socket.take_traffic());
+        for line in &mut self.lines {
+            if let Link::Open(socket) = &mut line.link {
+                self.counters.moved(socket.take_traffic());
+            }
         }
         self.counters.record(&self.session.counts(), self.session.live_operations());
     }
 
     /// An item is not simply kept.
-    fn handle_pushed(&mut self, now: Instant, sink: Arc<Sink>, pushed: Pushed) {
+    fn handle_pushed(&mut self, now: Instant, sink: Arc<Sink>, pushed: Result<(Pushed, Option<Waker>), SharedError>) {
+        let pushed = match pushed {
+            Ok((pushed, waker)) => {
+                self.wakers.extend(waker);
+                pushed
+            }
+            Err(error) => {
+                self.counters.dequeued(1);
+                return self.end(now, &sink, End::Hook(error));
+            }
+        };
         let (gone, dropped) = match pushed {
             Pushed::Kept { dropped } => (dropped, dropped),
             Pushed::Dropped => (1, 1),
@@ -398,6 +435,11 @@ impl Drop for Driver {
 #[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Turns before other tasks get theirs.

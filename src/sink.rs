@@ -117,6 +117,11 @@ impl Sink {
         Ok(request)
     }
 
+    /// What follows came on another connection, which this gap says.
+    pub(crate) fn moved(&self, gap: &mut Gap) {
+        gap.resumed = self.hooks().is_some_and(|hooks| hooks.is_resumed);
+    }
+
     /// Whether an end that the server gave the operation is none.
     ///
     /// # Errors

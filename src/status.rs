@@ -51,8 +51,10 @@ pub struct Stats {
     pub dials: u64,
     /// Acknowledged connections.
     pub connections: u64,
-    /// Acknowledged connections after the first.
+    /// Acknowledged connections after the first that followed a lost one.
     pub reconnects: u64,
+    /// Acknowledged connections that replaced one which still worked; see [`Client::rotate`](crate::Client::rotate).
+    pub handovers: u64,
     /// Items that arrived for live operations.
     pub items: u64,
     /// Items that an overflow policy dropped.

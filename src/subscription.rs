@@ -206,7 +206,12 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
                     }
                     Some(event)
                 }
-                Some(Read::Gap(gap)) => Some(Ok(Event::Gap(gap))),
+                Some(Read::Gap(mut gap)) => {
+                    if repeats.is_some() && std::mem::take(&mut gap.overlaps) > 0 && gap.says_nothing() {
+                        continue;
+                    }
+                    Some(Ok(Event::Gap(gap)))
+                }
                 Some(Read::Stale(idle_for)) => Some(Ok(Event::Stale { idle_for })),
                 Some(Read::End(end)) => {
                     let error = error(end);

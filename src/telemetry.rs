@@ -12,7 +12,7 @@ use tracing::{Span, debug, info, info_span, trace, warn};
 use url::Url;
 
 use crate::{
-    error::Chain,
+    error::{Chain, Disconnect},
     mailbox::Gap,
     session::{Counts, End},
     socket::Traffic,
@@ -51,6 +51,10 @@ pub(crate) fn status(status: &Status) {
         Status::Paused => info!(target: "resub", "paused"),
         Status::Ended => info!(target: "resub", "ended"),
     }
+}
+
+pub(crate) fn postponed(cause: &Disconnect) {
+    warn!(target: "resub", cause = %Chain(cause), "could not move to another connection yet");
 }
 
 pub(crate) fn subscribed(operation: u64, name: Option<&str>) {
@@ -142,6 +146,7 @@ pub(crate) fn received(bytes: usize) {
 pub(crate) struct Counters {
     dials: AtomicU64,
     connections: AtomicU64,
+    handovers: AtomicU64,
     items: AtomicU64,
     ignored: AtomicU64,
     dropped: AtomicU64,
@@ -158,6 +163,7 @@ impl Counters {
     pub(crate) fn record(&self, counts: &Counts, live_operations: usize) {
         self.dials.store(counts.dials, Relaxed);
         self.connections.store(counts.connections, Relaxed);
+        self.handovers.store(counts.handovers, Relaxed);
         self.items.store(counts.items, Relaxed);
         self.ignored.store(counts.ignored, Relaxed);
         self.live_operations.store(live_operations as u64, Relaxed);
@@ -182,13 +188,14 @@ impl Counters {
     }
 
     pub(crate) fn snapshot(&self) -> Stats {
-        let connections = self.connections.load(Relaxed);
+        let (connections, handovers) = (self.connections.load(Relaxed), self.handovers.load(Relaxed));
         let nanos = self.round_trip_nanos.load(Relaxed);
         let items = self.items.load(Relaxed);
         Stats {
             dials: self.dials.load(Relaxed),
             connections,
-            reconnects: connections.saturating_sub(1),
+            reconnects: connections.saturating_sub(1 + handovers),
+            handovers,
             items,
             dropped: self.dropped.load(Relaxed),
             // The driver counts once for each turn, a reader at once.

@@ -21,6 +21,7 @@ impl ClientBuilder {
             config.ping_interval.unwrap_or(MAX_DURATION),
             config.ping_timeout,
             config.idle_timeout.unwrap_or(MAX_DURATION),
+            config.max_connection_age.unwrap_or(MAX_DURATION),
             config.max_dials.map_or(MAX_DURATION, |budget| budget.per),
         ];
         if self.tcp.keepalive.is_some_and(|idle| idle < Duration::from_secs(1)) {
@@ -29,6 +30,9 @@ impl ClientBuilder {
         // Zero would mean the default of the operating system.
         if self.tcp.user_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
             return Err(BuildError::Option("tcp_user_timeout is below a millisecond"));
+        }
+        if config.max_connection_age.is_some_and(|age| age < Duration::from_secs(1)) {
+            return Err(BuildError::Option("max_connection_age is below a second"));
         }
         if positive.contains(&Duration::ZERO) {
             return Err(BuildError::Option("a timeout or interval is zero"));

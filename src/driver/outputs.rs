@@ -3,6 +3,8 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use futures::{FutureExt, future::BoxFuture};
+use http::HeaderMap;
+use tokio::sync::oneshot;
 
 use super::{Connector, Driver, Link};
 use crate::{
@@ -22,11 +24,11 @@ impl Driver {
         let mut losses = Losses::default();
         while let Some(output) = self.session.poll_output() {
             match output {
-                Output::Authorize(reason) => {
+                Output::Authorize(leg, reason) => {
                     let connector = Arc::clone(&self.connector);
                     // The provider is the application's code: its panic is its failure, not ours.
                     let asked = AssertUnwindSafe(async move { (connector.provider)(reason).await }).catch_unwind();
-                    self.link = Link::Asking(
+                    self.lines[leg as usize].link = Link::Asking(
                         asked
                             .map(|answer| {
                                 answer.unwrap_or_else(|_| Err(CredentialsError::transient("the provider panicked")))
@@ -34,21 +36,33 @@ impl Driver {
                             .boxed(),
                     );
                 }
-                Output::Dial(subprotocol) => self.link = Link::Dialing(self.dial(subprotocol)),
-                Output::Hangup(close) => {
-                    if let Link::Open(socket) = &mut self.link {
+                Output::Dial(leg, subprotocol) => {
+                    let line = &mut self.lines[leg as usize];
+                    line.link = Link::Dialing(dial(&self.connector, subprotocol, std::mem::take(&mut line.headers)));
+                }
+                Output::Hangup(leg, close) => {
+                    let link = std::mem::replace(&mut self.lines[leg as usize].link, Link::None);
+                    if let Link::Open(mut socket) = link {
                         socket.hang_up(close);
                         self.counters.moved(socket.take_traffic());
                     }
-                    self.link = Link::None;
                 }
-                Output::Reissue { sink, mut gap } => match self.resume(&sink, &mut gap) {
-                    Ok(()) => {
-                        losses.reissued(sink.id, &gap);
-                        sink.mailbox.push_gap(gap);
+                Output::Reissue { sink, gap } => {
+                    let mut resumed = gap.clone().unwrap_or_default();
+                    match (self.resume(&sink, &mut resumed), gap) {
+                        (Ok(()), Some(_)) => {
+                            losses.reissued(sink.id, &resumed);
+                            sink.mailbox.push_gap(resumed);
+                        }
+                        (Ok(()), None) => {}
+                        (Err(error), _) => self.end(now, &sink, End::Hook(error)),
                     }
-                    Err(error) => self.end(now, &sink, End::Hook(error)),
-                },
+                }
+                Output::Moved { sink, mut gap } => {
+                    sink.moved(&mut gap);
+                    sink.mailbox.push_gap(gap);
+                }
+                Output::Deliver { id: _, sink, frame, payload } => self.deliver(now, sink, &frame, payload),
                 Output::Established { sink } => sink.mailbox.establish(),
                 Output::Stale { sink, idle_for } => {
                     telemetry::stale(sink.id, idle_for);
@@ -63,18 +77,15 @@ impl Driver {
                     losses.finished(sink.id, &end);
                     sink.mailbox.finish(end);
                 }
-                Output::Connected(answer) => {
-                    for waiter in self.waiters.drain(..) {
-                        // Who does not wait any more needs no answer.
-                        let _ = waiter.send(answer.clone());
-                    }
-                }
+                Output::Connected(answer) => tell(&mut self.waiters, &answer),
+                Output::Rotated(answer) => tell(&mut self.rotating, &answer),
+                Output::Postponed(cause) => telemetry::postponed(&cause),
                 Output::Status(status) => {
                     telemetry::status(&status);
                     self.status.send_replace(status);
                 }
                 Output::Ended => {
-                    self.link = Link::None;
+                    self.lines.iter_mut().for_each(|line| line.link = Link::None);
                     self.ended = true;
                     // Whoever learns of the end must not find that subscribing still works.
                     self.commands.close();
@@ -97,22 +108,32 @@ impl Driver {
         Ok(())
     }
 
-    fn dial(&mut self, subprotocol: Subprotocol) -> BoxFuture<'static, Result<Socket, ConnectError>> {
-        let connector = Arc::clone(&self.connector);
-        let headers = std::mem::take(&mut self.headers);
-        let opened = AssertUnwindSafe(async move {
-            let Connector { endpoint, dialer, max_message_size, .. } = &*connector;
-            Socket::open(&**dialer, endpoint, subprotocol, headers, *max_message_size).await
-        });
-        // The dialer may be the application's code, as the provider is.
-        let panicked = || ConnectError::Dial(DialError::Other(Arc::new(std::io::Error::other("the dialer panicked"))));
-        opened.catch_unwind().map(move |opened| opened.unwrap_or_else(|_| Err(panicked()))).boxed()
-    }
-
     /// Ends a subscription from this side.
     pub(super) fn end(&mut self, now: Instant, sink: &Sink, end: End) {
         Losses::default().finished(sink.id, &end);
         self.session.cancel(now, sink.id);
         sink.mailbox.finish(end);
+    }
+}
+
+fn dial(
+    connector: &Arc<Connector>,
+    subprotocol: Subprotocol,
+    headers: HeaderMap,
+) -> BoxFuture<'static, Result<Socket, ConnectError>> {
+    let connector = Arc::clone(connector);
+    let opened = AssertUnwindSafe(async move {
+        let Connector { endpoint, dialer, max_message_size, .. } = &*connector;
+        Socket::open(&**dialer, endpoint, subprotocol, headers, *max_message_size).await
+    });
+    // The dialer may be the application's code, as the provider is.
+    let panicked = || ConnectError::Dial(DialError::Other(Arc::new(std::io::Error::other("the dialer panicked"))));
+    opened.catch_unwind().map(move |opened| opened.unwrap_or_else(|_| Err(panicked()))).boxed()
+}
+
+/// Tells who waits. Who does not any more needs no answer.
+fn tell(waiters: &mut Vec<oneshot::Sender<Result<(), End>>>, answer: &Result<(), End>) {
+    for waiter in waiters.drain(..) {
+        let _ = waiter.send(answer.clone());
     }
 }

@@ -63,10 +63,10 @@ async fn a_mutation_that_was_written_is_ambiguous_even_if_its_caller_is_slow_to_
     let (written, waiting) = (sink(1), sink(2));
     let request = Request { kind: OperationType::Mutation, payload: "{}".into(), deadline: None, care: None };
     driver.session.subscribe(now(), 1, request, written.clone());
-    driver.session.handle_credentials(now(), Ok("{}".into()));
-    driver.session.handle_open(now());
-    assert!(driver.session.handle_frame(now(), r#"{"type":"connection_ack"}"#).is_none());
-    while driver.session.poll_transmit().is_some() {}
+    driver.session.handle_credentials(now(), LegId::A, Ok(Granted { init_payload: "{}".into(), lifetime: None }));
+    driver.session.handle_open(now(), LegId::A);
+    assert!(driver.session.handle_frame(now(), LegId::A, r#"{"type":"connection_ack"}"#).is_none());
+    while driver.session.poll_transmit(LegId::A).is_some() {}
 
     let subscribe = Command::Subscribe {
         kind: OperationType::Query,

@@ -44,6 +44,9 @@ pub struct Gap {
     /// How often the operation was sent again here on a connection that was there already: by [`Overflow::Rewind`],
     /// [`restart_if`](crate::SubscriptionBuilder::restart_if) or [`reissue_stale`](crate::SubscriptionBuilder::reissue_stale).
     pub restarts: u32,
+    /// How often the operation moved to another connection here while the one before still worked. Nothing is missing, but what lies
+    /// before this place may follow again. Always 0 with [`dedupe_by`](crate::SubscriptionBuilder::dedupe_by), which removes that.
+    pub overlaps: u32,
     /// Whether the operation went on, each time that it was sent again here, after the last item received, by
     /// [`resume_with`](crate::SubscriptionBuilder::resume_with). A server that honours the position leaves nothing out then.
     pub resumed: bool,
@@ -69,6 +72,11 @@ impl Gap {
         self.dropped == self.replaced && (self.resumed || self.times_sent() == 0)
     }
 
+    /// Whether nothing has happened here.
+    pub(crate) fn says_nothing(&self) -> bool {
+        self.times_sent() == 0 && self.overlaps == 0 && self.dropped == 0
+    }
+
     /// How often the operation was sent again here, on whatever connection.
     pub(crate) fn times_sent(&self) -> u32 {
         self.reconnects + self.restarts
@@ -83,6 +91,7 @@ impl Gap {
         };
         self.reconnects += later.reconnects;
         self.restarts += later.restarts;
+        self.overlaps += later.overlaps;
         self.dropped += later.dropped;
         self.replaced += later.replaced;
         self.down_for += later.down_for;

@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     KeepAlive,
     /// `connection_error`.
     ConnectionError,
+    /// `connection_terminate`: the client's to say on the legacy subprotocol, and some servers' goodbye.
+    Terminate,
     /// A type of neither subprotocol.
     Unknown,
 }
@@ -37,6 +39,7 @@ impl Kind {
             Self::Pong => "pong",
             Self::KeepAlive => "ka",
             Self::ConnectionError => "connection_error",
+            Self::Terminate => "connection_terminate",
             Self::Unknown => "unknown",
         }
     }
@@ -51,6 +54,7 @@ impl Kind {
             "ka" => Self::KeepAlive,
             "connection_ack" => Self::Ack,
             "connection_error" => Self::ConnectionError,
+            "connection_terminate" => Self::Terminate,
             _ => Self::Unknown,
         }
     }

@@ -26,6 +26,7 @@ pub(crate) struct Config {
     pub(crate) give_up_after: Option<u32>,
     pub(crate) max_dials: Option<DialBudget>,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) max_connection_age: Option<Duration>,
     pub(crate) on_disconnect: Option<VerdictHook>,
     pub(crate) seed: u64,
 }
@@ -48,6 +49,7 @@ impl Config {
             give_up_after: None,
             max_dials: None,
             idle_timeout: Some(secs(30)),
+            max_connection_age: None,
             on_disconnect: None,
             seed,
         }

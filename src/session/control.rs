@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{End, Output, Phase, Session, outbox::Queued, timers::Timer};
+use super::{End, Output, Phase, Role, Session, outbox::Queued, timers::Timer};
 use crate::{
     error::{CloseCode, Disconnect},
     protocol::Subprotocol,
@@ -14,7 +14,7 @@ impl<S: Clone> Session<S> {
     /// Somebody waits for a connection, with or without operations; answered by `Output::Connected`.
     pub(crate) fn connect(&mut self, now: Instant) {
         self.is_wanted = true;
-        match self.phase {
+        match self.leg.phase {
             Phase::Open(_) => self.answer_connect(Ok(())),
             Phase::Closing(_) | Phase::Ended => self.answer_connect(Err(End::ShutDown)),
             Phase::Idle => self.start(now),
@@ -26,25 +26,25 @@ impl<S: Clone> Session<S> {
 
     /// Closes the connection and makes no other until `resume`. Operations stay.
     pub(crate) fn pause(&mut self, now: Instant) {
-        if self.is_paused || matches!(self.phase, Phase::Closing(_) | Phase::Ended) {
+        if self.is_paused || matches!(self.leg.phase, Phase::Closing(_) | Phase::Ended) {
             return;
         }
         self.is_paused = true;
         self.hang_up(now);
-        self.phase = Phase::Idle;
+        self.leg.phase = Phase::Idle;
         self.status(Status::Paused);
     }
 
     /// Ends a `pause`.
     pub(crate) fn resume(&mut self, now: Instant) {
-        if std::mem::take(&mut self.is_paused) && self.phase == Phase::Idle {
+        if std::mem::take(&mut self.is_paused) && self.leg.phase == Phase::Idle {
             self.start(now);
         }
     }
 
     /// Ends the retry sleep, or makes another connection in place of the one that there is.
     pub(crate) fn reconnect_now(&mut self, now: Instant) {
-        match self.phase {
+        match self.leg.phase {
             Phase::Waiting => self.start_now(now),
             // Better the connection that there is than none.
             Phase::Open(_) | Phase::Opening(_) if self.retry.is_spent(now) => {}
@@ -63,18 +63,11 @@ impl<S: Clone> Session<S> {
 
     /// The network is another one, or is back: what there is may be dead, and what failed may work.
     pub(crate) fn network_changed(&mut self, now: Instant) {
-        match self.phase {
+        match self.leg.phase {
             Phase::Waiting => self.start_now(now),
-            Phase::Open(subprotocol) => {
-                let queued = self.outbox.push_ping(match subprotocol {
-                    Subprotocol::GraphqlTransportWs => Queued::Ping,
-                    // No such message there.
-                    Subprotocol::GraphqlWs => Queued::WebSocketPing,
-                });
-                self.liveness.doubt(now, DOUBT_TIMEOUT.min(self.config.ping_timeout), &mut self.timers);
-                if queued {
-                    self.liveness.pinged(now);
-                }
+            Phase::Open(_) => {
+                let patience = DOUBT_TIMEOUT.min(self.config.ping_timeout);
+                self.legs().for_each(|leg| leg.doubt(now, patience));
             }
             Phase::Idle
             | Phase::Authorizing
@@ -87,43 +80,50 @@ impl<S: Clone> Session<S> {
 
     /// Ends everything: politely where there is a socket, and by `deadline` in any case (rule 29).
     pub(crate) fn shutdown(&mut self, deadline: Instant) {
-        let subprotocol = match self.phase {
+        let subprotocol = match self.leg.phase {
             Phase::Ended => return,
-            Phase::Closing(_) => return self.timers.arm_by(Timer::Shutdown, deadline),
+            Phase::Closing(_) => return self.leg.timers.arm_by(Timer::Shutdown, deadline),
             Phase::Opening(subprotocol) | Phase::Open(subprotocol) => Some(subprotocol),
             Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) => None,
         };
-        self.outbox.keep_only_completes();
-        self.timers.clear();
-        if let Phase::Open(_) = self.phase {
-            for wire_id in self.operations.iter().filter_map(|operation| self.operations.wire_id(operation)) {
-                self.outbox.push(Queued::Complete(wire_id));
-            }
+        self.leg.outbox.keep_only_completes();
+        self.leg.timers.clear();
+        if let Phase::Open(_) = self.leg.phase {
+            let (operations, span) = (&self.operations, self.leg.span);
+            let sent = operations.iter().filter_map(|operation| operations.wire_id(operation, span));
+            sent.for_each(|wire_id| self.leg.outbox.push(Queued::Complete(wire_id)));
         }
         self.give_up_mutations(None);
+        if let Some(other) = self.drop_other() {
+            self.give_up_mutations_on(other.span, None);
+        }
         self.finish_all(&End::ShutDown);
         self.answer_connect(Err(End::ShutDown));
+        self.answer_rotate(Err(End::ShutDown));
         let Some(subprotocol) = subprotocol else {
-            self.outputs.push_back(Output::Hangup(None));
+            self.outputs.push_back(Output::Hangup(self.leg.id, None));
             return self.end();
         };
         if subprotocol == Subprotocol::GraphqlWs {
-            self.outbox.push(Queued::Terminate);
+            self.leg.outbox.push(Queued::Terminate);
         }
-        self.outbox.push(Queued::Close(CloseCode::NORMAL, ""));
-        self.phase = Phase::Closing(subprotocol);
-        self.timers.arm(Timer::Shutdown, deadline);
+        self.leg.outbox.push(Queued::Close(CloseCode::NORMAL, ""));
+        self.leg.phase = Phase::Closing(subprotocol);
+        self.leg.timers.arm(Timer::Shutdown, deadline);
     }
 
     /// Ends everything without a word to the server; for when the driver itself goes.
     pub(crate) fn abandon(&mut self) {
         self.give_up_mutations(None);
+        if let Some(other) = self.other.take() {
+            self.give_up_mutations_on(other.span, None);
+        }
         self.finish_all(&End::ShutDown);
     }
 
     /// Whether there is anything to be connected for.
     pub(super) fn has_reason(&self) -> bool {
-        !self.operations.is_empty() || self.is_wanted
+        !self.operations.is_empty() || self.is_wanted || self.leg.role == Role::Successor
     }
 
     /// Tells who waits for a connection.
@@ -135,20 +135,21 @@ impl<S: Clone> Session<S> {
 
     /// An open connection without operations is closed after a while.
     pub(super) fn look_for_idleness(&mut self, now: Instant) {
-        let Some(timeout) = self.config.idle_timeout else { return };
+        // On another leg nothing begins.
+        let (Some(timeout), Role::Current) = (self.config.idle_timeout, self.leg.role) else { return };
         if self.is_open() && !self.has_reason() {
-            self.timers.arm_by(Timer::Idle, now + timeout);
+            self.leg.timers.arm_by(Timer::Idle, now + timeout);
         } else {
-            self.timers.disarm(Timer::Idle);
+            self.leg.timers.disarm(Timer::Idle);
         }
     }
 
     /// Nothing was started on the connection for a while.
     pub(super) fn close_idle(&mut self) {
         if self.is_open() && !self.has_reason() {
-            self.outputs.push_back(Output::Hangup(Some((CloseCode::NORMAL, ""))));
+            self.outputs.push_back(Output::Hangup(self.leg.id, Some((CloseCode::NORMAL, ""))));
             self.retry.closed();
-            self.leave_socket();
+            self.leg.leave_socket();
             // Nothing was lost.
             self.last_cause = None;
             self.rest();
@@ -158,25 +159,29 @@ impl<S: Clone> Session<S> {
     /// Gives the connection up, or the attempt at one, because the application says so.
     fn hang_up(&mut self, now: Instant) {
         let cause = Disconnect::Requested;
-        match self.phase {
+        if let Some(mut other) = self.drop_other() {
+            other.broken = Some(cause.clone());
+            self.forsake(now, other);
+        }
+        match self.leg.phase {
             Phase::Opening(_) => {
                 self.retry.closed();
-                self.outputs.push_back(Output::Hangup(Some((CloseCode::NORMAL, ""))));
+                self.outputs.push_back(Output::Hangup(self.leg.id, Some((CloseCode::NORMAL, ""))));
             }
             Phase::Open(_) => {
                 self.outage.get_or_insert_with(|| (now, cause.clone()));
                 self.acquit();
                 self.retry.closed();
-                self.outputs.push_back(Output::Hangup(Some((CloseCode::NORMAL, ""))));
+                self.outputs.push_back(Output::Hangup(self.leg.id, Some((CloseCode::NORMAL, ""))));
             }
             Phase::Authorizing | Phase::Dialing(_) => {
                 self.retry.unused();
-                self.outputs.push_back(Output::Hangup(None));
+                self.outputs.push_back(Output::Hangup(self.leg.id, None));
             }
             Phase::Idle | Phase::Waiting | Phase::Closing(_) | Phase::Ended => {}
         }
         self.give_up_mutations(Some(&cause));
-        self.leave_socket();
+        self.leg.leave_socket();
         self.last_cause = Some(cause);
     }
 

@@ -54,6 +54,11 @@ impl Liveness {
         }
     }
 
+    /// The same server on another socket.
+    pub(super) fn of_another_socket(&self, config: &Config) -> Self {
+        Self { keep_alive_pace: self.keep_alive_pace, paused: self.paused, ..Self::new(config) }
+    }
+
     /// The connection was acknowledged.
     pub(super) fn open(&mut self, now: Instant, subprotocol: Subprotocol, timers: &mut Timers) {
         if let Some(pace) = self.pace(subprotocol) {

@@ -19,6 +19,8 @@
 mod backoff;
 mod config;
 mod control;
+mod handover;
+mod leg;
 mod liveness;
 mod messages;
 mod negotiation;
@@ -36,7 +38,11 @@ mod upkeep;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
 
 pub use self::config::{Strictness, Verdict};
 #[cfg(feature = "client")]
@@ -46,22 +52,24 @@ pub(crate) use self::{
 };
 pub(crate) use self::{
     config::{Config, VerdictHook},
-    output::{Counts, End, Item, Output, Transmit},
+    leg::LegId,
+    output::{Counts, End, Granted, Item, Output, Transmit},
     registry::Request,
     upkeep::Care,
 };
 use self::{
-    liveness::{Liveness, Ping},
+    handover::Handover,
+    leg::{Leg, Phase, Role},
     negotiation::Negotiation,
-    outbox::{Outbox, Queued},
-    proof::Proofs,
-    registry::{Registry, Wait},
+    outbox::Queued,
+    registry::{Registry, Span, Wait},
     retry::{Plan, Retry},
     suspicion::{Outage, Suspicion, reconnected},
-    timers::{Timer, Timers},
+    timers::Timer,
 };
 use crate::{
     error::{CloseCode, ConnectError, CredentialsError, Disconnect},
+    mailbox::Gap,
     operation::OperationType,
     protocol::{Subprotocol, close::Stage},
     status::Status,
@@ -71,18 +79,18 @@ use crate::{
 /// the init payload (I13).
 pub(crate) struct Session<S> {
     config: Config,
-    phase: Phase,
+    /// What is being handled is about this one; between two inputs it is the current one.
+    leg: Leg,
+    /// During a handover: what is to replace the current one, or what it has replaced.
+    other: Option<Box<Leg>>,
+    handover: Handover,
     operations: Registry<S>,
-    timers: Timers,
     retry: Retry,
     negotiation: Negotiation,
-    liveness: Liveness,
     suspicion: Suspicion,
-    proofs: Proofs,
+    /// Operations of which somebody waits for a proof that the server has them.
+    awaited: BTreeSet<u64>,
     outputs: VecDeque<Output<S>>,
-    outbox: Outbox,
-    /// Why writing to the socket failed.
-    broken: Option<Disconnect>,
     /// Since when operations are without a connection, and why they lost the one they had.
     outage: Option<Outage>,
     /// Why the last connection was lost, or the last attempt at one failed.
@@ -94,39 +102,18 @@ pub(crate) struct Session<S> {
     counts: Counts,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
-    /// Nothing to be connected for.
-    Idle,
-    /// The retry sleep.
-    Waiting,
-    /// The credentials provider was asked.
-    Authorizing,
-    /// Name resolution, TCP, TLS and the upgrade.
-    Dialing(Subprotocol),
-    /// `connection_init` is on its way; no acknowledgement yet.
-    Opening(Subprotocol),
-    /// Acknowledged.
-    Open(Subprotocol),
-    /// Shut down; the peer has not answered the close yet.
-    Closing(Subprotocol),
-    Ended,
-}
-
 impl<S: Clone> Session<S> {
     pub(crate) fn new(config: Config) -> Self {
         Self {
-            phase: Phase::Idle,
+            leg: Leg::new(&config),
+            other: None,
+            handover: Handover::default(),
             operations: Registry::new(),
-            timers: Timers::default(),
             retry: Retry::new(&config),
             negotiation: Negotiation::new(config.subprotocol),
-            liveness: Liveness::new(&config),
             suspicion: Suspicion::default(),
-            proofs: Proofs::default(),
+            awaited: BTreeSet::new(),
             outputs: VecDeque::new(),
-            outbox: Outbox::default(),
-            broken: None,
             outage: None,
             last_cause: None,
             is_wanted: false,
@@ -136,58 +123,69 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// The provider answered. `Ok` is the init payload, a JSON object.
-    pub(crate) fn handle_credentials(&mut self, now: Instant, answer: Result<Box<str>, CredentialsError>) {
-        if self.phase != Phase::Authorizing {
-            return;
-        }
-        match answer {
-            // The last operation went meanwhile.
-            Ok(_) if !self.has_reason() => {
-                self.retry.unused();
-                self.rest();
+    /// The provider answered.
+    pub(crate) fn handle_credentials(&mut self, now: Instant, leg: LegId, answer: Result<Granted, CredentialsError>) {
+        self.on(now, leg, |session| {
+            if session.leg.phase != Phase::Authorizing {
+                return;
             }
-            Ok(init_payload) => {
-                let subprotocol = self.negotiation.offer();
-                self.outbox.owe_init(init_payload);
-                self.phase = Phase::Dialing(subprotocol);
-                self.timers.arm(Timer::Connect, now + self.config.connect_timeout);
-                self.counts.dials += 1;
-                self.outputs.push_back(Output::Dial(subprotocol));
+            match answer {
+                // The last operation went meanwhile.
+                Ok(_) if !session.has_reason() => {
+                    session.retry.unused();
+                    session.rest();
+                }
+                Ok(Granted { init_payload, lifetime }) => {
+                    let subprotocol = session.negotiation.offer();
+                    session.leg.outbox.owe_init(init_payload);
+                    session.leg.expires_at = lifetime.map(|lifetime| now + lifetime.min(MAX_DURATION));
+                    session.leg.phase = Phase::Dialing(subprotocol);
+                    session.leg.timers.arm(Timer::Connect, now + session.config.connect_timeout);
+                    session.counts.dials += 1;
+                    session.outputs.push_back(Output::Dial(leg, subprotocol));
+                }
+                Err(error) => session.lose(now, Disconnect::Credentials(error)),
             }
-            Err(error) => self.handle_lost(now, Disconnect::Credentials(error)),
-        }
+        });
     }
 
     /// The socket is there: `connection_init` goes first, and at once (rule 3).
-    pub(crate) fn handle_open(&mut self, now: Instant) {
-        if let Phase::Dialing(subprotocol) = self.phase {
-            self.phase = Phase::Opening(subprotocol);
-            self.timers.disarm(Timer::Connect);
-            self.timers.arm(Timer::Ack, now + self.config.ack_timeout);
-        }
+    pub(crate) fn handle_open(&mut self, now: Instant, leg: LegId) {
+        self.on(now, leg, |session| {
+            if let Phase::Dialing(subprotocol) = session.leg.phase {
+                session.leg.phase = Phase::Opening(subprotocol);
+                session.leg.timers.disarm(Timer::Connect);
+                session.leg.timers.arm(Timer::Ack, now + session.config.ack_timeout);
+            }
+        });
     }
 
     /// Something arrived that is no message: a WebSocket ping, which the socket itself answers, or a part of a message.
-    pub(crate) fn handle_activity(&mut self, now: Instant) {
-        self.liveness.heard(now);
+    pub(crate) fn handle_activity(&mut self, now: Instant, leg: LegId) {
+        self.on(now, leg, |session| session.leg.liveness.heard(now));
     }
 
     /// A WebSocket pong frame arrived. Matched by order alone (rule 20); one that was not asked for is legal.
-    pub(crate) fn handle_pong(&mut self, now: Instant) {
-        self.ponged(now, Subprotocol::GraphqlWs);
+    pub(crate) fn handle_pong(&mut self, now: Instant, leg: LegId) {
+        self.on(now, leg, |session| session.ponged(now, Subprotocol::GraphqlWs));
     }
 
     /// Writing to the socket failed. What can still be read has a while to say why.
-    pub(crate) fn handle_broken(&mut self, now: Instant, cause: Disconnect) {
-        if let (Phase::Opening(_) | Phase::Open(_), None) = (self.phase, &self.broken) {
-            self.broken = Some(cause);
-            self.timers.arm(Timer::Broken, now + self.config.ping_timeout);
-        }
+    pub(crate) fn handle_broken(&mut self, now: Instant, leg: LegId, cause: Disconnect) {
+        self.on(now, leg, |session| {
+            if let (Phase::Opening(_) | Phase::Open(_), None) = (session.leg.phase, &session.leg.broken) {
+                session.leg.broken = Some(cause);
+                session.leg.timers.arm(Timer::Broken, now + session.config.ping_timeout);
+            }
+        });
     }
 
     /// The socket, or the attempt at one, is of no more use.
-    pub(crate) fn handle_lost(&mut self, now: Instant, cause: Disconnect) {
+    pub(crate) fn handle_lost(&mut self, now: Instant, leg: LegId, cause: Disconnect) {
+        self.on(now, leg, |session| session.lose(now, cause));
+    }
+
+    fn lose(&mut self, now: Instant, cause: Disconnect) {
         let too_big = matches!(cause, Disconnect::MessageTooBig { .. });
         let close = too_big.then_some((CloseCode::TOO_BIG, "Message too big"));
         self.break_off(now, cause, close);
@@ -195,21 +193,38 @@ impl<S: Clone> Session<S> {
 
     /// Drops the socket, or the attempt at one, and decides what follows.
     fn break_off(&mut self, now: Instant, cause: Disconnect, close: Option<(CloseCode, &'static str)>) {
-        let stage = match self.phase {
+        let stage = match self.leg.phase {
             Phase::Idle | Phase::Waiting | Phase::Ended => return,
-            Phase::Closing(_) => return self.end(),
-            Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => Stage::Opening,
-            Phase::Open(_) => {
-                self.outage.get_or_insert_with(|| (now, cause.clone()));
-                Stage::Open
+            Phase::Closing(_) => {
+                if self.leg.role == Role::Retiring {
+                    self.outputs.push_back(Output::Hangup(self.leg.id, None));
+                }
+                return self.end();
             }
+            Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => Stage::Opening,
+            Phase::Open(_) => Stage::Open,
         };
-        self.outputs.push_back(Output::Hangup(close));
+        self.outputs.push_back(Output::Hangup(self.leg.id, close));
+        match self.leg.role {
+            Role::Current => {}
+            Role::Successor => return self.postpone(now, cause),
+            Role::Retiring => {
+                self.leg.broken = Some(cause);
+                return self.end();
+            }
+        }
+        if self.is_moving() {
+            return self.go_back(now, cause);
+        }
+        if stage == Stage::Open {
+            self.outage.get_or_insert_with(|| (now, cause.clone()));
+        }
         let verdict = self.weigh(&cause, stage);
         self.give_up_mutations(Some(&cause));
-        self.leave_socket();
+        self.leg.leave_socket();
         self.last_cause = Some(cause.clone());
         match self.retry.judge(now, cause.clone(), verdict, &mut self.negotiation) {
+            Plan::Again if self.adopt(now) => {}
             Plan::Again => self.start(now),
             Plan::GiveUp => self.fail_all(&End::GaveUp { attempts: self.retry.attempts(), cause }),
             Plan::Fatal(cause) => self.fail_all(&End::Lost(cause)),
@@ -219,11 +234,17 @@ impl<S: Clone> Session<S> {
     /// Time has passed; `poll_timeout` says when to call.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.expire(now);
-        while let Some(timer) = self.timers.expire(now) {
+        for leg in LegId::ALL {
+            self.on(now, leg, |session| session.expire_timers(now));
+        }
+    }
+
+    fn expire_timers(&mut self, now: Instant) {
+        while let Some(timer) = self.leg.timers.expire(now) {
             match timer {
                 Timer::Backoff => self.authorize(now),
                 Timer::Connect => {
-                    let cause = if self.phase == Phase::Authorizing {
+                    let cause = if self.leg.phase == Phase::Authorizing {
                         let timeout = self.config.credentials_timeout;
                         Disconnect::Credentials(CredentialsError::transient(format!("no answer within {timeout:?}")))
                     } else {
@@ -236,65 +257,78 @@ impl<S: Clone> Session<S> {
                     self.break_off(now, cause, Some((CloseCode::ACK_TIMEOUT, "Connection acknowledgement timeout")));
                 }
                 Timer::Liveness => {
-                    if let Some(silence) = self.liveness.check(now, &mut self.timers) {
+                    if let Some(silence) = self.leg.liveness.check(now, &mut self.leg.timers) {
                         self.break_off(now, Disconnect::Silent(silence), None);
                     }
                 }
-                Timer::Ping => self.ping(now),
+                Timer::Ping => self.leg.ping(now),
                 Timer::KeepAlive => {
-                    if let Some(silence) = self.liveness.check_keep_alive(now, &mut self.timers) {
+                    if let Some(silence) = self.leg.liveness.check_keep_alive(now, &mut self.leg.timers) {
                         self.break_off(now, Disconnect::Silent(silence), None);
                     }
                 }
                 Timer::Healthy => self.prove(now),
                 Timer::Settled => self.settled(now),
                 // It is not read, so it cannot have said anything.
-                Timer::Broken if self.liveness.is_paused() => {
-                    self.timers.arm(Timer::Broken, now + self.config.ping_timeout);
+                Timer::Broken if self.leg.liveness.is_paused() => {
+                    self.leg.timers.arm(Timer::Broken, now + self.config.ping_timeout);
                 }
                 Timer::Broken => {
-                    let cause = self.broken.take().unwrap_or(Disconnect::Reset(None));
+                    let cause = self.leg.broken.take().unwrap_or(Disconnect::Reset(None));
                     self.break_off(now, cause, None);
                 }
                 Timer::Idle => self.close_idle(),
+                Timer::Renewal => self.renew(now),
+                Timer::Overlap => self.end_overlap(now),
+                Timer::Grace => self.end_grace(),
                 Timer::Shutdown => {
-                    self.outputs.push_back(Output::Hangup(None));
+                    self.outputs.push_back(Output::Hangup(self.leg.id, None));
                     self.end();
                 }
             }
         }
     }
 
-    /// The socket is not read for a while: silence means nothing now.
+    /// The sockets are not read for a while: silence means nothing now.
     pub(crate) fn stall(&mut self) {
-        self.liveness.pause();
+        self.legs().for_each(|leg| leg.liveness.pause());
     }
 
-    /// It is read again; the time until now does not count as silence.
+    /// They are read again; the time until now does not count as silence.
     pub(crate) fn unstall(&mut self, now: Instant) {
-        self.liveness.resume(now);
+        self.legs().for_each(|leg| leg.liveness.resume(now));
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<Output<S>> {
         self.outputs.pop_front()
     }
 
-    /// The next thing to write. What was not taken from here was not sent.
-    pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
-        let (Phase::Opening(subprotocol) | Phase::Open(subprotocol) | Phase::Closing(subprotocol)) = self.phase else {
+    /// The next thing to write on a leg. What was not taken from here was not sent.
+    pub(crate) fn poll_transmit(&mut self, leg: LegId) -> Option<Transmit> {
+        let leg = if self.leg.id == leg { &mut self.leg } else { self.other.as_deref_mut()? };
+        let (Phase::Opening(subprotocol) | Phase::Open(subprotocol) | Phase::Closing(subprotocol)) = leg.phase else {
             return None;
         };
-        self.outbox.next(subprotocol, &mut self.operations, &mut self.proofs)
+        leg.outbox.next(subprotocol, &mut self.operations, &mut leg.proofs)
     }
 
     /// When to call `handle_timeout`, if nothing else happens.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let deadline = self.operations.next_deadline().map(|(at, _)| at);
-        self.timers.next().into_iter().chain(deadline).min()
+        let other = self.other.as_deref().and_then(|leg| leg.timers.next());
+        self.leg.timers.next().into_iter().chain(other).chain(deadline).min()
     }
 
+    /// Whether operations are sent.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open(_))
+        matches!(self.leg.phase, Phase::Open(_))
+    }
+
+    /// Whether a leg is acknowledged.
+    pub(crate) fn is_live(&self, leg: LegId) -> bool {
+        let other = self.other.as_deref().filter(|other| other.id == leg);
+        let leg = if self.leg.id == leg { Some(&self.leg) } else { other };
+        leg.is_some_and(|leg| matches!(leg.phase, Phase::Open(_)))
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -303,6 +337,27 @@ impl<S: Clone> Session<S> {
 
     pub(crate) fn live_operations(&self) -> usize {
         self.operations.len()
+    }
+
+    /// Handles what is about a leg as if it were the only one. Nothing happens if it is gone.
+    fn on<R>(&mut self, now: Instant, leg: LegId, handle: impl FnOnce(&mut Self) -> R) -> Option<R> {
+        if self.leg.id != leg {
+            let other = self.other.as_mut().filter(|other| other.id == leg)?;
+            std::mem::swap(&mut self.leg, other);
+        }
+        let result = handle(self);
+        if let Some(other) = &mut self.other {
+            if other.role == Role::Current {
+                std::mem::swap(&mut self.leg, other);
+            }
+            self.tend_other(now);
+        }
+        Some(result)
+    }
+
+    /// The one that is being handled, and the other.
+    fn legs(&mut self) -> impl Iterator<Item = &mut Leg> {
+        std::iter::once(&mut self.leg).chain(self.other.as_deref_mut())
     }
 
     /// Dials as soon as the spacing of dials allows, if there is anything to dial for.
@@ -314,8 +369,8 @@ impl<S: Clone> Session<S> {
             (false, _) => self.rest(),
             (true, None) => self.authorize(now),
             (true, Some(at)) => {
-                self.phase = Phase::Waiting;
-                self.timers.arm(Timer::Backoff, at);
+                self.leg.phase = Phase::Waiting;
+                self.leg.timers.arm(Timer::Backoff, at);
                 self.status(Status::Waiting { delay: at - now, cause: self.last_cause.clone() });
             }
         }
@@ -323,49 +378,69 @@ impl<S: Clone> Session<S> {
 
     fn authorize(&mut self, now: Instant) {
         let (attempt, reason) = self.retry.begin(now);
-        self.phase = Phase::Authorizing;
-        self.timers.clear();
-        self.timers.arm(Timer::Connect, now + self.config.credentials_timeout);
+        self.leg.phase = Phase::Authorizing;
+        self.leg.timers.clear();
+        self.leg.timers.arm(Timer::Connect, now + self.config.credentials_timeout);
         self.status(Status::Connecting { attempt, cause: self.last_cause.clone() });
-        self.outputs.push_back(Output::Authorize(reason));
+        self.outputs.push_back(Output::Authorize(self.leg.id, reason));
     }
 
-    /// Re-issues what is live, in its original order, as one batch (rule 26), with its gap announced first (rule 28).
+    /// The server has acknowledged: operations are sent here from now on.
     fn enter_open(&mut self, now: Instant, subprotocol: Subprotocol, ack: Option<&str>) {
-        self.phase = Phase::Open(subprotocol);
+        self.leg.phase = Phase::Open(subprotocol);
+        self.leg.ack_payload = ack.and_then(|payload| serde_json::from_str(payload).ok()).map(Arc::new);
+        self.leg.span = Span::after(self.operations.last_sent());
         self.negotiation.acked(subprotocol);
         self.retry.acked();
         self.counts.connections += 1;
-        self.timers.clear();
+        self.leg.timers.clear();
         // Said again at every turn.
-        self.broken = None;
-        self.timers.arm(Timer::Healthy, now + self.config.healthy_after);
-        self.liveness.open(now, subprotocol, &mut self.timers);
-        let ack_payload = ack.and_then(|payload| serde_json::from_str(payload).ok()).map(Arc::new);
-        self.status(Status::Open { subprotocol, ack_payload });
+        self.leg.broken = None;
+        self.leg.timers.arm(Timer::Healthy, now + self.config.healthy_after);
+        self.leg.liveness.open(now, subprotocol, &mut self.leg.timers);
+        self.plan_renewal(now);
+        self.take_over(now);
+        if self.other.is_none() {
+            // The connection's own backoff was for these, too.
+            self.operations.end_wait(Wait::Backoff);
+        }
+        self.status_open();
         self.await_trial(now);
         let gap = reconnected(now, self.outage.take());
+        self.issue_all(now, &gap);
+        self.answer_connect(Ok(()));
+        self.answer_rotate(Ok(()));
+        self.look_for_idleness(now);
+        self.probe_awaited();
+    }
+
+    /// Issues what is live and not sent, in its original order, as one batch (rule 26), with its gap announced first (rule 28).
+    fn issue_all(&mut self, now: Instant, gap: &Gap) {
         let mut watched = Vec::new();
         for operation in self.operations.iter() {
             match operation.wait {
-                // Sent with the others: the connection's own backoff was for this one, too.
-                Wait::Nothing | Wait::Backoff => {}
-                Wait::Reader | Wait::Verdict | Wait::Trial => continue,
+                Wait::Nothing => {}
+                Wait::Reader | Wait::Verdict | Wait::Backoff | Wait::Trial => continue,
             }
-            if operation.was_issued && operation.kind == OperationType::Subscription {
+            let is_subscription = operation.kind == OperationType::Subscription;
+            let other = self.other.as_deref().map_or(Span::NONE, |other| other.span);
+            let has_leg = operation.is_on(self.leg.span) || operation.is_on(other);
+            if has_leg && !(is_subscription && self.operations.is_moving(operation.id)) {
+                continue;
+            }
+            if operation.was_issued && is_subscription {
                 let held = operation.outage.as_deref().cloned();
                 let gap = held.map_or_else(|| gap.clone(), |outage| reconnected(now, Some(outage)));
+                // What the old leg carries has no gap, but perhaps a place at which things are repeated.
+                let gap = (!has_leg).then_some(gap);
                 self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap });
             }
-            self.outbox.push(Queued::Subscribe(operation.id));
+            self.leg.outbox.push(Queued::Subscribe(operation.id));
             watched.extend((operation.upkeep.is_some() || operation.outage.is_some()).then_some(operation.id));
         }
         for id in watched {
             self.watch(now, id);
         }
-        self.answer_connect(Ok(()));
-        self.look_for_idleness(now);
-        self.probe_awaited();
     }
 
     /// Ends what is live; the next subscribe starts afresh (rule 23).
@@ -374,46 +449,45 @@ impl<S: Clone> Session<S> {
         self.negotiation.reset();
         self.finish_all(end);
         self.answer_connect(Err(end.clone()));
+        self.answer_rotate(Err(end.clone()));
         self.rest();
     }
 
+    /// There is nothing to be connected for.
     fn rest(&mut self) {
-        self.timers.clear();
-        self.phase = Phase::Idle;
+        self.leg.timers.clear();
+        self.leg.phase = Phase::Idle;
+        if self.leg.role != Role::Current {
+            return;
+        }
+        self.drop_other();
         self.outage = None;
         self.suspicion = Suspicion::default();
         self.status(Status::Idle);
     }
 
+    /// The peer has answered the goodbye, or had time to.
     fn end(&mut self) {
-        self.leave_socket();
-        self.phase = Phase::Ended;
-        self.outputs.push_back(Output::Ended);
-    }
-
-    /// Forgets all that belonged to one socket.
-    fn leave_socket(&mut self) {
-        self.timers.clear();
-        self.outbox.clear();
-        self.broken = None;
-        self.liveness.reset();
-        self.proofs.forget_socket();
-        self.operations.forget_socket();
-    }
-
-    fn ping(&mut self, now: Instant) {
-        let Phase::Open(subprotocol) = self.phase else { return };
-        let ping = match self.liveness.ping(now, subprotocol, &mut self.timers) {
-            Some(Ping::Message) => Queued::Ping,
-            Some(Ping::WebSocket) => Queued::WebSocketPing,
-            None => return,
-        };
-        if self.outbox.push_ping(ping) {
-            self.liveness.pinged(now);
+        match self.leg.role {
+            Role::Current => {
+                self.leg.leave_socket();
+                self.leg.phase = Phase::Ended;
+                self.outputs.push_back(Output::Ended);
+            }
+            Role::Successor | Role::Retiring => self.leg.phase = Phase::Idle,
         }
     }
 
+    /// What an operator sees is the leg that operations are sent on.
     fn status(&mut self, status: Status) {
-        self.outputs.push_back(Output::Status(status));
+        if self.leg.role == Role::Current {
+            self.outputs.push_back(Output::Status(status));
+        }
+    }
+
+    fn status_open(&mut self) {
+        if let Phase::Open(subprotocol) = self.leg.phase {
+            self.status(Status::Open { subprotocol, ack_payload: self.leg.ack_payload.clone() });
+        }
     }
 }

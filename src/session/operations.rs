@@ -3,16 +3,15 @@
 use std::time::Instant;
 
 use super::{
-    End, Output, Phase, Request, Session, Timer,
-    outbox::Queued,
-    registry::{Operation, Wait},
+    End, LegId, Output, Phase, Request, Session, Timer,
+    registry::{Operation, Span, Wait},
 };
-use crate::{error::Disconnect, operation::OperationType, protocol::Subprotocol};
+use crate::{error::Disconnect, operation::OperationType};
 
 impl<S: Clone> Session<S> {
     /// Starts an operation. `id` rises with every call.
     pub(crate) fn subscribe(&mut self, now: Instant, id: u64, request: Request, sink: S) {
-        match self.phase {
+        match self.leg.phase {
             Phase::Closing(_) | Phase::Ended => {
                 self.outputs.push_back(Output::Finish { sink, end: End::ShutDown });
                 return;
@@ -26,10 +25,10 @@ impl<S: Clone> Session<S> {
         }
         self.operations.insert(id, request, sink);
         if !self.hold_new(id) && self.is_open() {
-            self.timers.disarm(Timer::Idle);
+            self.leg.timers.disarm(Timer::Idle);
             self.issue(now, id);
         }
-        if self.phase == Phase::Idle {
+        if self.leg.phase == Phase::Idle {
             self.start(now);
         }
     }
@@ -53,37 +52,49 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// Removes an operation, and says so to a server that knows of it.
+    /// Removes an operation, and says so to a server that knows of it. Whether it does.
     fn withdraw(&mut self, now: Instant, id: u64) -> Option<(Operation<S>, bool)> {
-        let wire_id = self.operations.get(id).and_then(|operation| self.operations.wire_id(operation));
+        let is_waiting = self.operations.get(id)?.wait == Wait::Nothing;
+        let is_known = self.complete(id, None);
+        let is_written = self.operations.moving_mut(id).map_or(is_known, |moving| moving.new != 0);
         let operation = self.operations.remove(id)?;
-        self.proofs.settle(id);
-        match wire_id {
-            Some(wire_id) if self.must_stop(&operation) => self.outbox.push(Queued::Stop(wire_id)),
-            Some(wire_id) => self.outbox.push(Queued::Complete(wire_id)),
-            None if self.is_open() && operation.wait == Wait::Nothing => self.outbox.forget(&self.operations),
-            // Not in any queue.
-            None => {}
+        self.forget_awaited(id);
+        // Otherwise it is not in any queue.
+        if self.is_open() && is_waiting && !is_written {
+            self.leg.outbox.forget(&self.operations);
         }
-        if !self.has_reason() && self.phase == Phase::Waiting {
+        if !self.has_reason() && self.leg.phase == Phase::Waiting {
             self.rest();
         }
         self.look_for_idleness(now);
-        Some((operation, wire_id.is_some()))
+        self.tend_other(now);
+        Some((operation, is_known))
     }
 
-    /// On legacy a query or mutation is stopped whoever ended it: one server commits only then (rule 15).
-    pub(super) fn must_stop(&self, operation: &Operation<S>) -> bool {
-        let single = match operation.kind {
-            OperationType::Query | OperationType::Mutation => true,
-            OperationType::Subscription => false,
+    /// Tells the server on every leg that carries an operation, but this one, that it is over. Whether there is any.
+    pub(super) fn complete(&mut self, id: u64, but: Option<LegId>) -> bool {
+        let (Some(operation), Some(wire_ids)) = (self.operations.get(id), self.operations.wire_ids(id)) else {
+            return false;
         };
-        single && self.phase == Phase::Open(Subprotocol::GraphqlWs)
+        let kind = operation.kind;
+        let mut is_known = false;
+        for wire_id in wire_ids {
+            let legs = self.legs().filter(|leg| Some(leg.id) != but && leg.span.has(wire_id.serial));
+            for leg in legs {
+                leg.complete(wire_id, kind);
+                is_known = true;
+            }
+        }
+        is_known
     }
 
     /// Ends the mutations whose result will not come. They may have been executed, so they are never sent again (rule 27).
     pub(super) fn give_up_mutations(&mut self, cause: Option<&Disconnect>) {
-        for operation in self.operations.take_written_mutations() {
+        self.give_up_mutations_on(self.leg.span, cause);
+    }
+
+    pub(super) fn give_up_mutations_on(&mut self, span: Span, cause: Option<&Disconnect>) {
+        for operation in self.operations.take_mutations(span) {
             let end = End::Ambiguous(cause.cloned());
             self.outputs.push_back(Output::Finish { sink: operation.sink, end });
         }
@@ -91,7 +102,7 @@ impl<S: Clone> Session<S> {
 
     pub(super) fn finish_all(&mut self, end: &End) {
         for operation in self.operations.drain() {
-            self.proofs.settle(operation.id);
+            self.forget_awaited(operation.id);
             self.outputs.push_back(Output::Finish { sink: operation.sink, end: end.clone() });
         }
     }

@@ -83,6 +83,12 @@ impl Outbox {
         self.stale = 0;
     }
 
+    /// Another socket says what was not written here.
+    pub(super) fn forget_subscribes(&mut self) {
+        self.queue.retain(|queued| !matches!(queued, Queued::Subscribe(_)));
+        self.stale = 0;
+    }
+
     /// An operation was dropped before it was written. Sweeps once half of the queue is stale, so that a peer that never
     /// reads cannot make it grow without end.
     pub(super) fn forget<S>(&mut self, operations: &Registry<S>) {

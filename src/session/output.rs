@@ -2,6 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
+use super::LegId;
 use crate::{
     auth::CredentialsReason,
     error::{CloseCode, Disconnect, SharedError},
@@ -14,13 +15,17 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Output<S> {
     /// Ask the provider; answer with `handle_credentials`.
-    Authorize(CredentialsReason),
+    Authorize(LegId, CredentialsReason),
     /// Make a socket; answer with `handle_open` or `handle_lost`.
-    Dial(Subprotocol),
+    Dial(LegId, Subprotocol),
     /// Drop the socket, or the attempt at one, after sending this close frame as far as that works at once.
-    Hangup(Option<(CloseCode, &'static str)>),
-    /// The operation is about to be sent again; `revise` says from where.
-    Reissue { sink: S, gap: Gap },
+    Hangup(LegId, Option<(CloseCode, &'static str)>),
+    /// The operation is about to be sent again; `revise` says from where. Without a gap it goes on on the old leg for now.
+    Reissue { sink: S, gap: Option<Gap> },
+    /// What follows came on another leg.
+    Moved { sink: S, gap: Gap },
+    /// An item that was held: where its payload is in its frame, and whose it is.
+    Deliver { id: u64, sink: S, frame: Box<str>, payload: Range<usize> },
     /// The server has read the operation on the current connection, as was asked.
     Established { sink: S },
     /// Nothing arrived for the operation for so long.
@@ -31,10 +36,23 @@ pub(crate) enum Output<S> {
     Finish { sink: S, end: End },
     /// For who waits for a connection: there is one, or there will be none.
     Connected(Result<(), End>),
+    /// For who waits for another connection in place of the one there was.
+    Rotated(Result<(), End>),
+    /// The connection could not be replaced for now, and goes on.
+    Postponed(Disconnect),
     /// What an operator sees.
     Status(Status),
     /// Nothing will follow.
     Ended,
+}
+
+/// What a credentials provider gave.
+#[derive(Clone)]
+pub(crate) struct Granted {
+    /// A JSON object.
+    pub(crate) init_payload: Box<str>,
+    /// For how long from now on it is good, if that is known.
+    pub(crate) lifetime: Option<Duration>,
 }
 
 /// An item: where its payload is in the frame that was just handled, and whose it is.
@@ -81,6 +99,7 @@ pub(crate) enum End {
 pub(crate) struct Counts {
     pub(crate) dials: u64,
     pub(crate) connections: u64,
+    pub(crate) handovers: u64,
     pub(crate) items: u64,
     pub(crate) ignored: u64,
     pub(crate) round_trip_time: Option<Duration>,

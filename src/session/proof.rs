@@ -4,18 +4,19 @@
 //! Ordinary pings overtake the queue, but what they were written behind they prove as well.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     time::Instant,
 };
 
-use super::{Output, Phase, Session, outbox::Queued, registry::Wait};
+use super::{
+    Output, Phase, Role, Session,
+    registry::{Operation, Wait},
+};
 use crate::protocol::Subprotocol;
 
-/// What was proven on the current socket, what its next pongs will prove, and who waits for that.
+/// What was proven on one socket, and what its next pongs will prove.
 #[derive(Debug, Default)]
 pub(super) struct Proofs {
-    /// Operations to prove, on whatever socket; the others are nobody's business.
-    awaited: BTreeSet<u64>,
     /// The pings that were written and not answered yet, oldest first: the n-th pong answers the n-th ping (rule 20).
     marks: VecDeque<Mark>,
     /// Pings behind those, which are only counted: whoever leaves so many unanswered is not to be remembered without end.
@@ -23,7 +24,7 @@ pub(super) struct Proofs {
     /// Operations with a serial up to this one were read.
     proven: u64,
     /// A probe is queued or not answered. One is enough: who is too late for it gets the next one.
-    is_probing: bool,
+    pub(super) is_probing: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,64 +69,73 @@ impl Proofs {
         self.is_probing &= ping != Pinged::ForProof;
         Some(ping)
     }
-
-    /// The socket is gone; who waits goes on waiting.
-    pub(super) fn forget_socket(&mut self) {
-        *self = Self { awaited: std::mem::take(&mut self.awaited), ..Self::default() };
-    }
-
-    /// The operation is over, or proven by what arrived for it. Returns whether anybody waited.
-    pub(super) fn settle(&mut self, id: u64) -> bool {
-        // Mostly nobody waits for anything.
-        !self.awaited.is_empty() && self.awaited.remove(&id)
-    }
 }
 
 impl<S: Clone> Session<S> {
     /// Says `Output::Established` once the server has read the operation on the current connection: now, if that is known.
     pub(crate) fn probe(&mut self, id: u64) {
         let Some(operation) = self.operations.get(id) else { return };
-        if self.operations.wire_id(operation).is_some_and(|wire_id| wire_id.serial <= self.proofs.proven) {
+        if self.is_proven(operation) {
             self.outputs.push_back(Output::Established { sink: operation.sink.clone() });
         } else {
-            self.proofs.awaited.insert(id);
+            self.awaited.insert(id);
             self.probe_awaited();
         }
     }
 
-    /// Sends a probe behind all that is queued, unless one is on its way, or nobody waits for what it could prove: an
-    /// operation that is held back is not in the queue.
+    /// Sends a probe behind all that is queued, unless nobody waits for what it could prove: an operation that is held back is
+    /// not in the queue.
     pub(super) fn probe_awaited(&mut self) {
         let operations = &self.operations;
         let is_due = |id: &u64| operations.get(*id).is_some_and(|operation| operation.wait == Wait::Nothing);
-        if self.is_open() && !self.proofs.is_probing && self.proofs.awaited.iter().any(is_due) {
-            self.proofs.is_probing = true;
-            self.outbox.push(Queued::Probe);
+        if self.is_open() && self.awaited.iter().any(is_due) {
+            self.leg.probe();
         }
+    }
+
+    /// The operation is over, or proven by what arrived for it. Returns whether anybody waited.
+    pub(super) fn forget_awaited(&mut self, id: u64) -> bool {
+        // Mostly nobody waits for anything.
+        !self.awaited.is_empty() && self.awaited.remove(&id)
     }
 
     /// A pong arrived, of the kind that answers the pings of this subprotocol. On the other one nobody has asked for it,
     /// which is legal, but proves nothing.
     pub(super) fn ponged(&mut self, now: Instant, subprotocol: Subprotocol) {
-        self.liveness.heard(now);
-        if self.phase != Phase::Open(subprotocol) {
+        self.leg.liveness.heard(now);
+        if self.leg.phase != Phase::Open(subprotocol) {
             return;
         }
-        if self.proofs.answered() == Some(Pinged::ForLife)
-            && let Some(time) = self.liveness.pong(now)
+        let answered = self.leg.proofs.answered();
+        if answered == Some(Pinged::ForLife)
+            && let Some(time) = self.leg.liveness.pong(now)
         {
             self.counts.round_trip_time = Some(time);
         }
-        let Self { proofs: Proofs { awaited, proven, .. }, operations, outputs, .. } = self;
-        awaited.retain(|&id| {
-            let Some(operation) = operations.get(id) else { return false };
-            let is_proven = operations.wire_id(operation).is_some_and(|wire_id| wire_id.serial <= *proven);
-            if is_proven {
-                outputs.push_back(Output::Established { sink: operation.sink.clone() });
+        match self.leg.role {
+            Role::Current => {
+                let awaited = std::mem::take(&mut self.awaited);
+                self.awaited = awaited.into_iter().filter(|&id| !self.establish(id)).collect();
+                self.probe_awaited();
             }
-            !is_proven
-        });
-        self.probe_awaited();
+            Role::Retiring => self.ponged_old(),
+            Role::Successor => {}
+        }
+    }
+
+    /// Tells who waits for an operation that it is proven. Whether nobody need wait for it any more.
+    fn establish(&mut self, id: u64) -> bool {
+        let Some(operation) = self.operations.get(id) else { return true };
+        let is_proven = self.is_proven(operation);
+        if is_proven {
+            self.outputs.push_back(Output::Established { sink: operation.sink.clone() });
+        }
+        is_proven
+    }
+
+    fn is_proven(&self, operation: &Operation<S>) -> bool {
+        let wire_id = self.operations.wire_id(operation, self.leg.span);
+        wire_id.is_some_and(|wire_id| wire_id.serial <= self.leg.proofs.proven)
     }
 }
 

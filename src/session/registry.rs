@@ -1,4 +1,4 @@
-//! The live operations: what is wanted, and how far the current socket has got with it.
+//! The live operations: what is wanted, and how far each leg has got with it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -68,10 +68,51 @@ pub(super) struct Registry<S> {
     deadlines: BTreeSet<(Instant, u64)>,
     /// The last serial given out.
     serial: u64,
-    /// What was sent with a serial up to this one went to an earlier socket.
-    before_socket: u64,
-    /// Removed with their result, and not completed by the server yet. The latest only: some servers never do.
-    answered: BTreeSet<WireId>,
+    /// Of a handover: the operations that the old leg carries and the new one is to, by the client's number.
+    moving: BTreeMap<u64, Moving>,
+}
+
+/// How far an operation has got with moving to another leg. Until it has moved, the old one counts.
+#[derive(Debug, Default)]
+pub(super) struct Moving {
+    /// The serial that it was sent with on the new leg; 0 before that.
+    pub(super) new: u64,
+    /// Something came on the old leg since, which the new one may repeat.
+    pub(super) is_repeated: bool,
+    /// The messages that came on the new leg before the old one was done; `None` while both are live.
+    pub(super) held: Option<Vec<Box<str>>>,
+}
+
+/// The serials that were sent on one leg.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    after: u64,
+    to: u64,
+}
+
+impl Span {
+    /// Nothing.
+    pub(super) const NONE: Self = Self { after: u64::MAX, to: u64::MAX };
+
+    /// All from the one after this.
+    pub(super) fn after(serial: u64) -> Self {
+        Self { after: serial, to: u64::MAX }
+    }
+
+    /// No more after this one.
+    pub(super) fn end(&mut self, serial: u64) {
+        self.to = serial;
+    }
+
+    /// More is sent.
+    pub(super) fn go_on(&mut self) {
+        self.to = u64::MAX;
+    }
+
+    /// Whether that serial was sent there.
+    pub(super) fn has(self, serial: u64) -> bool {
+        self.after < serial && serial <= self.to
+    }
 }
 
 impl<S> Registry<S> {
@@ -83,8 +124,7 @@ impl<S> Registry<S> {
             deadline_of: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             serial: 0,
-            before_socket: 0,
-            answered: BTreeSet::new(),
+            moving: BTreeMap::new(),
         }
     }
 
@@ -135,6 +175,7 @@ impl<S> Registry<S> {
         self.free.push(slot);
         let operation = self.slots[slot as usize].take()?;
         self.clear_deadline(id);
+        self.moving.remove(&id);
         Some(operation)
     }
 
@@ -143,33 +184,18 @@ impl<S> Registry<S> {
         self.deadlines.first().copied()
     }
 
-    /// An operation was removed with its result: its `complete` may follow.
-    pub(super) fn expect_complete(&mut self, id: WireId) {
-        self.answered.insert(id);
-        if self.answered.len() > MAX_ANSWERED {
-            self.answered.pop_first();
-        }
-    }
-
-    /// Whether this `complete` was to be expected.
-    pub(super) fn take_expected(&mut self, id: WireId) -> bool {
-        self.answered.remove(&id)
-    }
-
-    /// Gives a live operation its id on the current socket; returns what to write. `None` if it is gone.
+    /// Gives a live operation its id on the current leg; returns what to write. `None` if it is gone.
     pub(super) fn issue(&mut self, id: u64) -> Option<(WireId, &str)> {
         let slot = *self.order.get(&id)?;
         let operation = self.slots[slot as usize].as_mut()?;
         self.serial += 1;
-        operation.serial = self.serial;
+        // Mostly nothing is moving.
+        match self.moving.get_mut(&id) {
+            Some(moving) => moving.new = self.serial,
+            None => operation.serial = self.serial,
+        }
         operation.was_issued = true;
         Some((WireId { serial: self.serial, slot }, &operation.payload))
-    }
-
-    /// From here on nothing counts as sent: the socket is gone.
-    pub(super) fn forget_socket(&mut self) {
-        self.before_socket = self.serial;
-        self.answered.clear();
     }
 
     /// Removes everything, in order of creation.
@@ -177,41 +203,127 @@ impl<S> Registry<S> {
         self.free.clear();
         self.deadline_of.clear();
         self.deadlines.clear();
+        self.moving.clear();
         let mut slots = std::mem::take(&mut self.slots);
         std::mem::take(&mut self.order).into_values().filter_map(move |slot| slots[slot as usize].take())
     }
 
-    /// The operation behind an id that the server sent, if it is live and was sent on this socket.
-    pub(super) fn by_wire_id(&self, id: WireId) -> Option<&Operation<S>> {
+    /// The operation behind an id that the server sent, if it is live and was sent on that leg.
+    pub(super) fn by_wire_id(&self, id: WireId, span: Span) -> Option<&Operation<S>> {
         let operation = self.slots.get(id.slot as usize)?.as_ref()?;
-        (operation.serial == id.serial && id.serial > self.before_socket).then_some(operation)
+        (operation.serial == id.serial && operation.is_on(span)).then_some(operation)
     }
 
-    pub(super) fn by_wire_id_mut(&mut self, id: WireId) -> Option<&mut Operation<S>> {
+    pub(super) fn by_wire_id_mut(&mut self, id: WireId, span: Span) -> Option<&mut Operation<S>> {
         let operation = self.slots.get_mut(id.slot as usize)?.as_mut()?;
-        (operation.serial == id.serial && id.serial > self.before_socket).then_some(operation)
+        (operation.serial == id.serial && operation.is_on(span)).then_some(operation)
     }
 
-    /// From here on the operation waits: what still comes for it is late. Returns the id that the current socket knew.
-    pub(super) fn park(&mut self, id: u64, wait: Wait) -> Option<WireId> {
-        let wire_id = self.wire_id(self.get(id)?);
-        let operation = self.get_mut(id)?;
-        operation.wait = wait;
-        operation.serial = 0;
+    /// From here on the operation waits: what still comes for it is late.
+    pub(super) fn park(&mut self, id: u64, wait: Wait) {
+        self.moving.remove(&id);
         self.clear_deadline(id);
-        wire_id
+        if let Some(operation) = self.get_mut(id) {
+            operation.wait = wait;
+            operation.serial = 0;
+        }
     }
 
-    /// Removes the mutations that the current socket carries: they must not be sent again.
-    pub(super) fn take_written_mutations(&mut self) -> Vec<Operation<S>> {
-        let written = |operation: &&Operation<S>| operation.kind == OperationType::Mutation && self.is_sent(operation);
-        let ids: Vec<_> = self.iter().filter(written).map(|operation| operation.id).collect();
+    /// The ids under which the server knows an operation, on whatever leg, and that are to be completed.
+    pub(super) fn wire_ids(&self, id: u64) -> Option<impl Iterator<Item = WireId> + use<S>> {
+        let (slot, operation) = (*self.order.get(&id)?, self.get(id)?);
+        let (old, new) = match self.moving.get(&id) {
+            None => (operation.serial, 0),
+            Some(Moving { new, held: None, .. }) => (operation.serial, *new),
+            // Completed on the old one.
+            Some(Moving { new, held: Some(_), .. }) => (0, *new),
+        };
+        Some([old, new].into_iter().map(move |serial| WireId { serial, slot }))
+    }
+
+    /// From here on the subscriptions that this leg carries are to move to the current one. Returns the calls, which are not.
+    pub(super) fn begin_moving(&mut self, span: Span) -> BTreeSet<u64> {
+        let mut staying = BTreeSet::new();
+        let mut moving = BTreeMap::new();
+        for operation in self.iter().filter(|operation| operation.is_on(span)) {
+            match operation.kind {
+                OperationType::Subscription => drop(moving.insert(operation.id, Moving::default())),
+                OperationType::Query | OperationType::Mutation => drop(staying.insert(operation.id)),
+            }
+        }
+        self.moving = moving;
+        staying
+    }
+
+    /// The operation is to be completed on the old leg. Returns its id there; `None` if it was, or is not written on the new
+    /// one yet.
+    pub(super) fn begin_draining(&mut self, id: u64) -> Option<WireId> {
+        let (slot, moving) = (*self.order.get(&id)?, self.moving.get_mut(&id)?);
+        if moving.new == 0 || moving.held.is_some() {
+            return None;
+        }
+        moving.held = Some(Vec::new());
+        Some(WireId { serial: self.slots[slot as usize].as_ref()?.serial, slot })
+    }
+
+    /// From here on the operation is on the new leg alone.
+    pub(super) fn end_moving(&mut self, id: u64) -> Option<Moving> {
+        let moving = self.moving.remove(&id)?;
+        self.get_mut(id)?.serial = moving.new;
+        Some(moving)
+    }
+
+    /// What was moving stays where it was.
+    pub(super) fn cancel_moving(&mut self) {
+        self.moving.clear();
+    }
+
+    /// What this leg carries is not sent any more. Returns what that is, but for what is moving to another.
+    pub(super) fn forget_sent(&mut self, span: Span) -> Vec<u64> {
+        let sent: Vec<_> = self.iter().filter(|it| it.is_on(span) && !self.is_moving(it.id)).map(|it| it.id).collect();
+        for id in &sent {
+            if let Some(operation) = self.get_mut(*id) {
+                operation.serial = 0;
+            }
+        }
+        sent
+    }
+
+    /// The operation that is known by this id to the leg that it is moving to.
+    pub(super) fn moving_as(&self, id: WireId) -> Option<u64> {
+        let operation = self.at(id.slot)?;
+        (self.moving.get(&operation.id)?.new == id.serial).then_some(operation.id)
+    }
+
+    /// Something came for the operation on the old leg, which may come on the new one, too.
+    pub(super) fn repeats(&mut self, id: u64) {
+        if let Some(moving) = self.moving.get_mut(&id) {
+            moving.is_repeated = true;
+        }
+    }
+
+    pub(super) fn moving_mut(&mut self, id: u64) -> Option<&mut Moving> {
+        self.moving.get_mut(&id)
+    }
+
+    pub(super) fn is_moving(&self, id: u64) -> bool {
+        self.moving.contains_key(&id)
+    }
+
+    pub(super) fn is_any_moving(&self) -> bool {
+        !self.moving.is_empty()
+    }
+
+    /// What is moving, in order of creation.
+    pub(super) fn moving(&self) -> Vec<u64> {
+        self.moving.keys().copied().collect()
+    }
+
+    /// Removes the mutations that a leg carries: they must not be sent again.
+    pub(super) fn take_mutations(&mut self, span: Span) -> Vec<Operation<S>> {
+        let sent = |operation: &&Operation<S>| operation.kind == OperationType::Mutation && operation.is_on(span);
+        let ids: Vec<_> = self.iter().filter(sent).map(|operation| operation.id).collect();
         ids.into_iter().filter_map(|id| self.remove(id)).collect()
-    }
-
-    /// Whether the current socket carries an operation.
-    pub(super) fn is_sent(&self, operation: &Operation<S>) -> bool {
-        operation.serial > self.before_socket
     }
 
     /// The last serial that was sent, on whatever socket.
@@ -232,16 +344,21 @@ impl<S> Registry<S> {
     }
 
     /// The connection has outlived what it carried up to this serial: none of that closes it.
-    pub(super) fn clear_up_to(&mut self, serial: u64) {
+    pub(super) fn clear_up_to(&mut self, serial: u64, span: Span) {
         for operation in self.slots.iter_mut().flatten() {
-            operation.is_cleared |= operation.serial > self.before_socket && operation.serial <= serial;
+            operation.is_cleared |= operation.is_on(span) && operation.serial <= serial;
         }
     }
 
-    /// The id under which the current socket knows an operation; `None` if it was not sent there.
-    pub(super) fn wire_id(&self, operation: &Operation<S>) -> Option<WireId> {
+    /// The id under which a leg knows an operation; `None` if it was not sent there.
+    pub(super) fn wire_id(&self, operation: &Operation<S>, span: Span) -> Option<WireId> {
         let slot = *self.order.get(&operation.id)?;
-        self.is_sent(operation).then_some(WireId { serial: operation.serial, slot })
+        operation.is_on(span).then_some(WireId { serial: operation.serial, slot })
+    }
+
+    /// Who reads what arrives under this id.
+    pub(super) fn at(&self, slot: u32) -> Option<&Operation<S>> {
+        self.slots.get(slot as usize)?.as_ref()
     }
 
     pub(super) fn get(&self, id: u64) -> Option<&Operation<S>> {
@@ -267,11 +384,13 @@ impl<S> Registry<S> {
 }
 
 impl<S> Operation<S> {
+    /// Whether it was sent on that leg.
+    pub(super) fn is_on(&self, span: Span) -> bool {
+        span.has(self.serial)
+    }
+
     /// Sends something else from now on: the same operation from another position.
     pub(super) fn revise(&mut self, payload: Box<str>) {
         self.payload = payload;
     }
 }
-
-/// Results whose `complete` is remembered to be due.
-const MAX_ANSWERED: usize = 1024;

@@ -135,9 +135,12 @@ impl Retry {
         if matches!(verdict, Verdict::Rejected | Verdict::Suspect) {
             self.reason = CredentialsReason::Rejected { cause: cause.clone() };
         }
-        if let Disconnect::Credentials(_) = cause {
-            // Not answered, so asked again: a rejection must not be forgotten on the way.
-            self.reason = self.asked.clone();
+        match (&cause, &self.asked, &self.reason) {
+            // Not answered, so asked again: a rejection must not be forgotten on the way. Nor that what was given last ends.
+            (Disconnect::Credentials(_), _, _) | (_, CredentialsReason::Expiring, CredentialsReason::Reconnect) => {
+                self.reason = self.asked.clone();
+            }
+            (_, _, _) => {}
         }
         let (at_once, fatal) = match verdict {
             Verdict::Retry | Verdict::RetryAfter(_) => (false, None),
@@ -161,6 +164,19 @@ impl Retry {
             (None, Some(most)) if self.attempts >= most => Plan::GiveUp,
             (None, Some(_) | None) => Plan::Again,
         }
+    }
+
+    /// The credentials end soon: that is why they are asked for, unless there is more to say.
+    pub(super) fn expiring(&mut self) {
+        match self.reason {
+            CredentialsReason::Initial | CredentialsReason::Reconnect => self.reason = CredentialsReason::Expiring,
+            CredentialsReason::Expiring | CredentialsReason::Rejected { .. } => {}
+        }
+    }
+
+    /// A random part of this, from that share to that one.
+    pub(super) fn within(&mut self, duration: Duration, from: f64, to: f64) -> Duration {
+        duration.mul_f64(from + (to - from) * self.rng.f64())
     }
 
     /// The next delay of a backoff of its own.

@@ -68,6 +68,10 @@ impl Suspicion {
         group.contains(&id).then(|| now + self.settle_time())
     }
 
+    pub(super) fn is_on_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+
     #[cfg(test)]
     pub(super) fn remembered(&self) -> usize {
         self.trial.as_ref().map_or(0, |trial| trial.held.len() + trial.prime.len() + trial.accused.len())
@@ -113,7 +117,7 @@ impl<S: Clone> Session<S> {
     }
 
     fn suspect(&mut self, cause: &Disconnect, verdict: Verdict, evidence: Evidence) -> Verdict {
-        let sent = self.operations.iter().filter(|operation| self.operations.is_sent(operation));
+        let sent = self.operations.iter().filter(|operation| operation.is_on(self.leg.span));
         let (mut suspects, mut mutations, mut last_suspect) = (0, 0, None);
         for operation in sent {
             suspects += usize::from(!operation.is_cleared);
@@ -167,8 +171,8 @@ impl<S: Clone> Session<S> {
 
     /// A connection was lost during a trial, and carried suspects.
     fn hear(&mut self, cause: &Disconnect, verdict: Verdict, evidence: Evidence, remaining: usize) -> Verdict {
-        let operations = &self.operations;
-        let is_suspect = |id: &u64| operations.get(*id).is_some_and(|it| !it.is_cleared && operations.is_sent(it));
+        let (operations, span) = (&self.operations, self.leg.span);
+        let is_suspect = |id: &u64| operations.get(*id).is_some_and(|it| !it.is_cleared && it.is_on(span));
         let Some(trial) = &mut self.suspicion.trial else { return verdict };
         let group: Vec<_> = trial.group.iter().flatten().copied().filter(is_suspect).collect();
         trial.prime = group.iter().copied().collect();
@@ -177,7 +181,7 @@ impl<S: Clone> Session<S> {
             [] => self.end_trial(),
             [id] => {
                 // That others live on it shows that the server takes operations.
-                let control = operations.iter().any(|other| other.id != id && operations.is_sent(other));
+                let control = operations.iter().any(|other| other.id != id && other.is_on(span));
                 let enough = match evidence {
                     Evidence::Strong => 2,
                     Evidence::Weak => 3,
@@ -209,7 +213,7 @@ impl<S: Clone> Session<S> {
     /// Ends the operation that closes the connection, and it alone.
     fn blame(&mut self, id: u64, cause: &Disconnect) {
         let Some(Operation { sink, .. }) = self.operations.remove(id) else { return };
-        self.proofs.settle(id);
+        self.forget_awaited(id);
         self.outputs.push_back(Output::Finish { sink, end: End::Lost(cause.clone()) });
         // The losses so far were its doing.
         self.retry.forgive();
@@ -245,7 +249,7 @@ impl<S: Clone> Session<S> {
         order.extend(held.into_iter().filter(|&id| self.operations.waits(id, Wait::Trial)));
         let others =
             self.operations.iter().filter(|operation| operation.wait == Wait::Nothing && !operation.is_cleared);
-        let others = others.map(|operation| (!self.operations.is_sent(operation), operation.id));
+        let others = others.map(|operation| (!operation.is_on(self.leg.span), operation.id));
         let mut others: Vec<_> = others.collect();
         others.sort_unstable();
         order.extend(others.into_iter().map(|(_, id)| id).filter(|&id| self.hold(id)));
@@ -296,34 +300,33 @@ impl<S: Clone> Session<S> {
         }
         self.suspicion.mark = 0;
         self.suspicion.newest = self.operations.iter().last().map_or(0, |operation| operation.id);
-        self.timers.arm(Timer::Settled, now + self.suspicion.patience());
+        self.leg.timers.arm(Timer::Settled, now + self.suspicion.patience());
     }
 
     /// What was sent last has had its time to close the connection.
     pub(super) fn settled(&mut self, now: Instant) {
         let again = now + self.suspicion.settle_time();
         // It is not read, so the end may be there already.
-        if self.liveness.is_paused() {
-            return self.timers.arm(Timer::Settled, again);
+        if self.leg.liveness.is_paused() {
+            return self.leg.timers.arm(Timer::Settled, again);
         }
         if self.suspicion.mark == 0 {
             self.suspicion.mark = self.operations.last_sent();
         }
         let Some(trial) = &mut self.suspicion.trial else { return };
         if let Some(group) = trial.group.take() {
-            let operations = &self.operations;
-            let is_queued = |id: &u64| {
-                operations.waits(*id, Wait::Nothing) && !operations.get(*id).is_some_and(|it| operations.is_sent(it))
-            };
+            let (operations, span) = (&self.operations, self.leg.span);
+            let is_queued =
+                |id: &u64| operations.waits(*id, Wait::Nothing) && !operations.get(*id).is_some_and(|it| it.is_on(span));
             if group.iter().any(is_queued) {
                 trial.group = Some(group);
-                return self.timers.arm(Timer::Settled, again);
+                return self.leg.timers.arm(Timer::Settled, again);
             }
             trial.survived(&group);
             trial.held.retain(|&id| operations.waits(id, Wait::Trial));
             let patience = self.suspicion.patience();
             if patience > self.suspicion.settle_time() {
-                return self.timers.arm(Timer::Settled, now + patience);
+                return self.leg.timers.arm(Timer::Settled, now + patience);
             }
         }
         self.try_next(now);
@@ -360,7 +363,7 @@ impl<S: Clone> Session<S> {
             self.reissue(now, id, gap);
         }
         self.probe_awaited();
-        self.timers.arm(Timer::Settled, now + self.suspicion.settle_time());
+        self.leg.timers.arm(Timer::Settled, now + self.suspicion.settle_time());
     }
 
     /// The connection has been healthy for a while, and with it what it carries since then.
@@ -368,9 +371,9 @@ impl<S: Clone> Session<S> {
         self.retry.healthy();
         let (mark, last_sent) = (self.suspicion.mark, self.operations.last_sent());
         // What is not read proves nothing.
-        let is_paused = self.liveness.is_paused();
+        let is_paused = self.leg.liveness.is_paused();
         if !is_paused {
-            self.operations.clear_up_to(mark);
+            self.operations.clear_up_to(mark, self.leg.span);
             self.suspicion.mark = last_sent;
         }
         let newest = self.suspicion.newest;
@@ -380,7 +383,7 @@ impl<S: Clone> Session<S> {
         }
         if is_paused || mark != last_sent {
             // Whatever is asked for, it must not spin.
-            self.timers.arm(Timer::Healthy, now + self.config.healthy_after.max(SETTLE_TIME));
+            self.leg.timers.arm(Timer::Healthy, now + self.config.healthy_after.max(SETTLE_TIME));
         }
     }
 }

@@ -24,6 +24,12 @@ pub(super) enum Timer {
     Broken,
     /// Open: nothing was live for a while.
     Idle,
+    /// Open: the connection is to be replaced.
+    Renewal,
+    /// Open, and replaced: subscriptions had their time on both connections.
+    Overlap,
+    /// Open, and replaced: calls had theirs.
+    Grace,
     /// Closing: the peer does not answer the close.
     Shutdown,
 }
@@ -32,7 +38,7 @@ pub(super) enum Timer {
 pub(super) struct Timers([Option<Instant>; Timer::ALL.len()]);
 
 impl Timer {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 14] = [
         Self::Backoff,
         Self::Connect,
         Self::Ack,
@@ -43,6 +49,9 @@ impl Timer {
         Self::Settled,
         Self::Broken,
         Self::Idle,
+        Self::Renewal,
+        Self::Overlap,
+        Self::Grace,
         Self::Shutdown,
     ];
 }
@@ -60,6 +69,10 @@ impl Timers {
 
     pub(super) fn disarm(&mut self, timer: Timer) {
         self.0[timer as usize] = None;
+    }
+
+    pub(super) fn at(&self, timer: Timer) -> Option<Instant> {
+        self.0[timer as usize]
     }
 
     pub(super) fn clear(&mut self) {

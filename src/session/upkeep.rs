@@ -96,8 +96,8 @@ impl Upkeep {
 impl<S: Clone> Session<S> {
     /// Queues an operation to be sent on the current connection.
     pub(super) fn issue(&mut self, now: Instant, id: u64) {
-        self.outbox.push(Queued::Subscribe(id));
-        self.timers.arm_by(Timer::Healthy, now + self.config.healthy_after);
+        self.leg.outbox.push(Queued::Subscribe(id));
+        self.leg.timers.arm_by(Timer::Healthy, now + self.config.healthy_after);
         self.watch(now, id);
     }
 
@@ -124,11 +124,12 @@ impl<S: Clone> Session<S> {
     /// Its reader holds all that it may: the server is to stop, until `catch_up`.
     pub(crate) fn rewind(&mut self, id: u64) {
         // One that is not sent has nothing to stop and is on its way already; a call must not be sent twice.
-        let may_wait = self.operations.get(id).is_some_and(|operation| {
-            operation.kind == OperationType::Subscription && self.operations.wire_id(operation).is_some()
-        });
-        if may_wait && let Some(wire_id) = self.operations.park(id, Wait::Reader) {
-            self.outbox.push(Queued::Complete(wire_id));
+        let is_subscription =
+            self.operations.get(id).is_some_and(|operation| operation.kind == OperationType::Subscription);
+        if is_subscription && self.complete(id, None) {
+            self.operations.park(id, Wait::Reader);
+            // What comes after what it had no room for.
+            self.outputs.retain(|output| !matches!(output, Output::Deliver { id: held, .. } if *held == id));
         }
     }
 
@@ -178,8 +179,9 @@ impl<S: Clone> Session<S> {
         if let Some(at) = self.suspicion.tried_until(now, id) {
             return self.operations.set_deadline(id, at);
         }
-        let is_unsent = self.operations.get(id).is_some_and(|operation| self.operations.wire_id(operation).is_none());
-        let (is_paused, resumed_at) = (self.liveness.is_paused(), self.liveness.resumed_at());
+        let spans = self.legs().map(|leg| leg.span).collect::<Vec<_>>();
+        let is_unsent = self.operations.get(id).is_some_and(|it| !spans.iter().any(|span| it.is_on(*span)));
+        let (is_paused, resumed_at) = (self.leg.liveness.is_paused(), self.leg.liveness.resumed_at());
         let Some(Operation { upkeep: Some(upkeep), .. }) = self.operations.get_mut(id) else { return };
         // Nobody says when the socket takes it. It had since it was last looked at to do so, which is not the server's fault.
         let was_unsent = std::mem::replace(&mut upkeep.is_unsent, is_unsent);
@@ -200,10 +202,8 @@ impl<S: Clone> Session<S> {
         let Some(Operation { sink, upkeep: Some(upkeep), .. }) = self.operations.get_mut(id) else { return };
         upkeep.is_stale = true;
         self.outputs.push_back(Output::Stale { sink: sink.clone(), idle_for });
-        if upkeep.care.reissue_stale
-            && let Some(wire_id) = self.operations.park(id, Wait::Nothing)
-        {
-            self.outbox.push(Queued::Complete(wire_id));
+        if upkeep.care.reissue_stale && self.complete(id, None) {
+            self.operations.park(id, Wait::Nothing);
             self.release(now, id);
         }
     }
@@ -223,7 +223,7 @@ impl<S: Clone> Session<S> {
     pub(super) fn reissue(&mut self, now: Instant, id: u64, gap: Gap) {
         let Some(operation) = self.operations.get(id) else { return };
         if operation.was_issued && operation.kind == OperationType::Subscription {
-            self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap });
+            self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap: Some(gap) });
         }
         self.issue(now, id);
     }

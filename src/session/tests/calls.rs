@@ -43,8 +43,8 @@ fn a_result_is_read_whatever_surrounds_its_payload() {
 #[test]
 fn rule_15_on_legacy_a_result_is_followed_by_a_stop_even_after_a_complete() {
     let (mut rig, id) = calling(LEGACY, OperationType::Mutation);
-    rig.session.handle_frame(rig.now, &json!({"type": "data", "id": "1.0", "payload": {"data": 1}}).to_string());
-    rig.session.handle_frame(rig.now, r#"{"type":"complete","id":"1.0"}"#);
+    rig.session.handle_frame(rig.now, LegId::A, &json!({"type": "data", "id": "1.0", "payload": {"data": 1}}).to_string());
+    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"complete","id":"1.0"}"#);
     let did = rig.take();
     assert_eq!(finished(&did), [(id, r#"answered {"data":1}"#.into())]);
     assert_eq!(wrote(&did), ["stop"]);
@@ -98,7 +98,7 @@ fn rule_27_a_mutation_that_was_not_written_waits_for_the_connection() {
     assert_eq!(issued(&rig.connect()), [("1.0".into(), id.to_string())]);
     // Open, but the socket takes nothing.
     let second = rig.begin(OperationType::Mutation);
-    rig.session.handle_lost(rig.now, Disconnect::Reset(None));
+    rig.session.handle_lost(rig.now, LegId::A, Disconnect::Reset(None));
     assert_eq!(finished(&rig.take()), [(id, "ambiguous: the connection broke off".into())]);
     rig.sleep();
     assert_eq!(issued(&rig.connect()), [("2.1".into(), second.to_string())]);
@@ -121,7 +121,7 @@ fn a_call_whose_time_is_up_is_completed_on_the_server_and_says_whether_it_was_se
     let mut rig = Rig::new(config());
     let id = rig.begin(OperationType::Mutation);
     rig.take();
-    rig.session.handle_credentials(rig.now, Err(CredentialsError::transient("later")));
+    rig.session.handle_credentials(rig.now, LegId::A, Err(CredentialsError::transient("later")));
     assert_eq!(finished(&rig.pass(CALL_TIMEOUT)), [(id, "timed out".into())]);
 }
 
@@ -157,7 +157,7 @@ fn rule_15_on_legacy_a_stop_follows_an_end_without_a_result() {
 fn rule_15_on_legacy_a_stop_that_crosses_the_end_is_written_all_the_same() {
     let (mut rig, _) = calling(LEGACY, OperationType::Mutation);
     rig.cancel(1);
-    rig.session.handle_frame(rig.now, &json!({"type": "data", "id": "1.0", "payload": {"data": 1}}).to_string());
-    rig.session.handle_frame(rig.now, r#"{"type":"complete","id":"1.0"}"#);
+    rig.session.handle_frame(rig.now, LegId::A, &json!({"type": "data", "id": "1.0", "payload": {"data": 1}}).to_string());
+    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"complete","id":"1.0"}"#);
     assert_eq!(wrote(&rig.take()), ["stop"]);
 }

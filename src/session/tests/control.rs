@@ -98,7 +98,7 @@ fn a_connection_without_operations_is_kept_for_the_idle_timeout_and_no_longer() 
 /// The id under which an operation is live: the serial counts what was written.
 fn issued_id(rig: &Rig, id: u64) -> String {
     let operation = rig.session.operations.get(id).unwrap();
-    rig.session.operations.wire_id(operation).unwrap().to_string()
+    rig.session.operations.wire_id(operation, rig.session.leg.span).unwrap().to_string()
 }
 
 #[test]
@@ -146,8 +146,8 @@ fn a_pause_ends_any_attempt_and_nothing_that_it_was_about_to_learn_counts() {
         rig.take();
         rig.session.pause(rig.now);
         rig.take();
-        rig.session.handle_credentials(rig.now, Ok("{}".into()));
-        rig.session.handle_open(rig.now);
+        rig.session.handle_credentials(rig.now, LegId::A, Ok(granted()));
+        rig.session.handle_open(rig.now, LegId::A);
         rig.receive(json!({"type": "connection_ack"}));
         rig.lose(closed(4400));
         assert_eq!(rig.pass(secs(100)), [], "after {steps} steps");
@@ -186,8 +186,8 @@ fn a_dial_budget_holds_whatever_makes_the_client_dial() {
     let did = rig.take();
     note(&rig, &did);
     for _ in 0..600 {
-        rig.session.handle_credentials(rig.now, Ok("{}".into()));
-        rig.session.handle_open(rig.now);
+        rig.session.handle_credentials(rig.now, LegId::A, Ok(granted()));
+        rig.session.handle_open(rig.now, LegId::A);
         let did = rig.lose(closed(4403));
         note(&rig, &did);
         if rig.session.live_operations() == 0 {

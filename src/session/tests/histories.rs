@@ -108,18 +108,18 @@ impl History {
                 if self.is_spoken(LEGACY) {
                     self.model.proven.extend(self.model.pings.pop_front().unwrap_or_default());
                 }
-                self.rig.session.handle_pong(now);
+                self.rig.session.handle_pong(now, LegId::A);
             }
             Step::FailCredentials(fatal) if self.model.asked => {
                 let error = if *fatal { CredentialsError::fatal("f") } else { CredentialsError::transient("t") };
-                self.rig.session.handle_credentials(now, Err(error));
+                self.rig.session.handle_credentials(now, LegId::A, Err(error));
             }
             Step::FailDial(status) if self.model.dialing => {
                 let error = match status {
                     0 => ConnectError::Timeout(secs(1)),
                     &status => ConnectError::Http { status, retry_after: None, body: String::new() },
                 };
-                self.rig.session.handle_lost(now, Disconnect::Connect(error));
+                self.rig.session.handle_lost(now, LegId::A, Disconnect::Connect(error));
             }
             Step::Receive(kind, index) if self.model.socket => {
                 // Half of them known to the server.
@@ -130,13 +130,13 @@ impl History {
             }
             Step::Garbage(bytes) if self.model.socket => match std::str::from_utf8(bytes) {
                 Ok(text) => {
-                    let item = self.rig.session.handle_frame(now, text);
+                    let item = self.rig.session.handle_frame(now, LegId::A, text);
                     prop_assert!(item.is_none(), "I3: deliveries only for live ids");
                 }
-                Err(_) => self.rig.session.handle_unreadable(now),
+                Err(_) => self.rig.session.handle_unreadable(now, LegId::A),
             },
-            Step::Close(code) if self.model.socket => self.rig.session.handle_lost(now, closed(*code)),
-            Step::Reset if self.model.socket => self.rig.session.handle_lost(now, Disconnect::Reset(None)),
+            Step::Close(code) if self.model.socket => self.rig.session.handle_lost(now, LegId::A, closed(*code)),
+            Step::Reset if self.model.socket => self.rig.session.handle_lost(now, LegId::A, Disconnect::Reset(None)),
             // Nothing there that could happen.
             Step::Cancel(_)
             | Step::Rewind(_)
@@ -215,10 +215,10 @@ impl History {
     fn answer(&mut self) -> Result<(), TestCaseError> {
         let now = self.rig.now;
         if std::mem::take(&mut self.model.asked) {
-            self.rig.session.handle_credentials(now, Ok("{}".into()));
+            self.rig.session.handle_credentials(now, LegId::A, Ok(granted()));
         } else if std::mem::take(&mut self.model.dialing) {
             self.model.socket = true;
-            self.rig.session.handle_open(now);
+            self.rig.session.handle_open(now, LegId::A);
         } else if self.model.init_sent && !self.model.acked {
             self.receive("connection_ack", None)?;
         }
@@ -235,7 +235,7 @@ impl History {
             self.model.proven.extend(self.model.pings.pop_front().unwrap_or_default());
         }
         if let Some(super::super::Item { sink, payload }) =
-            self.rig.session.handle_frame(self.rig.now, &message.to_string())
+            self.rig.session.handle_frame(self.rig.now, LegId::A, &message.to_string())
         {
             let model = &mut self.model;
             model.log.push(format!("{sink} gets {payload:?}"));
@@ -259,7 +259,7 @@ impl History {
     }
 
     fn is_spoken(&self, subprotocol: Subprotocol) -> bool {
-        self.rig.session.phase == super::super::Phase::Open(subprotocol)
+        self.rig.session.leg.phase == super::super::Phase::Open(subprotocol)
     }
 
     fn pass(&mut self, millis: u64) -> Result<(), TestCaseError> {
@@ -309,7 +309,7 @@ fn run(config: Config, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
     history.run(&Step::Shutdown)?;
     history.run(&Step::Pass(3_000))?;
     prop_assert!(history.model.live.is_empty());
-    prop_assert_eq!(history.rig.session.phase, super::super::Phase::Ended);
+    prop_assert_eq!(history.rig.session.leg.phase, super::super::Phase::Ended);
     Ok(history.model.log)
 }
 

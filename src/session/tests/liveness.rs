@@ -8,7 +8,7 @@ fn rule_19_a_ping_is_answered_with_its_payload_ahead_of_the_data() {
     for _ in 0..3 {
         rig.subscribe();
     }
-    rig.session.handle_frame(rig.now, r#"{"type":"ping","payload":{"n":1}}"#);
+    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"ping","payload":{"n":1}}"#);
     let did = rig.take();
     assert_eq!(did[0], Did::Wrote(json!({"type": "pong", "payload": {"n": 1}})));
     assert_eq!(wrote(&did)[1..], ["subscribe"; 3]);
@@ -19,7 +19,7 @@ fn rule_19_a_flood_of_pings_owes_one_pong() {
     let mut rig = Rig::open(config(), 1);
     for n in 0..1_000 {
         let ping = json!({"type": "ping", "payload": {"n": n}}).to_string();
-        rig.session.handle_frame(rig.now, &ping);
+        rig.session.handle_frame(rig.now, LegId::A, &ping);
     }
     assert_eq!(rig.take(), [Did::Wrote(json!({"type": "pong", "payload": {"n": 999}}))]);
 }
@@ -43,7 +43,7 @@ fn rule_20_legacy_sends_no_ping_message_and_a_websocket_ping_only_after_twenty_s
         rig.receive(json!({"type": "ka"}));
     }
     assert_eq!(rig.pass(secs(20)), [Did::WrotePing]);
-    rig.session.handle_pong(rig.now);
+    rig.session.handle_pong(rig.now, LegId::A);
     assert_eq!(rig.pass(secs(20)), [Did::WrotePing]);
 }
 
@@ -128,7 +128,7 @@ fn rule_20_a_ping_overtakes_what_is_queued_and_does_not_pile_up() {
     }
     for _ in 0..100 {
         rig.now += secs(9);
-        rig.session.handle_activity(rig.now);
+        rig.session.handle_activity(rig.now, LegId::A);
         rig.now += secs(1);
         rig.session.handle_timeout(rig.now);
     }
@@ -190,7 +190,7 @@ fn rule_21_time_in_which_the_socket_was_not_read_is_not_the_servers_pace() {
 fn a_socket_that_takes_no_more_is_given_up_after_a_while() {
     let mut rig = Rig::open(config(), 1);
     for _ in 0..9 {
-        rig.session.handle_broken(rig.now, Disconnect::WebSocket("why".into()));
+        rig.session.handle_broken(rig.now, LegId::A, Disconnect::WebSocket("why".into()));
         rig.pass(secs(1));
         rig.receive(json!({"type": "next", "id": "1.0", "payload": 1}));
     }

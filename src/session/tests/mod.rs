@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Care, Config, End, Output, Request, Session, Strictness, Transmit};
+use super::{Care, Config, End, Granted, LegId, Output, Request, Session, Strictness, Transmit};
 use crate::{
     auth::CredentialsReason,
     error::{CloseCode, Disconnect},
@@ -40,6 +40,10 @@ fn fixed(subprotocol: Subprotocol) -> Config {
     Config { subprotocol: Some(subprotocol), ..config() }
 }
 
+fn granted() -> Granted {
+    Granted { init_payload: "{}".into(), lifetime: None }
+}
+
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
@@ -56,6 +60,10 @@ enum Did {
     Hangup(Option<u16>),
     Deliver(u64, Value),
     Reissue(u64, u32),
+    /// With its overlaps and its reconnects.
+    Moved(u64, u32, u32),
+    Rotated(Result<(), String>),
+    Postponed(String),
     Established(u64),
     Finish(u64, String),
     Stale(u64, Duration),
@@ -130,13 +138,13 @@ impl Rig {
     fn upgrade(&mut self) -> Vec<Did> {
         let mut did = self.take();
         did.extend(self.dial());
-        self.session.handle_open(self.now);
+        self.session.handle_open(self.now, LegId::A);
         did.extend(self.take());
         did
     }
 
     fn dial(&mut self) -> Vec<Did> {
-        self.session.handle_credentials(self.now, Ok("{}".into()));
+        self.session.handle_credentials(self.now, LegId::A, Ok(granted()));
         self.take()
     }
 
@@ -146,7 +154,7 @@ impl Rig {
     }
 
     fn receive_text(&mut self, frame: &str) -> Vec<Did> {
-        let item = self.session.handle_frame(self.now, frame);
+        let item = self.session.handle_frame(self.now, LegId::A, frame);
         let mut did: Vec<_> =
             item.map(|item| Did::Deliver(*item.sink, read(&frame[item.payload]))).into_iter().collect();
         did.extend(self.take());
@@ -154,7 +162,7 @@ impl Rig {
     }
 
     fn lose(&mut self, cause: Disconnect) -> Vec<Did> {
-        self.session.handle_lost(self.now, cause);
+        self.session.handle_lost(self.now, LegId::A, cause);
         self.take()
     }
 
@@ -185,18 +193,27 @@ impl Rig {
         let mut did = Vec::new();
         while let Some(output) = self.session.poll_output() {
             did.push(match output {
-                Output::Authorize(reason) => Did::Authorize(match reason {
+                Output::Authorize(_, reason) => Did::Authorize(match reason {
+                    CredentialsReason::Expiring => "expiring",
                     CredentialsReason::Initial => "initial",
                     CredentialsReason::Reconnect => "reconnect",
                     CredentialsReason::Rejected { .. } => "rejected",
                 }),
-                Output::Dial(subprotocol) => Did::Dial(subprotocol),
-                Output::Hangup(close) => Did::Hangup(close.map(|(code, _)| code.0)),
+                Output::Dial(_, subprotocol) => Did::Dial(subprotocol),
+                Output::Hangup(_, close) => Did::Hangup(close.map(|(code, _)| code.0)),
                 Output::Reissue { sink, gap } => {
-                    let reconnects = gap.reconnects;
-                    self.gaps.push(gap);
+                    let reconnects = gap.as_ref().map_or(0, |gap| gap.reconnects);
+                    self.gaps.extend(gap);
                     Did::Reissue(sink, reconnects)
                 }
+                Output::Moved { sink, gap } => {
+                    let moved = Did::Moved(sink, gap.overlaps, gap.reconnects);
+                    self.gaps.push(gap);
+                    moved
+                }
+                Output::Deliver { sink, frame, payload, .. } => Did::Deliver(sink, read(&frame[payload])),
+                Output::Rotated(answer) => Did::Rotated(answer.map_err(|end| describe(&end))),
+                Output::Postponed(cause) => Did::Postponed(cause.to_string()),
                 Output::Established { sink } => Did::Established(sink),
                 Output::Finish { sink, end } => Did::Finish(sink, describe(&end)),
                 Output::Stale { sink, idle_for } => Did::Stale(sink, idle_for),
@@ -211,7 +228,7 @@ impl Rig {
                 Output::Ended => Did::Ended,
             });
         }
-        while let Some(transmit) = self.session.poll_transmit() {
+        while let Some(transmit) = self.session.poll_transmit(LegId::A) {
             did.push(match transmit {
                 Transmit::Text(text) => Did::Wrote(serde_json::from_str(&text).expect("the client writes JSON")),
                 Transmit::Ping => Did::WrotePing,

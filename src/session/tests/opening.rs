@@ -21,12 +21,12 @@ fn rule_1_the_modern_subprotocol_is_offered_alone_and_the_legacy_one_when_it_is_
         rig.take();
         assert_eq!(rig.dial(), [Did::Dial(MODERN)]);
         if after_upgrade {
-            rig.session.handle_open(rig.now);
+            rig.session.handle_open(rig.now, LegId::A);
             rig.take();
         }
         assert_eq!(rig.lose(refusal)[1..], [Did::Connecting(2), Did::Authorize("reconnect")]);
         assert_eq!(rig.dial(), [Did::Dial(LEGACY)]);
-        rig.session.handle_open(rig.now);
+        rig.session.handle_open(rig.now, LegId::A);
         let did = rig.receive(json!({"type": "connection_ack"}));
         assert_eq!(wrote(&did), ["connection_init", "start"]);
 
@@ -58,7 +58,7 @@ fn rule_1_a_fixed_subprotocol_has_no_fallback() {
     rig.subscribe();
     rig.take();
     assert_eq!(rig.dial(), [Did::Dial(LEGACY)]);
-    rig.session.handle_open(rig.now);
+    rig.session.handle_open(rig.now, LegId::A);
     rig.take();
     assert!(finished(&rig.lose(closed(4406)))[0].1.starts_with("lost"));
 }
@@ -68,11 +68,11 @@ fn rule_3_credentials_come_before_the_dial_and_init_is_the_first_frame() {
     let mut rig = Rig::new(config());
     rig.subscribe();
     assert_eq!(rig.take(), [Did::Connecting(1), Did::Authorize("initial")]);
-    rig.session.handle_credentials(rig.now, Ok(r#"{"token":"t"}"#.into()));
+    rig.session.handle_credentials(rig.now, LegId::A, Ok(Granted { init_payload: r#"{"token":"t"}"#.into(), lifetime: None }));
     assert_eq!(rig.take(), [Did::Dial(MODERN)]);
-    rig.session.handle_open(rig.now);
+    rig.session.handle_open(rig.now, LegId::A);
     // Even a server that pings at once hears the init first.
-    rig.session.handle_frame(rig.now, r#"{"type":"ping"}"#);
+    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"ping"}"#);
     assert_eq!(
         rig.take(),
         [
@@ -104,7 +104,7 @@ fn rule_6_before_the_ack_keepalives_are_taken_and_an_operations_message_is_a_vio
         rig.upgrade();
         let did = rig.receive(json!({"type": message}));
         assert_eq!(wrote(&did), if message == "ping" { vec!["pong"] } else { vec![] });
-        assert_eq!(rig.session.phase, super::super::Phase::Opening(MODERN));
+        assert_eq!(rig.session.leg.phase, super::super::Phase::Opening(MODERN));
     }
     for message in ["next", "error", "complete"] {
         let mut rig = Rig::new(config());

@@ -31,7 +31,7 @@ impl Rig {
         match subprotocol {
             MODERN => self.receive(pong()),
             LEGACY => {
-                self.session.handle_pong(self.now);
+                self.session.handle_pong(self.now, LegId::A);
                 self.take()
             }
         }
@@ -104,7 +104,7 @@ fn a_pong_that_nobody_asked_for_proves_nothing() {
         assert_eq!((established(&did), wrote(&did).len()), (vec![], 1), "it came before the ping was written");
         // Nor does one of the kind that is no answer here.
         match subprotocol {
-            MODERN => rig.session.handle_pong(rig.now),
+            MODERN => rig.session.handle_pong(rig.now, LegId::A),
             LEGACY => drop(rig.receive(pong())),
         }
         assert_eq!(rig.take(), []);

@@ -45,7 +45,7 @@ fn rule_13_nothing_is_said_after_the_servers_end() {
 
     let mut rig = Rig::open(config(), 1);
     rig.cancel(1);
-    rig.session.handle_frame(rig.now, r#"{"type":"complete","id":"1.0"}"#);
+    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"complete","id":"1.0"}"#);
     assert_eq!(rig.take(), [], "the server was quicker than the socket");
 }
 
@@ -271,10 +271,10 @@ fn a_provider_that_fails_is_asked_again_after_a_backoff_and_one_that_gives_up_en
     let mut rig = Rig::new(config());
     rig.subscribe();
     rig.take();
-    rig.session.handle_credentials(rig.now, Err(CredentialsError::transient("later")));
+    rig.session.handle_credentials(rig.now, LegId::A, Err(CredentialsError::transient("later")));
     assert!(waiting(&rig.take()).is_some());
     rig.sleep();
-    rig.session.handle_credentials(rig.now, Err(CredentialsError::fatal("never")));
+    rig.session.handle_credentials(rig.now, LegId::A, Err(CredentialsError::fatal("never")));
     assert_eq!(finished(&rig.take()).len(), 1);
 }
 
@@ -287,20 +287,20 @@ fn what_is_dropped_before_it_is_written_does_not_pile_up() {
         rig.cancel(id);
         rig.cancel(id + 1);
     }
-    assert!(rig.session.outbox.len() <= 2, "{}", rig.session.outbox.len());
+    assert!(rig.session.leg.outbox.len() <= 2, "{}", rig.session.leg.outbox.len());
     assert_eq!(rig.take(), []);
 }
 
 #[test]
 fn spurious_calls_do_nothing() {
     let mut rig = Rig::new(config());
-    rig.session.handle_open(rig.now);
-    rig.session.handle_credentials(rig.now, Ok("{}".into()));
+    rig.session.handle_open(rig.now, LegId::A);
+    rig.session.handle_credentials(rig.now, LegId::A, Ok(granted()));
     rig.session.handle_timeout(rig.now);
     rig.cancel(9);
     rig.session.reconnect_now(rig.now);
-    rig.session.handle_frame(rig.now, r#"{"type":"connection_ack"}"#);
-    rig.session.handle_lost(rig.now, Disconnect::Reset(None));
+    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"connection_ack"}"#);
+    rig.session.handle_lost(rig.now, LegId::A, Disconnect::Reset(None));
     assert_eq!(rig.take(), []);
 }
 
@@ -310,8 +310,8 @@ fn i3_an_id_of_an_earlier_socket_means_nothing_before_the_reissue_is_written() {
     rig.lose(Disconnect::Reset(None));
     rig.sleep();
     rig.upgrade();
-    rig.session.handle_frame(rig.now, r#"{"type":"connection_ack"}"#);
-    rig.session.handle_frame(rig.now, r#"{"type":"complete","id":"1.0"}"#);
+    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"connection_ack"}"#);
+    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"complete","id":"1.0"}"#);
     assert!(finished(&rig.take()).is_empty());
 }
 
@@ -347,7 +347,7 @@ fn rule_23_after_a_fatal_end_the_subprotocol_is_found_anew() {
     rig.take();
     rig.sleep();
     rig.dial();
-    rig.session.handle_open(rig.now);
+    rig.session.handle_open(rig.now, LegId::A);
     assert!(finished(&rig.lose(closed(4406))).is_empty(), "a new server may speak the other one");
 }
 
@@ -370,7 +370,7 @@ fn rule_29_a_shutdown_waits_for_its_own_deadline_only_and_a_second_one_for_the_e
 fn a_rejection_is_not_forgotten_when_the_provider_fails_once() {
     let mut rig = Rig::open(config(), 1);
     assert!(rig.lose(closed(4403)).contains(&Did::Authorize("rejected")));
-    rig.session.handle_credentials(rig.now, Err(CredentialsError::transient("the token endpoint is down")));
+    rig.session.handle_credentials(rig.now, LegId::A, Err(CredentialsError::transient("the token endpoint is down")));
     let did = rig.pass(secs(2));
     assert!(did.contains(&Did::Authorize("rejected")), "{did:?}");
 }
@@ -382,7 +382,7 @@ fn ends_that_the_server_says_first_are_cheap_however_much_is_queued() {
         rig.cancel(id);
     }
     for id in ["1.0", "3.2", "3.2", "9.9", "2.77"] {
-        rig.session.handle_frame(rig.now, &json!({"type": "complete", "id": id}).to_string());
+        rig.session.handle_frame(rig.now, LegId::A, &json!({"type": "complete", "id": id}).to_string());
     }
     assert_eq!(rig.take(), [Did::Wrote(json!({"type": "complete", "id": "2.1"}))]);
 }

@@ -198,7 +198,7 @@ fn an_operation_that_the_socket_has_not_taken_is_not_stale() {
                 }
             }
             if second >= taken_after {
-                while rig.session.poll_transmit().is_some() {}
+                while rig.session.poll_transmit(LegId::A).is_some() {}
             }
         }
         let said = said.unwrap();

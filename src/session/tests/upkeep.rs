@@ -46,7 +46,7 @@ fn waiting_for(config: Config, waits: Wait) -> Rig {
     match waits {
         Wait::Reader => rig.session.rewind(1),
         Wait::Verdict | Wait::Backoff => {
-            assert!(rig.session.handle_frame(rig.now, &complete("1.0").to_string()).is_none());
+            assert!(rig.session.handle_frame(rig.now, LegId::A, &complete("1.0").to_string()).is_none());
         }
         Wait::Nothing | Wait::Trial => {}
     }

@@ -110,7 +110,7 @@ impl World {
             match next {
                 Did::Authorize(_) => did.extend(self.rig.dial()),
                 Did::Dial(_) => {
-                    self.rig.session.handle_open(self.rig.now);
+                    self.rig.session.handle_open(self.rig.now, LegId::A);
                     did.extend(self.rig.receive(json!({"type": "connection_ack"})));
                     if let Some((rng, mean, cause)) = &mut self.flaps {
                         let life = mean.mul_f64(-(1.0 - rng.f64()).ln());
@@ -125,6 +125,9 @@ impl World {
                 Did::Wrote(message) => did.extend(self.hear(&message)),
                 Did::Deliver(..)
                 | Did::Reissue(..)
+                | Did::Moved(..)
+                | Did::Rotated(_)
+                | Did::Postponed(_)
                 | Did::Stale(..)
                 | Did::Judge(..)
                 | Did::Established(_)

@@ -9,15 +9,15 @@ impl History {
         while let Some(output) = self.rig.session.poll_output() {
             model.log.push(format!("{output:?}"));
             match output {
-                Output::Authorize(_) => {
+                Output::Authorize(..) => {
                     prop_assert!(!model.asked && !model.dialing && !model.socket, "one attempt at a time");
                     prop_assert!(model.wanted || !model.live.is_empty(), "I7: no dial without a reason");
                     prop_assert!(!self.rig.session.is_paused);
                     model.asked = true;
                     model.dials.push(self.rig.now);
                 }
-                Output::Dial(_) => model.dialing = true,
-                Output::Hangup(_) => {
+                Output::Dial(..) => model.dialing = true,
+                Output::Hangup(..) => {
                     if model.acked {
                         model.lost(self.rig.now);
                     }
@@ -34,7 +34,10 @@ impl History {
                     model.pings.clear();
                     model.proven.clear();
                 }
-                Output::Reissue { sink, gap } => model.announce(self.rig.now, sink, &gap)?,
+                Output::Reissue { sink, gap } => model.announce(self.rig.now, sink, &gap.unwrap())?,
+                Output::Moved { .. } | Output::Deliver { .. } | Output::Rotated(_) | Output::Postponed(_) => {
+                    prop_assert!(false, "nothing is handed over here");
+                }
                 Output::Established { sink } => {
                     let read = model.sent.iter().any(|(wire_id, id)| *id == sink && model.proven.contains(wire_id));
                     prop_assert!(model.live.contains(&sink));
@@ -89,7 +92,7 @@ impl History {
 
     pub(super) fn write(&mut self, most: usize) -> Result<(), TestCaseError> {
         for _ in 0..most {
-            let Some(transmit) = self.rig.session.poll_transmit() else { break };
+            let Some(transmit) = self.rig.session.poll_transmit(LegId::A) else { break };
             let model = &mut self.model;
             model.log.push(format!("{transmit:?}"));
             prop_assert!(model.socket, "nothing is written without a socket");
@@ -139,12 +142,12 @@ impl History {
         let (session, model) = (&self.rig.session, &self.model);
         prop_assert_eq!(session.live_operations(), model.live.len());
         let waits = matches!(
-            session.phase,
+            session.leg.phase,
             Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) | Phase::Closing(_)
         );
-        prop_assert!(!waits || session.timers.next().is_some(), "I6: every phase that waits has a deadline");
+        prop_assert!(!waits || session.leg.timers.next().is_some(), "I6: every phase that waits has a deadline");
         self.check_status()?;
-        if session.phase == Phase::Idle {
+        if session.leg.phase == Phase::Idle {
             let rests = model.live.is_empty() && !model.wanted;
             prop_assert!(rests || session.is_paused, "nobody waits for a session that rests");
         }

@@ -7,7 +7,7 @@ impl History {
     pub(super) fn check_status(&self) -> Result<(), TestCaseError> {
         let Rig { session, .. } = &self.rig;
         let status = self.model.status.as_ref().unwrap_or(&Status::Idle);
-        let is_so = match session.phase {
+        let is_so = match session.leg.phase {
             Phase::Idle if session.is_paused => matches!(status, Status::Paused),
             Phase::Idle => matches!(status, Status::Idle),
             Phase::Waiting => matches!(status, Status::Waiting { .. }),
@@ -16,7 +16,7 @@ impl History {
             // The driver's to say.
             Phase::Closing(_) | Phase::Ended => true,
         };
-        prop_assert!(is_so, "{:?} while {:?}", status, session.phase);
+        prop_assert!(is_so, "{:?} while {:?}", status, session.leg.phase);
         Ok(())
     }
 
@@ -26,7 +26,7 @@ impl History {
         self.run(&Step::Resume)?;
         let until = self.rig.now + secs(900);
         while !self.is_well() {
-            prop_assert!(self.rig.now < until, "{:?} {:?}", self.rig.session.phase, self.rig.session.suspicion);
+            prop_assert!(self.rig.now < until, "{:?} {:?}", self.rig.session.leg.phase, self.rig.session.suspicion);
             self.connect()?;
             self.perform()?;
             self.write(usize::MAX)?;
@@ -50,7 +50,7 @@ impl History {
     fn is_well(&self) -> bool {
         let Rig { session, .. } = &self.rig;
         let due = |id: u64| self.model.upkeep.waits_for_nothing(id);
-        let all_sent = session.operations.iter().all(|it| !due(it.id) || session.operations.is_sent(it));
+        let all_sent = session.operations.iter().all(|it| !due(it.id) || it.is_on(session.leg.span));
         all_sent && (self.model.live.is_empty() || session.is_open())
     }
 }

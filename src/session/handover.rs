@@ -1,0 +1,402 @@
+//! Moving to another connection without an outage: make before break.
+//!
+//! A second leg is opened while the first works. Once it is acknowledged it is the current one, and every subscription is issued
+//! there as well. For each the old leg counts until something arrives on the new one, or the overlap is over; then it is
+//! completed on the old leg, and what comes on the new one is held until the old one has said all: a probe behind the
+//! `complete` is answered. So a reader gets what came on the old leg and then what came on the new one, each in its order; nothing is
+//! missing, and what lies in the overlap comes twice. Calls stay where they were sent. A leg on which nothing is left is
+//! closed. As long as anything is to move, the way back is open: a new leg that fails leaves the old one as it was.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use super::{
+    End, Output, Session,
+    leg::{Leg, Phase, Role},
+    outbox::Queued,
+    registry::Moving,
+    timers::Timer,
+};
+use crate::{
+    error::{CloseCode, Disconnect},
+    mailbox::Gap,
+    operation::OperationType,
+    protocol::{
+        Id, Kind, Subprotocol,
+        close::{Stage, verdict},
+    },
+    status::Status,
+};
+
+/// What is on its way from the retiring leg to the current one. Which operations are moving, the registry knows.
+#[derive(Debug, Default)]
+pub(super) struct Handover {
+    /// Completed on the old leg, before the probe that is under way.
+    probed: Vec<u64>,
+    /// Completed on the old leg, and to be probed next.
+    unprobed: Vec<u64>,
+    /// All has come on the old leg that will.
+    drained: Vec<u64>,
+    /// Queries and mutations that stay on the old leg until they are answered. May name some that are gone.
+    staying: BTreeSet<u64>,
+    /// Of the messages that are held.
+    held_bytes: usize,
+    /// Somebody waits for another connection.
+    is_wanted: bool,
+}
+
+impl<S: Clone> Session<S> {
+    /// Somebody wants another connection in place of the one that there is; answered by `Output::Rotated`.
+    pub(crate) fn rotate(&mut self, now: Instant) {
+        self.handover.is_wanted = true;
+        match self.leg.phase {
+            Phase::Open(_) => self.renew(now),
+            // The next one will be another.
+            Phase::Idle => self.answer_rotate(Ok(())),
+            Phase::Closing(_) | Phase::Ended => self.answer_rotate(Err(End::ShutDown)),
+            Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => {}
+        }
+    }
+
+    /// Tells who waits for another connection.
+    pub(super) fn answer_rotate(&mut self, answer: Result<(), End>) {
+        if std::mem::take(&mut self.handover.is_wanted) {
+            self.outputs.push_back(Output::Rotated(answer));
+        }
+    }
+
+    /// The server will not keep the connection for long. Everybody else is told the same.
+    pub(super) fn is_told_goodbye(&mut self, now: Instant) {
+        if self.leg.role == Role::Current {
+            let within = self.retry.within(self.config.backoff_base, 0.0, 1.0);
+            self.leg.timers.arm_by(Timer::Renewal, now + within);
+        }
+    }
+
+    /// Decides when the connection is to be replaced, if it lives that long: ahead of the end of its credentials.
+    pub(super) fn plan_renewal(&mut self, now: Instant) {
+        let lifetime = self.leg.expires_at.map(|at| at.saturating_duration_since(now)).filter(|left| !left.is_zero());
+        let credentials = lifetime.map(|lifetime| self.retry.within(lifetime, 0.7, 0.9).max(SHORTEST_LIFE));
+        let age = self.config.max_connection_age.map(|age| self.retry.within(age, 0.9, 1.0));
+        self.leg.is_expiring = credentials.is_some_and(|credentials| age.is_none_or(|age| credentials < age));
+        if let Some(after) = credentials.into_iter().chain(age).min() {
+            self.leg.timers.arm(Timer::Renewal, now + after);
+        }
+    }
+
+    /// The connection is to be replaced: now, or when nothing else is under way that needs all attention.
+    pub(super) fn renew(&mut self, now: Instant) {
+        if self.other.is_some() || self.suspicion.is_on_trial() {
+            return self.leg.timers.arm(Timer::Renewal, now + LOOK_AGAIN);
+        }
+        self.leg.timers.disarm(Timer::Renewal);
+        if self.leg.is_expiring {
+            self.retry.expiring();
+        }
+        self.hand_over(now);
+    }
+
+    fn hand_over(&mut self, now: Instant) {
+        let successor = self.leg.successor(&self.config);
+        let id = successor.id;
+        self.other = Some(Box::new(successor));
+        self.on(now, id, |session| session.start(now));
+    }
+
+    /// The successor failed. The current leg goes on, and another attempt follows.
+    pub(super) fn postpone(&mut self, now: Instant, cause: Disconnect) {
+        self.leg.leave_socket();
+        self.space(now, cause, Stage::Opening);
+        self.start(now);
+    }
+
+    /// Spaces the next attempt. It cannot be fatal while there is a connection.
+    fn space(&mut self, now: Instant, cause: Disconnect, stage: Stage) {
+        let wanted = self.retry.wanted(&cause);
+        let verdict = wanted.unwrap_or_else(|| verdict(&cause, stage, self.negotiation.is_open()));
+        let _ = self.retry.judge(now, cause.clone(), verdict, &mut self.negotiation);
+        self.retry.closed();
+        self.outputs.push_back(Output::Postponed(cause));
+    }
+
+    /// The current leg was lost while its successor was under way. Whether that takes its place.
+    pub(super) fn adopt(&mut self, now: Instant) -> bool {
+        if !self.has_reason() {
+            return false;
+        }
+        let Some(successor) = self.other.take_if(|other| other.role == Role::Successor) else { return false };
+        self.leg = *successor;
+        self.leg.role = Role::Current;
+        match self.leg.timers.at(Timer::Backoff) {
+            Some(at) => self.status(Status::Waiting { delay: at - now, cause: self.last_cause.clone() }),
+            None => {
+                let attempt = self.retry.attempts();
+                self.status(Status::Connecting { attempt, cause: self.last_cause.clone() });
+            }
+        }
+        true
+    }
+
+    /// The successor is acknowledged: it is the current one, and what it replaces retires.
+    pub(super) fn take_over(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.leg.role, Role::Current) != Role::Successor {
+            return;
+        }
+        self.counts.handovers += 1;
+        let Some(old) = &mut self.other else { return };
+        old.role = Role::Retiring;
+        old.span.end(self.operations.last_sent());
+        for timer in [Timer::Healthy, Timer::Settled, Timer::Idle, Timer::Renewal] {
+            old.timers.disarm(timer);
+        }
+        old.timers.arm(Timer::Overlap, now + OVERLAP);
+        old.timers.arm(Timer::Grace, now + GRACE);
+        // The current one says it.
+        old.outbox.forget_subscribes();
+        self.handover.staying = self.operations.begin_moving(old.span);
+    }
+
+    /// Keeps a message on the current leg for later if its operation has not moved yet. Whether it does.
+    pub(super) fn hold_frame(&mut self, now: Instant, id: Id, kind: Kind, frame: &str) -> bool {
+        let (Id::Ours(wire_id), Kind::Next | Kind::Error | Kind::Complete, Role::Current) = (id, kind, self.leg.role)
+        else {
+            return false;
+        };
+        let Some(id) = self.operations.moving_as(wire_id) else { return false };
+        self.drain(id);
+        self.handover.held_bytes += frame.len();
+        if let Some(Moving { held: Some(held), .. }) = self.operations.moving_mut(id) {
+            held.push(frame.into());
+        }
+        // What the old leg still has to say is not waited for without end.
+        if self.handover.held_bytes > MAX_HELD_BYTES {
+            self.moved(now, id, Some(Gap { reconnects: 1, ..Gap::default() }));
+        }
+        true
+    }
+
+    /// Ends an operation on the old leg, if that was not done.
+    fn drain(&mut self, id: u64) {
+        let Some(wire_id) = self.operations.begin_draining(id) else { return };
+        if let Some(old) = self.retiring() {
+            old.complete(wire_id, OperationType::Subscription);
+        }
+        self.handover.unprobed.push(id);
+        self.probe_old();
+    }
+
+    fn probe_old(&mut self) {
+        if !self.handover.unprobed.is_empty() && self.retiring().is_some_and(Leg::probe) {
+            let Handover { probed, unprobed, .. } = &mut self.handover;
+            probed.append(unprobed);
+        }
+    }
+
+    /// A ping was answered on the retiring leg.
+    pub(super) fn ponged_old(&mut self) {
+        if !self.leg.proofs.is_probing {
+            let Handover { probed, drained, .. } = &mut self.handover;
+            drained.append(probed);
+            self.probe_old();
+        }
+    }
+
+    /// The server ended an operation on the leg that is being handled. Whether that only is what was asked of it.
+    pub(super) fn is_drained(&mut self, id: u64) -> bool {
+        let is_draining = self.operations.moving_mut(id).is_some_and(|moving| moving.held.is_some());
+        if is_draining {
+            self.handover.drained.push(id);
+        }
+        is_draining
+    }
+
+    /// The old leg has said all of this operation, unless `gap` says that something may be missing.
+    fn moved(&mut self, now: Instant, id: u64, gap: Option<Gap>) {
+        let Some(Moving { is_repeated, held, .. }) = self.operations.end_moving(id) else { return };
+        let Some(operation) = self.operations.get(id) else { return };
+        let sink = operation.sink.clone();
+        if let Some(gap) = gap.or_else(|| is_repeated.then(|| Gap { overlaps: 1, ..Gap::default() })) {
+            self.outputs.push_back(Output::Moved { sink: sink.clone(), gap });
+        }
+        for frame in held.into_iter().flatten() {
+            self.handover.held_bytes -= frame.len();
+            if let Some((_, payload)) = self.take_frame(now, &frame) {
+                self.outputs.push_back(Output::Deliver { id, sink: sink.clone(), frame, payload });
+            }
+        }
+    }
+
+    /// Both legs had their time: what is not completed on the old one is now.
+    pub(super) fn end_overlap(&mut self, now: Instant) {
+        for id in self.operations.moving() {
+            self.drain(id);
+        }
+        // For those that are not written on the new one yet.
+        self.leg.timers.arm(Timer::Overlap, now + OVERLAP);
+    }
+
+    /// Calls on the old leg had their time.
+    pub(super) fn end_grace(&mut self) {
+        let staying = std::mem::take(&mut self.handover.staying);
+        for id in staying {
+            if self.stays(id) {
+                self.complete(id, None);
+            }
+        }
+        self.leg.broken = Some(Disconnect::Requested);
+        self.give_up_calls();
+    }
+
+    /// Whether a call waits on the retiring leg.
+    fn stays(&mut self, id: u64) -> bool {
+        let Some(span) = self.retiring().map(|old| old.span) else { return false };
+        self.operations.get(id).is_some_and(|operation| operation.is_on(span))
+    }
+
+    /// The leg's calls will not be answered there: mutations are ambiguous, and queries are sent on the current leg.
+    fn give_up_calls(&mut self) {
+        let (span, cause) = (self.leg.span, self.leg.broken.clone());
+        self.give_up_mutations(cause.as_ref());
+        let queries = self.operations.forget_sent(span);
+        if let Some(current) = self.legs().find(|leg| leg.role == Role::Current && matches!(leg.phase, Phase::Open(_))) {
+            queries.into_iter().for_each(|id| current.outbox.push(Queued::Subscribe(id)));
+        }
+    }
+
+    /// What follows from an input for the leg that is not the current one.
+    pub(super) fn tend_other(&mut self, now: Instant) {
+        let gone = self.other.take_if(|other| other.phase == Phase::Idle);
+        if let Some(old) = gone {
+            self.forsake(now, *old);
+            self.look_for_idleness(now);
+        }
+        let drained = std::mem::take(&mut self.handover.drained);
+        if !drained.is_empty() {
+            for id in drained {
+                self.moved(now, id, None);
+            }
+            self.probe_awaited();
+        }
+        if self.is_moving() {
+            return;
+        }
+        while let Some(id) = self.handover.staying.first().copied() {
+            if self.stays(id) {
+                return;
+            }
+            self.handover.staying.pop_first();
+        }
+        if let Some(old) = self.retiring().filter(|old| matches!(old.phase, Phase::Open(_))) {
+            old.say_goodbye();
+            old.timers.arm(Timer::Shutdown, now + CLOSE_WITHIN);
+        }
+    }
+
+    /// A leg is gone, and with it what it had still to say.
+    pub(super) fn forsake(&mut self, now: Instant, old: Leg) {
+        if old.role != Role::Retiring {
+            return;
+        }
+        let cause = old.broken.clone();
+        for id in self.operations.moving() {
+            self.moved(now, id, Some(Gap { reconnects: 1, cause: cause.clone(), ..Gap::default() }));
+        }
+        let current = std::mem::replace(&mut self.leg, old);
+        self.other = Some(Box::new(current));
+        self.give_up_calls();
+        if let Some(current) = self.other.take() {
+            self.leg = *current;
+        }
+        self.handover = Handover { is_wanted: self.handover.is_wanted, ..Handover::default() };
+    }
+
+    /// The current leg was lost while operations were moving to it. The one that they come from still works.
+    pub(super) fn go_back(&mut self, now: Instant, cause: Disconnect) {
+        self.give_up_mutations(Some(&cause));
+        for id in self.operations.moving() {
+            if self.operations.moving_mut(id).is_some_and(|moving| moving.held.is_some()) {
+                // It was completed on the old leg, and is issued there anew.
+                self.moved(now, id, None);
+            }
+        }
+        self.operations.cancel_moving();
+        self.operations.forget_sent(self.leg.span);
+        let Some(old) = self.other.take() else { return };
+        self.leg = *old;
+        self.leg.role = Role::Current;
+        self.leg.span.go_on();
+        self.leg.timers.disarm(Timer::Overlap);
+        self.leg.timers.disarm(Timer::Grace);
+        self.handover = Handover { is_wanted: self.handover.is_wanted, ..Handover::default() };
+        self.leg.timers.arm(Timer::Healthy, now + self.config.healthy_after);
+        self.status_open();
+        self.await_trial(now);
+        let gap = Gap { reconnects: 1, cause: Some(cause.clone()), ..Gap::default() };
+        self.issue_all(now, &gap);
+        self.look_for_idleness(now);
+        self.probe_awaited();
+        self.space(now, cause, Stage::Open);
+        self.hand_over(now);
+    }
+
+    /// Lets go of what is not the current leg.
+    pub(super) fn drop_other(&mut self) -> Option<Leg> {
+        let other = *self.other.take()?;
+        let close = match other.phase {
+            Phase::Opening(_) | Phase::Open(_) => Some((CloseCode::NORMAL, "")),
+            Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_) | Phase::Ended => {
+                None
+            }
+        };
+        match (other.role, other.phase) {
+            (Role::Successor, Phase::Authorizing | Phase::Dialing(_)) => self.retry.unused(),
+            (Role::Successor, Phase::Opening(_)) => self.retry.closed(),
+            (Role::Successor | Role::Retiring | Role::Current, _) => {}
+        }
+        self.outputs.push_back(Output::Hangup(other.id, close));
+        Some(other)
+    }
+
+    /// Whether operations are live on the retiring leg that are to move.
+    pub(super) fn is_moving(&self) -> bool {
+        self.operations.is_any_moving()
+    }
+
+    fn retiring(&mut self) -> Option<&mut Leg> {
+        self.legs().find(|leg| leg.role == Role::Retiring)
+    }
+}
+
+impl Leg {
+    /// Nothing is left here.
+    fn say_goodbye(&mut self) {
+        let Phase::Open(subprotocol) = self.phase else { return };
+        if subprotocol == Subprotocol::GraphqlWs {
+            self.outbox.push(Queued::Terminate);
+        }
+        self.outbox.push(Queued::Close(CloseCode::NORMAL, ""));
+        self.phase = Phase::Closing(subprotocol);
+        self.timers.clear();
+    }
+}
+
+/// How long both connections carry a subscription for which nothing comes on the new one. A server may begin an operation
+/// later than it has read it, and only an item shows that it has.
+const OVERLAP: Duration = Duration::from_secs(2);
+
+/// How long calls may take on a connection that was replaced.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// How long the peer has to answer the close of a connection that was replaced.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// No connection is replaced sooner because its credentials end: a provider that gives what is over at once must not make it spin.
+const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+
+/// When something else is under way.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What is held of all operations together, in bytes.
+const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
