@@ -154,7 +154,7 @@ impl<S: Clone> Session<S> {
             self.complete(id, Some(self.leg.id));
         }
         if let Some(id) = id.filter(|_| restarts) {
-            self.operations.park(id, Wait::Verdict);
+            self.park(id, Wait::Verdict);
             if let Some(operation) = self.operations.get_mut(id) {
                 operation.is_cleared = true;
                 self.outputs.push_back(Output::Judge { sink: operation.sink.clone(), end });

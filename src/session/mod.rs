@@ -360,6 +360,11 @@ impl<S: Clone> Session<S> {
         std::iter::once(&mut self.leg).chain(self.other.as_deref_mut())
     }
 
+    /// What was sent on the other leg.
+    fn other_span(&self) -> Span {
+        self.other.as_deref().map_or(Span::NONE, |other| other.span)
+    }
+
     /// Dials as soon as the spacing of dials allows, if there is anything to dial for.
     fn start(&mut self, now: Instant) {
         if self.is_paused {
@@ -423,8 +428,7 @@ impl<S: Clone> Session<S> {
                 Wait::Reader | Wait::Verdict | Wait::Backoff | Wait::Trial => continue,
             }
             let is_subscription = operation.kind == OperationType::Subscription;
-            let other = self.other.as_deref().map_or(Span::NONE, |other| other.span);
-            let has_leg = operation.is_on(self.leg.span) || operation.is_on(other);
+            let has_leg = operation.is_on(self.leg.span) || operation.is_on(self.other_span());
             if has_leg && !(is_subscription && self.operations.is_moving(operation.id)) {
                 continue;
             }

@@ -83,6 +83,11 @@ impl Outbox {
         self.stale = 0;
     }
 
+    /// An operation is not to be sent for now.
+    pub(super) fn forget_subscribe(&mut self, id: u64) {
+        self.queue.retain(|queued| !matches!(queued, Queued::Subscribe(queued) if *queued == id));
+    }
+
     /// Another socket says what was not written here.
     pub(super) fn forget_subscribes(&mut self) {
         self.queue.retain(|queued| !matches!(queued, Queued::Subscribe(_)));

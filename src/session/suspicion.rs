@@ -130,7 +130,9 @@ impl<S: Clone> Session<S> {
                 OperationType::Query | OperationType::Subscription => {}
             }
         }
-        let remaining = self.operations.len() - mutations;
+        let retiring = self.other_span();
+        let elsewhere = self.operations.iter().filter(|operation| operation.is_on(retiring)).count();
+        let remaining = self.operations.len() - mutations - elsewhere;
         if suspects == 0 {
             self.end_trial();
             return verdict;
@@ -261,8 +263,10 @@ impl<S: Clone> Session<S> {
 
     /// Holds back an operation that is not cleared. Whether it is one.
     fn hold(&mut self, id: u64) -> bool {
+        let retiring = self.other_span();
         let Some(operation) = self.operations.get_mut(id) else { return false };
-        if operation.is_cleared || operation.wait != Wait::Nothing {
+        // Nor what is on a connection that was replaced, and is not to be sent again.
+        if operation.is_cleared || operation.wait != Wait::Nothing || operation.is_on(retiring) {
             return false;
         }
         operation.wait = Wait::Trial;

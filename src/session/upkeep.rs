@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Output, Session,
+    Output, Role, Session,
     backoff::Backoff,
     outbox::Queued,
     registry::{Operation, Wait},
@@ -127,10 +127,20 @@ impl<S: Clone> Session<S> {
         let is_subscription =
             self.operations.get(id).is_some_and(|operation| operation.kind == OperationType::Subscription);
         if is_subscription && self.complete(id, None) {
-            self.operations.park(id, Wait::Reader);
+            self.park(id, Wait::Reader);
             // What comes after what it had no room for.
             self.outputs.retain(|output| !matches!(output, Output::Deliver { id: held, .. } if *held == id));
         }
+    }
+
+    /// From here on the operation waits: what still comes for it is late.
+    pub(super) fn park(&mut self, id: u64, wait: Wait) {
+        // It was queued to be sent on another leg as well.
+        if self.operations.moving_mut(id).is_some_and(|moving| moving.new == 0) {
+            let current = self.legs().find(|leg| leg.role == Role::Current);
+            current.into_iter().for_each(|leg| leg.outbox.forget_subscribe(id));
+        }
+        self.operations.park(id, wait);
     }
 
     /// The reader of a rewound operation has caught up.
@@ -203,7 +213,7 @@ impl<S: Clone> Session<S> {
         upkeep.is_stale = true;
         self.outputs.push_back(Output::Stale { sink: sink.clone(), idle_for });
         if upkeep.care.reissue_stale && self.complete(id, None) {
-            self.operations.park(id, Wait::Nothing);
+            self.park(id, Wait::Nothing);
             self.release(now, id);
         }
     }

@@ -2,6 +2,7 @@
 
 mod calls;
 mod control;
+mod handover;
 mod histories;
 mod liveness;
 mod opening;

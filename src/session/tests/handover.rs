@@ -1,0 +1,317 @@
+//! Handovers: what is moved, when, and what follows when one of the two connections fails.
+
+use proptest::prelude::*;
+
+use self::world::World;
+use super::*;
+
+mod simulation;
+mod world;
+
+const A: LegId = LegId::A;
+const B: LegId = LegId::B;
+
+fn in_millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+#[test]
+fn a_rotation_is_no_outage_and_closes_the_connection_before_with_1000() {
+    let mut world = World::open(config(), 3);
+    world.publish_all();
+    world.settle().unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.settle().unwrap();
+    assert_eq!((world.rotated, world.asked.len()), (1, 2));
+    assert!(world.wires[A as usize].open && world.wires[B as usize].open, "both carry the operations");
+    world.live(secs(10)).unwrap();
+    world.check_settled().unwrap();
+    assert!(world.wires[B as usize].open, "the new one is left");
+    assert_eq!(world.closes, [1000]);
+    world.publish_all();
+    world.settle().unwrap();
+    for reader in world.readers.values() {
+        assert_eq!((reader.last, reader.gaps, reader.overlaps, reader.repeated), (Some(2), 0, 0, 0));
+    }
+    assert_eq!(world.rig.session.counts().handovers, 1);
+}
+
+#[test]
+fn what_comes_on_both_connections_is_announced_and_comes_in_the_order_of_each() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    world.perform().unwrap();
+    while !world.wires[B as usize].acked {
+        world.advance(B).unwrap();
+        world.write(B, 1);
+        world.up(B).unwrap();
+        world.down(B).unwrap();
+    }
+    world.write(B, 9);
+    while world.up(B).unwrap() {}
+    // Two events: the old connection is behind.
+    world.publish_all();
+    world.publish_all();
+    world.down(A).unwrap();
+    world.down(B).unwrap();
+    world.down(B).unwrap();
+    let reader = world.readers.values().next().unwrap();
+    assert_eq!((reader.last, reader.overlaps), (Some(1), 0), "what the new one says is held");
+    world.settle().unwrap();
+    let reader = world.readers.values().next().unwrap();
+    assert_eq!((reader.last, reader.gaps, reader.overlaps, reader.repeated), (Some(2), 0, 1, 1), "from 2 to 1, 2");
+    world.live(secs(10)).unwrap();
+    world.check_settled().unwrap();
+}
+
+#[test]
+fn a_successor_that_fails_at_any_point_before_the_acknowledgement_leaves_the_streams_alone() {
+    let causes = [closed(1000), closed(4400), closed(4403), closed(4500), Disconnect::Reset(None)];
+    for (point, cause) in (0..4).flat_map(|point| causes.iter().map(move |cause| (point, cause))) {
+        let mut world = World::open(config(), 2);
+        world.rig.session.rotate(world.rig.now);
+        world.perform().unwrap();
+        for _ in 0..3 {
+            match point {
+                0 => world.fail_credentials(B).unwrap(),
+                _ => {
+                    for _ in 0..point {
+                        world.advance(B).unwrap();
+                    }
+                    if point == 3 {
+                        world.write(B, 1);
+                        world.up(B).unwrap();
+                    }
+                    world.lose(B, cause.clone()).unwrap();
+                }
+            }
+            world.publish_all();
+            while world.down(A).unwrap() {}
+            world.live_on(A, secs(31)).unwrap();
+        }
+        assert!(world.postponed >= 3, "{point} {cause:?}");
+        assert!(world.ends.is_empty() && world.closes.is_empty(), "{point} {cause:?}");
+        for reader in world.readers.values() {
+            assert_eq!((reader.last, reader.gaps, reader.overlaps), (Some(3), 0, 0), "{point} {cause:?}");
+        }
+        world.live(secs(60)).unwrap();
+        assert_eq!(world.rotated, 1, "{point} {cause:?}: it goes on until it is done");
+        world.check_settled().unwrap();
+    }
+}
+
+#[test]
+fn a_successor_that_is_lost_while_operations_move_gives_them_back_without_a_gap() {
+    let mut world = World::open(config(), 2);
+    world.publish_all();
+    world.settle().unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.perform().unwrap();
+    world.advance(B).unwrap();
+    world.advance(B).unwrap();
+    world.write(B, 1);
+    world.up(B).unwrap();
+    world.down(B).unwrap();
+    world.write(B, 2);
+    while world.up(B).unwrap() {}
+    world.lose(B, closed(4400)).unwrap();
+    assert_eq!(world.rig.session.leg.id, A, "the old one is in use again");
+    world.publish_all();
+    while world.down(A).unwrap() {}
+    for reader in world.readers.values() {
+        assert_eq!((reader.last, reader.gaps, reader.overlaps), (Some(2), 0, 0));
+    }
+    world.live(secs(60)).unwrap();
+    world.check_settled().unwrap();
+    assert_eq!(world.rig.session.leg.id, B, "and another attempt follows");
+}
+
+#[test]
+fn the_loss_of_the_old_connection_in_a_handover_is_a_gap_and_no_other_dial() {
+    let mut world = World::open(config(), 2);
+    world.publish_all();
+    world.settle().unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.settle().unwrap();
+    world.lose(A, Disconnect::Reset(None)).unwrap();
+    world.publish_all();
+    world.live(secs(60)).unwrap();
+    world.check_settled().unwrap();
+    assert_eq!(world.asked.len(), 2);
+    for reader in world.readers.values() {
+        assert_eq!((reader.last, reader.gaps), (Some(2), 1));
+    }
+}
+
+#[test]
+fn a_successor_that_is_under_way_takes_the_place_of_a_connection_that_is_lost() {
+    let mut world = World::open(config(), 2);
+    world.rig.session.rotate(world.rig.now);
+    world.perform().unwrap();
+    world.advance(B).unwrap();
+    world.lose(A, closed(1001)).unwrap();
+    world.settle().unwrap();
+    assert_eq!((world.asked.len(), world.rotated), (2, 1), "no other dial, and no delay");
+    world.check_settled().unwrap();
+    assert!(world.readers.values().all(|reader| reader.gaps == 1));
+}
+
+#[test]
+fn calls_stay_where_they_were_sent_until_they_are_answered() {
+    for kind in [OperationType::Query, OperationType::Mutation] {
+        let mut world = World::open(config(), 1);
+        world.slow_calls = true;
+        let call = world.call(kind);
+        world.settle().unwrap();
+        world.rig.session.rotate(world.rig.now);
+        world.live(secs(10)).unwrap();
+        assert!(world.wires[A as usize].open && world.rotated == 1, "{kind:?}");
+        world.answer(A);
+        world.live(secs(1)).unwrap();
+        assert_eq!(world.ends[&call], r#"answered {"data":1}"#);
+        assert_eq!((world.executed[&call], world.closes.clone()), (1, vec![1000]));
+        world.calls.clear();
+        world.check_settled().unwrap();
+    }
+}
+
+#[test]
+fn after_the_grace_period_a_mutation_is_ambiguous_and_a_query_is_sent_on_the_new_connection() {
+    let mut world = World::open(config(), 1);
+    world.slow_calls = true;
+    let (query, mutation) = (world.call(OperationType::Query), world.call(OperationType::Mutation));
+    world.settle().unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.live(secs(29)).unwrap();
+    assert!(world.ends.is_empty());
+    world.live(secs(2)).unwrap();
+    assert!(world.ends[&mutation].starts_with("ambiguous"), "{:?}", world.ends);
+    assert!(!world.wires[A as usize].open);
+    world.answer(B);
+    world.live(secs(1)).unwrap();
+    assert!(world.ends[&query].starts_with("answered"), "{:?}", world.ends);
+    assert_eq!((world.executed[&query], world.executed[&mutation]), (2, 1));
+}
+
+#[test]
+fn credentials_that_end_are_renewed_ahead_of_that_with_the_reason() {
+    let mut world = World::new(config());
+    world.lifetime = Some(secs(30));
+    world.subscribe();
+    world.live(secs(300)).unwrap();
+    assert_eq!(world.asked[0].1, "initial");
+    let renewals: Vec<_> = world.asked.windows(2).map(|pair| (pair[1].0 - pair[0].0, pair[1].1)).collect();
+    assert!((11..=15).contains(&renewals.len()), "{renewals:?}");
+    for (after, reason) in &renewals {
+        assert!((secs(21)..=secs(27)).contains(after) && *reason == "expiring", "{renewals:?}");
+    }
+    let distinct: std::collections::BTreeSet<_> = renewals.iter().collect();
+    assert!(distinct.len() > 5, "jittered");
+    assert_eq!(world.readers.values().next().unwrap().gaps, 0);
+}
+
+#[test]
+fn a_renewal_that_fails_is_tried_again_with_the_same_reason_and_growing_delays() {
+    let mut world = World::new(Config { healthy_after: secs(60), ..config() });
+    world.lifetime = Some(secs(3_600));
+    world.subscribe();
+    world.settle().unwrap();
+    world.lifetime = None;
+    world.live_on(A, secs(3_600 * 7 / 10 - 1)).unwrap();
+    while world.asked.len() < 9 {
+        world.live_on(A, secs(1)).unwrap();
+        world.fail_credentials(B).unwrap();
+    }
+    let delays: Vec<_> = world.asked[1..].windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    assert!(world.asked[1..].iter().all(|asked| asked.1 == "expiring"), "{:?}", world.asked);
+    assert!(delays.iter().all(|delay| *delay >= in_millis(500)) && delays.iter().any(|delay| *delay > secs(5)), "{delays:?}");
+    assert!(world.ends.is_empty());
+}
+
+#[test]
+fn credentials_that_are_over_at_once_do_not_make_it_spin() {
+    for lifetime in [Duration::ZERO, in_millis(1)] {
+        let mut world = World::new(config());
+        world.lifetime = Some(lifetime);
+        world.subscribe();
+        world.live(secs(20)).unwrap();
+        assert!(world.asked.len() <= 21, "{} dials", world.asked.len());
+    }
+}
+
+#[test]
+fn a_connection_is_replaced_before_it_is_older_than_asked_for_and_each_at_another_time() {
+    let mut world = World::open(Config { max_connection_age: Some(secs(100)), ..config() }, 1);
+    world.live(secs(1_000)).unwrap();
+    let ages: Vec<_> = world.asked.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    assert!((9..=11).contains(&ages.len()) && ages.iter().all(|age| (secs(90)..=secs(100)).contains(age)), "{ages:?}");
+    assert!(world.asked[1..].iter().all(|asked| asked.1 == "reconnect"));
+}
+
+#[test]
+fn a_servers_goodbye_is_followed_by_a_handover() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.handle_frame(world.rig.now, A, r#"{"type":"connection_terminate"}"#);
+    world.live(secs(10)).unwrap();
+    world.check_settled().unwrap();
+    assert_eq!((world.asked.len(), world.rig.session.leg.id), (2, B));
+    assert_eq!(world.readers.values().next().unwrap().gaps, 0);
+}
+
+#[test]
+fn an_operation_that_the_server_ends_on_the_old_connection_is_over_on_both() {
+    let mut world = World::open(config(), 2);
+    world.rig.session.rotate(world.rig.now);
+    world.settle().unwrap();
+    world.end(A, 0);
+    world.live(secs(10)).unwrap();
+    assert_eq!(world.ends[&1], "completed");
+    world.check_settled().unwrap();
+}
+
+#[test]
+fn an_operation_that_is_dropped_or_rewound_while_it_moves_is_completed_on_both_connections() {
+    let mut world = World::open(config(), 3);
+    world.rig.session.rotate(world.rig.now);
+    world.settle().unwrap();
+    world.cancel(1);
+    world.rig.session.rewind(2);
+    world.settle().unwrap();
+    for wire in &world.wires {
+        assert_eq!(wire.carried.values().copied().collect::<Vec<_>>(), [3]);
+    }
+    world.rig.session.catch_up(world.rig.now, 2);
+    world.live(secs(10)).unwrap();
+    world.check_settled().unwrap();
+    assert_eq!(world.readers[&2].gaps, 1, "a restart");
+}
+
+#[test]
+fn a_rotation_waits_for_the_one_before() {
+    let mut world = World::open(config(), 1);
+    world.slow_calls = true;
+    world.call(OperationType::Query);
+    world.settle().unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.live(secs(5)).unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.live(secs(5)).unwrap();
+    assert_eq!((world.rotated, world.asked.len()), (1, 2), "a call is on the first connection");
+    world.answer(A);
+    world.live(secs(5)).unwrap();
+    assert_eq!((world.rotated, world.asked.len()), (2, 3));
+}
+
+#[test]
+fn without_a_connection_there_is_nothing_to_replace() {
+    let mut world = World::new(config());
+    world.rig.session.rotate(world.rig.now);
+    world.settle().unwrap();
+    assert_eq!((world.rotated, world.asked.len()), (1, 0));
+    world.subscribe();
+    world.rig.session.rotate(world.rig.now);
+    world.perform().unwrap();
+    assert_eq!(world.rotated, 1, "the connection that is being made is waited for");
+    world.settle().unwrap();
+    assert_eq!((world.rotated, world.asked.len()), (2, 1));
+}
