@@ -120,7 +120,8 @@ mod credentials {
         // What is no name may be a value in the wrong place, and is not shown.
         let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| BuildError::HeaderName)?;
         let invalid = || BuildError::Header(name.to_owned());
-        let reserved = [header::HOST, header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH];
+        // The last two would announce a body, which the server would wait for.
+        let reserved = [header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
         if parsed.as_str().starts_with("sec-websocket-") || reserved.contains(&parsed) {
             return Err(invalid());
         }

@@ -121,6 +121,8 @@ mod status;
 mod subscription;
 #[cfg(feature = "client")]
 mod telemetry;
+#[cfg(feature = "client")]
+mod upgrade;
 
 pub use auth::CredentialsReason;
 #[cfg(feature = "proxy")]
