@@ -73,7 +73,7 @@ mod credentials {
             Ok(self)
         }
 
-        /// Adds a header to the upgrade request, such as `Authorization`.
+        /// Adds a header to the upgrade request, such as `Authorization`. `Host` replaces the endpoint's own.
         ///
         /// # Errors
         ///

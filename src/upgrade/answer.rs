@@ -220,8 +220,7 @@ mod tests {
     ];
 
     fn answer(first: &str, headers: &[&str]) -> Vec<u8> {
-        let lines = headers.iter().map(|line| format!("{line}\r\n")).collect::<String>();
-        format!("{first}\r\n{lines}\r\n").into_bytes()
+        [&[first], headers, &["", ""]].concat().join("\r\n").into_bytes()
     }
 
     /// What is made of these bytes when they come in pieces of that size: status, and what is left.
