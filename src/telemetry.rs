@@ -53,6 +53,10 @@ pub(crate) fn status(status: &Status) {
     }
 }
 
+pub(crate) fn slept() {
+    info!(target: "resub", "the machine was asleep");
+}
+
 pub(crate) fn subscribed(operation: u64, name: Option<&str>) {
     debug!(target: "resub", operation, graphql.operation.name = name, "subscribed");
 }
