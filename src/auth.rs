@@ -115,7 +115,7 @@ mod credentials {
         }
     }
 
-    /// A header that may go into the upgrade request; its value is marked as sensitive.
+    /// A header that may go into the upgrade request; its value is marked as sensitive, unless it is `Host`.
     fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), BuildError> {
         // What is no name may be a value in the wrong place, and is not shown.
         let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| BuildError::HeaderName)?;
@@ -126,7 +126,8 @@ mod credentials {
             return Err(invalid());
         }
         let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
-        value.set_sensitive(true);
+        // A name is not what credentials that travel in the open are warned of.
+        value.set_sensitive(parsed != header::HOST);
         Ok((parsed, value))
     }
 }

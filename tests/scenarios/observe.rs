@@ -122,6 +122,7 @@ async fn credentials_that_leave_this_machine_without_tls_are_warned_of_once_for_
     let server = Server::in_memory();
     for builder in [
         Client::builder(AFAR),
+        Client::builder(AFAR).header("Host", "market.internal"),
         header("ws://localhost/"),
         header("ws://127.0.0.1:4000/"),
         header("ws://[::1]/"),
