@@ -87,7 +87,7 @@ mod credentials {
             Ok(self)
         }
 
-        /// Adds a header to the upgrade request, such as `Authorization`.
+        /// Adds a header to the upgrade request, such as `Authorization`. `Host` replaces the endpoint's own.
         ///
         /// # Errors
         ///
@@ -157,17 +157,19 @@ mod credentials {
         }
     }
 
-    /// A header that may go into the upgrade request; its value is marked as sensitive.
+    /// A header that may go into the upgrade request; its value is marked as sensitive, unless it is `Host`.
     fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), BuildError> {
         // What is no name may be a value in the wrong place, and is not shown.
         let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| BuildError::HeaderName)?;
         let invalid = || BuildError::Header(name.to_owned());
-        let reserved = [header::HOST, header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH];
+        // The last two would announce a body, which the server would wait for.
+        let reserved = [header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
         if parsed.as_str().starts_with("sec-websocket-") || reserved.contains(&parsed) {
             return Err(invalid());
         }
         let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
-        value.set_sensitive(true);
+        // A name is not what credentials that travel in the open are warned of.
+        value.set_sensitive(parsed != header::HOST);
         Ok((parsed, value))
     }
 }

@@ -96,6 +96,10 @@ impl ClientBuilder {
     }
 
     /// Adds a fixed header to the upgrade request, such as `Authorization`. Default: none.
+    ///
+    /// `Host` replaces the endpoint's own; the last one counts. What makes the upgrade is refused by [`build`](Self::build):
+    /// `Connection`, `Upgrade`, all that begins with `Sec-WebSocket-`, and what would announce a body (`Content-Length`,
+    /// `Transfer-Encoding`).
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.fixed = self.fixed.and_then(|credentials| credentials.header(name, value));
         self

@@ -3,6 +3,7 @@
 //! Owns the socket, the one timer, the only reading of the clock, and the session. Decides nothing. Between taking an
 //! output and performing it nothing is awaited (I8): the whole driver is one `poll`.
 
+mod clocks;
 mod outputs;
 
 use std::{
@@ -22,6 +23,7 @@ use tokio::{
 };
 use url::Url;
 
+use self::clocks::Clocks;
 use crate::{
     auth::{Credentials, Provider},
     buffers::{Buffers, Stock},
@@ -94,6 +96,7 @@ pub(crate) struct Driver {
     buffers: Arc<Buffers>,
     stock: Stock,
     timer: Pin<Box<Sleep>>,
+    clocks: Clocks,
     status: watch::Sender<Status>,
     counters: Arc<Counters>,
     ended: bool,
@@ -137,6 +140,7 @@ impl Driver {
             buffers,
             stock: Stock::default(),
             timer: Box::pin(tokio::time::sleep_until(now().into())),
+            clocks: Clocks::new(now()),
             status,
             counters,
             ended: false,
@@ -184,6 +188,7 @@ impl Driver {
             }
             Poll::Ready(taken) => taken,
         };
+        self.look_for_sleep(now);
         if taken == 0 {
             // Every handle and every stream is gone. Said again at every turn, which does nothing.
             self.session.shutdown(now + ORPHAN_DEADLINE);
@@ -340,8 +345,18 @@ impl Driver {
             return false;
         }
         self.session.handle_timeout(now.max(deadline));
+        self.look_for_sleep(now);
         self.perform(now);
         true
+    }
+
+    /// A connection that may have died while the machine slept is asked at once. Looked for where the client does something by
+    /// itself, so that items cost nothing for it; and a retry sleep goes on, as the server may have asked for it.
+    fn look_for_sleep(&mut self, now: Instant) {
+        if self.clocks.have_parted(now) && self.session.is_open() {
+            telemetry::slept();
+            self.session.network_changed(now);
+        }
     }
 
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) {

@@ -69,10 +69,20 @@ pub enum ConnectError {
     Http {
         /// The status code.
         status: u16,
-        /// `Retry-After`, where the server sent one in seconds; at most an hour.
+        /// What the server's `Retry-After` asks for; at most an hour.
         retry_after: Option<Duration>,
-        /// The first bytes of the body, as far as they came with the head.
+        /// The first 1024 bytes of the body, as far as they came within half a second. What it shows of the request's headers or
+        /// of the endpoint's query is masked.
         body: String,
+    },
+    /// The server answered the upgrade with a redirection, which is not followed: who may redirect would get the credentials.
+    /// Fatal; if the target is the right one, make it the endpoint.
+    #[error("the server redirects the upgrade to {to} with HTTP {status}, which is not followed")]
+    Redirected {
+        /// The status code.
+        status: u16,
+        /// The target, without user, query and fragment.
+        to: String,
     },
     /// The server chose no subprotocol, or one that was not offered.
     #[error("the server did not choose the offered subprotocol `{offered}`")]

@@ -47,7 +47,7 @@
 //! - **No reconnect storm.** Delays have decorrelated jitter and grow until a connection was healthy for a while; a
 //!   server's `Retry-After` is honoured.
 //! - **Credentials are asked for before every dial**, with the reason, and are in no error, log or `Debug` output. At
-//!   level `trace`, the `tungstenite` crate logs requests and frames of its own accord: keep `tungstenite=info`.
+//!   level `trace`, the `tungstenite` crate logs frames of its own accord, the init payload included: keep `tungstenite=info`.
 //! - **A mutation is never sent twice.** If its result was lost, [`CallError::Ambiguous`] says so; a query is sent
 //!   again. Subscribing to a mutation is an error.
 //!
@@ -121,6 +121,8 @@ mod status;
 mod subscription;
 #[cfg(feature = "client")]
 mod telemetry;
+#[cfg(feature = "client")]
+mod upgrade;
 
 pub use auth::CredentialsReason;
 #[cfg(feature = "proxy")]

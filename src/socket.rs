@@ -1,31 +1,29 @@
-//! One WebSocket: the upgrade, and a pump in each direction.
+//! One WebSocket: a pump in each direction.
 //!
 //! Owns the translation between tungstenite's messages and errors and our own. Decides nothing.
 
 use std::{
-    future,
     io::{self, Read, Write},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::{
-    ClientHandshake, Error as WsError, HandshakeError, Message, Utf8Bytes, WebSocket,
-    client::IntoClientRequest,
+    Error as WsError, Message, Utf8Bytes, WebSocket,
     error::{CapacityError, ProtocolError},
-    protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode as WsCloseCode},
+    protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode as WsCloseCode},
 };
 use url::Url;
 
 use crate::{
-    dial::{self, BoxedIo, Dialer},
-    error::{CloseCode, ConnectError, DialError, Disconnect},
+    dial::{BoxedIo, Dialer},
+    error::{CloseCode, ConnectError, Disconnect},
     protocol::Subprotocol,
     session::Transmit,
+    upgrade::upgrade,
 };
 
 /// An open WebSocket.
@@ -71,12 +69,8 @@ impl Socket {
         headers: HeaderMap,
         max_message_size: usize,
     ) -> Result<Self, ConnectError> {
-        let io = dialer.dial(endpoint).await.map_err(ConnectError::Dial)?;
-        let broken = |error: WsError| ConnectError::Upgrade(error.to_string());
-        let mut request = endpoint.as_str().into_client_request().map_err(broken)?;
-        request.headers_mut().extend(headers);
-        let offer = HeaderValue::from_static(subprotocol.name());
-        request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, offer);
+        let mut io = dialer.dial(endpoint).await.map_err(ConnectError::Dial)?;
+        let received = upgrade(&mut io, endpoint, subprotocol, &headers).await?;
         let config = WebSocketConfig::default()
             // It is zero-filled before every read: at tungstenite's own default, small frames pay for 128 KiB each.
             .read_buffer_size(16 * 1024)
@@ -85,22 +79,8 @@ impl Socket {
             .max_write_buffer_size(max_message_size.saturating_add(WRITE_BUFFER + 1024))
             .max_message_size(Some(max_message_size))
             .max_frame_size(Some(max_message_size));
-        let wire = Wire { io, read: 0, waker: Waker::noop().clone() };
-        let failed = |error| upgrade_error(error, subprotocol);
-        let mut handshake = Some(ClientHandshake::start(wire, request, Some(config)).map_err(failed)?);
-        let (ws, _) = future::poll_fn(|cx| {
-            let Some(mut step) = handshake.take() else { return Poll::Pending };
-            step.get_mut().get_mut().waker.clone_from(cx.waker());
-            match step.handshake() {
-                Ok(done) => Poll::Ready(Ok(done)),
-                Err(HandshakeError::Failure(error)) => Poll::Ready(Err(failed(error))),
-                Err(HandshakeError::Interrupted(step)) => {
-                    handshake = Some(step);
-                    Poll::Pending
-                }
-            }
-        })
-        .await?;
+        let wire = Wire { io, read: received.len() as u64, waker: Waker::noop().clone() };
+        let ws = WebSocket::from_partially_read(wire, received, Role::Client, Some(config));
         Ok(Self {
             ws,
             seen: 0,
@@ -280,43 +260,5 @@ fn closed(frame: Option<CloseFrame>) -> Disconnect {
     }
 }
 
-fn upgrade_error(error: WsError, offered: Subprotocol) -> ConnectError {
-    match error {
-        WsError::Http(response) => refused(&response),
-        WsError::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => {
-            ConnectError::Subprotocol { offered: offered.name() }
-        }
-        WsError::Io(error) => ConnectError::Dial(dial::broke_off(error)),
-        WsError::Protocol(ProtocolError::HandshakeIncomplete) | WsError::ConnectionClosed => {
-            let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-            ConnectError::Dial(DialError::Connect(Arc::new(error)))
-        }
-        // Old balancers say 503 in it while they have no server; the status is not told apart.
-        WsError::Protocol(ProtocolError::WrongHttpVersion) => {
-            let error = io::Error::other("the server answered in HTTP/1.0");
-            ConnectError::Dial(DialError::Other(Arc::new(error)))
-        }
-        other => ConnectError::Upgrade(other.to_string()),
-    }
-}
-
-fn refused(response: &Response<Option<Vec<u8>>>) -> ConnectError {
-    let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let body = response.body().as_deref().unwrap_or_default();
-    ConnectError::Http {
-        status: response.status().as_u16(),
-        retry_after: retry_after
-            .and_then(|text| text.trim().parse().ok())
-            .map(|secs| Duration::from_secs(secs).min(MAX_RETRY_AFTER)),
-        body: String::from_utf8_lossy(&body[..body.len().min(MAX_BODY)]).into_owned(),
-    }
-}
-
 /// How many bytes are gathered before they are written.
 const WRITE_BUFFER: usize = 128 * 1024;
-
-/// The longest `Retry-After` that is honoured: no server parks its clients for longer.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
-
-/// How much of a refusal's body is kept, in bytes.
-const MAX_BODY: usize = 1024;

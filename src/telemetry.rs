@@ -57,6 +57,10 @@ pub(crate) fn postponed(cause: &Disconnect) {
     warn!(target: "resub", cause = %Chain(cause), "could not move to another connection yet");
 }
 
+pub(crate) fn slept() {
+    info!(target: "resub", "the machine was asleep");
+}
+
 pub(crate) fn subscribed(operation: u64, name: Option<&str>) {
     debug!(target: "resub", operation, graphql.operation.name = name, "subscribed");
 }

@@ -50,7 +50,7 @@ async fn start() -> Result<Outcome, Misuse> {
 /// To standard error, as `RUST_LOG` says.
 fn log() -> Result<(), Box<dyn Error>> {
     let filter = EnvFilter::try_from_default_env()?
-        // At `trace` it shows the headers of the upgrade and every frame, and so the credentials.
+        // At `trace` it shows every frame, and so the init payload.
         .add_directive("tungstenite=info".parse()?);
     let (stderr, ansi) = (std::io::stderr, std::io::stderr().is_terminal());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(ansi).init();

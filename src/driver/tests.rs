@@ -2,11 +2,18 @@
 
 use std::{num::NonZeroUsize, task::Wake};
 
-use super::*;
+use super::{
+    clocks::{
+        ASLEEP,
+        tests::{set_forward, wall},
+    },
+    *,
+};
 use crate::{
     builder::ClientBuilder,
     dial::DialFuture,
     mailbox::{Batch, Limits, Overflow, Read},
+    session::Transmit,
 };
 
 struct Nowhere;
@@ -94,4 +101,68 @@ async fn who_waits_for_a_connection_no_more_is_forgotten() {
     }
     while driver.take_commands(&mut Context::from_waker(Waker::noop()), now()) {}
     assert!(driver.waiters.len() <= 11, "{}", driver.waiters.len());
+}
+
+/// An open connection, and a wall clock that is set by hand.
+fn open() -> (Driver, mpsc::UnboundedSender<Command>) {
+    let (mut driver, commands) = driver();
+    driver.clocks = Clocks::with(now(), wall);
+    driver.session.connect(now());
+    driver.session.handle_credentials(now(), LegId::A, Ok(Granted { init_payload: "{}".into(), lifetime: None }));
+    driver.session.handle_open(now(), LegId::A);
+    assert!(driver.session.handle_frame(now(), LegId::A, r#"{"type":"connection_ack"}"#).is_none());
+    while driver.session.poll_transmit(LegId::A).is_some() {}
+    (driver, commands)
+}
+
+/// Lets time pass in which nothing arrives; both clocks go on.
+async fn pass(driver: &mut Driver, mut time: Duration) {
+    let step = Duration::from_millis(100);
+    while !time.is_zero() {
+        tokio::time::advance(step).await;
+        set_forward(step);
+        time -= step;
+        driver.watch_time(&mut Context::from_waker(Waker::noop()), now());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_asked_at_once_whether_it_lives_when_something_is_to_be_done_after_a_sleep() {
+    let (mut driver, commands) = open();
+    let command = |driver: &mut Driver| {
+        assert!(commands.send(Command::Resume).is_ok());
+        assert!(driver.take_commands(&mut Context::from_waker(Waker::noop()), now()));
+        driver.session.poll_transmit(LegId::A)
+    };
+    assert!(command(&mut driver).is_none());
+    set_forward(ASLEEP);
+    assert!(matches!(command(&mut driver), Some(Transmit::Text(ping)) if ping == r#"{"type":"ping"}"#));
+    pass(&mut driver, Duration::from_millis(1_900)).await;
+    assert!(driver.session.is_open());
+    pass(&mut driver, Duration::from_millis(200)).await;
+    assert!(!driver.session.is_open());
+
+    // A retry sleep goes on: the server may have asked for it.
+    let waits = driver.session.poll_timeout();
+    set_forward(ASLEEP);
+    assert!(command(&mut driver).is_none());
+    assert_eq!(driver.session.poll_timeout(), waits);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_sleep_the_next_ping_is_waited_for_with_less_patience() {
+    for (slept, patience) in [(Duration::ZERO, 10), (ASLEEP, 2)] {
+        let (mut driver, _commands) = open();
+        pass(&mut driver, Duration::from_secs(9)).await;
+        assert!(driver.session.poll_transmit(LegId::A).is_none());
+        set_forward(slept);
+        let mut waited = Duration::ZERO;
+        while driver.session.is_open() {
+            pass(&mut driver, Duration::from_millis(100)).await;
+            waited += Duration::from_millis(100);
+            while driver.session.poll_transmit(LegId::A).is_some() {}
+        }
+        assert!(waited.as_secs() <= 1 + patience, "{waited:?}");
+        assert!(slept > Duration::ZERO || waited.as_secs() > 1 + 2, "{waited:?}");
+    }
 }

@@ -153,7 +153,7 @@ fn connect_verdict(error: &ConnectError, negotiable: bool) -> Verdict {
         ConnectError::Subprotocol { .. } | ConnectError::Http { status: 400, .. } if negotiable => {
             Verdict::OtherSubprotocol
         }
-        ConnectError::Subprotocol { .. } | ConnectError::Upgrade(_) => Verdict::Fatal,
+        ConnectError::Subprotocol { .. } | ConnectError::Redirected { .. } | ConnectError::Upgrade(_) => Verdict::Fatal,
         ConnectError::Http { status, retry_after, .. } => match status {
             401 | 403 => Verdict::Rejected,
             408 | 425 | 429 | 500..=599 => retry_after.map_or(Verdict::Retry, Verdict::RetryAfter),

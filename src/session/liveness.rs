@@ -107,7 +107,8 @@ impl Liveness {
         };
         timers.arm(Timer::Ping, now + pace);
         let since = *self.unanswered.get_or_insert(now);
-        timers.arm(Timer::Liveness, since + self.timeout);
+        let due = since + self.timeout;
+        timers.arm(Timer::Liveness, self.doubted_until.map_or(due, |until| until.min(due)));
         Some(ping)
     }
 

@@ -180,7 +180,6 @@ struct Choppy {
     taken: Vec<u8>,
     /// Whether reading, writing and flushing have been put off.
     put_off: [bool; 3],
-    upgraded: bool,
 }
 
 struct ChoppyDialer(PipeDialer, u64);
@@ -189,8 +188,7 @@ impl Dialer for ChoppyDialer {
     fn dial<'a>(&'a self, endpoint: &'a Url) -> DialFuture<'a> {
         Box::pin(async move {
             let io = self.0.dial(endpoint).await?;
-            Ok(Box::new(Choppy { io, random: self.1, taken: Vec::new(), put_off: [false; 3], upgraded: false })
-                as BoxedIo)
+            Ok(Box::new(Choppy { io, random: self.1, taken: Vec::new(), put_off: [false; 3] }) as BoxedIo)
         })
     }
 }
@@ -229,12 +227,10 @@ impl Choppy {
 impl AsyncRead for Choppy {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_turn(0, cx));
-        // tungstenite takes an answer in small pieces for an attack.
-        let len = if self.upgraded { self.random(300) + 1 } else { buf.remaining() };
+        let len = self.random(300) + 1;
         let mut part = buf.take(len);
         ready!(Pin::new(&mut self.io).poll_read(cx, &mut part))?;
         let len = part.filled().len();
-        self.upgraded = true;
         buf.advance(len);
         Poll::Ready(Ok(()))
     }

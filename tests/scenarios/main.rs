@@ -21,6 +21,7 @@ mod restart;
 mod resume;
 mod snapshot;
 mod stale;
+mod upgrade;
 
 use std::{num::NonZeroUsize, time::Duration};
 

@@ -80,15 +80,14 @@ impl io::Write for Log {
 /// From here on this thread's log is in [`LOG`].
 fn watch_log() {
     static WATCHED: Once = Once::new();
-    // `tungstenite` logs through the `log` crate, which nothing forwards here: these are our own events. The default of
+    // Of everybody, those included who log through the `log` crate; but `tungstenite` shows frames at this level. The default of
     // the process, as that of a thread does not reach events that another test was the first to pass.
     WATCHED.call_once(|| {
         let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+            .with_env_filter("trace,tungstenite::protocol=info,tokio_tungstenite=info")
             .with_ansi(false)
-            .with_writer(|| Log)
-            .finish();
-        tracing::subscriber::set_global_default(subscriber).unwrap();
+            .with_writer(|| Log);
+        subscriber.init();
     });
     LOG.take();
 }
@@ -123,6 +122,7 @@ async fn credentials_that_leave_this_machine_without_tls_are_warned_of_once_for_
     let server = Server::in_memory();
     for builder in [
         Client::builder(AFAR),
+        Client::builder(AFAR).header("Host", "market.internal"),
         header("ws://localhost/"),
         header("ws://127.0.0.1:4000/"),
         header("ws://[::1]/"),

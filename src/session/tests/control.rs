@@ -26,6 +26,15 @@ fn live(rig: &mut Rig, seconds: u64) -> Vec<Did> {
 }
 
 #[test]
+fn a_ping_that_is_due_meanwhile_does_not_prolong_the_doubt() {
+    let mut rig = Rig::open(config(), 1);
+    rig.pass(secs(9));
+    rig.session.network_changed(rig.now);
+    let did = rig.pass(secs(2));
+    assert!(did.contains(&Did::Hangup(None)), "{did:?}");
+}
+
+#[test]
 fn connect_is_answered_at_the_acknowledgement_and_an_unused_connection_is_closed() {
     let mut rig = Rig::new(config());
     rig.session.connect(rig.now);

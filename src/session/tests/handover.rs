@@ -218,13 +218,14 @@ fn a_renewal_that_fails_is_tried_again_with_the_same_reason_and_growing_delays()
     world.settle().unwrap();
     world.lifetime = None;
     world.live_on(A, secs(3_600 * 7 / 10 - 1)).unwrap();
-    while world.asked.len() < 9 {
+    while world.asked.len() < 20 {
         world.live_on(A, secs(1)).unwrap();
         world.fail_credentials(B).unwrap();
     }
     let delays: Vec<_> = world.asked[1..].windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     assert!(world.asked[1..].iter().all(|asked| asked.1 == "expiring"), "{:?}", world.asked);
-    assert!(delays.iter().all(|delay| *delay >= in_millis(500)) && delays.iter().any(|delay| *delay > secs(5)), "{delays:?}");
+    assert!(delays.iter().all(|delay| *delay >= in_millis(500)), "{delays:?}");
+    assert!(delays.iter().any(|delay| *delay > secs(5)), "{delays:?}");
     assert!(world.ends.is_empty());
 }
 
