@@ -102,6 +102,8 @@ mod dial;
 #[cfg(feature = "client")]
 mod driver;
 mod error;
+#[cfg(feature = "client")]
+mod lanes;
 mod mailbox;
 #[cfg(feature = "mock")]
 #[cfg_attr(docsrs, doc(cfg(feature = "mock")))]
