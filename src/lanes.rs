@@ -15,10 +15,7 @@ use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
 };
-use tracing::{
-    Span,
-    instrument::{Instrument, Instrumented},
-};
+use tracing::{Instrument, Span};
 
 use self::placement::Choice;
 pub(crate) use self::{
@@ -84,8 +81,12 @@ pub(crate) struct Kit {
     pub(crate) span: Span,
 }
 
-/// A driver that is yet to run, on the client's runtime.
-type Fresh = Instrumented<Driver>;
+/// A driver that is yet to run. Not under a lock: where the runtime is gone it ends at once and wakes readers (I11), and its span
+/// is seen by whoever collects the application's.
+struct Fresh {
+    driver: Driver,
+    number: Option<u64>,
+}
 
 /// Whoever waits for a connection.
 pub(crate) type Connected = oneshot::Receiver<Result<(), End>>;
@@ -154,8 +155,8 @@ impl Lanes {
         let (board, status) = Board::new();
         let Config { backoff_base: base, backoff_cap: cap, seed, .. } = kit.config;
         let retries = Arc::new(Retries { runtime: kit.runtime.clone(), base, cap, seed });
-        let (lane, driver) = kit.make(placement, 0, &board, retries);
-        kit.runtime.spawn(driver);
+        let (lane, fresh) = kit.make(placement, 0, &board, retries);
+        kit.run(fresh);
         let set = if placement.is_single() {
             Set::One(lane)
         } else {
@@ -245,9 +246,9 @@ impl Several {
         let near = near.and_then(|near| state.lanes.iter().position(|lane| Arc::ptr_eq(lane, near)));
         let near = near.filter(|&index| self.placement.has_room(state.lanes[index].counters.load()));
         let loads = state.lanes.iter().map(|lane| lane.counters.load());
-        let (lane, driver) = match near.map_or_else(|| self.placement.choose(loads), Choice::Lane) {
+        let (lane, fresh) = match near.map_or_else(|| self.placement.choose(loads), Choice::Lane) {
             Choice::Lane(index) => (Arc::clone(&state.lanes[index]), None),
-            Choice::New => self.grow(&mut state, board).map(|(lane, driver)| (lane, Some(driver)))?,
+            Choice::New => self.grow(&mut state, board).map(|(lane, fresh)| (lane, Some(fresh)))?,
             Choice::Full => {
                 let limit = self.placement.limit.map_or(usize::MAX, usize::from);
                 return Err(SubscribeError::Full { connections: state.lanes.len(), limit });
@@ -255,40 +256,38 @@ impl Several {
         };
         lane.counters.begun();
         drop(state);
-        self.run(driver);
+        if let Some(fresh) = fresh {
+            self.kit.run(fresh);
+        }
         Ok(lane)
     }
 
     fn connect(&self, board: &Weak<Board>) -> Vec<Connected> {
         let wanted = self.placement.connections().get();
-        let (mut state, mut drivers) = (self.lock(), Vec::new());
+        let (mut state, mut made) = (self.lock(), Vec::new());
         while state.lanes.len() < wanted && !state.is_shut_down {
-            let Ok((_, driver)) = self.grow(&mut state, board) else { break };
-            drivers.push(driver);
+            let Ok((_, fresh)) = self.grow(&mut state, board) else { break };
+            made.push(fresh);
         }
         let lanes = state.lanes[..wanted.min(state.lanes.len())].to_vec();
         drop(state);
-        self.run(drivers);
+        for fresh in made {
+            self.kit.run(fresh);
+        }
         lanes.iter().map(connect).collect()
     }
 
-    /// One more, whose driver is to run once the lock is released: where the runtime is gone, it ends at once, and wakes readers.
+    /// One more, whose driver is to run once the lock is released.
     fn grow(&self, state: &mut State, board: &Weak<Board>) -> Result<(Arc<Lane>, Fresh), SubscribeError> {
         // It lives as long as any driver.
         let board = board.upgrade().ok_or(SubscribeError::ShutDown)?;
         let retries = state.lanes.first().map(|lane| Arc::clone(&lane.retries)).ok_or(SubscribeError::ShutDown)?;
-        let (lane, driver) = self.kit.make(self.placement, state.lanes.len(), &board, retries);
+        let (lane, fresh) = self.kit.make(self.placement, state.lanes.len(), &board, retries);
         if state.is_paused {
             lane.command(Command::Pause);
         }
         state.lanes.push(Arc::clone(&lane));
-        Ok((lane, driver))
-    }
-
-    fn run(&self, drivers: impl IntoIterator<Item = Fresh>) {
-        for driver in drivers {
-            self.kit.runtime.spawn(driver);
-        }
+        Ok((lane, fresh))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -322,8 +321,12 @@ impl Kit {
             Arc::clone(&lane.counters),
             Arc::clone(&lane.buffers),
         );
+        (lane, Fresh { driver, number })
+    }
+
+    fn run(&self, Fresh { driver, number }: Fresh) {
         let span = number.map_or_else(|| self.span.clone(), |number| telemetry::connection_span(&self.span, number));
-        (lane, driver.instrument(span))
+        self.runtime.spawn(driver.instrument(span));
     }
 }
 

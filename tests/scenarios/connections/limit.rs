@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread,
@@ -137,65 +137,80 @@ fn subscribing_needs_no_runtime_where_it_makes_a_connection() {
     drop(streams);
 }
 
-/// Counts what a server counts: from `subscribe` to `complete`, in the order on the wire.
-async fn count(mut peer: Peer, limit: usize) -> usize {
-    let (mut live, mut most) = (0, 0);
+/// Counts what a server counts, in the order on the wire: from `subscribe` to the client's `complete`, or the server's own, which
+/// some get at once, while it is busy.
+async fn count(mut peer: Peer, limit: usize, is_busy: Arc<AtomicBool>) {
+    let (mut live, mut begun) = (HashSet::new(), 0);
     while let Some(message) = peer.serve_pings().await {
+        let id = message["id"].as_str().unwrap().to_owned();
         match message["type"].as_str() {
-            Some("subscribe") => live += 1,
-            Some("complete") => live -= 1,
-            _ => {}
+            Some("subscribe") => assert!(live.insert(id.clone())),
+            // It may have crossed the server's own.
+            Some("complete") => drop(live.remove(&id)),
+            other => panic!("{other:?}"),
         }
-        most = most.max(live);
-        assert!(live <= limit, "{live} operations on one connection");
+        begun += 1;
+        assert!(live.len() <= limit, "{} operations on one connection", live.len());
+        if begun % 3 == 0 && is_busy.load(Relaxed) && live.remove(&id) {
+            peer.complete(&id).await;
+        }
     }
-    most
+}
+
+/// Subscribes and drops in turns, so that all connections are full now and then. Returns how often they were.
+fn come_and_go(client: &Client) -> usize {
+    let (mut held, mut refused) = (Vec::new(), 0);
+    for n in 0..3_000 {
+        match client.subscribe_to(request("s0")) {
+            Ok(stream) => held.push(stream),
+            Err(SubscribeError::Full { .. }) => refused += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+        if !held.is_empty() && (n % 3 == 0 || held.len() > 30) {
+            drop(held.swap_remove(n % held.len()));
+        }
+    }
+    refused
 }
 
 #[test]
 fn no_connection_carries_more_than_it_may_whatever_threads_do() {
     const LIMIT: usize = 5;
     for connections in [Some(4), None] {
-        let server = Arc::new(server());
+        let (server, is_busy) = (Arc::new(server()), Arc::new(AtomicBool::new(true)));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let client = runtime.block_on(async { limited(&server, connections, LIMIT) });
-        let over = Arc::new(AtomicBool::new(false));
-        let counting = runtime.spawn({
-            let (server, over) = (Arc::clone(&server), Arc::clone(&over));
+        let peers = Arc::new(Mutex::new(Vec::new()));
+        let accepting = runtime.spawn({
+            let (server, is_busy, peers) = (Arc::clone(&server), Arc::clone(&is_busy), Arc::clone(&peers));
             async move {
-                let mut peers = Vec::new();
-                while !over.load(Relaxed) {
-                    if let Ok(peer) = timeout(Duration::from_millis(20), server.accept()).await {
-                        peers.push(tokio::spawn(async { count(peer.expect_init().await.ack().await, LIMIT).await }));
-                    }
+                loop {
+                    let (peer, is_busy) = (connected(&server).await, Arc::clone(&is_busy));
+                    peers.lock().unwrap().push(tokio::spawn(count(peer, LIMIT, is_busy)));
                 }
-                join_all(peers).await
             }
         });
         let threads = [(); 4].map(|()| {
             let client = client.clone();
-            thread::spawn(move || {
-                let (mut held, mut refused) = (Vec::new(), 0);
-                for n in 0..3_000 {
-                    match client.subscribe_to(request("s0")) {
-                        Ok(stream) => held.push(stream),
-                        Err(SubscribeError::Full { .. }) => refused += 1,
-                        Err(error) => panic!("{error:?}"),
-                    }
-                    if !held.is_empty() && (n % 3 == 0 || held.len() > 6) {
-                        drop(held.swap_remove(n % held.len()));
-                    }
-                }
-                refused
-            })
+            thread::spawn(move || come_and_go(&client))
         });
         let refused: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
         assert_eq!(refused > 0, connections.is_some(), "{refused} refused");
+        is_busy.store(false, Relaxed);
+        // All have ended, each once: there is room for exactly as many as there may be.
+        if let Some(connections) = connections {
+            let held: Vec<_> = (0..connections * LIMIT).map(|_| subscribe(&client, "s0")).collect();
+            assert!(is_full(&client));
+            drop(held);
+        }
         runtime.block_on(async {
+            until(&client, |status| matches!(status, Status::Open { .. } | Status::Idle)).await;
+            accepting.abort();
             client.shutdown(secs(5)).await;
-            over.store(true, Relaxed);
-            for most in counting.await.unwrap() {
-                assert!(most.unwrap() <= LIMIT);
+            let peers = std::mem::take(&mut *peers.lock().unwrap());
+            assert!(!peers.is_empty());
+            for peer in peers {
+                peer.await.unwrap();
             }
         });
     }
