@@ -29,7 +29,8 @@
 //! ```
 //!
 //! The connection is made when it is needed and closed when it is not; [`Client::connect`], [`pause`](Client::pause) and others
-//! control it.
+//! control it. Operations can be spread over several, by [`ClientBuilder::connections`] and
+//! [`ClientBuilder::max_subscriptions_per_connection`].
 //!
 //! Queries and mutations run over the same connection: `client.query::<Q>(variables).await`; see [`Call`].
 //!

@@ -44,6 +44,9 @@ pub enum Synced<S, T> {
 /// Under [`Overflow::Latest`](crate::Overflow::Latest) and [`latest_by`](crate::SubscriptionBuilder::latest_by) items must be values and
 /// not changes: one that a newer one replaced is no reason for another snapshot.
 ///
+/// Of several connections the query uses the subscription's own, as long as that may carry one more operation: another may lead to
+/// another server, which may know less than this one has sent.
+///
 /// The [`capacity`](crate::SubscriptionBuilder::capacity) should hold what arrives while the query runs: what it does not hold is a
 /// gap and so leads to yet another snapshot. That holds for [`Overflow::Block`](crate::Overflow::Block), too, which would stall
 /// the query's own result and therefore drops what it holds.
