@@ -13,14 +13,11 @@ use resub::{CallError, Overflow, SubscribeError};
 use super::*;
 
 fn limited(server: &Server, connections: Option<usize>, limit: usize) -> Client {
-    let builder = builder(server).max_subscriptions_per_connection(items(limit));
-    connections
-        .map_or(builder, |connections| {
-            let limited = super::builder(server).connections(items(connections));
-            limited.max_subscriptions_per_connection(items(limit))
-        })
-        .build()
-        .unwrap()
+    let limited = builder(server).max_subscriptions_per_connection(items(limit));
+    match connections {
+        Some(connections) => limited.connections(items(connections)).build().unwrap(),
+        None => limited.build().unwrap(),
+    }
 }
 
 fn is_full(client: &Client) -> bool {
