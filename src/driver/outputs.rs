@@ -61,7 +61,7 @@ impl Driver {
                 },
                 Output::Finish { sink, end } => {
                     losses.finished(sink.id, &end);
-                    sink.mailbox.finish(end);
+                    sink.finish(end, &self.counters);
                 }
                 Output::Connected(answer) => {
                     for waiter in self.waiters.drain(..) {
@@ -71,7 +71,7 @@ impl Driver {
                 }
                 Output::Status(status) => {
                     telemetry::status(&status);
-                    self.status.send_replace(status);
+                    self.status.set(status);
                 }
                 Output::Ended => {
                     self.link = Link::None;
@@ -79,7 +79,7 @@ impl Driver {
                     // Whoever learns of the end must not find that subscribing still works.
                     self.commands.close();
                     telemetry::status(&Status::Ended);
-                    self.status.send_replace(Status::Ended);
+                    self.status.set(Status::Ended);
                 }
             }
         }
@@ -113,6 +113,6 @@ impl Driver {
     pub(super) fn end(&mut self, now: Instant, sink: &Sink, end: End) {
         Losses::default().finished(sink.id, &end);
         self.session.cancel(now, sink.id);
-        sink.mailbox.finish(end);
+        sink.finish(end, &self.counters);
     }
 }

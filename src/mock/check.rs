@@ -7,7 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde_json::{Map, Value};
@@ -110,16 +110,32 @@ pub(super) enum Rule {
 
 /// The ids that any connection of one server saw.
 #[derive(Clone, Default)]
-pub(super) struct UsedIds(Arc<Mutex<HashSet<String>>>);
+pub(super) struct UsedIds(Arc<Mutex<Ids>>);
+
+#[derive(Default)]
+struct Ids {
+    used: HashSet<String>,
+    /// Connections do not care what others saw.
+    are_shared: bool,
+}
 
 impl UsedIds {
     /// Whether the id is new.
     fn insert(&self, id: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned())
+        let mut ids = self.lock();
+        ids.are_shared || ids.used.insert(id.to_owned())
     }
 
     pub(super) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lock().used.clear();
+    }
+
+    pub(super) fn share(&self) {
+        *self.lock() = Ids { used: HashSet::new(), are_shared: true };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ids> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -225,7 +241,7 @@ impl Checker {
         if !well_formed {
             return Err(Rule::OperationPayload);
         }
-        if !self.used_ids.insert(id) {
+        if !self.used_ids.insert(id) || self.operations.contains_key(id) {
             return Err(Rule::ReusedId);
         }
         self.operations.insert(id.to_owned(), Operation::default());

@@ -43,7 +43,7 @@
 //! - Exactly one subprotocol is offered.
 //! - `connection_init` comes first, once, with an object as its payload.
 //! - No operation starts before `connection_ack`. Its id is a string that is not empty, and that no connection of this
-//!   [`Server`] saw before; its payload is well-formed.
+//!   [`Server`] saw before, unless [ids are shared](Server::allow_shared_ids); its payload is well-formed.
 //! - Only an operation of this connection is stopped, and only once. On `graphql-transport-ws` one that the server ended
 //!   is not stopped at all, as far as it is certain that the client knew: see [`Peer::sync`].
 //! - Messages are text, of a known type, of the chosen subprotocol's vocabulary. On `graphql-ws` a `pong` is allowed as

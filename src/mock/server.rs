@@ -126,6 +126,13 @@ impl Server {
         self.used_ids.clear();
     }
 
+    /// Lets connections use ids that others saw; on one connection an id is still used once.
+    ///
+    /// For a client with several [`connections`](crate::ClientBuilder::connections): each counts its own operations.
+    pub fn allow_shared_ids(&self) {
+        self.used_ids.share();
+    }
+
     /// Refuses the next dials with [`io::ErrorKind::ConnectionRefused`](std::io::ErrorKind::ConnectionRefused).
     ///
     /// # Panics

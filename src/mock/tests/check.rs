@@ -145,6 +145,17 @@ fn an_id_of_an_earlier_connection_is_not_used_again() {
 }
 
 #[test]
+fn connections_that_share_ids_use_each_once_on_their_own() {
+    let used_ids = UsedIds::default();
+    used_ids.share();
+    let mut checkers = [(); 2].map(|()| acked_with(Subprotocol::GraphqlTransportWs, used_ids.clone()));
+    for checker in &mut checkers {
+        assert!(checker.received(&subscribe("1").to_string()).is_ok());
+        assert_eq!(broken(checker, subscribe("1")), Rule::ReusedId);
+    }
+}
+
+#[test]
 fn an_operation_has_a_well_formed_payload() {
     let mut checker = acked(Subprotocol::GraphqlTransportWs);
     for payload in [
