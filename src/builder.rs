@@ -10,24 +10,23 @@ use std::{
 };
 
 use serde::Serialize;
-use tokio::{runtime::Handle, sync::watch};
-use tracing::Instrument;
+use tokio::runtime::Handle;
 
 use crate::{
     auth::{Credentials, CredentialsReason, Provider},
-    buffers::Buffers,
-    client::{Client, Retries},
+    client::Client,
     dial::{Dialer, NetDialer, Tcp},
-    driver::{Connector, Driver},
+    driver::Connector,
     error::{BuildError, CredentialsError, Disconnect},
+    lanes::{Kit, Lanes, Placement},
     mailbox::{Limits, Overflow},
     protocol::Subprotocol,
-    session::{Config, DialBudget, Session, Strictness, Verdict, VerdictHook},
-    status::Status,
+    session::{Config, DialBudget, Strictness, Verdict, VerdictHook},
     telemetry,
 };
 
 mod check;
+mod connections;
 
 use self::check::{Schemes, parse_endpoint};
 pub(crate) use crate::session::MAX_DURATION;
@@ -42,6 +41,7 @@ pub struct ClientBuilder {
     pub(crate) config: Config,
     pub(crate) limits: Limits,
     max_message_size: usize,
+    placement: Placement,
     tcp: Tcp,
     /// Those of the endpoint's host; none: the resolver's.
     addresses: Vec<IpAddr>,
@@ -65,6 +65,7 @@ impl ClientBuilder {
             config: Config::new(random_seed()),
             limits: Limits { items: limit(1024), bytes: limit(16 << 20), overflow: Overflow::DropOldest },
             max_message_size: 16 << 20,
+            placement: Placement::default(),
             tcp: Tcp {
                 nodelay: true,
                 keepalive: Some(Duration::from_secs(60)),
@@ -201,7 +202,8 @@ impl ClientBuilder {
     /// Sets how many attempts to connect may begin within any period of this length. Default: as many as the delays allow.
     ///
     /// For gateways that ban who dials too often. It also holds for attempts that follow at once, after rejected credentials or
-    /// [`reconnect_now`](Client::reconnect_now).
+    /// [`reconnect_now`](Client::reconnect_now). It is the client's: several [`connections`](Self::connections) get equal parts of it,
+    /// and at least one attempt each, or `build` fails.
     pub fn max_dials(mut self, dials: NonZeroU32, per: Duration) -> Self {
         self.config.max_dials = Some(DialBudget { dials, per });
         self
@@ -367,7 +369,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Builds the client and starts its task on the current tokio runtime. Dials nothing: the first operation does.
+    /// Builds the client and starts its task on the current tokio runtime; so do the tasks of further connections. Dials nothing: the first operation does.
     ///
     /// # Errors
     ///
@@ -408,22 +410,8 @@ impl ClientBuilder {
         let provider =
             self.provider.unwrap_or_else(|| Credentials::provider(|_| std::future::ready(Ok(Credentials::none()))));
         let connector = Connector { endpoint, dialer, fixed, provider, max_message_size: self.max_message_size };
-        let (commands, receiver) = tokio::sync::mpsc::unbounded_channel();
-        let (status, watcher) = watch::channel(Status::Idle);
-        let counters = Arc::new(telemetry::Counters::default());
-        let buffers = Arc::new(Buffers::default());
-        let Config { backoff_base: base, backoff_cap: cap, seed, .. } = self.config;
-        let retries = Retries { runtime: runtime.clone(), base, cap, seed };
-        let driver = Driver::new(
-            Session::new(self.config),
-            connector,
-            receiver,
-            status,
-            Arc::clone(&counters),
-            Arc::clone(&buffers),
-        );
-        runtime.spawn(driver.instrument(span));
-        Ok(Client::new(commands, watcher, counters, buffers, self.limits, self.max_message_size, retries))
+        let kit = Kit { runtime, connector: Arc::new(connector), config: self.config, span };
+        Ok(Client::new(Lanes::new(kit, self.placement), self.limits, self.max_message_size))
     }
 }
 
@@ -441,6 +429,7 @@ impl fmt::Debug for ClientBuilder {
             .field("config", &self.config)
             .field("limits", &self.limits)
             .field("max_message_size", &self.max_message_size)
+            .field("placement", &self.placement)
             .finish_non_exhaustive()
     }
 }

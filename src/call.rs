@@ -17,8 +17,8 @@ use serde_json::value::RawValue;
 use crate::{
     builder::MAX_DURATION,
     client::{Client, Plan},
-    driver::Command,
     error::{CallError, SubscribeError},
+    lanes::Lane,
     mailbox::{Batch, Read},
     operation::{Operation, OperationType},
     response::{GraphQlError, Response, decode},
@@ -40,6 +40,8 @@ pub struct Call<T> {
     kind: OperationType,
     name: Option<String>,
     timeout: Duration,
+    /// Where it is to go if there is room.
+    near: Option<Arc<Lane>>,
     /// Until it is begun.
     payload: Option<Result<Box<RawValue>, serde_json::Error>>,
     pending: Option<Pending>,
@@ -49,12 +51,18 @@ pub struct Call<T> {
 impl<T> Call<T> {
     pub(crate) fn new<O: Operation<Data = T>>(client: Client, kind: OperationType, operation: &O) -> Self {
         let (payload, name) = (Some(operation.payload()), operation.name().map(str::to_owned));
-        Self { client, kind, name, timeout: DEFAULT_TIMEOUT, payload, pending: None, data: PhantomData }
+        Self { client, kind, name, timeout: DEFAULT_TIMEOUT, near: None, payload, pending: None, data: PhantomData }
     }
 
     /// Sets how long to wait for the result, from the first poll on and the wait for a connection included. Default: 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Goes over the connection of another operation, if that is one of the same client and has room.
+    pub(crate) fn near(mut self, lane: &Arc<Lane>) -> Self {
+        self.near = Some(Arc::clone(lane));
         self
     }
 
@@ -66,9 +74,10 @@ impl<T> Call<T> {
             timeout: Some(self.timeout.min(MAX_DURATION)),
             care: Care::default(),
             hooks: None,
+            near: self.near.clone(),
         };
-        let sink = self.client.begin(payload, self.name.as_deref(), plan)?;
-        Ok(Pending { sink, client: self.client.clone(), over: false })
+        let (lane, sink) = self.client.begin(payload, self.name.as_deref(), plan)?;
+        Ok(Pending { sink, lane, is_over: false })
     }
 }
 
@@ -100,8 +109,8 @@ impl<T> fmt::Debug for Call<T> {
 /// What was sent, or will be.
 struct Pending {
     sink: Arc<Sink>,
-    client: Client,
-    over: bool,
+    lane: Arc<Lane>,
+    is_over: bool,
 }
 
 impl Pending {
@@ -109,7 +118,7 @@ impl Pending {
         loop {
             match ready!(self.sink.mailbox.poll_read(&mut Batch::new(), cx)) {
                 Some(Read::End(end)) => {
-                    self.over = true;
+                    self.is_over = true;
                     return Poll::Ready(end);
                 }
                 // Nothing else comes to a call.
@@ -122,10 +131,7 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.sink.mailbox.close(&mut Batch::new());
-        if !self.over {
-            self.client.command(Command::Cancel(self.sink.id));
-        }
+        self.lane.leave(&self.sink, &mut Batch::new(), self.is_over);
     }
 }
 

@@ -10,29 +10,30 @@ use std::{
     time::Duration,
 };
 
+use futures::future;
 use serde_json::value::RawValue;
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, oneshot, watch},
-    time::Sleep,
-};
+use tokio::{runtime::Handle, sync::watch, time::Sleep};
 
 use crate::{
-    buffers::Buffers,
     builder::{ClientBuilder, MAX_DURATION},
     call::Call,
     driver::Command,
     error::{NotConnected, SubscribeError},
+    lanes::{Connected, Lane, Lanes},
     mailbox::Limits,
     operation::{self, Operation, OperationType},
     session::{Care, End},
     sink::{Hooks, Sink},
     status::{Stats, Status},
     subscription::{Subscription, SubscriptionBuilder},
-    telemetry::{self, Counters},
+    telemetry,
 };
 
 /// A client of one server: a handle to its connection and everything subscribed on it. Cheap to clone.
+///
+/// There is one connection unless [`connections`](ClientBuilder::connections) or
+/// [`max_subscriptions_per_connection`](ClientBuilder::max_subscriptions_per_connection) say otherwise; what is said here of the
+/// connection is then true of each.
 ///
 /// The connection is made when the first operation is started, or by [`connect`](Self::connect). It is closed when nothing was live
 /// on it for [`idle_timeout`](ClientBuilder::idle_timeout), when the last clone, the last [`Subscription`] and the last [`Call`] are dropped, or by [`shutdown`](Self::shutdown).
@@ -42,14 +43,10 @@ pub struct Client {
 }
 
 struct Shared {
-    commands: mpsc::UnboundedSender<Command>,
-    status: watch::Receiver<Status>,
-    counters: Arc<Counters>,
-    buffers: Arc<Buffers>,
+    lanes: Lanes,
     next_id: AtomicU64,
     limits: Limits,
     max_message_size: usize,
-    retries: Retries,
 }
 
 /// What delays are made of where a reader tries again.
@@ -69,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) timeout: Option<Duration>,
     pub(crate) care: Care,
     pub(crate) hooks: Option<Hooks>,
+    /// Of an operation that it is to share a connection with, if that has room.
+    pub(crate) near: Option<Arc<Lane>>,
 }
 
 impl Client {
@@ -77,18 +76,8 @@ impl Client {
         ClientBuilder::new(endpoint.as_ref())
     }
 
-    pub(crate) fn new(
-        commands: mpsc::UnboundedSender<Command>,
-        status: watch::Receiver<Status>,
-        counters: Arc<Counters>,
-        buffers: Arc<Buffers>,
-        limits: Limits,
-        max_message_size: usize,
-        retries: Retries,
-    ) -> Self {
-        let next_id = AtomicU64::new(1);
-        let shared = Shared { commands, status, counters, buffers, next_id, limits, max_message_size, retries };
-        Self { shared: Arc::new(shared) }
+    pub(crate) fn new(lanes: Lanes, limits: Limits, max_message_size: usize) -> Self {
+        Self { shared: Arc::new(Shared { lanes, next_id: AtomicU64::new(1), limits, max_message_size }) }
     }
 
     /// Subscribes to an operation that `graphql_client` generated. Never blocks; works offline, too: the operation is
@@ -130,47 +119,27 @@ impl Client {
         SubscriptionBuilder::new(self.clone(), operation, self.shared.limits)
     }
 
-    /// Hands an operation to the driver.
+    /// Hands an operation to a driver. Returns the lane that carries it, and where its items will be.
     pub(crate) fn begin(
         &self,
         payload: Box<RawValue>,
         name: Option<&str>,
         plan: Plan,
-    ) -> Result<Arc<Sink>, SubscribeError> {
-        let Shared { commands, next_id, max_message_size: limit, limits, .. } = &*self.shared;
-        let Plan { kind, limits: own_limits, timeout, care, hooks } = plan;
+    ) -> Result<(Arc<Lane>, Arc<Sink>), SubscribeError> {
+        let Shared { lanes, next_id, max_message_size: limit, limits } = &*self.shared;
+        let Plan { kind, limits: own_limits, timeout, care, hooks, near } = plan;
         let size = payload.get().len();
         if size > *limit {
             return Err(SubscribeError::TooLarge { size, limit: *limit });
         }
         operation::check(&payload, kind)?;
+        let lane = lanes.place(near.as_ref())?;
         let sink = Arc::new(Sink::new(next_id.fetch_add(1, Relaxed), own_limits.unwrap_or(*limits), hooks));
-        telemetry::subscribed(sink.id, name);
+        telemetry::subscribed(sink.id, name, lane.number());
         let care = (care != Care::default()).then(|| Box::new(care));
         let command = Command::Subscribe { kind, payload: payload.into(), timeout, care, sink: Arc::clone(&sink) };
-        commands.send(command).map_err(|_| SubscribeError::ShutDown)?;
-        // The driver may have gone between the two steps of a send, and does not see the command then.
-        if commands.is_closed() {
-            sink.mailbox.finish(End::ShutDown);
-        }
-        Ok(sink)
-    }
-
-    /// Tells the driver. It may be gone, and so is all that could be done then.
-    pub(crate) fn command(&self, command: Command) {
-        let _ = self.shared.commands.send(command);
-    }
-
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.shared.counters
-    }
-
-    pub(crate) fn retries(&self) -> &Retries {
-        &self.shared.retries
-    }
-
-    pub(crate) fn buffers(&self) -> &Buffers {
-        &self.shared.buffers
+        lane.begin(command, &sink)?;
+        Ok((lane, sink))
     }
 
     /// As [`query_with`](Self::query_with), of a query that `graphql_client` generated.
@@ -206,25 +175,31 @@ impl Client {
     }
 
     /// The connection's status, now and as it changes. Intermediate values may be skipped.
+    ///
+    /// Of several connections the worst is shown: one that is [`Waiting`](Status::Waiting), else one that is
+    /// [`Connecting`](Status::Connecting), else one that is [`Open`](Status::Open); of equals always that which was made first. So
+    /// `Open` means that all that are needed are. The others are shown when they hold for all.
+    /// [`Stats::connections_open`] says how many are open.
     pub fn status(&self) -> watch::Receiver<Status> {
-        self.shared.status.clone()
+        self.shared.lanes.status().clone()
     }
 
-    /// Counts since the client was built.
+    /// Counts since the client was built, of all connections together.
     pub fn stats(&self) -> Stats {
-        self.shared.counters.snapshot()
+        self.shared.lanes.stats()
     }
 
     /// Connects, also when nothing is subscribed, and returns once the server has acknowledged. Works at once if it has.
     ///
     /// Attempts are repeated as for operations. A connection on which nothing is started is closed after
-    /// [`idle_timeout`](ClientBuilder::idle_timeout). Dropping the future does not end the attempt.
+    /// [`idle_timeout`](ClientBuilder::idle_timeout). Dropping the future does not end the attempt. Of several
+    /// [`connections`](ClientBuilder::connections) all are made.
     ///
     /// # Errors
     ///
-    /// If no connection is to be had; see [`NotConnected`]. The client stays usable unless it was shut down.
+    /// If no connection is to be had, or not all of several; see [`NotConnected`]. The client stays usable unless it was shut down.
     pub async fn connect(&self) -> Result<(), NotConnected> {
-        self.ask(Command::Connect).await
+        all_connected(self.shared.lanes.connect()).await
     }
 
     /// Moves to another connection without an outage, and returns once that is acknowledged and carries every subscription: for
@@ -246,50 +221,28 @@ impl Client {
     ///
     /// If the connection was lost meanwhile and no other is to be had; see [`NotConnected`].
     pub async fn rotate(&self) -> Result<(), NotConnected> {
-        self.ask(Command::Rotate).await
-    }
-
-    async fn ask(&self, command: fn(oneshot::Sender<Result<(), End>>) -> Command) -> Result<(), NotConnected> {
-        let (waiter, answer) = oneshot::channel();
-        self.command(command(waiter));
-        match answer.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(End::Lost(cause))) => Err(NotConnected::Lost(cause)),
-            Ok(Err(End::GaveUp { attempts, cause })) => Err(NotConnected::GaveUp { attempts, cause }),
-            // The others are of operations; and the driver may be gone.
-            Ok(Err(
-                End::ShutDown
-                | End::Completed
-                | End::Answered(_)
-                | End::Ambiguous(_)
-                | End::TimedOut
-                | End::Rejected(_)
-                | End::Overflow
-                | End::Hook(_),
-            ))
-            | Err(_) => Err(NotConnected::ShutDown),
-        }
+        all_connected(self.shared.lanes.rotate()).await
     }
 
     /// Closes the connection with 1000, and makes no other until [`resume`](Self::resume): for an application in the
     /// background. Streams stay, and see a gap then; operations that are started meanwhile wait. A mutation whose result is out ends as
     /// [`CallError::Ambiguous`](crate::CallError::Ambiguous).
     pub fn pause(&self) {
-        self.command(Command::Pause);
+        self.shared.lanes.pause();
     }
 
     /// Ends a [`pause`](Self::pause).
     pub fn resume(&self) {
-        self.command(Command::Resume);
+        self.shared.lanes.resume();
     }
 
     /// Makes a new connection now: ends the retry sleep, if the client is in one, or closes the connection that there is with
-    /// 1000.
+    /// 1000. Of several, each is replaced, so that is one dial for each.
     ///
     /// Delays are skipped, so do not call it in a loop; [`max_dials`](ClientBuilder::max_dials) holds all the same, and while it
     /// allows no other connection the one that there is stays.
     pub fn reconnect_now(&self) {
-        self.command(Command::ReconnectNow);
+        self.shared.lanes.reconnect_now();
     }
 
     /// Tells the client that the network is another one, or is back: ends the retry sleep, or asks the server at once
@@ -298,7 +251,7 @@ impl Client {
     /// After a sleep of the machine of 30 s or more a connection is asked so without this call, but not before the next ping or the
     /// next call, and a retry sleep goes on where it was.
     pub fn network_changed(&self) {
-        self.command(Command::NetworkChanged);
+        self.shared.lanes.network_changed();
     }
 
     /// Ends every subscription with [`SubscriptionError::ShutDown`](crate::SubscriptionError::ShutDown) and every call
@@ -306,9 +259,33 @@ impl Client {
     /// [`CallError::Ambiguous`](crate::CallError::Ambiguous); completes the operations on the server, closes the connection with 1000, and returns once the server has answered that or
     /// `deadline` has passed. Other clones of the client are shut down with it; of several deadlines the earliest counts.
     pub async fn shutdown(self, deadline: Duration) {
-        self.command(Command::Shutdown { within: deadline.min(MAX_DURATION) });
+        self.shared.lanes.shut_down(deadline.min(MAX_DURATION));
         // An error means that the driver is gone, which is as good.
         let _ = self.status().wait_for(|status| matches!(status, Status::Ended)).await;
+    }
+}
+
+async fn all_connected(answers: Vec<Connected>) -> Result<(), NotConnected> {
+    future::try_join_all(answers.into_iter().map(connected)).await.map(drop)
+}
+
+async fn connected(answer: Connected) -> Result<(), NotConnected> {
+    match answer.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(End::Lost(cause))) => Err(NotConnected::Lost(cause)),
+        Ok(Err(End::GaveUp { attempts, cause })) => Err(NotConnected::GaveUp { attempts, cause }),
+        // The others are of operations; and the driver may be gone.
+        Ok(Err(
+            End::ShutDown
+            | End::Completed
+            | End::Answered(_)
+            | End::Ambiguous(_)
+            | End::TimedOut
+            | End::Rejected(_)
+            | End::Overflow
+            | End::Hook(_),
+        ))
+        | Err(_) => Err(NotConnected::ShutDown),
     }
 }
 
@@ -322,6 +299,6 @@ impl Retries {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("status", &*self.shared.status.borrow()).finish_non_exhaustive()
+        f.debug_struct("Client").field("status", &*self.shared.lanes.status().borrow()).finish_non_exhaustive()
     }
 }

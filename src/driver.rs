@@ -1,4 +1,4 @@
-//! The client's only task: carries out what the session decides, and tells it what happened.
+//! The only task of a connection: carries out what the session decides, and tells it what happened.
 //!
 //! Owns the socket, the one timer, the only reading of the clock, and the session. Decides nothing. Between taking an
 //! output and performing it nothing is awaited (I8): the whole driver is one `poll`.
@@ -18,7 +18,7 @@ use std::{
 use futures::future::BoxFuture;
 use http::HeaderMap;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     time::Sleep,
 };
 use url::Url;
@@ -29,6 +29,7 @@ use crate::{
     buffers::{Buffers, Stock},
     dial::Dialer,
     error::{ConnectError, CredentialsError, Disconnect, SharedError},
+    lanes::StatusSlot,
     mailbox::Pushed,
     operation::OperationType,
     protocol::Payload,
@@ -68,7 +69,7 @@ pub(crate) enum Command {
     },
 }
 
-/// How to get a socket: fixed for a client's life.
+/// How to get a socket: fixed for a client's life, and the same for all of its connections.
 pub(crate) struct Connector {
     pub(crate) endpoint: Url,
     pub(crate) dialer: Arc<dyn Dialer>,
@@ -97,7 +98,7 @@ pub(crate) struct Driver {
     stock: Stock,
     timer: Pin<Box<Sleep>>,
     clocks: Clocks,
-    status: watch::Sender<Status>,
+    status: StatusSlot,
     counters: Arc<Counters>,
     ended: bool,
 }
@@ -121,15 +122,15 @@ enum Link {
 impl Driver {
     pub(crate) fn new(
         session: Session<Arc<Sink>>,
-        connector: Connector,
+        connector: Arc<Connector>,
         commands: mpsc::UnboundedReceiver<Command>,
-        status: watch::Sender<Status>,
+        status: StatusSlot,
         counters: Arc<Counters>,
         buffers: Arc<Buffers>,
     ) -> Self {
         Self {
             session,
-            connector: Arc::new(connector),
+            connector,
             commands,
             batch: Vec::new(),
             lines: LegId::ALL.map(|leg| Line { leg, link: Link::None, headers: HeaderMap::new() }),
@@ -434,16 +435,16 @@ impl Drop for Driver {
         self.session.abandon();
         while let Some(output) = self.session.poll_output() {
             if let Output::Finish { sink, end } = output {
-                sink.mailbox.finish(end);
+                sink.finish(end, &self.counters);
             }
         }
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Subscribe { sink, .. } = command {
-                sink.mailbox.finish(End::ShutDown);
+                sink.finish(End::ShutDown, &self.counters);
             }
         }
-        self.status.send_replace(Status::Ended);
+        self.status.set(Status::Ended);
     }
 }
 

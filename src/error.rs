@@ -40,6 +40,15 @@ pub enum SubscribeError {
         /// The limit, see [`max_message_size`](crate::ClientBuilder::max_message_size).
         limit: usize,
     },
+    /// Every connection carries as many operations as it may. Try again when one has ended, or allow more.
+    #[error("all connections are full: {connections}, each with {limit} operations")]
+    Full {
+        /// How many there may be, see [`connections`](crate::ClientBuilder::connections).
+        connections: usize,
+        /// How many operations each may carry, see
+        /// [`max_subscriptions_per_connection`](crate::ClientBuilder::max_subscriptions_per_connection).
+        limit: usize,
+    },
     /// Options that do not go together; the text names them.
     #[error("{0}")]
     Option(&'static str),

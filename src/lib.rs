@@ -29,7 +29,8 @@
 //! ```
 //!
 //! The connection is made when it is needed and closed when it is not; [`Client::connect`], [`pause`](Client::pause) and others
-//! control it.
+//! control it. Operations can be spread over several, by [`ClientBuilder::connections`] and
+//! [`ClientBuilder::max_subscriptions_per_connection`].
 //!
 //! Queries and mutations run over the same connection: `client.query::<Q>(variables).await`; see [`Call`].
 //!
@@ -102,6 +103,8 @@ mod dial;
 #[cfg(feature = "client")]
 mod driver;
 mod error;
+#[cfg(feature = "client")]
+mod lanes;
 mod mailbox;
 #[cfg(feature = "mock")]
 #[cfg_attr(docsrs, doc(cfg(feature = "mock")))]

@@ -67,6 +67,15 @@ pub(crate) enum Read<T, E> {
     End(E),
 }
 
+/// What a reader leaves behind that goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Closed {
+    /// Items.
+    pub(crate) unread: usize,
+    /// There was no end before: this is one.
+    pub(crate) was_open: bool,
+}
+
 /// What became of an item.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Pushed {
@@ -198,20 +207,22 @@ impl<T, E> Mailbox<T, E> {
         wake(state);
     }
 
-    /// Nothing will follow; what is held can still be read. The first end counts (I1).
-    pub(crate) fn finish(&self, end: E) {
+    /// Nothing will follow; what is held can still be read. The first end counts (I1): only then `settle` is called, before the
+    /// reader can learn of it, and under the lock.
+    pub(crate) fn finish(&self, end: E, settle: impl FnOnce()) {
         let mut state = self.lock();
         if state.stage == Stage::Open {
             state.end = Some(Box::new(end));
             state.stage = Stage::Due;
+            settle();
             wake(state);
         }
     }
 
-    /// The reader goes: drops what is held, and everything from now on. Returns how many items those were.
-    pub(crate) fn close(&self, batch: &mut Batch<T>) -> usize {
+    /// The reader goes: drops what is held, and everything from now on.
+    pub(crate) fn close(&self, batch: &mut Batch<T>) -> Closed {
         let mut state = self.lock();
-        state.stage = Stage::Over;
+        let was_open = std::mem::replace(&mut state.stage, Stage::Over) == Stage::Open;
         let end = state.end.take();
         let entries = (state.first.take(), std::mem::take(&mut state.rest), std::mem::take(&mut batch.entries));
         let taken = entries.2.iter().filter(|entry| matches!(entry, Entry::Item { .. })).count();
@@ -219,7 +230,7 @@ impl<T, E> Mailbox<T, E> {
         state.bytes = 0;
         drop(state);
         drop((entries, end));
-        items + taken
+        Closed { unread: items + taken, was_open }
     }
 
     /// The next thing for the reader; `None` once the end was read.

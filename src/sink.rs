@@ -23,6 +23,7 @@ use crate::{
     protocol::Payload,
     response::{GraphQlError, Response},
     session::End,
+    telemetry::Counters,
 };
 
 /// Where the items and the end of an operation go.
@@ -92,6 +93,12 @@ impl Sink {
             Pushed::Rewind | Pushed::Overflowed | Pushed::Closed => {}
         }
         Ok(pushed)
+    }
+
+    /// Ends the operation, which frees its place on its connection, whose counters these are. The first end counts (I1).
+    pub(crate) fn finish(&self, end: End, counters: &Counters) {
+        // Before the reader knows, who may want the place.
+        self.mailbox.finish(end, || counters.ended());
     }
 
     /// The operation is about to be sent again, which this gap announces. Returns what to send instead of what was sent

@@ -44,6 +44,9 @@ pub enum Synced<S, T> {
 /// Under [`Overflow::Latest`](crate::Overflow::Latest) and [`latest_by`](crate::SubscriptionBuilder::latest_by) items must be values and
 /// not changes: one that a newer one replaced is no reason for another snapshot.
 ///
+/// Of several connections the query uses the subscription's own, as long as that may carry one more operation: another may lead to
+/// another server, which may know less than this one has sent.
+///
 /// The [`capacity`](crate::SubscriptionBuilder::capacity) should hold what arrives while the query runs: what it does not hold is a
 /// gap and so leads to yet another snapshot. That holds for [`Overflow::Block`](crate::Overflow::Block), too, which would stall
 /// the query's own result and therefore drops what it holds.
@@ -117,7 +120,7 @@ impl<T: DeserializeOwned> Subscription<T> {
         P: Send + 'static,
     {
         self.probe();
-        let retries = self.client().retries();
+        let retries = self.lane().retries();
         SnapshotStream {
             backoff: Backoff::new(retries.base, retries.cap),
             rng: Rng::with_seed(retries.seed.wrapping_add(self.id())),
@@ -136,6 +139,11 @@ impl<S: DeserializeOwned, T: DeserializeOwned> SnapshotStream<S, T> {
         future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
+    /// On the subscription's own connection: another may lead to another server, which knows less.
+    fn query(&mut self) -> State<S> {
+        State::Querying((self.query)().near(self.subscription.lane()))
+    }
+
     /// Begins again: what is held by now is read after the snapshot.
     fn restart(&mut self) {
         self.subscription.probe();
@@ -149,7 +157,7 @@ impl<S: DeserializeOwned, T: DeserializeOwned> SnapshotStream<S, T> {
             self.state = State::Live;
         } else {
             let delay = self.backoff.next(&mut self.rng, std::time::Duration::ZERO);
-            self.state = State::Waiting(self.subscription.client().retries().sleep(delay));
+            self.state = State::Waiting(self.subscription.lane().retries().sleep(delay));
         }
         error
     }
@@ -170,7 +178,7 @@ impl<S: DeserializeOwned, T: DeserializeOwned> Stream for SnapshotStream<S, T> {
                 State::Subscribing => match ready!(this.subscription.poll_established(cx)) {
                     Ok(()) => {
                         this.has_begun |= this.subscription.poll_is_item(cx) == Poll::Ready(true);
-                        this.state = State::Querying((this.query)());
+                        this.state = this.query();
                     }
                     Err(error) => return Poll::Ready(Some(Err(this.end(error)))),
                 },
@@ -204,7 +212,7 @@ impl<S: DeserializeOwned, T: DeserializeOwned> Stream for SnapshotStream<S, T> {
                 // What was published before this item, but after the query and before the subscription, is in neither.
                 State::Live if !this.has_begun && ready!(this.subscription.poll_is_item(cx)) => {
                     this.has_begun = true;
-                    this.state = State::Querying((this.query)());
+                    this.state = this.query();
                 }
                 State::Live => match ready!(Pin::new(&mut this.subscription).poll_next(cx)) {
                     Some(Ok(Event::Next(Response { data: Some(data), .. }))) if !this.newer.is_newer(&data) => {}

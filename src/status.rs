@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{error::Disconnect, protocol::Subprotocol};
 
-/// What the connection is doing; see [`Client::status`](crate::Client::status).
+/// What the connection is doing, or the worst of several; see [`Client::status`](crate::Client::status).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Status {
@@ -51,7 +51,9 @@ pub struct Stats {
     pub dials: u64,
     /// Acknowledged connections.
     pub connections: u64,
-    /// Acknowledged connections after the first that followed a lost one.
+    /// Connections that are acknowledged now: as many as [`connections`](crate::ClientBuilder::connections) at most.
+    pub connections_open: u64,
+    /// Acknowledged connections after the first that followed a lost one; of several at once, after the first of each.
     pub reconnects: u64,
     /// Acknowledged connections that replaced one which still worked; see [`Client::rotate`](crate::Client::rotate).
     pub handovers: u64,
@@ -69,6 +71,27 @@ pub struct Stats {
     pub bytes_out: u64,
     /// Operations that have not ended.
     pub live_operations: u64,
-    /// From the last answered ping to its pong.
+    /// From the last answered ping to its pong; of several connections, the longest of these.
     pub round_trip_time: Option<Duration>,
+}
+
+impl Stats {
+    /// Those of two connections together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            dials: self.dials + other.dials,
+            connections: self.connections + other.connections,
+            connections_open: self.connections_open + other.connections_open,
+            reconnects: self.reconnects + other.reconnects,
+            handovers: self.handovers + other.handovers,
+            items: self.items + other.items,
+            dropped: self.dropped + other.dropped,
+            queued_items: self.queued_items + other.queued_items,
+            ignored: self.ignored + other.ignored,
+            bytes_in: self.bytes_in + other.bytes_in,
+            bytes_out: self.bytes_out + other.bytes_out,
+            live_operations: self.live_operations + other.live_operations,
+            round_trip_time: self.round_trip_time.max(other.round_trip_time),
+        }
+    }
 }

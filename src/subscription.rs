@@ -15,9 +15,9 @@ use serde::de::DeserializeOwned;
 
 pub use self::builder::SubscriptionBuilder;
 use crate::{
-    client::Client,
     driver::Command,
     error::SubscriptionError,
+    lanes::Lane,
     mailbox::{Batch, Gap, Read},
     protocol::Payload,
     response::{GraphQlError, Response, decode},
@@ -54,7 +54,8 @@ pub enum Event<T> {
 /// operation on the server.
 #[must_use = "dropping a subscription cancels it"]
 pub struct Subscription<T> {
-    client: Client,
+    /// Not the client: what is said about the operation is for the connection that carries it.
+    lane: Arc<Lane>,
     sink: Arc<Sink>,
     batch: Batch<Payload>,
     /// Boxed once more, as few have it; and in a mutex that is never locked, so that a stream can be shared.
@@ -67,9 +68,9 @@ pub struct Subscription<T> {
 type Repeats<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
 impl<T> Subscription<T> {
-    pub(crate) fn new(client: Client, sink: Arc<Sink>, repeats: Option<Repeats<T>>) -> Self {
+    pub(crate) fn new(lane: Arc<Lane>, sink: Arc<Sink>, repeats: Option<Repeats<T>>) -> Self {
         Self {
-            client,
+            lane,
             sink,
             batch: Batch::new(),
             repeats: repeats.map(|repeats| Box::new(Mutex::new(repeats))),
@@ -102,7 +103,7 @@ impl<T> Subscription<T> {
     /// Asks anew whether the server has the operation.
     pub(crate) fn probe(&self) {
         self.sink.mailbox.forget_established();
-        self.client.command(Command::Probe(self.sink.id));
+        self.lane.command(Command::Probe(self.sink.id));
     }
 
     pub(crate) fn poll_established(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SubscriptionError>> {
@@ -139,8 +140,8 @@ impl<T> Subscription<T> {
     pub(crate) fn discard(&mut self) {
         let discarded = self.sink.mailbox.discard(&mut self.batch) as u64;
         if discarded > 0 {
-            self.client.counters().dequeued(discarded);
-            self.client.counters().dropped(discarded);
+            self.lane.counters().dequeued(discarded);
+            self.lane.counters().dropped(discarded);
             telemetry::overflowed(self.sink.id, discarded);
         }
         self.tell_released();
@@ -149,12 +150,12 @@ impl<T> Subscription<T> {
     /// Tells the writer, if what it waited for has come.
     fn tell_released(&mut self) {
         if std::mem::take(&mut self.batch.released) {
-            self.client.command(Command::Released(self.sink.id));
+            self.lane.command(Command::Released(self.sink.id));
         }
     }
 
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
+    pub(crate) fn lane(&self) -> &Arc<Lane> {
+        &self.lane
     }
 
     /// Of no other operation of this client.
@@ -193,12 +194,12 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
             let Self { sink, batch, .. } = &mut *self;
             let read = sink.mailbox.poll_read(batch, cx);
             self.tell_released();
-            let Self { client, repeats, .. } = &mut *self;
+            let Self { lane, repeats, .. } = &mut *self;
             return Poll::Ready(match ready!(read) {
                 Some(Read::Item(payload)) => {
-                    client.counters().dequeued(1);
+                    lane.counters().dequeued(1);
                     let event = decode(&payload).map(Event::Next).map_err(SubscriptionError::Decode);
-                    client.buffers().give_back(payload.into_frame());
+                    lane.buffers().give_back(payload.into_frame());
                     if let (Some(repeats), Ok(Event::Next(Response { data: Some(data), .. }))) = (repeats, &event)
                         && repeats.get_mut().unwrap_or_else(PoisonError::into_inner)(data)
                     {
@@ -232,11 +233,7 @@ impl<T: DeserializeOwned> FusedStream for Subscription<T> {
 
 impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
-        let unread = self.sink.mailbox.close(&mut self.batch);
-        self.client.counters().dequeued(unread as u64);
-        if self.end.is_none() {
-            self.client.command(Command::Cancel(self.sink.id));
-        }
+        self.lane.leave(&self.sink, &mut self.batch, self.end.is_some());
     }
 }
 
@@ -263,33 +260,28 @@ fn error(end: End) -> Option<SubscriptionError> {
 mod tests {
     use std::{num::NonZeroUsize, task::Waker};
 
-    use tokio::{
-        runtime::Handle,
-        sync::{mpsc, watch},
-    };
+    use tokio::{runtime::Handle, sync::mpsc};
 
     use super::*;
     use crate::{
         buffers::{Buffers, Stock},
         client::Retries,
         mailbox::{Limits, Overflow},
-        status::Status,
     };
 
     #[tokio::test]
     async fn the_buffer_of_an_item_that_was_read_is_used_for_another() {
         let limit = NonZeroUsize::MAX;
         let limits = Limits { items: limit, bytes: limit, overflow: Overflow::DropOldest };
-        let (commands, status) = (mpsc::unbounded_channel().0, watch::channel(Status::Idle).1);
         let buffers = Arc::new(Buffers::default());
         let retries = Retries { runtime: Handle::current(), base: Duration::ZERO, cap: Duration::ZERO, seed: 0 };
-        let client = Client::new(commands, status, Arc::default(), Arc::clone(&buffers), limits, usize::MAX, retries);
+        let lane = Lane::new(mpsc::unbounded_channel().0, Arc::clone(&buffers), Arc::new(retries), None);
         let sink = Arc::new(Sink::new(1, limits, None));
         let mut frame = String::with_capacity(500);
         frame.push_str(r#"{"data":1}"#);
         let (_, waker) = sink.mailbox.push(Payload::new(frame, 0..10), 10);
         assert!(waker.is_none());
-        let mut stream = Subscription::<u32>::new(client, sink, None);
+        let mut stream = Subscription::<u32>::new(Arc::new(lane), sink, None);
         let read = stream.poll_next_unpin(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(read, Poll::Ready(Some(Ok(Event::Next(Response { data: Some(1), .. }))))));
         assert_eq!(Stock::default().copy("again", &buffers).capacity(), 500);

@@ -4,7 +4,10 @@
 //! debug is one operation; trace is one frame. No payload and no credential at any level; of the URL only scheme, host, port and path.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicU64, AtomicUsize,
+        Ordering::{Acquire, Relaxed, Release},
+    },
     time::Duration,
 };
 
@@ -29,6 +32,11 @@ pub(crate) fn client_span(endpoint: &Url) -> Span {
         server.port = endpoint.port_or_known_default(),
         url.path = endpoint.path(),
     )
+}
+
+/// The span around one of several connections, within the client's.
+pub(crate) fn connection_span(client: &Span, connection: u64) -> Span {
+    info_span!(target: "resub", parent: client, "connection", connection)
 }
 
 /// Once for each client, as it is the configuration that is to be changed.
@@ -61,8 +69,9 @@ pub(crate) fn slept() {
     info!(target: "resub", "the machine was asleep");
 }
 
-pub(crate) fn subscribed(operation: u64, name: Option<&str>) {
-    debug!(target: "resub", operation, graphql.operation.name = name, "subscribed");
+/// `connection` is there only where there are several; in what follows it is the span's.
+pub(crate) fn subscribed(operation: u64, name: Option<&str>, connection: Option<u64>) {
+    debug!(target: "resub", operation, connection, graphql.operation.name = name, "subscribed");
 }
 
 pub(crate) fn cancelled(operation: u64) {
@@ -145,9 +154,11 @@ pub(crate) fn received(bytes: usize) {
     trace!(target: "resub", bytes, "received");
 }
 
-/// Counts that the driver writes and anyone reads.
+/// Counts of one connection that its driver writes and anyone reads.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    /// Operations that were begun and have not ended, whether the driver has seen them or not.
+    load: AtomicUsize,
     dials: AtomicU64,
     connections: AtomicU64,
     handovers: AtomicU64,
@@ -164,6 +175,19 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Acquire)
+    }
+
+    pub(crate) fn begun(&self) {
+        self.load.fetch_add(1, Relaxed);
+    }
+
+    /// Once for each that was begun. Who sees the place free comes after all that was done before it.
+    pub(crate) fn ended(&self) {
+        self.load.fetch_sub(1, Release);
+    }
+
     pub(crate) fn record(&self, counts: &Counts, live_operations: usize) {
         self.dials.store(counts.dials, Relaxed);
         self.connections.store(counts.connections, Relaxed);
@@ -191,6 +215,7 @@ impl Counters {
         self.dequeued.fetch_add(items, Relaxed);
     }
 
+    /// All but whether the connection is open, which its status says.
     pub(crate) fn snapshot(&self) -> Stats {
         let (connections, handovers) = (self.connections.load(Relaxed), self.handovers.load(Relaxed));
         let nanos = self.round_trip_nanos.load(Relaxed);
@@ -198,6 +223,7 @@ impl Counters {
         Stats {
             dials: self.dials.load(Relaxed),
             connections,
+            connections_open: 0,
             reconnects: connections.saturating_sub(1 + handovers),
             handovers,
             items,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::{ClientBuilder, MAX_DURATION};
-use crate::{auth::Credentials, error::BuildError};
+use crate::{auth::Credentials, error::BuildError, lanes::Placement};
 
 impl ClientBuilder {
     /// Whether the options can work.
@@ -41,6 +41,17 @@ impl ClientBuilder {
         let all = [config.backoff_base, config.backoff_cap, config.healthy_after, tcp[0], tcp[1]];
         if positive.iter().chain(&all).any(|&duration| duration > MAX_DURATION) {
             return Err(BuildError::Option("a duration is longer than a year"));
+        }
+        if let Some(budget) = config.max_dials {
+            let Placement { connections, limit } = self.placement;
+            if limit.is_some() && connections.is_none() {
+                return Err(BuildError::Option(
+                    "max_dials has to be divided: max_subscriptions_per_connection needs connections beside it",
+                ));
+            }
+            if connections.is_some_and(|connections| connections.get() > budget.dials.get() as usize) {
+                return Err(BuildError::Option("max_dials is below the number of connections"));
+            }
         }
         if self.config.give_up_after == Some(0) {
             return Err(BuildError::Option("give_up_after is zero: nothing would ever be tried"));

@@ -75,14 +75,14 @@ impl Driver {
                 },
                 Output::Finish { sink, end } => {
                     losses.finished(sink.id, &end);
-                    sink.mailbox.finish(end);
+                    sink.finish(end, &self.counters);
                 }
                 Output::Connected(answer) => tell(&mut self.waiters, &answer),
                 Output::Rotated(answer) => tell(&mut self.rotating, &answer),
                 Output::Postponed(cause) => telemetry::postponed(&cause),
                 Output::Status(status) => {
                     telemetry::status(&status);
-                    self.status.send_replace(status);
+                    self.status.set(status);
                 }
                 Output::Ended => {
                     self.lines.iter_mut().for_each(|line| line.link = Link::None);
@@ -90,7 +90,7 @@ impl Driver {
                     // Whoever learns of the end must not find that subscribing still works.
                     self.commands.close();
                     telemetry::status(&Status::Ended);
-                    self.status.send_replace(Status::Ended);
+                    self.status.set(Status::Ended);
                 }
             }
         }
@@ -112,7 +112,7 @@ impl Driver {
     pub(super) fn end(&mut self, now: Instant, sink: &Sink, end: End) {
         Losses::default().finished(sink.id, &end);
         self.session.cancel(now, sink.id);
-        sink.mailbox.finish(end);
+        sink.finish(end, &self.counters);
     }
 }
 

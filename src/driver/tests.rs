@@ -12,6 +12,7 @@ use super::{
 use crate::{
     builder::ClientBuilder,
     dial::DialFuture,
+    lanes::Board,
     mailbox::{Batch, Limits, Overflow, Read},
     session::Transmit,
 };
@@ -33,7 +34,7 @@ struct LastStep {
 impl Wake for LastStep {
     fn wake(self: Arc<Self>) {
         if self.commands.is_closed() {
-            self.sink.mailbox.finish(End::ShutDown);
+            self.sink.mailbox.finish(End::ShutDown, || {});
         }
     }
 }
@@ -58,8 +59,8 @@ fn driver() -> (Driver, mpsc::UnboundedSender<Command>) {
         max_message_size: usize::MAX,
     };
     let session = Session::new(ClientBuilder::new("").config);
-    let status = watch::channel(Status::Idle).0;
-    (Driver::new(session, connector, receiver, status, Arc::default(), Arc::default()), commands)
+    let status = Board::new().0.add();
+    (Driver::new(session, Arc::new(connector), receiver, status, Arc::default(), Arc::default()), commands)
 }
 
 /// `begin` sends a command, then looks whether the driver is gone. In between the driver may take the command, write the

@@ -65,7 +65,7 @@ pub enum BuildError {
     /// An option has a value that cannot work; the text names both.
     #[error("{0}")]
     Option(&'static str),
-    /// `build` was called outside a tokio runtime, which the client's one task needs.
+    /// `build` was called outside a tokio runtime, which the client's tasks need.
     #[error("no tokio runtime is running here")]
     NoRuntime,
 }

@@ -23,8 +23,8 @@ pub enum Overflow {
     /// End the subscription with [`SubscriptionError::Overflow`](crate::SubscriptionError::Overflow), after the items
     /// that it holds.
     Fail,
-    /// Stop reading the socket until there is room. Loses nothing, but **stalls every other subscription and call of this
-    /// client** and the answers to the server's pings meanwhile, so that the server may close the connection.
+    /// Stop reading the socket until there is room. Loses nothing, but **stalls every other subscription and call on this
+    /// connection** and the answers to the server's pings meanwhile, so that the server may close the connection.
     Block,
     /// Complete the operation on the server, and start it again after the last item that was kept once the reader has caught
     /// up. Loses nothing, stalls nobody and holds no more than the capacity, as far as the server honours the position.

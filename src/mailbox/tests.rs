@@ -74,7 +74,7 @@ fn fail_refuses_the_item_and_keeps_what_is_held() {
     let mailbox = mailbox(1, 100, Overflow::Fail);
     assert_eq!(push(&mailbox, 1, 1), Pushed::Kept { dropped: 0 });
     assert_eq!(push(&mailbox, 2, 1), Pushed::Overflowed);
-    mailbox.finish("overflow");
+    mailbox.finish("overflow", || {});
     assert_eq!(read_all(&mailbox), ["1", "overflow"]);
 }
 
@@ -88,7 +88,7 @@ fn block_keeps_everything_and_says_when_to_pause_and_go_on() {
     assert_eq!(read(&mailbox).unwrap(), "1");
     assert!(mailbox.has_room());
     assert_eq!(push(&mailbox, 3, 1), Pushed::Full);
-    assert_eq!(mailbox.close(&mut Batch::new()), 2);
+    assert_eq!(mailbox.close(&mut Batch::new()).unread, 2);
     assert!(mailbox.has_room(), "a reader that is gone blocks nobody");
 }
 
@@ -118,8 +118,8 @@ fn neighbouring_gaps_merge_and_keep_their_place() {
 fn the_first_end_counts_and_comes_after_what_is_held() {
     let mailbox = mailbox(2, 100, Overflow::DropOldest);
     push(&mailbox, 1, 1);
-    mailbox.finish("first");
-    mailbox.finish("second");
+    mailbox.finish("first", || {});
+    mailbox.finish("second", || {});
     assert_eq!(push(&mailbox, 2, 1), Pushed::Closed);
     mailbox.push_gap(reconnect());
     assert_eq!(read_all(&mailbox), ["1", "first"]);
@@ -142,7 +142,7 @@ fn what_a_reader_took_at_once_is_not_held_any_more() {
     assert_eq!((mailbox.lock().items, batch.entries.len()), (13, 0));
     read(&mut batch);
     assert_eq!((mailbox.lock().items, batch.entries.len()), (10, 2));
-    assert_eq!(mailbox.close(&mut batch), 12);
+    assert_eq!(mailbox.close(&mut batch).unread, 12);
     assert!(batch.entries.is_empty());
 }
 

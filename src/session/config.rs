@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) max_connection_age: Option<Duration>,
     pub(crate) on_disconnect: Option<VerdictHook>,
     pub(crate) seed: u64,
+    /// Below the first id: those of several connections must not meet.
+    pub(crate) first_serial: u64,
 }
 
 impl Config {
@@ -52,6 +54,7 @@ impl Config {
             max_connection_age: None,
             on_disconnect: None,
             seed,
+            first_serial: 0,
         }
     }
 }

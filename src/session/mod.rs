@@ -108,7 +108,7 @@ impl<S: Clone> Session<S> {
             leg: Leg::new(&config),
             other: None,
             handover: Handover::default(),
-            operations: Registry::new(),
+            operations: Registry::new(config.first_serial),
             retry: Retry::new(&config),
             negotiation: Negotiation::new(config.subprotocol),
             suspicion: Suspicion::default(),

@@ -116,14 +116,15 @@ impl Span {
 }
 
 impl<S> Registry<S> {
-    pub(super) fn new() -> Self {
+    /// What it sends first has the serial after this.
+    pub(super) fn new(serial: u64) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
             order: BTreeMap::new(),
             deadline_of: BTreeMap::new(),
             deadlines: BTreeSet::new(),
-            serial: 0,
+            serial,
             moving: BTreeMap::new(),
         }
     }

@@ -157,6 +157,27 @@ fn a_hook_that_panics_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_place_is_free_before_the_reader_learns_of_the_end_and_freed_once() {
+    /// What a reader finds that is woken.
+    struct Look(Arc<Counters>, AtomicUsize);
+    impl Wake for Look {
+        fn wake(self: Arc<Self>) {
+            self.1.store(self.0.load(), Relaxed);
+        }
+    }
+    let (counters, sink) = (Arc::new(Counters::default()), Sink::new(1, limits(2, Overflow::DropOldest), None));
+    counters.begun();
+    counters.begun();
+    let look = Arc::new(Look(Arc::clone(&counters), AtomicUsize::new(2)));
+    assert_eq!(read(&sink, &Waker::from(look.clone())), None);
+    sink.finish(End::Completed, &counters);
+    assert_eq!(look.1.load(Relaxed), 1);
+    sink.finish(End::ShutDown, &counters);
+    assert!(!sink.mailbox.close(&mut Batch::new()).was_open);
+    assert_eq!(counters.load(), 1);
+}
+
+#[test]
 fn a_request_that_does_not_serialize_is_an_error() {
     let resume: ResumeHook = Box::new(|_| Err(serde::ser::Error::custom("on purpose")));
     let sink = sink(Overflow::DropOldest, Hooks::new(Some(resume), None, None).unwrap());

@@ -197,9 +197,10 @@ impl<O: Operation> SubscriptionBuilder<O> {
         let name = operation.name().map(str::to_owned);
         let keys = keys.filter(|_| limits.overflow == Overflow::LatestBy);
         let hooks = Hooks::new(resume.map(|resume| resume(operation)), keys.map(|keys| keys(limits)), restart);
-        let plan = Plan { kind: OperationType::Subscription, limits: Some(limits), timeout: None, care, hooks };
-        let sink = client.begin(payload, name.as_deref(), plan)?;
-        Ok(Subscription::new(client, sink, repeats))
+        let plan =
+            Plan { kind: OperationType::Subscription, limits: Some(limits), timeout: None, care, hooks, near: None };
+        let (lane, sink) = client.begin(payload, name.as_deref(), plan)?;
+        Ok(Subscription::new(lane, sink, repeats))
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod calls;
 mod conflate;
+mod connections;
 mod control;
 mod delivery;
 mod established;

@@ -215,3 +215,26 @@ async fn a_reconnect_is_a_warning_where_something_may_be_lost_and_none_where_all
         assert_eq!(logged.lines().filter(|line| line.contains(" WARN ")).count(), warnings, "{logged}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn events_say_which_connection_they_are_about_where_there_are_several() {
+    for (connections, said) in [(1, 0), (2, 2)] {
+        watch_log();
+        let server = Server::in_memory();
+        let client = builder(&server).connections(items(connections)).build().unwrap();
+        let _streams = [subscribe(&client, "a"), subscribe(&client, "b")];
+        let _peers = futures::future::join_all((0..connections).map(|_| connected(&server))).await;
+        until(&client, |status| matches!(status, Status::Open { .. })).await;
+        let logged = String::from_utf8(LOG.take()).unwrap();
+        let about = |event: &str| {
+            let lines = logged.lines().filter(|line| line.contains(event) && line.contains("connection="));
+            lines.map(|line| line.split("connection=").nth(1).unwrap().chars().next().unwrap()).collect::<Vec<_>>()
+        };
+        for event in [" open", "subscribed"] {
+            let mut numbers = about(event);
+            numbers.sort_unstable();
+            assert_eq!(numbers, ['1', '2'][..said], "{logged}");
+        }
+        assert!(logged.contains("graphql_client{"), "{logged}");
+    }
+}

@@ -5,6 +5,7 @@ mod async_graphql;
 mod client;
 mod client_auth;
 mod client_calls;
+mod client_connections;
 mod client_errors;
 mod client_reconnect;
 mod client_snapshot;

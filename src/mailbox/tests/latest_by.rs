@@ -91,10 +91,10 @@ fn what_replaces_is_bounded_in_bytes_and_never_dropped_for_its_own_size() {
 fn nothing_is_replaced_where_nobody_reads() {
     let mut quotes = Quotes::new(8, 100);
     quotes.push(1, 10, 1);
-    quotes.mailbox.finish("end");
+    quotes.mailbox.finish("end", || {});
     assert_eq!(quotes.push(1, 11, 1), Pushed::Closed);
     assert_eq!(quotes.read_all(), ["10", "end"]);
-    assert_eq!(quotes.mailbox.close(&mut Batch::new()), 0);
+    assert_eq!(quotes.mailbox.close(&mut Batch::new()).unread, 0);
     assert_eq!(quotes.push(1, 12, 1), Pushed::Closed);
 }
 

@@ -37,7 +37,7 @@ fn a_mark_wakes_the_reader_and_nothing_is_marked_after_the_end() {
     let (_, woken, _) = mailbox.push_instead(None, 1, 1);
     assert!(woken.is_some_and(|woken| woken.will_wake(&waker)));
     assert!(matches!(read(), Poll::Ready(Some(Read::Item(1)))));
-    mailbox.finish("end");
+    mailbox.finish("end", || {});
     mailbox.push_stale(Duration::from_secs(1));
     assert!(matches!(read(), Poll::Ready(Some(Read::End("end")))));
     assert!(matches!(read(), Poll::Ready(None)));

@@ -12,7 +12,7 @@ fn a_mailbox_is_established_when_it_is_told_and_until_it_is_asked_anew() {
     assert_eq!(mailbox.poll_established(&cx), Poll::Ready(None));
     mailbox.forget_established();
     assert!(mailbox.poll_established(&cx).is_pending() && mailbox.poll_over(&cx).is_pending());
-    mailbox.finish("end");
+    mailbox.finish("end", || {});
     for _ in 0..2 {
         assert_eq!(mailbox.poll_established(&cx), Poll::Ready(Some("end")));
         assert_eq!(mailbox.poll_over(&cx), Poll::Ready(Some("end")));
@@ -92,6 +92,6 @@ fn what_is_next_is_known_before_it_is_read() {
     }
     assert!(mailbox.poll_is_item(&mut batch, cx).is_pending());
     assert!(batch.released, "all was read, as the writer waits for");
-    mailbox.finish("end");
+    mailbox.finish("end", || {});
     assert_eq!(mailbox.poll_is_item(&mut batch, cx), Poll::Ready(false));
 }
