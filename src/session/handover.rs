@@ -315,10 +315,11 @@ impl<S: Clone> Session<S> {
     /// The current leg was lost while operations were moving to it. The one that they come from still works.
     pub(super) fn go_back(&mut self, now: Instant, cause: Disconnect) {
         self.give_up_mutations(Some(&cause));
+        let gap = Gap { reconnects: 1, cause: Some(cause.clone()), ..Gap::default() };
         for id in self.operations.moving() {
             if self.operations.moving_mut(id).is_some_and(|moving| moving.held.is_some()) {
-                // It was completed on the old leg, and is issued there anew.
-                self.moved(now, id, None);
+                // It was completed on the old leg, which may not have said all, and is issued there anew.
+                self.moved(now, id, Some(gap.clone()));
             }
         }
         self.operations.cancel_moving();
@@ -333,7 +334,6 @@ impl<S: Clone> Session<S> {
         self.leg.timers.arm(Timer::Healthy, now + self.config.healthy_after);
         self.status_open();
         self.await_trial(now);
-        let gap = Gap { reconnects: 1, cause: Some(cause.clone()), ..Gap::default() };
         self.issue_all(now, &gap);
         self.look_for_idleness(now);
         self.probe_awaited();
