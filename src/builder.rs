@@ -226,6 +226,15 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets how many subscriptions and queries a second are sent again on a new connection, of each of several. Default: all at once.
+    ///
+    /// For servers to which ten thousand at once are a burst: they are sent in order of creation, a tenth of the rate every
+    /// 100 ms, and each has its gap until then. What is started or dropped meanwhile does not wait for them.
+    pub fn reissue_rate(mut self, per_second: NonZeroU32) -> Self {
+        self.config.reissue_rate = Some(per_second);
+        self
+    }
+
     /// Sets what decides, for each lost connection and each failed attempt, what is to follow. Default: the client's own
     /// table of causes.
     ///

@@ -1,6 +1,6 @@
 //! The driver's own end.
 
-use std::{num::NonZeroUsize, task::Wake};
+use std::{num::NonZeroUsize, task::Wake, time::Duration};
 
 use super::{
     clocks::{
@@ -14,6 +14,8 @@ use crate::{
     dial::DialFuture,
     lanes::Board,
     mailbox::{Batch, Limits, Overflow, Read},
+    operation::OperationType,
+    session::Request,
     session::Transmit,
 };
 

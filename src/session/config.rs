@@ -27,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) max_dials: Option<DialBudget>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) max_connection_age: Option<Duration>,
+    /// Operations a second.
+    pub(crate) reissue_rate: Option<NonZeroU32>,
     pub(crate) on_disconnect: Option<VerdictHook>,
     pub(crate) seed: u64,
     /// Below the first id: those of several connections must not meet.
@@ -52,6 +54,7 @@ impl Config {
             max_dials: None,
             idle_timeout: Some(secs(30)),
             max_connection_age: None,
+            reissue_rate: None,
             on_disconnect: None,
             seed,
             first_serial: 0,

@@ -148,7 +148,7 @@ impl<S: Clone> Session<S> {
         let Some(old) = &mut self.other else { return };
         old.role = Role::Retiring;
         old.span.end(self.operations.last_sent());
-        for timer in [Timer::Healthy, Timer::Settled, Timer::Idle, Timer::Renewal] {
+        for timer in [Timer::Healthy, Timer::Settled, Timer::Pace, Timer::Idle, Timer::Renewal] {
             old.timers.disarm(timer);
         }
         old.timers.arm(Timer::Overlap, now + OVERLAP);
@@ -260,7 +260,8 @@ impl<S: Clone> Session<S> {
         let (span, cause) = (self.leg.span, self.leg.broken.clone());
         self.give_up_mutations(cause.as_ref());
         let queries = self.operations.forget_sent(span);
-        if let Some(current) = self.legs().find(|leg| leg.role == Role::Current && matches!(leg.phase, Phase::Open(_))) {
+        if let Some(current) = self.legs().find(|leg| leg.role == Role::Current && matches!(leg.phase, Phase::Open(_)))
+        {
             queries.into_iter().for_each(|id| current.outbox.push(Queued::Subscribe(id)));
         }
     }
@@ -346,9 +347,12 @@ impl<S: Clone> Session<S> {
         let other = *self.other.take()?;
         let close = match other.phase {
             Phase::Opening(_) | Phase::Open(_) => Some((CloseCode::NORMAL, "")),
-            Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_) | Phase::Ended => {
-                None
-            }
+            Phase::Idle
+            | Phase::Waiting
+            | Phase::Authorizing
+            | Phase::Dialing(_)
+            | Phase::Closing(_)
+            | Phase::Ended => None,
         };
         match (other.role, other.phase) {
             (Role::Successor, Phase::Authorizing | Phase::Dialing(_)) => self.retry.unused(),

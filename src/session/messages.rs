@@ -55,7 +55,9 @@ impl<S: Clone> Session<S> {
                 self.leg.outbox.owe_pong(payload);
             }
             (Phase::Opening(_) | Phase::Open(_), Kind::Pong) => self.ponged(now, Subprotocol::GraphqlTransportWs),
-            (Phase::Opening(_) | Phase::Open(_), Kind::KeepAlive) => self.leg.liveness.keep_alive(now, &mut self.leg.timers),
+            (Phase::Opening(_) | Phase::Open(_), Kind::KeepAlive) => {
+                self.leg.liveness.keep_alive(now, &mut self.leg.timers)
+            }
             (Phase::Opening(subprotocol), Kind::Ack) => self.enter_open(now, subprotocol, payload),
             (Phase::Opening(_), Kind::ConnectionError) => {
                 let message = payload.map(refusal_message).unwrap_or_default();
@@ -91,7 +93,13 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    fn result(&mut self, now: Instant, frame: &str, id: Id, payload: Option<Range<usize>>) -> Option<(u32, Range<usize>)> {
+    fn result(
+        &mut self,
+        now: Instant,
+        frame: &str,
+        id: Id,
+        payload: Option<Range<usize>>,
+    ) -> Option<(u32, Range<usize>)> {
         if let (Id::Ours(wire_id), Some(payload)) = (id, payload)
             && let Some(operation) = self.operations.by_wire_id_mut(wire_id, self.leg.span)
         {

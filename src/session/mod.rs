@@ -20,6 +20,7 @@ mod backoff;
 mod config;
 mod control;
 mod handover;
+mod issue;
 mod leg;
 mod liveness;
 mod messages;
@@ -40,7 +41,6 @@ mod tests;
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::Arc,
     time::Instant,
 };
 
@@ -61,16 +61,13 @@ use self::{
     handover::Handover,
     leg::{Leg, Phase, Role},
     negotiation::Negotiation,
-    outbox::Queued,
-    registry::{Registry, Span, Wait},
+    registry::{Registry, Span},
     retry::{Plan, Retry},
-    suspicion::{Outage, Suspicion, reconnected},
+    suspicion::{Outage, Suspicion},
     timers::Timer,
 };
 use crate::{
     error::{CloseCode, ConnectError, CredentialsError, Disconnect},
-    mailbox::Gap,
-    operation::OperationType,
     protocol::{Subprotocol, close::Stage},
     status::Status,
 };
@@ -277,6 +274,7 @@ impl<S: Clone> Session<S> {
                     let cause = self.leg.broken.take().unwrap_or(Disconnect::Reset(None));
                     self.break_off(now, cause, None);
                 }
+                Timer::Pace => self.pace(now),
                 Timer::Idle => self.close_idle(),
                 Timer::Renewal => self.renew(now),
                 Timer::Overlap => self.end_overlap(now),
@@ -388,63 +386,6 @@ impl<S: Clone> Session<S> {
         self.leg.timers.arm(Timer::Connect, now + self.config.credentials_timeout);
         self.status(Status::Connecting { attempt, cause: self.last_cause.clone() });
         self.outputs.push_back(Output::Authorize(self.leg.id, reason));
-    }
-
-    /// The server has acknowledged: operations are sent here from now on.
-    fn enter_open(&mut self, now: Instant, subprotocol: Subprotocol, ack: Option<&str>) {
-        self.leg.phase = Phase::Open(subprotocol);
-        self.leg.ack_payload = ack.and_then(|payload| serde_json::from_str(payload).ok()).map(Arc::new);
-        self.leg.span = Span::after(self.operations.last_sent());
-        self.negotiation.acked(subprotocol);
-        self.retry.acked();
-        self.counts.connections += 1;
-        self.leg.timers.clear();
-        // Said again at every turn.
-        self.leg.broken = None;
-        self.leg.timers.arm(Timer::Healthy, now + self.config.healthy_after);
-        self.leg.liveness.open(now, subprotocol, &mut self.leg.timers);
-        self.plan_renewal(now);
-        self.take_over(now);
-        if self.other.is_none() {
-            // The connection's own backoff was for these, too.
-            self.operations.end_wait(Wait::Backoff);
-        }
-        self.status_open();
-        self.await_trial(now);
-        let gap = reconnected(now, self.outage.take());
-        self.issue_all(now, &gap);
-        self.answer_connect(Ok(()));
-        self.answer_rotate(Ok(()));
-        self.look_for_idleness(now);
-        self.probe_awaited();
-    }
-
-    /// Issues what is live and not sent, in its original order, as one batch (rule 26), with its gap announced first (rule 28).
-    fn issue_all(&mut self, now: Instant, gap: &Gap) {
-        let mut watched = Vec::new();
-        for operation in self.operations.iter() {
-            match operation.wait {
-                Wait::Nothing => {}
-                Wait::Reader | Wait::Verdict | Wait::Backoff | Wait::Trial => continue,
-            }
-            let is_subscription = operation.kind == OperationType::Subscription;
-            let has_leg = operation.is_on(self.leg.span) || operation.is_on(self.other_span());
-            if has_leg && !(is_subscription && self.operations.is_moving(operation.id)) {
-                continue;
-            }
-            if operation.was_issued && is_subscription {
-                let held = operation.outage.as_deref().cloned();
-                let gap = held.map_or_else(|| gap.clone(), |outage| reconnected(now, Some(outage)));
-                // What the old leg carries has no gap, but perhaps a place at which things are repeated.
-                let gap = (!has_leg).then_some(gap);
-                self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap });
-            }
-            self.leg.outbox.push(Queued::Subscribe(operation.id));
-            watched.extend((operation.upkeep.is_some() || operation.outage.is_some()).then_some(operation.id));
-        }
-        for id in watched {
-            self.watch(now, id);
-        }
     }
 
     /// Ends what is live; the next subscribe starts afresh (rule 23).

@@ -24,6 +24,8 @@ pub(super) struct Outbox {
     completing: BTreeSet<WireId>,
     /// How many in the queue are of operations that were dropped before they were written.
     stale: usize,
+    /// Operations that are to be sent again, in order of creation, when they are allowed to.
+    paced: VecDeque<u64>,
 }
 
 /// A message in the queue; of an operation only its number, as it may be gone when its turn comes.
@@ -62,6 +64,24 @@ impl Outbox {
         self.queue.push_back(message);
     }
 
+    /// Sends an operation again when it is allowed to.
+    pub(super) fn push_paced(&mut self, id: u64) {
+        self.paced.push_back(id);
+    }
+
+    /// So many more may be sent. Whether any are left that may not.
+    pub(super) fn allow(&mut self, operations: u32) -> bool {
+        let allowed = self.paced.len().min(operations as usize);
+        self.queue.extend(self.paced.drain(..allowed).map(Queued::Subscribe));
+        !self.paced.is_empty()
+    }
+
+    /// Whether an operation that is not sent waits until it is allowed to.
+    pub(super) fn is_paced(&self, id: u64) -> bool {
+        // What lies in between and is not among them waits for something else.
+        self.paced.front().is_some_and(|first| *first <= id) && self.paced.back().is_some_and(|last| id <= *last)
+    }
+
     /// Ahead of the data: the answer is waited for. Unless one still waits to be written, which will do.
     pub(super) fn push_ping(&mut self, ping: Queued) -> bool {
         let new = !matches!(self.queue.front(), Some(Queued::Ping | Queued::WebSocketPing));
@@ -81,17 +101,20 @@ impl Outbox {
         self.pong = None;
         self.queue.retain(|queued| matches!(queued, Queued::Complete(_) | Queued::Stop(_)));
         self.stale = 0;
+        self.paced.clear();
     }
 
     /// An operation is not to be sent for now.
     pub(super) fn forget_subscribe(&mut self, id: u64) {
         self.queue.retain(|queued| !matches!(queued, Queued::Subscribe(queued) if *queued == id));
+        self.paced.retain(|paced| *paced != id);
     }
 
     /// Another socket says what was not written here.
     pub(super) fn forget_subscribes(&mut self) {
         self.queue.retain(|queued| !matches!(queued, Queued::Subscribe(_)));
         self.stale = 0;
+        self.paced.clear();
     }
 
     /// An operation was dropped before it was written. Sweeps once half of the queue is stale, so that a peer that never

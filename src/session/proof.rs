@@ -3,10 +3,7 @@
 //! A message that arrives for an operation proves that one. For all others there is a probe: a ping behind what is queued.
 //! Ordinary pings overtake the queue, but what they were written behind they prove as well.
 
-use std::{
-    collections::VecDeque,
-    time::Instant,
-};
+use std::{collections::VecDeque, time::Instant};
 
 use super::{
     Output, Phase, Role, Session,
@@ -86,8 +83,11 @@ impl<S: Clone> Session<S> {
     /// Sends a probe behind all that is queued, unless nobody waits for what it could prove: an operation that is held back is
     /// not in the queue.
     pub(super) fn probe_awaited(&mut self) {
-        let operations = &self.operations;
-        let is_due = |id: &u64| operations.get(*id).is_some_and(|operation| operation.wait == Wait::Nothing);
+        let (operations, leg) = (&self.operations, &self.leg);
+        let is_due = |id: &u64| {
+            let is_held = |it: &Operation<S>| !it.is_on(leg.span) && leg.outbox.is_paced(it.id);
+            operations.get(*id).is_some_and(|operation| operation.wait == Wait::Nothing && !is_held(operation))
+        };
         if self.is_open() && self.awaited.iter().any(is_due) {
             self.leg.probe();
         }

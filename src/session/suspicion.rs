@@ -320,8 +320,9 @@ impl<S: Clone> Session<S> {
         let Some(trial) = &mut self.suspicion.trial else { return };
         if let Some(group) = trial.group.take() {
             let (operations, span) = (&self.operations, self.leg.span);
-            let is_queued =
-                |id: &u64| operations.waits(*id, Wait::Nothing) && !operations.get(*id).is_some_and(|it| it.is_on(span));
+            let is_queued = |id: &u64| {
+                operations.waits(*id, Wait::Nothing) && !operations.get(*id).is_some_and(|it| it.is_on(span))
+            };
             if group.iter().any(is_queued) {
                 trial.group = Some(group);
                 return self.leg.timers.arm(Timer::Settled, again);

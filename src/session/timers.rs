@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Settled,
     /// Any with a socket: writing failed a while ago, and reading has not told why.
     Broken,
+    /// Open: more operations may be sent again.
+    Pace,
     /// Open: nothing was live for a while.
     Idle,
     /// Open: the connection is to be replaced.
@@ -38,7 +40,7 @@ pub(super) enum Timer {
 pub(super) struct Timers([Option<Instant>; Timer::ALL.len()]);
 
 impl Timer {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Backoff,
         Self::Connect,
         Self::Ack,
@@ -48,6 +50,7 @@ impl Timer {
         Self::Healthy,
         Self::Settled,
         Self::Broken,
+        Self::Pace,
         Self::Idle,
         Self::Renewal,
         Self::Overlap,

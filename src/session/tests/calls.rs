@@ -43,7 +43,11 @@ fn a_result_is_read_whatever_surrounds_its_payload() {
 #[test]
 fn rule_15_on_legacy_a_result_is_followed_by_a_stop_even_after_a_complete() {
     let (mut rig, id) = calling(LEGACY, OperationType::Mutation);
-    rig.session.handle_frame(rig.now, LegId::A, &json!({"type": "data", "id": "1.0", "payload": {"data": 1}}).to_string());
+    rig.session.handle_frame(
+        rig.now,
+        LegId::A,
+        &json!({"type": "data", "id": "1.0", "payload": {"data": 1}}).to_string(),
+    );
     rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"complete","id":"1.0"}"#);
     let did = rig.take();
     assert_eq!(finished(&did), [(id, r#"answered {"data":1}"#.into())]);
@@ -157,7 +161,11 @@ fn rule_15_on_legacy_a_stop_follows_an_end_without_a_result() {
 fn rule_15_on_legacy_a_stop_that_crosses_the_end_is_written_all_the_same() {
     let (mut rig, _) = calling(LEGACY, OperationType::Mutation);
     rig.cancel(1);
-    rig.session.handle_frame(rig.now, LegId::A, &json!({"type": "data", "id": "1.0", "payload": {"data": 1}}).to_string());
+    rig.session.handle_frame(
+        rig.now,
+        LegId::A,
+        &json!({"type": "data", "id": "1.0", "payload": {"data": 1}}).to_string(),
+    );
     rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"complete","id":"1.0"}"#);
     assert_eq!(wrote(&rig.take()), ["stop"]);
 }

@@ -68,7 +68,11 @@ fn rule_3_credentials_come_before_the_dial_and_init_is_the_first_frame() {
     let mut rig = Rig::new(config());
     rig.subscribe();
     assert_eq!(rig.take(), [Did::Connecting(1), Did::Authorize("initial")]);
-    rig.session.handle_credentials(rig.now, LegId::A, Ok(Granted { init_payload: r#"{"token":"t"}"#.into(), lifetime: None }));
+    rig.session.handle_credentials(
+        rig.now,
+        LegId::A,
+        Ok(Granted { init_payload: r#"{"token":"t"}"#.into(), lifetime: None }),
+    );
     assert_eq!(rig.take(), [Did::Dial(MODERN)]);
     rig.session.handle_open(rig.now, LegId::A);
     // Even a server that pings at once hears the init first.

@@ -1,6 +1,6 @@
 //! Operations that are sent again alone: restarted after an end that is none, or from where their reader has caught up.
 
-use super::{super::Wait, *};
+use super::{super::registry::Wait, *};
 use crate::error::Violation;
 
 const RESTART: Care = Care { restart: true, first_item_within: None, idle_longer_than: None, reissue_stale: false };

@@ -176,6 +176,6 @@ impl World {
 
     pub(super) fn held(&self) -> usize {
         let operations = &self.rig.session.operations;
-        operations.iter().filter(|operation| operation.wait == super::super::Wait::Trial).count()
+        operations.iter().filter(|operation| operation.wait == super::super::registry::Wait::Trial).count()
     }
 }

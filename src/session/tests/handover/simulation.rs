@@ -1,5 +1,7 @@
 //! Random histories with two connections: nothing is lost or doubled in silence, whatever fails when.
 
+use std::num::NonZeroU32;
+
 use proptest::sample::Index;
 
 use super::*;
@@ -104,8 +106,10 @@ proptest! {
         seed: u64,
         lifetime in prop::option::of(2_000..40_000_u64),
         slow_calls: bool,
+        pace in prop::option::weighted(0.2, 1..30_u32),
     ) {
-        let mut world = World::open(Config { seed, ..config() }, 2);
+        let reissue_rate = pace.and_then(NonZeroU32::new);
+        let mut world = World::open(Config { seed, reissue_rate, ..config() }, 2);
         world.lifetime = lifetime.map(in_millis);
         world.slow_calls = slow_calls;
         for step in &steps {

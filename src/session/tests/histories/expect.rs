@@ -1,7 +1,7 @@
 //! What the session does, held against the model.
 
 use super::*;
-use crate::session::{Phase, Wait};
+use crate::session::{Phase, registry::Wait};
 
 impl History {
     pub(super) fn perform(&mut self) -> Result<(), TestCaseError> {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{super::super::Wait, *};
+use super::{super::super::registry::Wait, *};
 
 #[derive(Default)]
 pub(super) struct Upkeep {

@@ -1,0 +1,99 @@
+//! `reissue_rate`: a reconnect is no burst, and delays nothing else.
+
+use std::num::NonZeroU32;
+
+use super::*;
+
+fn paced(rate: u32) -> Config {
+    Config { reissue_rate: NonZeroU32::new(rate), ..config() }
+}
+
+/// Loses the connection and makes another. What was sent with the acknowledgement.
+fn reconnect(rig: &mut Rig) -> Vec<(String, String)> {
+    rig.lose(Disconnect::Silent(secs(1)));
+    rig.sleep();
+    issued(&rig.connect())
+}
+
+#[test]
+fn operations_are_sent_again_in_order_and_no_faster_than_asked_for() {
+    for (rate, each) in [(1, 1), (7, 1), (20, 2), (1_000, 100)] {
+        let mut rig = Rig::open(paced(rate), 250);
+        let begun = rig.now;
+        let mut sent = reconnect(&mut rig);
+        assert_eq!(sent.len(), each, "{rate}");
+        let reconnected = rig.now;
+        assert!(reconnected > begun);
+        while sent.len() < 250 {
+            let did = rig.pass(Duration::from_millis(10));
+            let more = issued(&did);
+            assert!(more.len() <= each, "{rate}: no burst");
+            sent.extend(more);
+            if did.iter().any(|did| matches!(did, Did::Wrote(message) if message["type"] == "ping")) {
+                rig.receive(json!({"type": "pong"}));
+            }
+            let allowed = (rig.now - reconnected).as_secs_f64() * f64::from(rate) + each as f64;
+            assert!(sent.len() as f64 <= allowed + 0.5, "{rate}: {} of {allowed}", sent.len());
+            assert!(sent.len() as f64 >= allowed - each as f64 - 1.0, "{rate}: {} of {allowed}", sent.len());
+        }
+        let ids: Vec<u64> = sent.iter().map(|(_, id)| id.parse().unwrap()).collect();
+        assert_eq!(ids, (1..=250).collect::<Vec<_>>(), "rule 26");
+        assert_eq!(issued(&rig.pass(secs(5))), [], "each once");
+    }
+}
+
+#[test]
+fn what_begins_or_ends_meanwhile_does_not_wait_for_its_turn() {
+    let mut rig = Rig::open(paced(10), 5);
+    let sent = reconnect(&mut rig);
+    let (first, _) = &sent[0];
+    let new = rig.subscribe();
+    assert_eq!(issued(&rig.take())[0].1, new.to_string());
+    rig.cancel(1);
+    assert!(wrote(&rig.take()).contains(&"complete".to_owned()), "{first}");
+    rig.cancel(2);
+    rig.cancel(5);
+    let rest = issued(&rig.pass(secs(2)));
+    assert_eq!(rest.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), ["3", "4"], "rule 12");
+}
+
+#[test]
+fn what_is_new_is_sent_at_once_and_so_is_everything_on_the_first_connection() {
+    let mut rig = Rig::new(paced(1));
+    for _ in 0..10 {
+        rig.subscribe();
+    }
+    assert_eq!(issued(&rig.connect()).len(), 10);
+}
+
+#[test]
+fn a_connection_that_is_lost_meanwhile_begins_again_with_the_first() {
+    let mut rig = Rig::open(paced(10), 4);
+    reconnect(&mut rig);
+    rig.pass(Duration::from_millis(150));
+    let mut sent = reconnect(&mut rig);
+    sent.extend(issued(&rig.pass(secs(1))));
+    assert_eq!(sent.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), ["1", "2", "3", "4"]);
+}
+
+#[test]
+fn whoever_waits_for_a_proof_waits_for_the_turn_and_asks_no_sooner() {
+    let mut rig = Rig::open(paced(1), 3);
+    reconnect(&mut rig);
+    rig.session.probe(3);
+    assert!(!wrote(&rig.take()).contains(&"ping".to_owned()));
+    let did = rig.pass(secs(2));
+    let position = |wanted: &str| wrote(&did).iter().rposition(|wrote| wrote == wanted);
+    assert!(position("ping") > position("subscribe"), "{:?}", wrote(&did));
+    assert!(rig.receive(json!({"type": "pong"})).contains(&Did::Established(3)));
+}
+
+#[test]
+fn a_shutdown_sends_nothing_more_again() {
+    let mut rig = Rig::open(paced(1), 3);
+    reconnect(&mut rig);
+    rig.session.shutdown(rig.now + secs(3));
+    let did = rig.pass(secs(3));
+    assert_eq!(issued(&did), []);
+    assert_eq!(finished(&did).len(), 3);
+}
