@@ -66,6 +66,7 @@ impl<T> Call<T> {
             timeout: Some(self.timeout.min(MAX_DURATION)),
             care: Care::default(),
             hooks: None,
+            sharing: None,
         };
         let sink = self.client.begin(payload, self.name.as_deref(), plan)?;
         Ok(Pending { sink, client: self.client.clone(), over: false })

@@ -26,6 +26,7 @@ use crate::{
     mailbox::Limits,
     operation::{self, Operation, OperationType},
     session::{Care, End},
+    shared::Replay,
     sink::{Hooks, Sink},
     status::{Stats, Status},
     subscription::{Subscription, SubscriptionBuilder},
@@ -69,6 +70,8 @@ pub(crate) struct Plan {
     pub(crate) timeout: Option<Duration>,
     pub(crate) care: Care,
     pub(crate) hooks: Option<Hooks>,
+    /// `None` for an operation of its own.
+    pub(crate) sharing: Option<Replay>,
 }
 
 impl Client {
@@ -130,6 +133,31 @@ impl Client {
         SubscriptionBuilder::new(self.clone(), operation, self.shared.limits)
     }
 
+    /// As [`subscribe`](Self::subscribe), but equal subscriptions of this client are one operation:
+    /// [`SubscriptionBuilder::shared`].
+    ///
+    /// # Errors
+    ///
+    /// If the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
+    #[cfg(feature = "graphql-client")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
+    pub fn subscribe_shared<Q: graphql_client::GraphQLQuery>(
+        &self,
+        variables: Q::Variables,
+    ) -> Result<Subscription<Q::ResponseData>, SubscribeError> {
+        self.subscription::<Q>(variables).shared().start()
+    }
+
+    /// As [`subscribe_to`](Self::subscribe_to), but equal subscriptions of this client are one operation:
+    /// [`SubscriptionBuilder::shared`].
+    ///
+    /// # Errors
+    ///
+    /// If the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
+    pub fn subscribe_shared_to<O: Operation>(&self, operation: O) -> Result<Subscription<O::Data>, SubscribeError> {
+        self.subscription_to(operation).shared().start()
+    }
+
     /// Hands an operation to the driver.
     pub(crate) fn begin(
         &self,
@@ -138,7 +166,7 @@ impl Client {
         plan: Plan,
     ) -> Result<Arc<Sink>, SubscribeError> {
         let Shared { commands, next_id, max_message_size: limit, limits, .. } = &*self.shared;
-        let Plan { kind, limits: own_limits, timeout, care, hooks } = plan;
+        let Plan { kind, limits: own_limits, timeout, care, hooks, sharing } = plan;
         let size = payload.get().len();
         if size > *limit {
             return Err(SubscribeError::TooLarge { size, limit: *limit });
@@ -146,8 +174,15 @@ impl Client {
         operation::check(&payload, kind)?;
         let sink = Arc::new(Sink::new(next_id.fetch_add(1, Relaxed), own_limits.unwrap_or(*limits), hooks));
         telemetry::subscribed(sink.id, name);
-        let care = (care != Care::default()).then(|| Box::new(care));
-        let command = Command::Subscribe { kind, payload: payload.into(), timeout, care, sink: Arc::clone(&sink) };
+        let (request, reader) = (payload.into(), Arc::clone(&sink));
+        let command = match sharing {
+            None => {
+                let care = (care != Care::default()).then(|| Box::new(care));
+                Command::Subscribe { kind, payload: request, timeout, care, sink: reader }
+            }
+            // The operation has a number of its own, as it may outlive the one who began it.
+            Some(replay) => Command::Share { request, operation: next_id.fetch_add(1, Relaxed), replay, reader },
+        };
         commands.send(command).map_err(|_| SubscribeError::ShutDown)?;
         // The driver may have gone between the two steps of a send, and does not see the command then.
         if commands.is_closed() {

@@ -4,6 +4,7 @@
 //! output and performing it nothing is awaited (I8): the whole driver is one `poll`.
 
 mod outputs;
+mod readers;
 
 use std::{
     collections::VecDeque,
@@ -30,6 +31,7 @@ use crate::{
     operation::OperationType,
     protocol::Payload,
     session::{Care, End, Item, Output, Request, Session},
+    shared::{Replay, Sharing},
     sink::Sink,
     socket::{Inbound, Socket},
     status::Status,
@@ -46,6 +48,13 @@ pub(crate) enum Command {
         /// Few have any.
         care: Option<Box<Care>>,
         sink: Arc<Sink>,
+    },
+    /// Another reader of the live operation with this request, or the first of a new one with this number.
+    Share {
+        request: Box<str>,
+        operation: u64,
+        replay: Replay,
+        reader: Arc<Sink>,
     },
     Cancel(u64),
     /// The reader has made the room that was waited for, or has caught up.
@@ -82,8 +91,9 @@ pub(crate) struct Driver {
     link: Link,
     /// Of the credentials that the next dial uses.
     headers: HeaderMap,
-    /// The full mailbox that the socket waits for, under `Overflow::Block`.
-    blocked: Option<Arc<Sink>>,
+    sharing: Sharing,
+    /// The full mailboxes that the socket waits for, under `Overflow::Block`: several only of a shared operation.
+    blocked: Vec<Arc<Sink>>,
     /// Who waits for a connection.
     waiters: Vec<oneshot::Sender<Result<(), End>>>,
     /// Readers that have something to read since this turn's reads.
@@ -120,7 +130,8 @@ impl Driver {
             batch: Vec::new(),
             link: Link::None,
             headers: HeaderMap::new(),
-            blocked: None,
+            sharing: Sharing::default(),
+            blocked: Vec::new(),
             waiters: Vec::new(),
             wakers: VecDeque::new(),
             buffers,
@@ -179,9 +190,12 @@ impl Driver {
                     let request = Request { kind, payload, deadline: timeout.map(|timeout| now + timeout), care };
                     self.session.subscribe(now, sink.id, request, sink);
                 }
+                Command::Share { request, operation, replay, reader } => {
+                    self.share(now, request, operation, replay, reader);
+                }
                 Command::Cancel(id) => {
                     telemetry::cancelled(id);
-                    self.session.cancel(now, id);
+                    self.cancel(now, id);
                 }
                 Command::Released(id) => self.session.catch_up(now, id),
                 Command::Connect(waiter) => {
@@ -192,7 +206,7 @@ impl Driver {
                 }
                 Command::Pause => self.session.pause(now),
                 Command::Resume => self.session.resume(now),
-                Command::Probe(id) => self.session.probe(id),
+                Command::Probe(id) => self.session.probe(self.sharing.operation_of(id)),
                 Command::ReconnectNow => self.session.reconnect_now(now),
                 Command::NetworkChanged => self.session.network_changed(now),
                 Command::Shutdown { within } => self.session.shutdown(now + within),
@@ -245,7 +259,7 @@ impl Driver {
                 break;
             }
             // A full mailbox stops a live connection only: opening and closing one go on.
-            if self.blocked.is_some() && self.session.is_open() {
+            if !self.blocked.is_empty() && self.session.is_open() {
                 return frames > 0;
             }
             let Link::Open(socket) = &mut self.link else { return frames > 0 };
@@ -258,8 +272,7 @@ impl Driver {
                     return frames > 0;
                 }
                 Poll::Ready(Inbound::Message(text)) => {
-                    bytes += text.len();
-                    self.receive(now, &text);
+                    bytes += text.len() + self.receive(now, &text);
                 }
                 Poll::Ready(Inbound::Unreadable) => self.session.handle_unreadable(now),
                 Poll::Ready(Inbound::Ping) => self.session.handle_activity(now),
@@ -271,23 +284,23 @@ impl Driver {
         true
     }
 
-    fn receive(&mut self, now: Instant, text: &str) {
+    /// Returns what it costs beside its length, in bytes to read.
+    fn receive(&mut self, now: Instant, text: &str) -> usize {
         telemetry::received(text.len());
-        let Some(Item { sink, payload }) = self.session.handle_frame(now, text) else { return };
+        let Some(Item { sink, payload }) = self.session.handle_frame(now, text) else { return 0 };
+        if sink.is_shared() {
+            let sink = Arc::clone(sink);
+            return self.fan_out(now, &sink, Payload::shared(text, payload));
+        }
         let payload = Payload::new(self.stock.copy(text, &self.buffers), payload);
         match sink.push(payload, text) {
             Ok((Pushed::Kept { dropped: 0 }, waker)) => self.wakers.extend(waker),
-            Ok((pushed, waker)) => {
-                self.wakers.extend(waker);
+            other => {
                 let sink = Arc::clone(sink);
-                self.handle_pushed(now, sink, pushed);
-            }
-            Err(error) => {
-                let sink = Arc::clone(sink);
-                self.counters.dequeued(1);
-                self.end(now, &sink, End::Hook(error));
+                self.settle(now, sink, other);
             }
         }
+        0
     }
 
     /// One by one, so that one that panics takes no other with it.
@@ -299,12 +312,14 @@ impl Driver {
 
     /// A reader that makes some sends a command, which wakes this task.
     fn look_for_room(&mut self, now: Instant) -> bool {
-        if self.blocked.as_ref().is_some_and(|sink| sink.mailbox.has_room()) {
-            self.blocked = None;
-            self.session.unstall(now);
-            return true;
+        if self.blocked.is_empty() {
+            return false;
         }
-        false
+        self.blocked.retain(|sink| !sink.mailbox.has_room());
+        if self.blocked.is_empty() {
+            self.session.unstall(now);
+        }
+        self.blocked.is_empty()
     }
 
     fn watch_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
@@ -336,34 +351,6 @@ impl Driver {
         }
         self.counters.record(&self.session.counts(), self.session.live_operations());
     }
-
-    /// An item is not simply kept.
-    fn handle_pushed(&mut self, now: Instant, sink: Arc<Sink>, pushed: Pushed) {
-        let (gone, dropped) = match pushed {
-            Pushed::Kept { dropped } => (dropped, dropped),
-            Pushed::Dropped => (1, 1),
-            Pushed::Closed => (1, 0),
-            Pushed::Full => {
-                self.blocked = Some(sink);
-                self.session.stall();
-                return;
-            }
-            Pushed::Overflowed => {
-                self.end(now, &sink, End::Overflow);
-                (1, 1)
-            }
-            Pushed::Rewind => {
-                telemetry::rewound(sink.id);
-                self.session.rewind(sink.id);
-                (1, 0)
-            }
-        };
-        self.counters.dequeued(gone as u64);
-        if dropped > 0 {
-            self.counters.dropped(dropped as u64);
-            telemetry::overflowed(sink.id, dropped as u64);
-        }
-    }
 }
 
 impl Future for Driver {
@@ -382,12 +369,12 @@ impl Drop for Driver {
         self.session.abandon();
         while let Some(output) = self.session.poll_output() {
             if let Output::Finish { sink, end } = output {
-                sink.mailbox.finish(end);
+                sink.finish(end);
             }
         }
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
-            if let Command::Subscribe { sink, .. } = command {
+            if let Command::Subscribe { sink, .. } | Command::Share { reader: sink, .. } = command {
                 sink.mailbox.finish(End::ShutDown);
             }
         }

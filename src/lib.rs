@@ -111,6 +111,8 @@ mod protocol;
 mod response;
 mod session;
 #[cfg(feature = "client")]
+mod shared;
+#[cfg(feature = "client")]
 mod sink;
 #[cfg(feature = "client")]
 mod snapshot;

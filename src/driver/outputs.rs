@@ -45,14 +45,14 @@ impl Driver {
                 Output::Reissue { sink, mut gap } => match self.resume(&sink, &mut gap) {
                     Ok(()) => {
                         losses.reissued(sink.id, &gap);
-                        sink.mailbox.push_gap(gap);
+                        sink.push_gap(gap);
                     }
                     Err(error) => self.end(now, &sink, End::Hook(error)),
                 },
-                Output::Established { sink } => sink.mailbox.establish(),
+                Output::Established { sink } => sink.establish(),
                 Output::Stale { sink, idle_for } => {
                     telemetry::stale(sink.id, idle_for);
-                    sink.mailbox.push_stale(idle_for);
+                    sink.push_stale(idle_for);
                 }
                 Output::Judge { sink, end } => match sink.is_transient(&end) {
                     Ok(true) => self.session.restart(now, sink.id),
@@ -61,7 +61,8 @@ impl Driver {
                 },
                 Output::Finish { sink, end } => {
                     losses.finished(sink.id, &end);
-                    sink.mailbox.finish(end);
+                    self.sharing.forget(&sink);
+                    sink.finish(end);
                 }
                 Output::Connected(answer) => {
                     for waiter in self.waiters.drain(..) {
@@ -112,7 +113,7 @@ impl Driver {
     /// Ends a subscription from this side.
     pub(super) fn end(&mut self, now: Instant, sink: &Sink, end: End) {
         Losses::default().finished(sink.id, &end);
-        self.session.cancel(now, sink.id);
-        sink.mailbox.finish(end);
+        self.cancel(now, sink.id);
+        sink.finish(end);
     }
 }

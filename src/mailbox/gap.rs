@@ -75,7 +75,7 @@ impl Gap {
     }
 
     /// Extends this gap by one that follows it directly.
-    pub(super) fn merge(&mut self, later: Self) {
+    pub(crate) fn merge(&mut self, later: Self) {
         self.resumed = match (self.times_sent(), later.times_sent()) {
             (_, 0) => self.resumed,
             (0, _) => later.resumed,
