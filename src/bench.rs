@@ -107,8 +107,7 @@ impl Mailbox {
     pub fn read(&mut self) -> bool {
         let read = self.queue.poll_read(&mut self.batch, &mut Context::from_waker(Waker::noop()));
         let Poll::Ready(Some(Read::Item(payload))) = read else { return false };
-        let Some(buffer) = payload.into_buffer() else { return false };
-        self.buffers.give_back(buffer);
+        self.buffers.give_back(payload);
         true
     }
 }

@@ -153,6 +153,3 @@ impl fmt::Debug for Readers {
         f.debug_struct("Readers").field("sinks", &self.sinks).finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

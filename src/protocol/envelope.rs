@@ -201,6 +201,7 @@ impl Payload {
     }
 
     /// The buffer, to be used again, unless others read the text, too.
+    #[inline]
     pub(crate) fn into_buffer(self) -> Option<String> {
         match self.frame {
             Frame::Owned(frame) => Some(frame),
