@@ -36,6 +36,9 @@
 //! State that a query returns and a subscription changes is followed without a hole between the two, across reconnects, by
 //! [`Subscription::with_snapshot`].
 //!
+//! Equal subscriptions of many parts of an application can be one operation: [`Client::subscribe_shared_to`], or
+//! `client.subscribe_shared::<Q>(variables)`.
+//!
 //! Operations known only at run time are a [`Request`]; other code generators implement [`Operation`].
 //!
 //! # What is promised

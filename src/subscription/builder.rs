@@ -194,8 +194,8 @@ impl<O: Operation> SubscriptionBuilder<O> {
     /// however many readers there are. Default: an operation of its own.
     ///
     /// Equal are requests whose JSON is: document, variables, operation name and extensions. The first reader begins the operation
-    /// and the last one that is dropped ends it on the server. What is received is kept once for all; each reader
-    /// has its own queue, with its own [`capacity`](Self::capacity), [`overflow`](Self::overflow),
+    /// and the last one that is dropped ends it on the server. What is received is kept once for all, the last item
+    /// for as long as the operation lives; each reader has its own queue, with its own [`capacity`](Self::capacity), [`overflow`](Self::overflow),
     /// [`latest_by`](Self::latest_by) and [`dedupe_by`](Self::dedupe_by), and decodes for itself. One that ends by
     /// [`Overflow::Fail`], or by a hook that panics, ends alone.
     ///

@@ -322,9 +322,10 @@ proptest! {
                 Step::Read(index) if !readers.is_empty() => {
                     let index = index.index(readers.len());
                     let Modelled { reader, due, seen, .. } = &mut readers[index];
-                    match reader.read() {
-                        Some(read) => add(seen, read),
-                        None => prop_assert_eq!(seen, due),
+                    if let Some(read) = reader.read() {
+                        add(seen, read);
+                    } else {
+                        prop_assert_eq!(seen, due);
                     }
                 }
                 Step::Leave(_) | Step::Read(_) => {}
