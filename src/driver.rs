@@ -91,6 +91,7 @@ pub(crate) struct Driver {
     link: Link,
     /// Of the credentials that the next dial uses.
     headers: HeaderMap,
+    /// Who reads which shared operation.
     sharing: Sharing,
     /// The full mailboxes that the socket waits for, under `Overflow::Block`: several only of a shared operation.
     blocked: Vec<Arc<Sink>>,

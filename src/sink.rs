@@ -24,8 +24,11 @@ use crate::{
     protocol::Payload,
     response::{GraphQlError, Response},
     session::End,
-    shared::Readers,
 };
+
+mod readers;
+
+pub(crate) use self::readers::{Given, Readers};
 
 /// Where the items and the end of an operation go.
 pub(crate) struct Sink {

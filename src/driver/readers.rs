@@ -10,8 +10,8 @@ use crate::{
     operation::OperationType,
     protocol::Payload,
     session::{End, Request},
-    shared::{Given, Replay},
-    sink::Sink,
+    shared::Replay,
+    sink::{Given, Sink},
     telemetry,
 };
 

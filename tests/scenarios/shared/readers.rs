@@ -1,5 +1,12 @@
 //! What each reader of a shared operation has for itself: a queue, a policy, keys, and its own end.
 
+use std::{
+    sync::{Arc, Mutex},
+    task::{Context, Wake, Waker},
+};
+
+use futures::StreamExt;
+
 use super::*;
 
 /// Readers with so many items each, under these policies, of one operation.
@@ -161,6 +168,59 @@ async fn a_full_reader_that_begins_with_a_replay_blocks_as_one_that_was_there_do
     }
     for n in 1..=2 {
         assert_eq!(item(&mut readers[0]).await, n);
+    }
+}
+
+/// Drops a reader, starts another and drops that: whatever the driver is at, it may call this.
+struct Meddler {
+    client: Client,
+    victim: Mutex<Option<Subscription<Value>>>,
+}
+
+impl Meddler {
+    fn meddle(&self) {
+        drop(self.victim.lock().unwrap().take());
+        drop(share(&self.client, "a"));
+    }
+}
+
+impl Wake for Meddler {
+    fn wake(self: Arc<Self>) {
+        self.meddle();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_applications_code_may_drop_and_start_readers_wherever_it_is_called() {
+    let server = Server::in_memory();
+    let (client, mut readers, mut peer, id) = shared(&server, 5).await;
+    let mut meddle = || Arc::new(Meddler { client: client.clone(), victim: Mutex::new(readers.pop()) });
+    let (by_key, by_item, by_gap, by_end) = (meddle(), meddle(), meddle(), meddle());
+    let key = move |_: &Value| by_key.meddle();
+    let mut keyed = options(&client).latest_by(key).start().unwrap();
+    for (n, meddler) in [by_item, by_gap, by_end].into_iter().enumerate() {
+        let mut reader = share(&client, "a");
+        let waker = Waker::from(meddler);
+        assert!(reader.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
+        settle().await;
+        match n {
+            0 => publish(&mut peer, &id, [1]).await,
+            1 => {
+                peer.vanish();
+                peer = connected(&server).await;
+            }
+            _ => {
+                let again = peer.expect_subscribe().await.id;
+                peer.complete(&again).await;
+                // What was started by the last of them is an operation of its own, and was dropped.
+                peer.sync().await;
+            }
+        }
+    }
+    for reader in [&mut readers[0], &mut keyed] {
+        assert_eq!(item(reader).await, 1);
+        assert_eq!(gap(reader).await.reconnects, 1);
+        assert!(event(reader).await.is_none());
     }
 }
 
