@@ -43,7 +43,7 @@ recorded() { # row
 table=$'| 100 subscriptions | instructions for each event |\n|---|---:|\n'
 worse=0
 for bytes in 150 2048; do
-    for contender in routed prefix 'resub, tasks'; do
+    for contender in routed prefix 'resub, tasks' 'resub, shared'; do
         row="$contender, $bytes B"
         now=$(per_event "$contender" $bytes)
         before=$(recorded "$row")

@@ -107,7 +107,7 @@ impl Mailbox {
     pub fn read(&mut self) -> bool {
         let read = self.queue.poll_read(&mut self.batch, &mut Context::from_waker(Waker::noop()));
         let Poll::Ready(Some(Read::Item(payload))) = read else { return false };
-        self.buffers.give_back(payload.into_frame());
+        self.buffers.give_back(payload);
         true
     }
 }

@@ -8,6 +8,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use crate::protocol::Payload;
+
 /// What readers give back.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
@@ -29,7 +31,14 @@ pub(crate) struct Stock {
 }
 
 impl Buffers {
-    pub(crate) fn give_back(&self, mut buffer: String) {
+    /// What was read is not needed any more.
+    pub(crate) fn give_back(&self, item: Payload) {
+        if let Some(buffer) = item.into_buffer() {
+            self.keep(buffer);
+        }
+    }
+
+    fn keep(&self, mut buffer: String) {
         if buffer.capacity() > MAX_BYTES {
             return;
         }
@@ -82,8 +91,8 @@ mod tests {
         let (buffers, mut stock) = (Buffers::default(), Stock::default());
         let (first, second) = (stock.copy("first", &buffers), stock.copy("second", &buffers));
         let place = second.as_ptr();
-        buffers.give_back(first);
-        buffers.give_back(second);
+        buffers.keep(first);
+        buffers.keep(second);
         let again = stock.copy("third", &buffers);
         assert_eq!((again.as_str(), again.as_ptr()), ("third", place));
     }
@@ -91,11 +100,11 @@ mod tests {
     #[test]
     fn a_small_text_does_not_hold_a_large_buffer() {
         let (buffers, mut stock) = (Buffers::default(), Stock::default());
-        buffers.give_back(String::with_capacity(100_000));
+        buffers.keep(String::with_capacity(100_000));
         assert!(stock.copy("small", &buffers).capacity() <= SLACK + 10);
-        buffers.give_back(String::with_capacity(100_000));
+        buffers.keep(String::with_capacity(100_000));
         assert_eq!(stock.copy(&"x".repeat(60_000), &buffers).capacity(), 100_000);
-        buffers.give_back(String::with_capacity(5_000));
+        buffers.keep(String::with_capacity(5_000));
         assert!(stock.copy(&"x".repeat(1_000), &buffers).capacity() <= 1_000 * 2 + SLACK);
     }
 
@@ -103,7 +112,7 @@ mod tests {
     fn what_was_taken_makes_room_for_what_is_given_back() {
         let (buffers, mut stock) = (Buffers::default(), Stock::default());
         for _ in 0..10 {
-            buffers.give_back(String::with_capacity(MAX_BYTES));
+            buffers.keep(String::with_capacity(MAX_BYTES));
             assert_eq!(stock.copy(&"x".repeat(MAX_BYTES - 1), &buffers).capacity(), MAX_BYTES);
         }
     }
@@ -111,13 +120,13 @@ mod tests {
     #[test]
     fn no_more_is_kept_than_the_bound_and_the_coldest_go_first() {
         let buffers = Buffers::default();
-        buffers.give_back(String::with_capacity(MAX_BYTES + 1));
+        buffers.keep(String::with_capacity(MAX_BYTES + 1));
         assert!(buffers.lock().buffers.is_empty(), "larger than all together may be");
         for _ in 0..10 {
-            buffers.give_back(String::with_capacity(MAX_BYTES / 4));
+            buffers.keep(String::with_capacity(MAX_BYTES / 4));
         }
         for _ in 0..10 {
-            buffers.give_back(String::with_capacity(100));
+            buffers.keep(String::with_capacity(100));
         }
         let free = buffers.lock();
         assert_eq!(free.bytes, free.buffers.iter().map(String::capacity).sum::<usize>());

@@ -75,6 +75,7 @@ impl<T> Call<T> {
             care: Care::default(),
             hooks: None,
             near: self.near.clone(),
+            sharing: None,
         };
         let (lane, sink) = self.client.begin(payload, self.name.as_deref(), plan)?;
         Ok(Pending { sink, lane, is_over: false })

@@ -23,6 +23,7 @@ use crate::{
     mailbox::Limits,
     operation::{self, Operation, OperationType},
     session::{Care, End},
+    shared::Replay,
     sink::{Hooks, Sink},
     status::{Stats, Status},
     subscription::{Subscription, SubscriptionBuilder},
@@ -68,6 +69,8 @@ pub(crate) struct Plan {
     pub(crate) hooks: Option<Hooks>,
     /// Of an operation that it is to share a connection with, if that has room.
     pub(crate) near: Option<Arc<Lane>>,
+    /// `None` for an operation of its own.
+    pub(crate) sharing: Option<Replay>,
 }
 
 impl Client {
@@ -119,6 +122,31 @@ impl Client {
         SubscriptionBuilder::new(self.clone(), operation, self.shared.limits)
     }
 
+    /// As [`subscribe`](Self::subscribe), but equal subscriptions of this client are one operation:
+    /// [`SubscriptionBuilder::shared`].
+    ///
+    /// # Errors
+    ///
+    /// If the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
+    #[cfg(feature = "graphql-client")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
+    pub fn subscribe_shared<Q: graphql_client::GraphQLQuery>(
+        &self,
+        variables: Q::Variables,
+    ) -> Result<Subscription<Q::ResponseData>, SubscribeError> {
+        self.subscription::<Q>(variables).shared().start()
+    }
+
+    /// As [`subscribe_to`](Self::subscribe_to), but equal subscriptions of this client are one operation:
+    /// [`SubscriptionBuilder::shared`].
+    ///
+    /// # Errors
+    ///
+    /// If the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
+    pub fn subscribe_shared_to<O: Operation>(&self, operation: O) -> Result<Subscription<O::Data>, SubscribeError> {
+        self.subscription_to(operation).shared().start()
+    }
+
     /// Hands an operation to a driver. Returns the lane that carries it, and where its items will be.
     pub(crate) fn begin(
         &self,
@@ -127,17 +155,27 @@ impl Client {
         plan: Plan,
     ) -> Result<(Arc<Lane>, Arc<Sink>), SubscribeError> {
         let Shared { lanes, next_id, max_message_size: limit, limits } = &*self.shared;
-        let Plan { kind, limits: own_limits, timeout, care, hooks, near } = plan;
+        let Plan { kind, limits: own_limits, timeout, care, hooks, near, sharing } = plan;
         let size = payload.get().len();
         if size > *limit {
             return Err(SubscribeError::TooLarge { size, limit: *limit });
         }
         operation::check(&payload, kind)?;
-        let lane = lanes.place(near.as_ref())?;
+        let lane = match sharing {
+            None => lanes.place(near.as_ref())?,
+            Some(_) => lanes.place_shared(payload.get())?,
+        };
         let sink = Arc::new(Sink::new(next_id.fetch_add(1, Relaxed), own_limits.unwrap_or(*limits), hooks));
         telemetry::subscribed(sink.id, name, lane.number());
-        let care = (care != Care::default()).then(|| Box::new(care));
-        let command = Command::Subscribe { kind, payload: payload.into(), timeout, care, sink: Arc::clone(&sink) };
+        let (request, reader) = (payload.into(), Arc::clone(&sink));
+        let command = match sharing {
+            None => {
+                let care = (care != Care::default()).then(|| Box::new(care));
+                Command::Subscribe { kind, payload: request, timeout, care, sink: reader }
+            }
+            // The operation has a number of its own, as it may outlive the one who began it.
+            Some(replay) => Command::Share { request, operation: next_id.fetch_add(1, Relaxed), replay, reader },
+        };
         lane.begin(command, &sink)?;
         Ok((lane, sink))
     }

@@ -6,6 +6,7 @@
 mod clocks;
 mod commands;
 mod outputs;
+mod readers;
 
 use std::{
     collections::VecDeque,
@@ -30,11 +31,12 @@ use crate::{
     auth::{Credentials, Provider},
     buffers::{Buffers, Stock},
     dial::Dialer,
-    error::{ConnectError, CredentialsError, Disconnect, SharedError},
+    error::{ConnectError, CredentialsError, Disconnect},
     lanes::StatusSlot,
     mailbox::Pushed,
     protocol::Payload,
     session::{End, Granted, Item, LegId, Output, Session},
+    shared::Sharing,
     sink::Sink,
     socket::{Inbound, Socket},
     status::Status,
@@ -58,8 +60,10 @@ pub(crate) struct Driver {
     /// Commands on their way to the session.
     batch: Vec<Command>,
     lines: [Line; 2],
-    /// The full mailbox that the socket waits for, under `Overflow::Block`.
-    blocked: Option<Arc<Sink>>,
+    /// Who reads which shared operation.
+    sharing: Sharing,
+    /// The full mailboxes that the socket waits for, under `Overflow::Block`: several only of a shared operation.
+    blocked: Vec<Arc<Sink>>,
     /// Who waits for a connection.
     waiters: Vec<oneshot::Sender<Result<(), End>>>,
     /// Who waits for another one.
@@ -106,7 +110,8 @@ impl Driver {
             commands,
             batch: Vec::new(),
             lines: LegId::ALL.map(|leg| Line { leg, link: Link::None, headers: HeaderMap::new() }),
-            blocked: None,
+            sharing: Sharing::default(),
+            blocked: Vec::new(),
             waiters: Vec::new(),
             rotating: Vec::new(),
             wakers: VecDeque::new(),
@@ -196,7 +201,7 @@ impl Driver {
                 break;
             }
             // A full mailbox stops a live connection only: opening and closing one go on.
-            if self.blocked.is_some() && self.session.is_live(leg) {
+            if !self.blocked.is_empty() && self.session.is_live(leg) {
                 return frames > 0;
             }
             let Link::Open(socket) = &mut self.lines[leg as usize].link else { return frames > 0 };
@@ -209,8 +214,7 @@ impl Driver {
                     return frames > 0;
                 }
                 Poll::Ready(Inbound::Message(text)) => {
-                    bytes += text.len();
-                    self.receive(now, leg, &text);
+                    bytes += text.len() + self.receive(now, leg, &text);
                 }
                 Poll::Ready(Inbound::Unreadable) => self.session.handle_unreadable(now, leg),
                 Poll::Ready(Inbound::Ping) => self.session.handle_activity(now, leg),
@@ -222,24 +226,34 @@ impl Driver {
         true
     }
 
-    fn receive(&mut self, now: Instant, leg: LegId, text: &str) {
+    /// Returns what it costs beside its length, in bytes to read.
+    fn receive(&mut self, now: Instant, leg: LegId, text: &str) -> usize {
         telemetry::received(text.len());
-        let Some(Item { sink, payload }) = self.session.handle_frame(now, leg, text) else { return };
+        let Some(Item { sink, payload }) = self.session.handle_frame(now, leg, text) else { return 0 };
+        if sink.is_shared() {
+            let sink = Arc::clone(sink);
+            return self.fan_out(now, &sink, Payload::shared(text, payload));
+        }
         let payload = Payload::new(self.stock.copy(text, &self.buffers), payload);
         match sink.push(payload, text) {
             Ok((Pushed::Kept { dropped: 0 }, waker)) => self.wakers.extend(waker),
-            pushed => {
+            other => {
                 let sink = Arc::clone(sink);
-                self.handle_pushed(now, sink, pushed);
+                self.settle(now, sink, other);
             }
         }
+        0
     }
 
     /// An item arrived earlier, and could not be told then.
     fn deliver(&mut self, now: Instant, sink: Arc<Sink>, frame: &str, payload: Range<usize>) {
-        let payload = Payload::new(self.stock.copy(frame, &self.buffers), payload);
-        let pushed = sink.push(payload, frame);
-        self.handle_pushed(now, sink, pushed);
+        if sink.is_shared() {
+            self.fan_out(now, &sink, Payload::shared(frame, payload));
+        } else {
+            let payload = Payload::new(self.stock.copy(frame, &self.buffers), payload);
+            let given = sink.push(payload, frame);
+            self.settle(now, sink, given);
+        }
     }
 
     /// One by one, so that one that panics takes no other with it.
@@ -251,12 +265,14 @@ impl Driver {
 
     /// A reader that makes some sends a command, which wakes this task.
     fn look_for_room(&mut self, now: Instant) -> bool {
-        if self.blocked.as_ref().is_some_and(|sink| sink.mailbox.has_room()) {
-            self.blocked = None;
-            self.session.unstall(now);
-            return true;
+        if self.blocked.is_empty() {
+            return false;
         }
-        false
+        self.blocked.retain(|sink| !sink.mailbox.has_room());
+        if self.blocked.is_empty() {
+            self.session.unstall(now);
+        }
+        self.blocked.is_empty()
     }
 
     fn watch_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
@@ -302,44 +318,6 @@ impl Driver {
         }
         self.counters.record(&self.session.counts(), self.session.live_operations());
     }
-
-    /// An item is not simply kept.
-    fn handle_pushed(&mut self, now: Instant, sink: Arc<Sink>, pushed: Result<(Pushed, Option<Waker>), SharedError>) {
-        let pushed = match pushed {
-            Ok((pushed, waker)) => {
-                self.wakers.extend(waker);
-                pushed
-            }
-            Err(error) => {
-                self.counters.dequeued(1);
-                return self.end(now, &sink, End::Hook(error));
-            }
-        };
-        let (gone, dropped) = match pushed {
-            Pushed::Kept { dropped } => (dropped, dropped),
-            Pushed::Dropped => (1, 1),
-            Pushed::Closed => (1, 0),
-            Pushed::Full => {
-                self.blocked = Some(sink);
-                self.session.stall();
-                return;
-            }
-            Pushed::Overflowed => {
-                self.end(now, &sink, End::Overflow);
-                (1, 1)
-            }
-            Pushed::Rewind => {
-                telemetry::rewound(sink.id);
-                self.session.rewind(sink.id);
-                (1, 0)
-            }
-        };
-        self.counters.dequeued(gone as u64);
-        if dropped > 0 {
-            self.counters.dropped(dropped as u64);
-            telemetry::overflowed(sink.id, dropped as u64);
-        }
-    }
 }
 
 impl Future for Driver {
@@ -363,7 +341,7 @@ impl Drop for Driver {
         }
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
-            if let Command::Subscribe { sink, .. } = command {
+            if let Command::Subscribe { sink, .. } | Command::Share { reader: sink, .. } = command {
                 sink.finish(End::ShutDown, &self.counters);
             }
         }

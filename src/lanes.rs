@@ -7,6 +7,7 @@ mod board;
 mod placement;
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -184,6 +185,14 @@ impl Lanes {
         }
     }
 
+    /// Where an operation goes that is one with its equals: those are on the same lane, as long as that has room.
+    pub(crate) fn place_shared(&self, request: &str) -> Result<Arc<Lane>, SubscribeError> {
+        match &self.set {
+            Set::One(_) => self.place(None),
+            Set::Several(several) => several.place(several.lane_of(request, &self.board).as_ref(), &self.board),
+        }
+    }
+
     /// Wants all connections that there are to be before any is full.
     pub(crate) fn connect(&self) -> Vec<Connected> {
         match &self.set {
@@ -278,6 +287,20 @@ impl Several {
     }
 
     fn connect(&self, board: &Weak<Board>) -> Vec<Connected> {
+        self.grow_all(board).iter().map(|lane| lane.ask(Command::Connect)).collect()
+    }
+
+    /// The same for equal requests.
+    fn lane_of(&self, request: &str, board: &Weak<Board>) -> Option<Arc<Lane>> {
+        let lanes = self.grow_all(board);
+        let mut hasher = DefaultHasher::new();
+        request.hash(&mut hasher);
+        let nth = hasher.finish() % lanes.len() as u64;
+        lanes.into_iter().nth(usize::try_from(nth).unwrap_or_default())
+    }
+
+    /// All that there are to be before any is full. None of them dials before it has something to carry.
+    fn grow_all(&self, board: &Weak<Board>) -> Vec<Arc<Lane>> {
         let wanted = self.placement.connections().get();
         let (mut state, mut made) = (self.lock(), Vec::new());
         while state.lanes.len() < wanted && !state.is_shut_down {
@@ -289,7 +312,7 @@ impl Several {
         for fresh in made {
             self.kit.run(fresh);
         }
-        lanes.iter().map(|lane| lane.ask(Command::Connect)).collect()
+        lanes
     }
 
     /// One more, whose driver is to run once the lock is released.

@@ -37,6 +37,9 @@
 //! State that a query returns and a subscription changes is followed without a hole between the two, across reconnects, by
 //! [`Subscription::with_snapshot`].
 //!
+//! Equal subscriptions of many parts of an application can be one operation: [`Client::subscribe_shared_to`], or
+//! `client.subscribe_shared::<Q>(variables)`.
+//!
 //! Operations known only at run time are a [`Request`]; other code generators implement [`Operation`].
 //!
 //! # What is promised
@@ -113,6 +116,8 @@ mod operation;
 mod protocol;
 mod response;
 mod session;
+#[cfg(feature = "client")]
+mod shared;
 #[cfg(feature = "client")]
 mod sink;
 #[cfg(feature = "client")]

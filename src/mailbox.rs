@@ -26,6 +26,12 @@ pub(crate) struct Limits {
     pub(crate) overflow: Overflow,
 }
 
+impl Limits {
+    /// Where nothing is held.
+    pub(crate) const NONE: Self =
+        Self { items: NonZeroUsize::MIN, bytes: NonZeroUsize::MIN, overflow: Overflow::DropNewest };
+}
+
 /// The queue between the driver and one reader.
 #[derive(Debug)]
 pub(crate) struct Mailbox<T, E> {

@@ -1,4 +1,4 @@
-//! The writing end of one subscription or call, as the driver uses it.
+//! The writing end of one subscription or call, or of an operation that many subscriptions share, as the driver uses it.
 //!
 //! Owns the application's code that runs in the driver: where to resume, what key an item has, whether an end is one. A panic in
 //! it is an error of that subscription, and of nothing else.
@@ -12,6 +12,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Waker,
+    time::Duration,
 };
 
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -26,12 +27,23 @@ use crate::{
     telemetry::Counters,
 };
 
+mod readers;
+
+pub(crate) use self::readers::{Given, Readers};
+
 /// Where the items and the end of an operation go.
 pub(crate) struct Sink {
     pub(crate) id: u64,
+    /// Of a shared operation nobody reads it: its readers have their own.
     pub(crate) mailbox: Mailbox<Payload, End>,
-    /// Locked by the driver alone.
-    hooks: Option<Box<Mutex<Hooks>>>,
+    /// Few are more than a mailbox.
+    role: Option<Box<Role>>,
+}
+
+/// Locked by the driver alone.
+enum Role {
+    Hooked(Mutex<Hooks>),
+    Shared(Mutex<Readers>),
 }
 
 /// The application's code for one subscription, and what it needs to know.
@@ -67,7 +79,14 @@ pub(crate) trait Keys: Send {
 
 impl Sink {
     pub(crate) fn new(id: u64, limits: Limits, hooks: Option<Hooks>) -> Self {
-        Self { id, mailbox: Mailbox::new(limits), hooks: hooks.map(|hooks| Box::new(Mutex::new(hooks))) }
+        let role = hooks.map(|hooks| Box::new(Role::Hooked(Mutex::new(hooks))));
+        Self { id, mailbox: Mailbox::new(limits), role }
+    }
+
+    /// Of an operation with these readers.
+    pub(crate) fn shared(id: u64, readers: Readers) -> Self {
+        let role = Some(Box::new(Role::Shared(Mutex::new(readers))));
+        Self { id, mailbox: Mailbox::new(Limits::NONE), role }
     }
 
     /// Adds an item that came in this frame.
@@ -93,12 +112,6 @@ impl Sink {
             Pushed::Rewind | Pushed::Overflowed | Pushed::Closed => {}
         }
         Ok(pushed)
-    }
-
-    /// Ends the operation, which frees its place on its connection, whose counters these are. The first end counts (I1).
-    pub(crate) fn finish(&self, end: End, counters: &Counters) {
-        // Before the reader knows, who may want the place.
-        self.mailbox.finish(end, || counters.ended());
     }
 
     /// The operation is about to be sent again, which this gap announces. Returns what to send instead of what was sent
@@ -154,9 +167,57 @@ impl Sink {
         Ok(is_transient)
     }
 
+    /// Marks a place for everyone who reads here.
+    pub(crate) fn push_gap(&self, gap: Gap) {
+        match self.readers().map(|mut readers| readers.missed(&gap)) {
+            None => self.mailbox.push_gap(gap),
+            Some(readers) => readers.iter().for_each(|reader| reader.mailbox.push_gap(gap.clone())),
+        }
+    }
+
+    /// Nothing arrived for so long.
+    pub(crate) fn push_stale(&self, idle_for: Duration) {
+        match self.readers().map(|readers| readers.all()) {
+            None => self.mailbox.push_stale(idle_for),
+            Some(readers) => readers.iter().for_each(|reader| reader.mailbox.push_stale(idle_for)),
+        }
+    }
+
+    /// The server is known to have the operation.
+    pub(crate) fn establish(&self) {
+        match self.readers().map(|readers| readers.all()) {
+            None => self.mailbox.establish(),
+            Some(readers) => readers.iter().for_each(|reader| reader.mailbox.establish()),
+        }
+    }
+
+    /// Nothing will follow, for anyone who reads here (I1). Frees the place of each on its connection, whose counters these are.
+    pub(crate) fn finish(&self, end: End, counters: &Counters) {
+        // Before the reader knows, who may want the place.
+        match self.readers().map(|mut readers| readers.take()) {
+            None => self.mailbox.finish(end, || counters.ended()),
+            Some(readers) => readers.iter().for_each(|reader| reader.mailbox.finish(end.clone(), || counters.ended())),
+        }
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.role.as_deref(), Some(Role::Shared(_)))
+    }
+
+    /// Who reads, if the operation is shared. To be told of things once this is unlocked, as they may be woken (I11).
+    pub(crate) fn readers(&self) -> Option<MutexGuard<'_, Readers>> {
+        match self.role.as_deref()? {
+            Role::Hooked(_) => None,
+            Role::Shared(readers) => Some(readers.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
     fn hooks(&self) -> Option<MutexGuard<'_, Hooks>> {
-        // What panics in it is caught.
-        self.hooks.as_ref().map(|hooks| hooks.lock().unwrap_or_else(PoisonError::into_inner))
+        match self.role.as_deref()? {
+            // What panics in it is caught.
+            Role::Hooked(hooks) => Some(hooks.lock().unwrap_or_else(PoisonError::into_inner)),
+            Role::Shared(_) => None,
+        }
     }
 }
 
@@ -185,7 +246,7 @@ impl Hooks {
         if has_data {
             self.errors.clear();
             if self.resume.is_some() {
-                let mut buffer = self.last.take().map(Payload::into_frame).unwrap_or_default();
+                let mut buffer = self.last.take().and_then(Payload::into_buffer).unwrap_or_default();
                 buffer.clear();
                 buffer.push_str(frame);
                 self.last = Some(Payload::new(buffer, json));

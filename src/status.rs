@@ -57,11 +57,11 @@ pub struct Stats {
     pub reconnects: u64,
     /// Acknowledged connections that replaced one which still worked; see [`Client::rotate`](crate::Client::rotate).
     pub handovers: u64,
-    /// Items that arrived for live operations.
+    /// Items that arrived for live operations; one for a [shared](crate::SubscriptionBuilder::shared) operation is one.
     pub items: u64,
-    /// Items that an overflow policy dropped.
+    /// Items that an overflow policy dropped, for each reader that did not get it.
     pub dropped: u64,
-    /// Items that wait for a reader; may be behind by what has just arrived.
+    /// Items that wait for a reader, for each that they wait for; may be behind by what has just arrived.
     pub queued_items: u64,
     /// Messages that were ignored: unknown ids and types, and what could not be read.
     pub ignored: u64,

@@ -199,7 +199,7 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
                 Some(Read::Item(payload)) => {
                     lane.counters().dequeued(1);
                     let event = decode(&payload).map(Event::Next).map_err(SubscriptionError::Decode);
-                    lane.buffers().give_back(payload.into_frame());
+                    lane.buffers().give_back(payload);
                     if let (Some(repeats), Ok(Event::Next(Response { data: Some(data), .. }))) = (repeats, &event)
                         && repeats.get_mut().unwrap_or_else(PoisonError::into_inner)(data)
                     {

@@ -74,6 +74,10 @@ pub(crate) fn subscribed(operation: u64, name: Option<&str>, connection: Option<
     debug!(target: "resub", operation, connection, graphql.operation.name = name, "subscribed");
 }
 
+pub(crate) fn joined(reader: u64, operation: u64) {
+    debug!(target: "resub", operation, reader, "joined");
+}
+
 pub(crate) fn cancelled(operation: u64) {
     debug!(target: "resub", operation, "cancelled");
 }
@@ -165,6 +169,8 @@ pub(crate) struct Counters {
     items: AtomicU64,
     ignored: AtomicU64,
     dropped: AtomicU64,
+    /// Items that were put into the mailbox of one who shares an operation.
+    shared_out: AtomicU64,
     /// Items that wait in no mailbox any more.
     dequeued: AtomicU64,
     bytes_in: AtomicU64,
@@ -210,6 +216,10 @@ impl Counters {
         self.dropped.fetch_add(items, Relaxed);
     }
 
+    pub(crate) fn shared_out(&self, items: u64) {
+        self.shared_out.fetch_add(items, Relaxed);
+    }
+
     /// Read, dropped, or left behind by a reader that went.
     pub(crate) fn dequeued(&self, items: u64) {
         self.dequeued.fetch_add(items, Relaxed);
@@ -229,7 +239,7 @@ impl Counters {
             items,
             dropped: self.dropped.load(Relaxed),
             // The driver counts once for each turn, a reader at once.
-            queued_items: items.saturating_sub(self.dequeued.load(Relaxed)),
+            queued_items: (items + self.shared_out.load(Relaxed)).saturating_sub(self.dequeued.load(Relaxed)),
             ignored: self.ignored.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),

@@ -12,6 +12,7 @@ use super::Driver;
 use crate::{
     operation::OperationType,
     session::{Care, End, Request},
+    shared::Replay,
     sink::Sink,
     telemetry,
 };
@@ -26,6 +27,13 @@ pub(crate) enum Command {
         /// Few have any.
         care: Option<Box<Care>>,
         sink: Arc<Sink>,
+    },
+    /// Another reader of the live operation with this request, or the first of a new one with this number.
+    Share {
+        request: Box<str>,
+        operation: u64,
+        replay: Replay,
+        reader: Arc<Sink>,
     },
     Cancel(u64),
     /// The reader has made the room that was waited for, or has caught up.
@@ -66,9 +74,12 @@ impl Driver {
                     let request = Request { kind, payload, deadline: timeout.map(|timeout| now + timeout), care };
                     self.session.subscribe(now, sink.id, request, sink);
                 }
+                Command::Share { request, operation, replay, reader } => {
+                    self.share(now, request, operation, replay, reader);
+                }
                 Command::Cancel(id) => {
                     telemetry::cancelled(id);
-                    self.session.cancel(now, id);
+                    self.cancel(now, id);
                 }
                 Command::Released(id) => self.session.catch_up(now, id),
                 Command::Connect(waiter) => {
@@ -79,7 +90,7 @@ impl Driver {
                 }
                 Command::Pause => self.session.pause(now),
                 Command::Resume => self.session.resume(now),
-                Command::Probe(id) => self.session.probe(id),
+                Command::Probe(id) => self.session.probe(self.sharing.operation_of(id)),
                 Command::Rotate(waiter) => {
                     self.rotating.retain(|waiter| !waiter.is_closed());
                     self.rotating.push(waiter);

@@ -52,7 +52,7 @@ impl Driver {
                     match (self.resume(&sink, &mut resumed), gap) {
                         (Ok(()), Some(_)) => {
                             losses.reissued(sink.id, &resumed);
-                            sink.mailbox.push_gap(resumed);
+                            sink.push_gap(resumed);
                         }
                         (Ok(()), None) => {}
                         (Err(error), _) => self.end(now, &sink, End::Hook(error)),
@@ -60,13 +60,13 @@ impl Driver {
                 }
                 Output::Moved { sink, mut gap } => {
                     sink.moved(&mut gap);
-                    sink.mailbox.push_gap(gap);
+                    sink.push_gap(gap);
                 }
                 Output::Deliver { id: _, sink, frame, payload } => self.deliver(now, sink, &frame, payload),
-                Output::Established { sink } => sink.mailbox.establish(),
+                Output::Established { sink } => sink.establish(),
                 Output::Stale { sink, idle_for } => {
                     telemetry::stale(sink.id, idle_for);
-                    sink.mailbox.push_stale(idle_for);
+                    sink.push_stale(idle_for);
                 }
                 Output::Judge { sink, end } => match sink.is_transient(&end) {
                     Ok(true) => self.session.restart(now, sink.id),
@@ -75,6 +75,7 @@ impl Driver {
                 },
                 Output::Finish { sink, end } => {
                     losses.finished(sink.id, &end);
+                    self.sharing.forget(&sink);
                     sink.finish(end, &self.counters);
                 }
                 Output::Connected(answer) => tell(&mut self.waiters, &answer),
@@ -111,7 +112,7 @@ impl Driver {
     /// Ends a subscription from this side.
     pub(super) fn end(&mut self, now: Instant, sink: &Sink, end: End) {
         Losses::default().finished(sink.id, &end);
-        self.session.cancel(now, sink.id);
+        self.cancel(now, sink.id);
         sink.finish(end, &self.counters);
     }
 }

@@ -1,5 +1,7 @@
 //! The driver's own end.
 
+mod sharing;
+
 use std::{num::NonZeroUsize, task::Wake, time::Duration};
 
 use super::{

@@ -28,7 +28,8 @@ pub enum Overflow {
     Block,
     /// Complete the operation on the server, and start it again after the last item that was kept once the reader has caught
     /// up. Loses nothing, stalls nobody and holds no more than the capacity, as far as the server honours the position.
-    /// Needs [`resume_with`](crate::SubscriptionBuilder::resume_with), and a capacity well above what the server may repeat.
+    /// Needs [`resume_with`](crate::SubscriptionBuilder::resume_with), and a capacity well above what the server may repeat; not for
+    /// [shared](crate::SubscriptionBuilder::shared) subscriptions.
     Rewind,
 }
 
@@ -83,7 +84,7 @@ impl Gap {
     }
 
     /// Extends this gap by one that follows it directly.
-    pub(super) fn merge(&mut self, later: Self) {
+    pub(crate) fn merge(&mut self, later: Self) {
         self.resumed = match (self.times_sent(), later.times_sent()) {
             (_, 0) => self.resumed,
             (0, _) => later.resumed,

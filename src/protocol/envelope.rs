@@ -3,7 +3,7 @@
 //! Two readers: a prefix scan that LOCATES the payload of a `next` without reading it, and a reference parser for
 //! everything else. The scan declines whatever it is not sure of; a differential test holds the two together.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -155,22 +155,37 @@ impl Id {
 /// The payload of one message: JSON, as a part of the frame that carried it.
 #[derive(Clone, Debug)]
 pub(crate) struct Payload {
-    frame: String,
+    frame: Frame,
     json: Range<usize>,
+}
+
+/// The text of a frame. As large as a `String`, in whose capacity there is room to tell the two apart.
+#[derive(Clone, Debug)]
+enum Frame {
+    /// In a buffer that can be used again.
+    Owned(String),
+    /// For all who read one operation.
+    Shared(Arc<str>),
 }
 
 impl Payload {
     /// The part of the frame that an [`Envelope`] named.
     pub(crate) fn new(frame: String, json: Range<usize>) -> Self {
-        Self { frame, json }
+        Self { frame: Frame::Owned(frame), json }
+    }
+
+    /// As [`new`](Self::new), copied once: a clone is the same text.
+    pub(crate) fn shared(frame: &str, json: Range<usize>) -> Self {
+        Self { frame: Frame::Shared(Arc::from(frame)), json }
     }
 
     /// Deserializes the payload; the only pass over its bytes when it was located.
     pub(crate) fn decode<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(&self.frame[self.json.clone()]).or_else(|error| {
+        let frame = self.frame();
+        serde_json::from_str(&frame[self.json.clone()]).or_else(|error| {
             // Not a `T`, or not what the scan took it for: the reference parser knows which.
-            match Wire::read(&self.frame)?.payload {
-                Some(payload) if place(&self.frame, payload) != self.json => serde_json::from_str(payload.get()),
+            match Wire::read(frame)?.payload {
+                Some(payload) if place(frame, payload) != self.json => serde_json::from_str(payload.get()),
                 Some(_) | None => Err(error),
             }
         })
@@ -181,9 +196,21 @@ impl Payload {
         self.json.clone()
     }
 
-    /// The frame, to be used again.
-    pub(crate) fn into_frame(self) -> String {
-        self.frame
+    /// The whole frame.
+    pub(crate) fn frame(&self) -> &str {
+        match &self.frame {
+            Frame::Owned(frame) => frame,
+            Frame::Shared(frame) => frame,
+        }
+    }
+
+    /// The buffer, to be used again, unless others read the text, too.
+    #[inline]
+    pub(crate) fn into_buffer(self) -> Option<String> {
+        match self.frame {
+            Frame::Owned(frame) => Some(frame),
+            Frame::Shared(_) => None,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     protocol::Payload,
     response::{GraphQlError, Response},
     session::Care,
+    shared::Replay,
     sink::{ByKey, Hooks, Keys, RestartHook, ResumeHook},
     subscription::{Repeats, Subscription},
 };
@@ -34,6 +35,8 @@ pub struct SubscriptionBuilder<O: Operation> {
     keys: Option<KeysFor>,
     restart: Option<RestartHook>,
     repeats: Option<Repeats<O::Data>>,
+    is_shared: bool,
+    replay: Replay,
 }
 
 type KeysFor = Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>;
@@ -49,6 +52,8 @@ impl<O: Operation> SubscriptionBuilder<O> {
             keys: None,
             restart: None,
             repeats: None,
+            is_shared: false,
+            replay: Replay::Nothing,
         }
     }
 
@@ -185,20 +190,60 @@ impl<O: Operation> SubscriptionBuilder<O> {
         self
     }
 
+    /// Reads the same operation as every other shared subscription of this client with an equal request: the server is asked once,
+    /// however many readers there are. Default: an operation of its own.
+    ///
+    /// Equal are requests whose JSON is: document, variables, operation name and extensions. The first reader begins the operation
+    /// and the last one that is dropped ends it on the server. What is received is kept once for all, the last item
+    /// for as long as the operation lives; each reader has its own queue, with its own [`capacity`](Self::capacity), [`overflow`](Self::overflow),
+    /// [`latest_by`](Self::latest_by) and [`dedupe_by`](Self::dedupe_by), and decodes for itself. One that ends by
+    /// [`Overflow::Fail`], or by a hook that panics, ends alone.
+    ///
+    /// A reader gets what arrives from the time on when it was started, or [the item before that](Self::replay_last), too. Each gap is in every
+    /// stream, also of a reader that joined while the connection was down: what was published meanwhile it has missed as well.
+    /// When the server ends the operation, or it is lost for good, all its readers get that end, and the next subscription
+    /// begins it anew; one that is started in that moment does either.
+    ///
+    /// What is about the operation itself cannot differ between its readers, and is refused by [`start`](Self::start):
+    /// [`resume_with`](Self::resume_with) and with it [`Overflow::Rewind`], [`restart_if`](Self::restart_if),
+    /// [`first_item_within`](Self::first_item_within) and [`idle_longer_than`](Self::idle_longer_than).
+    pub fn shared(mut self) -> Self {
+        self.is_shared = true;
+        self
+    }
+
+    /// Begins with the last item that arrived before this reader, if there was one. Default: with the next to arrive.
+    /// For [shared](Self::shared) subscriptions.
+    ///
+    /// Then follows what arrived after it, with nothing left out and nothing twice; if the connection was lost since, a
+    /// [`Gap`](crate::Gap) says so behind it. The item may be old: the server sends another when it has one.
+    pub fn replay_last(mut self) -> Self {
+        self.replay = Replay::Last;
+        self
+    }
+
     /// Begins. Never blocks; works offline, too: the operation is sent once there is a connection.
     ///
     /// # Errors
     ///
     /// If the client was shut down, the operation cannot be sent, or options do not go together; see [`SubscribeError`].
     pub fn start(self) -> Result<Subscription<O::Data>, SubscribeError> {
-        let Self { client, operation, limits, care, resume, keys, restart, repeats } = self;
+        let Self { client, operation, limits, care, resume, keys, restart, repeats, is_shared, replay } = self;
+        if is_shared {
+            check_shared(limits.overflow, care, resume.is_some())?;
+        } else if replay == Replay::Last {
+            return Err(SubscribeError::Option(
+                "replay_last needs shared: nothing comes before an operation of its own",
+            ));
+        }
         self::check(limits.overflow, care, resume.is_some(), keys.is_some())?;
         let payload = operation.payload().map_err(SubscribeError::Serialize)?;
         let name = operation.name().map(str::to_owned);
         let keys = keys.filter(|_| limits.overflow == Overflow::LatestBy);
         let hooks = Hooks::new(resume.map(|resume| resume(operation)), keys.map(|keys| keys(limits)), restart);
-        let plan =
-            Plan { kind: OperationType::Subscription, limits: Some(limits), timeout: None, care, hooks, near: None };
+        let sharing = is_shared.then_some(replay);
+        let (kind, limits) = (OperationType::Subscription, Some(limits));
+        let plan = Plan { kind, limits, timeout: None, care, hooks, near: None, sharing };
         let (lane, sink) = client.begin(payload, name.as_deref(), plan)?;
         Ok(Subscription::new(lane, sink, repeats))
     }
@@ -219,6 +264,23 @@ fn check(overflow: Overflow, care: Care, resumes: bool, has_key: bool) -> Result
     }
     if [first_item_within, idle_longer_than].contains(&Some(Duration::ZERO)) {
         return Err(SubscribeError::Option("a subscription that may not be idle for any time is always stale"));
+    }
+    Ok(())
+}
+
+/// What differs between readers must not be about the operation that they share.
+fn check_shared(overflow: Overflow, care: Care, resumes: bool) -> Result<(), SubscribeError> {
+    if overflow == Overflow::Rewind {
+        return Err(SubscribeError::Option("Overflow::Rewind needs an operation of its own, not a shared one"));
+    }
+    if resumes {
+        return Err(SubscribeError::Option("resume_with needs an operation of its own, not a shared one"));
+    }
+    if care.restart {
+        return Err(SubscribeError::Option("restart_if needs an operation of its own, not a shared one"));
+    }
+    if care != Care::default() {
+        return Err(SubscribeError::Option("what looks for silence needs an operation of its own, not a shared one"));
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ mod poison;
 mod reconnect;
 mod restart;
 mod resume;
+mod shared;
 mod snapshot;
 mod stale;
 mod upgrade;

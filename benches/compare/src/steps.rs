@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use resub::{BoxedIo, DialError, DialFuture, Dialer, Event};
+use resub::{BoxedIo, DialError, DialFuture, Dialer, Event, SubscribeError, Subscription};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use crate::{
@@ -34,8 +34,9 @@ pub(crate) fn run(contender: Contender, bytes: usize, subscriptions: usize, even
 
 async fn with<T: Data>(contender: Contender, shape: Shape, subscriptions: usize, events: usize) -> Result<()> {
     let (near, far) = duplex(PIPE);
+    let operations = if contender == Contender::ResubShared { 1 } else { subscriptions };
     let server = tokio::spawn(async move {
-        if let Err(error) = serve(far, shape, subscriptions, events).await {
+        if let Err(error) = serve(far, shape, operations, events).await {
             eprintln!("the server failed: {error}");
         }
     });
@@ -46,7 +47,14 @@ async fn with<T: Data>(contender: Contender, shape: Shape, subscriptions: usize,
         Contender::Prefix => {
             read_by_hand(&mut Routed::<T, Located>::over(Box::new(near)).await?, subscriptions, events).await?;
         }
-        Contender::ResubTasks => read_by_tasks::<T>(near, subscriptions, events).await?,
+        Contender::ResubTasks => {
+            let subscribe = |client: &resub::Client, n| client.subscribe_to(Trades::<T>::number(n));
+            read_by_tasks(near, subscriptions, events, subscribe).await?;
+        }
+        Contender::ResubShared => {
+            let subscribe = |client: &resub::Client, _| client.subscribe_shared_to(Trades::<T>::number(0));
+            read_by_tasks(near, subscriptions, events, subscribe).await?;
+        }
         Contender::Sink
         | Contender::ResubSelect
         | Contender::ResubTasksMt
@@ -71,11 +79,16 @@ async fn read_by_hand<T: Data, E: crate::clients::Envelope>(
     Ok(())
 }
 
-async fn read_by_tasks<T: Data>(io: DuplexStream, subscriptions: usize, events: usize) -> Result<()> {
+async fn read_by_tasks<T: Data>(
+    io: DuplexStream,
+    subscriptions: usize,
+    events: usize,
+    subscribe: impl Fn(&resub::Client, usize) -> std::result::Result<Subscription<T>, SubscribeError>,
+) -> Result<()> {
     let client = builder(1).dialer(Pipe(Mutex::new(Some(io)))).build()?;
     let mut tasks = Vec::with_capacity(subscriptions);
     for n in 0..subscriptions {
-        let mut subscription = client.subscribe_to(Trades::<T>::number(n))?;
+        let mut subscription = subscribe(&client, n)?;
         tasks.push(tokio::spawn(async move {
             for _ in 0..events {
                 match StreamExt::next(&mut subscription).await {
@@ -105,7 +118,7 @@ impl Dialer for Pipe {
     }
 }
 
-async fn serve(mut io: DuplexStream, shape: Shape, subscriptions: usize, events: usize) -> Result<()> {
+async fn serve(mut io: DuplexStream, shape: Shape, operations: usize, events: usize) -> Result<()> {
     let mut unread = Vec::new();
     let answer = loop {
         io.read_buf(&mut unread).await?;
@@ -116,7 +129,7 @@ async fn serve(mut io: DuplexStream, shape: Shape, subscriptions: usize, events:
     };
     io.write_all(answer.as_bytes()).await?;
     let mut frames = Vec::new();
-    let mut left = subscriptions;
+    let mut left = operations;
     while left > 0 {
         while let Some((message, len)) = wire::first_frame(&unread, usize::MAX)? {
             unread.drain(..len);

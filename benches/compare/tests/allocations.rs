@@ -27,5 +27,17 @@ fn a_warm_client_allocates_nothing_for_an_event_but_what_its_type_needs() {
     }
 }
 
+#[test]
+fn an_event_of_a_shared_operation_is_allocated_once_for_all_of_its_readers() {
+    for bytes in ["150", "2048"] {
+        let by_hand = allocations("prefix", bytes, EVENTS);
+        let more = allocations("resub, shared", bytes, EVENTS) - by_hand;
+        assert!(
+            (EVENTS..EVENTS * 3 / 2).contains(&more),
+            "{more} allocations for {EVENTS} events of {bytes} B, for all of 100 readers"
+        );
+    }
+}
+
 const WARM_UP: u64 = 400;
 const EVENTS: u64 = 200;

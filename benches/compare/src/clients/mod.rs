@@ -42,13 +42,15 @@ pub(crate) enum Contender {
     ResubSelect,
     ResubTasksMt,
     ResubSelectMt,
+    /// All subscriptions are readers of one operation, which is what the server sends for; in memory only.
+    ResubShared,
     Peer,
     PeerMt,
     Node,
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Sink,
         Self::Routed,
         Self::Prefix,
@@ -56,6 +58,7 @@ impl Contender {
         Self::ResubSelect,
         Self::ResubTasksMt,
         Self::ResubSelectMt,
+        Self::ResubShared,
         Self::Peer,
         Self::PeerMt,
         Self::Node,
@@ -70,6 +73,7 @@ impl Contender {
             Self::ResubSelect => "resub, select_all",
             Self::ResubTasksMt => "resub, tasks, mt",
             Self::ResubSelectMt => "resub, select_all, mt",
+            Self::ResubShared => "resub, shared",
             Self::Peer => "graphql-ws-client",
             Self::PeerMt => "graphql-ws-client, mt",
             Self::Node => "graphql-ws (node)",
@@ -90,6 +94,7 @@ impl Contender {
             | Self::Prefix
             | Self::ResubTasks
             | Self::ResubSelect
+            | Self::ResubShared
             | Self::Peer
             | Self::Node => tokio::runtime::Builder::new_current_thread().enable_all().build(),
         }
@@ -114,6 +119,7 @@ impl Contender {
                 Self::ResubTasks | Self::ResubTasksMt => drive::<Resub<T, Tasks>>(job, ports).await,
                 Self::ResubSelect | Self::ResubSelectMt => drive::<Resub<T, Select>>(job, ports).await,
                 Self::Peer | Self::PeerMt => drive::<Peer<T>>(job, ports).await,
+                Self::ResubShared => Err("only in memory".into()),
                 Self::Node => Err("not of this program".into()),
             }
         })
