@@ -105,6 +105,7 @@ mod credentials {
         /// Ahead of that, after 70 to 90 % of the time that is left when the connection is acknowledged, the provider is asked
         /// again, with [`CredentialsReason::Expiring`], and the client moves to another connection while this one still works;
         /// see [`Client::rotate`](crate::Client::rotate). A time that is over already says nothing.
+        #[must_use]
         pub fn expires_at(mut self, time: SystemTime) -> Self {
             self.expiry = Some(Expiry::At(time));
             self
@@ -112,6 +113,7 @@ mod credentials {
 
         /// Says for how long from now on these are good, such as the `expires_in` of an OAuth answer; as
         /// [`expires_at`](Self::expires_at), without a clock that could be wrong.
+        #[must_use]
         pub fn expires_in(mut self, lifetime: Duration) -> Self {
             self.expiry = Some(Expiry::In(lifetime));
             self

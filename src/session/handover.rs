@@ -129,13 +129,11 @@ impl<S: Clone> Session<S> {
         let Some(successor) = self.other.take_if(|other| other.role == Role::Successor) else { return false };
         self.leg = *successor;
         self.leg.role = Role::Current;
-        match self.leg.timers.at(Timer::Backoff) {
-            Some(at) => self.status(Status::Waiting { delay: at - now, cause: self.last_cause.clone() }),
-            None => {
-                let attempt = self.retry.attempts();
-                self.status(Status::Connecting { attempt, cause: self.last_cause.clone() });
-            }
-        }
+        let (attempt, cause) = (self.retry.attempts(), self.last_cause.clone());
+        self.status(match self.leg.timers.at(Timer::Backoff) {
+            Some(at) => Status::Waiting { delay: at - now, cause },
+            None => Status::Connecting { attempt, cause },
+        });
         true
     }
 
@@ -262,7 +260,9 @@ impl<S: Clone> Session<S> {
         let queries = self.operations.forget_sent(span);
         if let Some(current) = self.legs().find(|leg| leg.role == Role::Current && matches!(leg.phase, Phase::Open(_)))
         {
-            queries.into_iter().for_each(|id| current.outbox.push(Queued::Subscribe(id)));
+            for id in queries {
+                current.outbox.push(Queued::Subscribe(id));
+            }
         }
     }
 

@@ -56,7 +56,7 @@ impl<S: Clone> Session<S> {
             }
             (Phase::Opening(_) | Phase::Open(_), Kind::Pong) => self.ponged(now, Subprotocol::GraphqlTransportWs),
             (Phase::Opening(_) | Phase::Open(_), Kind::KeepAlive) => {
-                self.leg.liveness.keep_alive(now, &mut self.leg.timers)
+                self.leg.liveness.keep_alive(now, &mut self.leg.timers);
             }
             (Phase::Opening(subprotocol), Kind::Ack) => self.enter_open(now, subprotocol, payload),
             (Phase::Opening(_), Kind::ConnectionError) => {
@@ -72,10 +72,11 @@ impl<S: Clone> Session<S> {
             }
             (Phase::Open(_), Kind::Error) => self.finish(now, id, End::Rejected(payload.map(Box::from))),
             (Phase::Open(_), Kind::Complete) => self.finish(now, id, End::Completed),
-            (Phase::Opening(_), Kind::Terminate) => self.counts.ignored += 1,
             (Phase::Open(_), Kind::Terminate) => self.is_told_goodbye(now),
             // A second ack is odd but harmless (rule 7), and after the ack a connection_error is no end (rule 21).
-            (Phase::Open(_), Kind::Next | Kind::Ack | Kind::ConnectionError) => self.counts.ignored += 1,
+            (Phase::Open(_), Kind::Next | Kind::Ack | Kind::ConnectionError) | (Phase::Opening(_), Kind::Terminate) => {
+                self.counts.ignored += 1;
+            }
         }
     }
 

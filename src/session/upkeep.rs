@@ -137,8 +137,9 @@ impl<S: Clone> Session<S> {
     pub(super) fn park(&mut self, id: u64, wait: Wait) {
         // It was queued to be sent on another leg as well.
         if self.operations.moving_mut(id).is_some_and(|moving| moving.new == 0) {
-            let current = self.legs().find(|leg| leg.role == Role::Current);
-            current.into_iter().for_each(|leg| leg.outbox.forget_subscribe(id));
+            for leg in self.legs().filter(|leg| leg.role == Role::Current) {
+                leg.outbox.forget_subscribe(id);
+            }
         }
         self.operations.park(id, wait);
     }

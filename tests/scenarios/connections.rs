@@ -13,12 +13,6 @@ use resub::{BuildError, Disconnect};
 
 use super::*;
 
-/// A server whose clients may have several connections.
-fn server() -> Server {
-    let server = Server::in_memory();
-    server
-}
-
 fn spread(server: &Server, connections: usize) -> Client {
     builder(server).connections(items(connections)).build().unwrap()
 }
@@ -46,7 +40,7 @@ async fn carried(peer: &mut Peer, operations: usize) -> (Vec<usize>, Vec<String>
 #[tokio::test(start_paused = true)]
 async fn operations_are_spread_evenly_though_no_connection_had_a_turn_yet() {
     for (connections, operations) in [(2, 7), (3, 2), (5, 100), (8, 801)] {
-        let server = server();
+        let server = Server::in_memory();
         let client = spread(&server, connections);
         // No driver runs before this task waits.
         let streams: Vec<_> = (0..operations).map(|n| subscribe(&client, &format!("s{n}"))).collect();
@@ -66,7 +60,7 @@ async fn operations_are_spread_evenly_though_no_connection_had_a_turn_yet() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_is_dialed_with_its_first_operation_and_calls_count_while_they_are_in_flight() {
-    let server = server();
+    let server = Server::in_memory();
     let client = spread(&server, 3);
     server.expect_no_dial_for(secs(1)).await;
     let _first = subscribe(&client, "s0");
@@ -97,7 +91,7 @@ async fn of_a_hundred_thousand_operations_over_eight_connections_a_lost_one_dist
     const LANES: usize = 8;
     const LOST: usize = 3;
     const EACH: usize = OPERATIONS / LANES;
-    let server = server();
+    let server = Server::in_memory();
     // So that nothing but what happens is on the wire.
     let client = builder(&server).connections(items(LANES)).ping_interval(None).build().unwrap();
     let mut streams: Vec<_> = (0..OPERATIONS).map(|n| subscribe(&client, &format!("s{n}"))).collect();
@@ -148,7 +142,7 @@ async fn of_a_hundred_thousand_operations_over_eight_connections_a_lost_one_dist
 
 #[tokio::test(start_paused = true)]
 async fn rule_23_what_is_fatal_for_one_connection_ends_its_operations_and_no_others() {
-    let server = server();
+    let server = Server::in_memory();
     let client = spread(&server, 2);
     let mut streams: Vec<_> = (0..4).map(|n| subscribe(&client, &format!("s{n}"))).collect();
     let mut peers = connect_all(&server, 2).await;
@@ -180,7 +174,7 @@ async fn rule_23_what_is_fatal_for_one_connection_ends_its_operations_and_no_oth
 
 #[tokio::test(start_paused = true)]
 async fn connections_that_are_lost_together_do_not_come_back_together() {
-    let server = server();
+    let server = Server::in_memory();
     let client = spread(&server, 8);
     let _streams: Vec<_> = (0..8).map(|n| subscribe(&client, &format!("s{n}"))).collect();
     for peer in connect_all(&server, 8).await {
@@ -196,7 +190,7 @@ async fn connections_that_are_lost_together_do_not_come_back_together() {
 
 #[tokio::test(start_paused = true)]
 async fn each_connection_asks_for_credentials_of_its_own() {
-    let server = server();
+    let server = Server::in_memory();
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let provider = std::sync::Arc::clone(&asked);
     let client = builder(&server)
@@ -219,7 +213,7 @@ async fn each_connection_asks_for_credentials_of_its_own() {
 
 #[tokio::test(start_paused = true)]
 async fn status_and_stats_are_one_view_of_all_connections() {
-    let server = server();
+    let server = Server::in_memory();
     let client = spread(&server, 2);
     server.refuse_dials(1);
     let mut streams: Vec<_> = (0..2).map(|n| subscribe(&client, &format!("s{n}"))).collect();
@@ -273,7 +267,7 @@ async fn status_and_stats_are_one_view_of_all_connections() {
 
 #[tokio::test(start_paused = true)]
 async fn the_dial_budget_is_that_of_the_whole_client() {
-    let server = server();
+    let server = Server::in_memory();
     let most = |dials| (NonZeroU32::new(dials).unwrap(), secs(60));
     let with = |dials| {
         let (dials, per) = most(dials);
@@ -304,7 +298,7 @@ async fn the_dial_budget_is_that_of_the_whole_client() {
 
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_is_queried_on_the_connection_of_its_subscription() {
-    let server = server();
+    let server = Server::in_memory();
     let client = spread(&server, 3);
     let _busy = [subscribe(&client, "s0"), subscribe(&client, "s1")];
     let subscription = subscribe(&client, "s2");

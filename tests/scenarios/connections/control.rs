@@ -6,7 +6,7 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn connect_makes_all_connections_and_says_if_one_is_not_to_be_had() {
-    let server = server();
+    let server = Server::in_memory();
     let client = spread(&server, 3);
     let (connected, peers) = futures::join!(client.connect(), connect_all(&server, 3));
     assert!(connected.is_ok());
@@ -23,7 +23,7 @@ async fn connect_makes_all_connections_and_says_if_one_is_not_to_be_had() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_reaches_every_connection_and_those_that_are_made_later() {
-    let server = server();
+    let server = Server::in_memory();
     let client = spread(&server, 3);
     let mut streams: Vec<_> = (0..2).map(|n| subscribe(&client, &format!("s{n}"))).collect();
     let mut peers = connect_all(&server, 2).await;
@@ -51,7 +51,7 @@ async fn a_pause_reaches_every_connection_and_those_that_are_made_later() {
 
 #[tokio::test(start_paused = true)]
 async fn reconnect_now_is_one_dial_for_each_connection() {
-    let server = server();
+    let server = Server::in_memory();
     let client = spread(&server, 4);
     let mut streams: Vec<_> = (0..3).map(|n| subscribe(&client, &format!("s{n}"))).collect();
     let mut peers = connect_all(&server, 3).await;
@@ -72,7 +72,7 @@ async fn reconnect_now_is_one_dial_for_each_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn half_open_connections_are_found_at_once_when_the_network_changes() {
-    let server = server();
+    let server = Server::in_memory();
     let client = spread(&server, 2);
     let mut streams: Vec<_> = (0..2).map(|n| subscribe(&client, &format!("s{n}"))).collect();
     let silent: Vec<_> = connect_all(&server, 2).await.into_iter().map(Peer::go_silent).collect();
@@ -92,7 +92,7 @@ async fn half_open_connections_are_found_at_once_when_the_network_changes() {
 
 #[tokio::test(start_paused = true)]
 async fn shutdown_waits_for_all_connections_within_one_deadline() {
-    let server = server();
+    let server = Server::in_memory();
     let client = spread(&server, 4);
     let mut streams: Vec<_> = (0..3).map(|n| subscribe(&client, &format!("s{n}"))).collect();
     let mut peers = connect_all(&server, 3).await;
@@ -126,7 +126,7 @@ async fn shutdown_waits_for_all_connections_within_one_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn when_the_client_is_dropped_each_connection_closes_with_its_last_stream() {
-    let server = server();
+    let server = Server::in_memory();
     let client = spread(&server, 3);
     let mut streams: Vec<_> = (0..2).map(|n| subscribe(&client, &format!("s{n}"))).collect();
     let mut peers = connect_all(&server, 2).await;

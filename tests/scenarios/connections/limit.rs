@@ -30,7 +30,7 @@ fn is_full(client: &Client) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_alone_makes_as_many_connections_as_it_takes_and_uses_those_again_that_emptied() {
-    let server = server();
+    let server = Server::in_memory();
     let client = limited(&server, None, 2);
     let mut streams: Vec<_> = (0..5).map(|n| subscribe(&client, &format!("s{n}"))).collect();
     let mut peers = connect_all(&server, 3).await;
@@ -61,7 +61,7 @@ async fn a_limit_alone_makes_as_many_connections_as_it_takes_and_uses_those_agai
 
 #[tokio::test(start_paused = true)]
 async fn when_all_are_full_subscribing_is_an_error_that_names_the_limit_and_a_drop_makes_room() {
-    let server = server();
+    let server = Server::in_memory();
     let client = limited(&server, Some(2), 2);
     let mut streams: Vec<_> = (0..4).map(|n| subscribe(&client, &format!("s{n}"))).collect();
     let error = client.subscribe_to(request("s4")).unwrap_err();
@@ -83,7 +83,7 @@ async fn when_all_are_full_subscribing_is_an_error_that_names_the_limit_and_a_dr
 
 #[tokio::test(start_paused = true)]
 async fn a_place_is_free_as_soon_as_the_reader_learns_of_the_end_and_once_however_it_ended() {
-    let server = server();
+    let server = Server::in_memory();
     let client = limited(&server, Some(1), 1);
     let mut stream = subscribe(&client, "s0");
     let mut peer = connected(&server).await;
@@ -123,7 +123,7 @@ async fn a_place_is_free_as_soon_as_the_reader_learns_of_the_end_and_once_howeve
 
 #[test]
 fn subscribing_needs_no_runtime_where_it_makes_a_connection() {
-    let server = server();
+    let server = Server::in_memory();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let client = runtime.block_on(async { limited(&server, None, 1) });
     let streams: Vec<_> = (0..3).map(|n| subscribe(&client, &format!("s{n}"))).collect();
