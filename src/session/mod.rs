@@ -135,7 +135,7 @@ impl<S: Clone> Session<S> {
                 Ok(Granted { init_payload, lifetime }) => {
                     let subprotocol = session.negotiation.offer();
                     session.leg.outbox.owe_init(init_payload);
-                    session.leg.expires_at = lifetime.map(|lifetime| now + lifetime.min(MAX_DURATION));
+                    session.leg.expires_at = lifetime.map(|lifetime| now + lifetime.min(config::MAX_DURATION));
                     session.leg.phase = Phase::Dialing(subprotocol);
                     session.leg.timers.arm(Timer::Connect, now + session.config.connect_timeout);
                     session.counts.dials += 1;

@@ -72,18 +72,17 @@ fn a_successor_that_fails_at_any_point_before_the_acknowledgement_leaves_the_str
         world.rig.session.rotate(world.rig.now);
         world.perform().unwrap();
         for _ in 0..3 {
-            match point {
-                0 => world.fail_credentials(B).unwrap(),
-                _ => {
-                    for _ in 0..point {
-                        world.advance(B).unwrap();
-                    }
-                    if point == 3 {
-                        world.write(B, 1);
-                        world.up(B).unwrap();
-                    }
-                    world.lose(B, cause.clone()).unwrap();
+            if point == 0 {
+                world.fail_credentials(B).unwrap();
+            } else {
+                for _ in 0..point {
+                    world.advance(B).unwrap();
                 }
+                if point == 3 {
+                    world.write(B, 1);
+                    world.up(B).unwrap();
+                }
+                world.lose(B, cause.clone()).unwrap();
             }
             world.publish_all();
             while world.down(A).unwrap() {}

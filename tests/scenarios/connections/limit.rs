@@ -174,7 +174,7 @@ fn come_and_go(client: &Client) -> usize {
 fn no_connection_carries_more_than_it_may_whatever_threads_do() {
     const LIMIT: usize = 5;
     for connections in [Some(4), None] {
-        let (server, is_busy) = (Arc::new(server()), Arc::new(AtomicBool::new(true)));
+        let (server, is_busy) = (Arc::new(Server::in_memory()), Arc::new(AtomicBool::new(true)));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let client = runtime.block_on(async { limited(&server, connections, LIMIT) });
         let peers = Arc::new(Mutex::new(Vec::new()));

@@ -109,7 +109,7 @@ proptest! {
         pace in prop::option::weighted(0.2, 1..30_u32),
     ) {
         let reissue_rate = pace.and_then(NonZeroU32::new);
-        let mut world = World::open(Config { seed, reissue_rate, ..config() }, 2);
+        let mut world = World::open(Config { reissue_rate, seed, ..config() }, 2);
         world.lifetime = lifetime.map(in_millis);
         world.slow_calls = slow_calls;
         for step in &steps {
@@ -117,7 +117,9 @@ proptest! {
         }
         world.rig.session.resume(world.rig.now);
         world.slow_calls = false;
-        LegId::ALL.into_iter().for_each(|leg| world.answer(leg));
+        for leg in LegId::ALL {
+            world.answer(leg);
+        }
         // Longer than every backoff, trial, overlap and grace period.
         world.lifetime = None;
         world.live(secs(400))?;

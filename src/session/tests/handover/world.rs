@@ -120,7 +120,9 @@ impl World {
 
     pub(super) fn publish_all(&mut self) {
         let ids: Vec<_> = self.readers.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.publish(id));
+        for id in ids {
+            self.publish(id);
+        }
     }
 
     /// The server ends what it carries there.
@@ -382,16 +384,12 @@ impl World {
         let until = self.rig.now + duration;
         loop {
             self.settle()?;
-            match self.rig.session.poll_timeout().filter(|&at| at <= until) {
-                Some(at) => {
-                    self.rig.now = self.rig.now.max(at);
-                    self.rig.session.handle_timeout(self.rig.now);
-                }
-                None => {
-                    self.rig.now = until;
-                    return Ok(());
-                }
-            }
+            let Some(at) = self.rig.session.poll_timeout().filter(|&at| at <= until) else {
+                self.rig.now = until;
+                return Ok(());
+            };
+            self.rig.now = self.rig.now.max(at);
+            self.rig.session.handle_timeout(self.rig.now);
         }
     }
 
