@@ -29,7 +29,8 @@
 //! ```
 //!
 //! The connection is made when it is needed and closed when it is not; [`Client::connect`], [`pause`](Client::pause) and others
-//! control it. Operations can be spread over several, by [`ClientBuilder::connections`] and
+//! control it. One that works is replaced without an outage ahead of the end of its credentials ([`Credentials::expires_at`]), when it is
+//! old ([`ClientBuilder::max_connection_age`]), or by [`Client::rotate`]. Operations can be spread over several, by [`ClientBuilder::connections`] and
 //! [`ClientBuilder::max_subscriptions_per_connection`].
 //!
 //! Queries and mutations run over the same connection: `client.query::<Q>(variables).await`; see [`Call`].
@@ -59,11 +60,12 @@
 //!
 //! With a server that honours the position it is given:
 //!
-//! | | reader keeps up | reader too slow | connection lost |
-//! |---|---|---|---|
-//! | as it is | each item once, in order | by policy, see below | what is published meanwhile is lost; a gap marks the place |
-//! | [`resume_with`] | each item once, in order | by policy; with [`Rewind`](Overflow::Rewind), at least once | at least once: the operation goes on after the last item received, and the gap says [`resumed`](Gap::resumed) |
-//! | [`resume_with`], [`dedupe_by`] | exactly once, in order | by policy; with [`Rewind`](Overflow::Rewind), exactly once, in order | exactly once, in order |
+//! | | reader keeps up | reader too slow | connection lost | connection replaced |
+//! |---|---|---|---|---|
+//! | as it is | each item once, in order | by policy, see below | what is published meanwhile is lost; a gap marks the place | at least once; a gap that counts [`overlaps`](Gap::overlaps) says where what came before may come again |
+//! | [`dedupe_by`] | each item once, in order | by policy | as above | exactly once, in order |
+//! | [`resume_with`] | each item once, in order | by policy; with [`Rewind`](Overflow::Rewind), at least once | at least once: the operation goes on after the last item received, and the gap says [`resumed`](Gap::resumed) | at least once, with that gap |
+//! | [`resume_with`], [`dedupe_by`] | exactly once, in order | by policy; with [`Rewind`](Overflow::Rewind), exactly once, in order | exactly once, in order | exactly once, in order |
 //!
 //! [`Gap::is_lossless`] says whether a consumer has to fetch anew what it derived from the stream. What each policy loses when a
 //! reader is too slow, and how it says so, is at [`Overflow`]. At a reconnect subscriptions are sent again in their original order, in

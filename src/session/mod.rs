@@ -15,6 +15,9 @@
 //!
 //!  any ── shutdown ──> Closing (where there is a socket) ──> Ended
 //! ```
+//!
+//! These are the phases of one leg. During a handover there is a second one: a successor on its way to `Open`, where it becomes the
+//! current one, or one that it has replaced, on its way through `Closing`; see `handover.rs`.
 
 mod backoff;
 mod config;
