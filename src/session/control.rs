@@ -88,16 +88,13 @@ impl<S: Clone> Session<S> {
         };
         self.leg.outbox.keep_only_completes();
         self.leg.timers.clear();
-        if let Phase::Open(_) = self.leg.phase {
-            let (operations, span) = (&self.operations, self.leg.span);
-            let sent = operations.iter().filter_map(|operation| operations.wire_id(operation, span));
-            sent.for_each(|wire_id| self.leg.outbox.push(Queued::Complete(wire_id)));
-        }
-        self.give_up_mutations(None);
-        if let Some(other) = self.drop_other() {
-            self.give_up_mutations_on(other.span, None);
+        let span = self.leg.span;
+        let sent = self.operations.iter().filter_map(|operation| self.operations.wire_ids(operation.id)).flatten();
+        for wire_id in sent.filter(|wire_id| span.has(wire_id.serial)) {
+            self.leg.outbox.push(Queued::Complete(wire_id));
         }
         self.finish_all(&End::ShutDown);
+        self.drop_other();
         self.answer_connect(Err(End::ShutDown));
         self.answer_rotate(Err(End::ShutDown));
         let Some(subprotocol) = subprotocol else {
@@ -114,10 +111,6 @@ impl<S: Clone> Session<S> {
 
     /// Ends everything without a word to the server; for when the driver itself goes.
     pub(crate) fn abandon(&mut self) {
-        self.give_up_mutations(None);
-        if let Some(other) = self.other.take() {
-            self.give_up_mutations_on(other.span, None);
-        }
         self.finish_all(&End::ShutDown);
     }
 
@@ -180,7 +173,7 @@ impl<S: Clone> Session<S> {
             }
             Phase::Idle | Phase::Waiting | Phase::Closing(_) | Phase::Ended => {}
         }
-        self.give_up_mutations(Some(&cause));
+        self.give_up_mutations(self.leg.span, Some(&cause));
         self.leg.leave_socket();
         self.last_cause = Some(cause);
     }

@@ -67,11 +67,12 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// The server will not keep the connection for long. Everybody else is told the same.
+    /// The server will not keep the connection for long. Everybody else is told the same, so there is a delay, which grows if
+    /// it says so again and again.
     pub(super) fn is_told_goodbye(&mut self, now: Instant) {
-        if self.leg.role == Role::Current {
-            let within = self.retry.within(self.config.backoff_base, 0.0, 1.0);
-            self.leg.timers.arm_by(Timer::Renewal, now + within);
+        if self.leg.role == Role::Current && !std::mem::replace(&mut self.leg.is_told_goodbye, true) {
+            let delay = self.retry.next_delay();
+            self.leg.timers.arm_by(Timer::Renewal, now + delay);
         }
     }
 
@@ -256,7 +257,7 @@ impl<S: Clone> Session<S> {
     /// The leg's calls will not be answered there: mutations are ambiguous, and queries are sent on the current leg.
     fn give_up_calls(&mut self) {
         let (span, cause) = (self.leg.span, self.leg.broken.clone());
-        self.give_up_mutations(cause.as_ref());
+        self.give_up_mutations(span, cause.as_ref());
         let queries = self.operations.forget_sent(span);
         if let Some(current) = self.legs().find(|leg| leg.role == Role::Current && matches!(leg.phase, Phase::Open(_)))
         {
@@ -315,7 +316,7 @@ impl<S: Clone> Session<S> {
 
     /// The current leg was lost while operations were moving to it. The one that they come from still works.
     pub(super) fn go_back(&mut self, now: Instant, cause: Disconnect) {
-        self.give_up_mutations(Some(&cause));
+        self.give_up_mutations(self.leg.span, Some(&cause));
         let gap = Gap { reconnects: 1, cause: Some(cause.clone()), ..Gap::default() };
         for id in self.operations.moving() {
             if self.operations.moving_mut(id).is_some_and(|moving| moving.held.is_some()) {

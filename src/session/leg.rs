@@ -81,6 +81,8 @@ pub(super) struct Leg {
     pub(super) expires_at: Option<Instant>,
     /// That is why it is to be replaced.
     pub(super) is_expiring: bool,
+    /// The server has said goodbye.
+    pub(super) is_told_goodbye: bool,
     /// What came with the acknowledgement.
     pub(super) ack_payload: Option<Arc<Value>>,
 }
@@ -112,6 +114,7 @@ impl Leg {
             broken: None,
             expires_at: None,
             is_expiring: false,
+            is_told_goodbye: false,
             ack_payload: None,
         }
     }
@@ -136,6 +139,7 @@ impl Leg {
         self.answered.clear();
         self.broken = None;
         self.expires_at = None;
+        self.is_told_goodbye = false;
         self.ack_payload = None;
     }
 

@@ -220,7 +220,7 @@ impl<S: Clone> Session<S> {
             self.outage.get_or_insert_with(|| (now, cause.clone()));
         }
         let verdict = self.weigh(&cause, stage);
-        self.give_up_mutations(Some(&cause));
+        self.give_up_mutations(self.leg.span, Some(&cause));
         self.leg.leave_socket();
         self.last_cause = Some(cause.clone());
         match self.retry.judge(now, cause.clone(), verdict, &mut self.negotiation) {

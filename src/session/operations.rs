@@ -88,12 +88,8 @@ impl<S: Clone> Session<S> {
         is_known
     }
 
-    /// Ends the mutations whose result will not come. They may have been executed, so they are never sent again (rule 27).
-    pub(super) fn give_up_mutations(&mut self, cause: Option<&Disconnect>) {
-        self.give_up_mutations_on(self.leg.span, cause);
-    }
-
-    pub(super) fn give_up_mutations_on(&mut self, span: Span, cause: Option<&Disconnect>) {
+    /// Ends the mutations of a leg whose result will not come. They may have been executed, so they are never sent again (rule 27).
+    pub(super) fn give_up_mutations(&mut self, span: Span, cause: Option<&Disconnect>) {
         for operation in self.operations.take_mutations(span) {
             let end = End::Ambiguous(cause.cloned());
             self.outputs.push_back(Output::Finish { sink: operation.sink, end });
@@ -101,6 +97,20 @@ impl<S: Clone> Session<S> {
     }
 
     pub(super) fn finish_all(&mut self, end: &End) {
+        let cause = match end {
+            End::Lost(cause) | End::GaveUp { cause, .. } => Some(cause),
+            End::Completed
+            | End::Answered(_)
+            | End::Ambiguous(_)
+            | End::TimedOut
+            | End::Rejected(_)
+            | End::Overflow
+            | End::Hook(_)
+            | End::ShutDown => None,
+        };
+        for span in [self.leg.span, self.other_span()] {
+            self.give_up_mutations(span, cause);
+        }
         for operation in self.operations.drain() {
             self.forget_awaited(operation.id);
             self.outputs.push_back(Output::Finish { sink: operation.sink, end: end.clone() });

@@ -179,6 +179,11 @@ impl Retry {
         duration.mul_f64(from + (to - from) * self.rng.f64())
     }
 
+    /// The next delay, of what is no attempt.
+    pub(super) fn next_delay(&mut self) -> Duration {
+        self.backoff.next(&mut self.rng, Duration::ZERO)
+    }
+
     /// The next delay of a backoff of its own.
     pub(super) fn jitter(&mut self, backoff: &mut Backoff) -> Duration {
         backoff.next(&mut self.rng, Duration::ZERO)

@@ -259,6 +259,38 @@ fn a_servers_goodbye_is_followed_by_a_handover() {
 }
 
 #[test]
+fn a_server_that_says_goodbye_to_every_connection_is_no_dial_storm() {
+    let mut world = World::open(config(), 1);
+    for _ in 0..600 {
+        let leg = world.rig.session.leg.id;
+        for _ in 0..3 {
+            world.rig.session.handle_frame(world.rig.now, leg, r#"{"type":"connection_terminate"}"#);
+        }
+        world.live(in_millis(100)).unwrap();
+    }
+    assert!((3..20).contains(&world.asked.len()), "{} dials in a minute", world.asked.len());
+}
+
+#[test]
+fn a_mutation_on_the_old_connection_is_ambiguous_when_the_new_one_ends_for_good_or_the_client_does() {
+    let fates: [fn(&mut World); 2] =
+        [|world| world.lose(B, closed(4400)).unwrap(), |world| world.rig.session.shutdown(world.rig.now + secs(1))];
+    for fate in fates {
+        let mut world = World::open(config(), 1);
+        world.slow_calls = true;
+        let mutation = world.call(OperationType::Mutation);
+        world.settle().unwrap();
+        world.rig.session.rotate(world.rig.now);
+        world.live(secs(15)).unwrap();
+        fate(&mut world);
+        world.perform().unwrap();
+        assert!(world.ends[&mutation].starts_with("ambiguous"), "{:?}", world.ends);
+        assert_eq!(world.ends.len(), 2, "so is the subscription over");
+        assert!(world.rig.session.other.is_none());
+    }
+}
+
+#[test]
 fn an_operation_that_the_server_ends_on_the_old_connection_is_over_on_both() {
     let mut world = World::open(config(), 2);
     world.rig.session.rotate(world.rig.now);

@@ -131,7 +131,9 @@ proptest! {
         }
         for (id, kind) in &world.calls {
             prop_assert!(world.ends.contains_key(id), "I4: every call has an end");
-            let executed = world.executed.get(id).copied().unwrap_or_default();
+            let (executed, end) = (world.executed.get(id).copied().unwrap_or_default(), &world.ends[id]);
+            let is_told = ["answered", "ambiguous"].iter().any(|told| end.starts_with(told));
+            prop_assert!(*kind == OperationType::Query || executed == 0 || is_told, "rule 27: {}", end);
             prop_assert!(*kind == OperationType::Query || executed <= 1, "rule 27: executed {} times", executed);
         }
     }
