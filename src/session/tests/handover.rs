@@ -125,6 +125,68 @@ fn a_successor_that_is_lost_while_operations_move_gives_them_back_without_a_gap(
     assert_eq!(world.rig.session.leg.id, B, "and another attempt follows");
 }
 
+/// One thing more happens in a handover from A to B, in which events are published all the time.
+fn act(world: &mut World, nth: usize) {
+    match nth % 8 {
+        0 => world.publish_all(),
+        1 => world.advance(B).unwrap(),
+        2 => world.write(B, 1),
+        3 => drop(world.up(B).unwrap()),
+        4 => drop(world.down(B).unwrap()),
+        5 => world.write(A, 1),
+        6 => drop(world.up(A).unwrap()),
+        _ => drop(world.down(A).unwrap()),
+    }
+}
+
+#[test]
+fn whichever_connection_fails_at_whatever_point_of_a_handover_no_stream_ends_and_nothing_is_lost_in_silence() {
+    let causes = [closed(1000), closed(4400), closed(4403), closed(4409), Disconnect::Reset(None)];
+    for (victims, cause) in [&[B][..], &[A], &[A, B], &[B, A]].iter().flat_map(|v| causes.iter().map(move |c| (v, c))) {
+        let (mut points, mut undone) = (0, 0);
+        for point in 0.. {
+            let mut world = World::open(config(), 2);
+            let mutation = world.call(OperationType::Mutation);
+            world.rig.session.rotate(world.rig.now);
+            world.perform().unwrap();
+            for nth in 0..point {
+                act(&mut world, nth);
+            }
+            if world.rig.session.leg.id == B && world.rig.session.other.is_none() {
+                break;
+            }
+            points += 1;
+            let was_moving = world.rig.session.is_moving();
+            let has_way_back = world.rig.session.leg.id == A || was_moving;
+            for victim in *victims {
+                world.lose(*victim, cause.clone()).unwrap();
+            }
+            undone += u32::from(was_moving && world.rig.session.leg.id == A);
+            world.publish_all();
+            world.live(secs(120)).unwrap();
+            world.publish_all();
+            world.live(secs(1)).unwrap();
+            // Otherwise it is a loss like any other, and what is fatal is.
+            if *victims == [B] && has_way_back {
+                assert!(
+                    !world.ends.contains_key(&1) && !world.ends.contains_key(&2),
+                    "{point} {cause:?} {:?}",
+                    world.ends
+                );
+                assert!(world.asked.len() <= 5, "{point} {cause:?}: {} dials", world.asked.len());
+            }
+            assert!(world.executed.get(&mutation).is_none_or(|times| *times == 1), "{point} {cause:?}");
+            world.calls.clear();
+            world.check_settled().unwrap();
+            for reader in world.readers.values() {
+                assert_eq!(reader.last, Some(reader.published), "{point} {cause:?}");
+            }
+        }
+        assert!(points > 40, "{points}");
+        assert!(*victims != [B] || undone > 10, "{undone}");
+    }
+}
+
 #[test]
 fn the_loss_of_the_old_connection_in_a_handover_is_a_gap_and_no_other_dial() {
     let mut world = World::open(config(), 2);
