@@ -19,7 +19,7 @@ impl ClientBuilder {
     /// [`stats`](crate::Client::stats) show them as one.
     ///
     /// Between two operations on different connections there is no order, nor need they reach the same server behind a load
-    /// balancer. Each numbers its operations itself, so an id can be in use on two of them. Under
+    /// balancer. Equal [shared](crate::SubscriptionBuilder::shared) subscriptions are on the same one, whatever the others carry. Under
     /// [`Overflow::Block`](crate::Overflow::Block) a reader stalls those on its own connection.
     pub fn connections(mut self, connections: NonZeroUsize) -> Self {
         self.placement.connections = Some(connections);
@@ -29,7 +29,8 @@ impl ClientBuilder {
     /// Sets how many operations a connection may carry at once. Default: any number.
     ///
     /// For gateways with such a limit; 100 is common. Queries and mutations count from their beginning to their end, as
-    /// subscriptions do. A place is free again when its operation has ended, or was dropped.
+    /// subscriptions do; so does each reader of a [shared](crate::SubscriptionBuilder::shared) subscription. While a connection is
+    /// [replaced](crate::Client::rotate) both carry the same, and no more each. A place is free again when its operation has ended, or was dropped.
     ///
     /// With [`connections`](Self::connections), operations are spread over these, and one for which none has room is refused with
     /// [`SubscribeError::Full`](crate::SubscribeError::Full). Without, there are as many connections as it takes: each operation goes

@@ -191,7 +191,8 @@ impl<O: Operation> SubscriptionBuilder<O> {
     }
 
     /// Reads the same operation as every other shared subscription of this client with an equal request: the server is asked once,
-    /// however many readers there are. Default: an operation of its own.
+    /// however many readers there are; with several [`connections`](crate::ClientBuilder::connections), those of one request are on the same one
+    /// as long as it has room. Default: an operation of its own.
     ///
     /// Equal are requests whose JSON is: document, variables, operation name and extensions. The first reader begins the operation
     /// and the last one that is dropped ends it on the server. What is received is kept once for all, the last item

@@ -251,3 +251,51 @@ async fn each_reader_can_wait_until_the_operation_is_established_and_take_a_snap
     peer.complete(&id).await;
     assert_eq!(reads.await.unwrap(), ["snapshot 3", "item 4", "item 5"], "what was replayed is in the snapshot");
 }
+
+#[tokio::test(start_paused = true)]
+async fn over_several_connections_equal_subscriptions_are_still_one_operation_and_others_use_all_of_them() {
+    let server = Server::in_memory();
+    let client = builder(&server).connections(items(4)).build().unwrap();
+    let readers: Vec<_> = (0..40).flat_map(|n| [n; 3]).map(|n| share(&client, &format!("s{n}"))).collect();
+    let mut peers = futures::future::join_all((0..4).map(|_| connected(&server))).await;
+    let mut carried = Vec::new();
+    for peer in &mut peers {
+        let mut each = 0;
+        while let Ok(message) = timeout(Duration::from_millis(1), peer.next_message()).await {
+            carried.push(message.unwrap()["payload"]["query"].to_string());
+            each += 1;
+        }
+        assert!(each > 0, "each carries some of them");
+    }
+    carried.sort();
+    let sent = carried.len();
+    carried.dedup();
+    assert_eq!((sent, carried.len()), (40, 40), "the server is asked once for each");
+    drop(readers);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_reader_of_a_shared_operation_moves_with_it_and_hears_of_the_overlap_unless_it_removes_that() {
+    let server = Server::in_memory();
+    let (client, mut readers, mut old, old_id) = shared(&server, 2).await;
+    let dedupe = options(&client).shared().dedupe_by(items(8), Value::clone).start().unwrap();
+    readers.push(dedupe);
+    let (rotated, mut new) = futures::join!(client.rotate(), connected(&server));
+    rotated.unwrap();
+    let new_id = new.expect_subscribe().await.id;
+    publish(&mut old, &old_id, [1, 2]).await;
+    old.sync().await;
+    publish(&mut new, &new_id, [2, 3]).await;
+    assert_eq!(old.expect_complete().await, old_id);
+    let reads = async {
+        for (nth, reader) in readers.iter_mut().enumerate() {
+            assert_eq!((item(reader).await, item(reader).await), (json!(1), json!(2)));
+            if nth < 2 {
+                assert_eq!(gap(reader).await.overlaps, 1);
+                assert_eq!(item(reader).await, 2);
+            }
+            assert_eq!(item(reader).await, 3);
+        }
+    };
+    futures::join!(reads, async { old.pump_until_end().await });
+}
