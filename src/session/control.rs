@@ -32,6 +32,8 @@ impl<S: Clone> Session<S> {
         self.is_paused = true;
         self.hang_up(now);
         self.leg.phase = Phase::Idle;
+        // The next one will be another.
+        self.answer_rotate(Ok(()));
         self.status(Status::Paused);
     }
 
@@ -90,7 +92,8 @@ impl<S: Clone> Session<S> {
         self.leg.timers.clear();
         if let Phase::Open(_) = self.leg.phase {
             let (operations, span) = (&self.operations, self.leg.span);
-            let sent = operations.iter().filter_map(|operation| operations.wire_id(operation, span));
+            let known = operations.iter().filter_map(|operation| operations.wire_ids(operation.id)).flatten();
+            let sent = known.filter(|wire_id| span.has(wire_id.serial));
             sent.for_each(|wire_id| self.leg.outbox.push(Queued::Complete(wire_id)));
         }
         self.give_up_mutations(None);

@@ -79,8 +79,8 @@ pub(super) struct Leg {
     pub(super) broken: Option<Disconnect>,
     /// When the credentials end that it was made with.
     pub(super) expires_at: Option<Instant>,
-    /// That is why it is to be replaced.
-    pub(super) is_expiring: bool,
+    /// From when on that is why it is to be replaced.
+    pub(super) expiring_from: Option<Instant>,
     /// What came with the acknowledgement.
     pub(super) ack_payload: Option<Arc<Value>>,
 }
@@ -111,7 +111,7 @@ impl Leg {
             answered: BTreeSet::new(),
             broken: None,
             expires_at: None,
-            is_expiring: false,
+            expiring_from: None,
             ack_payload: None,
         }
     }

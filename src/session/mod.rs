@@ -222,6 +222,8 @@ impl<S: Clone> Session<S> {
         self.last_cause = Some(cause.clone());
         match self.retry.judge(now, cause.clone(), verdict, &mut self.negotiation) {
             Plan::Again if self.adopt(now) => {}
+            // One that is under way has not failed.
+            Plan::GiveUp if self.is_succeeding() && self.adopt(now) => {}
             Plan::Again => self.start(now),
             Plan::GiveUp => self.fail_all(&End::GaveUp { attempts: self.retry.attempts(), cause }),
             Plan::Fatal(cause) => self.fail_all(&End::Lost(cause)),
@@ -278,7 +280,7 @@ impl<S: Clone> Session<S> {
                 Timer::Idle => self.close_idle(),
                 Timer::Renewal => self.renew(now),
                 Timer::Overlap => self.end_overlap(now),
-                Timer::Grace => self.end_grace(),
+                Timer::Grace => self.end_grace(now),
                 Timer::Shutdown => {
                     self.outputs.push_back(Output::Hangup(self.leg.id, None));
                     self.end();
@@ -392,6 +394,8 @@ impl<S: Clone> Session<S> {
     fn fail_all(&mut self, end: &End) {
         self.retry.forgive();
         self.negotiation.reset();
+        let cause = self.last_cause.clone();
+        self.give_up_mutations_on(self.other_span(), cause.as_ref());
         self.finish_all(end);
         self.answer_connect(Err(end.clone()));
         self.answer_rotate(Err(end.clone()));
@@ -406,6 +410,8 @@ impl<S: Clone> Session<S> {
             return;
         }
         self.drop_other();
+        // The next one will be another.
+        self.answer_rotate(Ok(()));
         self.outage = None;
         self.suspicion = Suspicion::default();
         self.status(Status::Idle);

@@ -25,6 +25,7 @@ pub(super) struct Wire {
 
 enum Down {
     Text(Value),
+    Pong,
     Lost(Disconnect),
 }
 
@@ -41,6 +42,7 @@ pub(super) struct Reader {
     pub(super) repeated: u64,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is an oddity of its own of one server")]
 pub(super) struct World {
     pub(super) rig: Rig,
     pub(super) wires: [Wire; 2],
@@ -55,6 +57,12 @@ pub(super) struct World {
     pub(super) closes: Vec<u16>,
     /// Answer calls only when told to.
     pub(super) slow_calls: bool,
+    /// Answer no ping.
+    pub(super) mute: bool,
+    /// Say goodbye after every acknowledgement.
+    pub(super) farewell: bool,
+    pub(super) established: Vec<u64>,
+    pub(super) stale: Vec<u64>,
 }
 
 type Tried = Result<(), TestCaseError>;
@@ -74,6 +82,10 @@ impl World {
             rotated: 0,
             closes: Vec::new(),
             slow_calls: false,
+            mute: false,
+            farewell: false,
+            established: Vec::new(),
+            stale: Vec::new(),
         }
     }
 
@@ -179,7 +191,10 @@ impl World {
         let wire = &mut self.wires[leg as usize];
         let message = match transmit {
             Transmit::Text(text) => serde_json::from_str::<Value>(&text).unwrap(),
-            Transmit::Ping => return Ok(true),
+            Transmit::Ping => {
+                wire.down.extend((!self.mute).then_some(Down::Pong));
+                return Ok(true);
+            }
             Transmit::Close(code, _) => {
                 self.closes.push(code.0);
                 wire.carried.clear();
@@ -192,9 +207,10 @@ impl World {
             "connection_init" => {
                 prop_assert!(!std::mem::replace(&mut wire.init, true), "rule 4: one init for each socket");
                 wire.down.push_back(Down::Text(json!({"type": "connection_ack"})));
+                wire.down.extend(self.farewell.then(|| Down::Text(json!({"type": "connection_terminate"}))));
             }
-            "ping" => wire.down.push_back(Down::Text(json!({"type": "pong"}))),
-            "subscribe" => {
+            "ping" => wire.down.extend((!self.mute).then(|| Down::Text(json!({"type": "pong"})))),
+            "subscribe" | "start" => {
                 prop_assert!(wire.acked, "rule 5: nothing before the acknowledgement");
                 prop_assert!(wire.ids.insert(wire_id.clone()), "rule 9: {wire_id} was used");
                 let id: u64 = message["payload"]["query"].as_str().unwrap().parse().unwrap();
@@ -207,12 +223,13 @@ impl World {
                     }
                 }
             }
-            "complete" => {
+            "complete" | "stop" => {
                 prop_assert!(wire.ids.contains(&wire_id), "rule 12: {wire_id} is not known here");
                 prop_assert!(wire.completed.insert(wire_id.clone()), "{wire_id} was completed");
                 wire.carried.remove(&wire_id);
             }
-            other => prop_assert!(other == "pong", "{other}"),
+            "pong" | "connection_terminate" => {}
+            other => prop_assert!(false, "{other}"),
         }
         Ok(true)
     }
@@ -233,6 +250,7 @@ impl World {
     pub(super) fn down(&mut self, leg: LegId) -> Result<bool, TestCaseError> {
         let Some(down) = self.wires[leg as usize].down.pop_front() else { return Ok(false) };
         match down {
+            Down::Pong => self.rig.session.handle_pong(self.rig.now, leg),
             Down::Lost(cause) => self.rig.session.handle_lost(self.rig.now, leg, cause),
             Down::Text(message) => {
                 if message["type"] == "connection_ack" {
@@ -311,11 +329,9 @@ impl World {
                 Output::Rotated(answer) => self.rotated += u32::from(answer.is_ok()),
                 Output::Postponed(_) => self.postponed += 1,
                 Output::Ended => self.wires = Default::default(),
-                Output::Established { .. }
-                | Output::Stale { .. }
-                | Output::Judge { .. }
-                | Output::Connected(_)
-                | Output::Status(_) => {}
+                Output::Established { sink } => self.established.push(sink),
+                Output::Stale { sink, .. } => self.stale.push(sink),
+                Output::Judge { .. } | Output::Connected(_) | Output::Status(_) => {}
             }
         }
         Ok(())
