@@ -6,6 +6,7 @@ use self::world::World;
 use super::*;
 
 mod odds;
+mod server;
 mod simulation;
 mod world;
 

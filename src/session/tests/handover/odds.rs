@@ -93,20 +93,9 @@ fn who_waits_for_a_proof_of_what_is_moving_does_not_make_it_spin() {
     world.rig.session.rotate(world.rig.now);
     acknowledge(&mut world, B);
     world.rig.session.probe(1);
-    let written = |world: &mut World| {
-        let mut written = 0;
-        while let Some(transmit) = world.rig.session.poll_transmit(B) {
-            written += 1;
-            if matches!(&transmit, Transmit::Text(text) if text.contains("ping")) {
-                world.rig.session.handle_frame(world.rig.now, B, r#"{"type":"pong"}"#);
-            }
-            if written > 50 {
-                break;
-            }
-        }
-        written
-    };
-    assert!(written(&mut world) < 5, "no ping for each pong");
+    // No ping for each pong, or it never settles.
+    world.settle().unwrap();
+    assert!(world.established.is_empty());
     world.live(secs(10)).unwrap();
     assert_eq!(world.established, [1]);
 }
