@@ -32,6 +32,8 @@ impl<S: Clone> Session<S> {
         self.is_paused = true;
         self.hang_up(now);
         self.leg.phase = Phase::Idle;
+        // The next one will be another.
+        self.answer_rotate(Ok(()));
         self.status(Status::Paused);
     }
 

@@ -37,12 +37,12 @@ pub(super) struct Handover {
     probed: Vec<u64>,
     /// Completed on the old leg, and to be probed next.
     unprobed: Vec<u64>,
-    /// All has come on the old leg that will.
-    drained: Vec<u64>,
+    /// When that probe was sent.
+    probed_at: Option<Instant>,
+    /// All has come on the old leg that will, or that is waited for: then something may be missing.
+    drained: Vec<(u64, Option<Gap>)>,
     /// Queries and mutations that stay on the old leg until they are answered. May name some that are gone.
     staying: BTreeSet<u64>,
-    /// Of the messages that are held.
-    held_bytes: usize,
     /// Somebody waits for another connection.
     is_wanted: bool,
 }
@@ -81,7 +81,7 @@ impl<S: Clone> Session<S> {
         let lifetime = self.leg.expires_at.map(|at| at.saturating_duration_since(now)).filter(|left| !left.is_zero());
         let credentials = lifetime.map(|lifetime| self.retry.within(lifetime, 0.7, 0.9).max(SHORTEST_LIFE));
         let age = self.config.max_connection_age.map(|age| self.retry.within(age, 0.9, 1.0));
-        self.leg.is_expiring = credentials.is_some_and(|credentials| age.is_none_or(|age| credentials < age));
+        self.leg.expiring_from = credentials.map(|after| now + after);
         if let Some(after) = credentials.into_iter().chain(age).min() {
             self.leg.timers.arm(Timer::Renewal, now + after);
         }
@@ -93,13 +93,13 @@ impl<S: Clone> Session<S> {
             return self.leg.timers.arm(Timer::Renewal, now + LOOK_AGAIN);
         }
         self.leg.timers.disarm(Timer::Renewal);
-        if self.leg.is_expiring {
-            self.retry.expiring();
-        }
         self.hand_over(now);
     }
 
     fn hand_over(&mut self, now: Instant) {
+        if self.leg.expiring_from.is_some_and(|from| from <= now) {
+            self.retry.expiring();
+        }
         let successor = self.leg.successor(&self.config);
         let id = successor.id;
         self.other = Some(Box::new(successor));
@@ -138,6 +138,12 @@ impl<S: Clone> Session<S> {
         true
     }
 
+    /// Whether an attempt at a successor is under way.
+    pub(super) fn is_succeeding(&self) -> bool {
+        let is_attempt = |phase| matches!(phase, Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_));
+        self.other.as_ref().is_some_and(|other| other.role == Role::Successor && is_attempt(other.phase))
+    }
+
     /// The successor is acknowledged: it is the current one, and what it replaces retires.
     pub(super) fn take_over(&mut self, now: Instant) {
         if std::mem::replace(&mut self.leg.role, Role::Current) != Role::Successor {
@@ -164,41 +170,39 @@ impl<S: Clone> Session<S> {
             return false;
         };
         let Some(id) = self.operations.moving_as(wire_id) else { return false };
-        self.drain(id);
-        self.handover.held_bytes += frame.len();
-        if let Some(Moving { held: Some(held), .. }) = self.operations.moving_mut(id) {
-            held.push(frame.into());
-        }
+        self.drain(now, id);
         // What the old leg still has to say is not waited for without end.
-        if self.handover.held_bytes > MAX_HELD_BYTES {
+        if self.operations.hold(id, frame) > MAX_HELD_BYTES {
             self.moved(now, id, Some(Gap { reconnects: 1, ..Gap::default() }));
         }
         true
     }
 
     /// Ends an operation on the old leg, if that was not done.
-    fn drain(&mut self, id: u64) {
+    fn drain(&mut self, now: Instant, id: u64) {
         let Some(wire_id) = self.operations.begin_draining(id) else { return };
         if let Some(old) = self.retiring() {
             old.complete(wire_id, OperationType::Subscription);
         }
         self.handover.unprobed.push(id);
-        self.probe_old();
+        self.probe_old(now);
     }
 
-    fn probe_old(&mut self) {
+    fn probe_old(&mut self, now: Instant) {
         if !self.handover.unprobed.is_empty() && self.retiring().is_some_and(Leg::probe) {
-            let Handover { probed, unprobed, .. } = &mut self.handover;
+            let Handover { probed, unprobed, probed_at, .. } = &mut self.handover;
             probed.append(unprobed);
+            *probed_at = Some(now);
         }
     }
 
     /// A ping was answered on the retiring leg.
-    pub(super) fn ponged_old(&mut self) {
+    pub(super) fn ponged_old(&mut self, now: Instant) {
         if !self.leg.proofs.is_probing {
-            let Handover { probed, drained, .. } = &mut self.handover;
-            drained.append(probed);
-            self.probe_old();
+            let Handover { probed, drained, probed_at, .. } = &mut self.handover;
+            drained.extend(probed.drain(..).map(|id| (id, None)));
+            *probed_at = None;
+            self.probe_old(now);
         }
     }
 
@@ -206,7 +210,7 @@ impl<S: Clone> Session<S> {
     pub(super) fn is_drained(&mut self, id: u64) -> bool {
         let is_draining = self.operations.moving_mut(id).is_some_and(|moving| moving.held.is_some());
         if is_draining {
-            self.handover.drained.push(id);
+            self.handover.drained.push((id, None));
         }
         is_draining
     }
@@ -215,12 +219,14 @@ impl<S: Clone> Session<S> {
     fn moved(&mut self, now: Instant, id: u64, gap: Option<Gap>) {
         let Some(Moving { is_repeated, held, .. }) = self.operations.end_moving(id) else { return };
         let Some(operation) = self.operations.get(id) else { return };
-        let sink = operation.sink.clone();
+        let (sink, is_watched) = (operation.sink.clone(), operation.upkeep.is_some());
+        if is_watched {
+            self.watch(now, id);
+        }
         if let Some(gap) = gap.or_else(|| is_repeated.then(|| Gap { overlaps: 1, ..Gap::default() })) {
             self.outputs.push_back(Output::Moved { sink: sink.clone(), gap });
         }
         for frame in held.into_iter().flatten() {
-            self.handover.held_bytes -= frame.len();
             if let Some((_, payload)) = self.take_frame(now, &frame) {
                 self.outputs.push_back(Output::Deliver { id, sink: sink.clone(), frame, payload });
             }
@@ -229,15 +235,34 @@ impl<S: Clone> Session<S> {
 
     /// Both legs had their time: what is not completed on the old one is now.
     pub(super) fn end_overlap(&mut self, now: Instant) {
+        self.end_draining(now);
         for id in self.operations.moving() {
-            self.drain(id);
+            self.drain(now, id);
         }
         // For those that are not written on the new one yet.
         self.leg.timers.arm(Timer::Overlap, now + OVERLAP);
     }
 
+    /// A server that does not answer pings is not waited for without end.
+    fn end_draining(&mut self, now: Instant) {
+        let (is_paused, resumed_at) = (self.leg.liveness.is_paused(), self.leg.liveness.resumed_at());
+        let Some(since) = self.handover.probed_at.map(|at| resumed_at.map_or(at, |resumed_at| resumed_at.max(at)))
+        else {
+            return;
+        };
+        if !is_paused && since + DRAIN_WITHIN <= now {
+            let Handover { probed, unprobed, drained, .. } = &mut self.handover;
+            let gap = Gap { reconnects: 1, ..Gap::default() };
+            drained.extend(probed.drain(..).chain(unprobed.drain(..)).map(|id| (id, Some(gap.clone()))));
+        }
+    }
+
     /// Calls on the old leg had their time.
-    pub(super) fn end_grace(&mut self) {
+    pub(super) fn end_grace(&mut self, now: Instant) {
+        // The answers may be there already.
+        if self.leg.liveness.is_paused() {
+            return self.leg.timers.arm(Timer::Grace, now + LOOK_AGAIN);
+        }
         let staying = std::mem::take(&mut self.handover.staying);
         for id in staying {
             if self.stays(id) {
@@ -273,11 +298,12 @@ impl<S: Clone> Session<S> {
         if let Some(old) = gone {
             self.forsake(now, *old);
             self.look_for_idleness(now);
+            self.probe_awaited();
         }
         let drained = std::mem::take(&mut self.handover.drained);
         if !drained.is_empty() {
-            for id in drained {
-                self.moved(now, id, None);
+            for (id, gap) in drained {
+                self.moved(now, id, gap);
             }
             self.probe_awaited();
         }
@@ -393,6 +419,9 @@ const OVERLAP: Duration = Duration::from_secs(2);
 
 /// How long calls may take on a connection that was replaced.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// How long the answer to a probe may take on a connection that was replaced.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the peer has to answer the close of a connection that was replaced.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);

@@ -62,7 +62,9 @@ impl<S: Clone> Session<S> {
                 Some(_) if operation.was_issued => self.leg.outbox.push_paced(operation.id),
                 Some(_) | None => self.leg.outbox.push(Queued::Subscribe(operation.id)),
             }
-            watched.extend((operation.upkeep.is_some() || operation.outage.is_some()).then_some(operation.id));
+            // What the old leg carries is looked after there until it has moved.
+            let is_watched = !has_leg && (operation.upkeep.is_some() || operation.outage.is_some());
+            watched.extend(is_watched.then_some(operation.id));
         }
         for id in watched {
             self.watch(now, id);

@@ -79,8 +79,8 @@ pub(super) struct Leg {
     pub(super) broken: Option<Disconnect>,
     /// When the credentials end that it was made with.
     pub(super) expires_at: Option<Instant>,
-    /// That is why it is to be replaced.
-    pub(super) is_expiring: bool,
+    /// From when on that is why it is to be replaced.
+    pub(super) expiring_from: Option<Instant>,
     /// The server has said goodbye.
     pub(super) is_told_goodbye: bool,
     /// What came with the acknowledgement.
@@ -113,7 +113,7 @@ impl Leg {
             answered: BTreeSet::new(),
             broken: None,
             expires_at: None,
-            is_expiring: false,
+            expiring_from: None,
             is_told_goodbye: false,
             ack_payload: None,
         }

@@ -225,6 +225,8 @@ impl<S: Clone> Session<S> {
         self.last_cause = Some(cause.clone());
         match self.retry.judge(now, cause.clone(), verdict, &mut self.negotiation) {
             Plan::Again if self.adopt(now) => {}
+            // One that is under way has not failed.
+            Plan::GiveUp if self.is_succeeding() && self.adopt(now) => {}
             Plan::Again => self.start(now),
             Plan::GiveUp => self.fail_all(&End::GaveUp { attempts: self.retry.attempts(), cause }),
             Plan::Fatal(cause) => self.fail_all(&End::Lost(cause)),
@@ -281,7 +283,7 @@ impl<S: Clone> Session<S> {
                 Timer::Idle => self.close_idle(),
                 Timer::Renewal => self.renew(now),
                 Timer::Overlap => self.end_overlap(now),
-                Timer::Grace => self.end_grace(),
+                Timer::Grace => self.end_grace(now),
                 Timer::Shutdown => {
                     self.outputs.push_back(Output::Hangup(self.leg.id, None));
                     self.end();
@@ -409,6 +411,8 @@ impl<S: Clone> Session<S> {
             return;
         }
         self.drop_other();
+        // The next one will be another.
+        self.answer_rotate(Ok(()));
         self.outage = None;
         self.suspicion = Suspicion::default();
         self.status(Status::Idle);

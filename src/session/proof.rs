@@ -81,12 +81,13 @@ impl<S: Clone> Session<S> {
     }
 
     /// Sends a probe behind all that is queued, unless nobody waits for what it could prove: an operation that is held back is
-    /// not in the queue.
+    /// not in the queue, and one that is moving counts where it was.
     pub(super) fn probe_awaited(&mut self) {
         let (operations, leg) = (&self.operations, &self.leg);
         let is_due = |id: &u64| {
             let is_held = |it: &Operation<S>| !it.is_on(leg.span) && leg.outbox.is_paced(it.id);
-            operations.get(*id).is_some_and(|operation| operation.wait == Wait::Nothing && !is_held(operation))
+            let is_due = |it: &Operation<S>| it.wait == Wait::Nothing && !is_held(it) && !operations.is_moving(it.id);
+            operations.get(*id).is_some_and(is_due)
         };
         if self.is_open() && self.awaited.iter().any(is_due) {
             self.leg.probe();
@@ -118,7 +119,7 @@ impl<S: Clone> Session<S> {
                 self.awaited = awaited.into_iter().filter(|&id| !self.establish(id)).collect();
                 self.probe_awaited();
             }
-            Role::Retiring => self.ponged_old(),
+            Role::Retiring => self.ponged_old(now),
             Role::Successor => {}
         }
     }

@@ -70,6 +70,8 @@ pub(super) struct Registry<S> {
     serial: u64,
     /// Of a handover: the operations that the old leg carries and the new one is to, by the client's number.
     moving: BTreeMap<u64, Moving>,
+    /// Of the messages that are held, all together.
+    held_bytes: usize,
 }
 
 /// How far an operation has got with moving to another leg. Until it has moved, the old one counts.
@@ -126,6 +128,7 @@ impl<S> Registry<S> {
             deadlines: BTreeSet::new(),
             serial,
             moving: BTreeMap::new(),
+            held_bytes: 0,
         }
     }
 
@@ -176,7 +179,7 @@ impl<S> Registry<S> {
         self.free.push(slot);
         let operation = self.slots[slot as usize].take()?;
         self.clear_deadline(id);
-        self.moving.remove(&id);
+        self.forget_moving(id);
         Some(operation)
     }
 
@@ -204,7 +207,7 @@ impl<S> Registry<S> {
         self.free.clear();
         self.deadline_of.clear();
         self.deadlines.clear();
-        self.moving.clear();
+        self.cancel_moving();
         let mut slots = std::mem::take(&mut self.slots);
         std::mem::take(&mut self.order).into_values().filter_map(move |slot| slots[slot as usize].take())
     }
@@ -222,7 +225,7 @@ impl<S> Registry<S> {
 
     /// From here on the operation waits: what still comes for it is late.
     pub(super) fn park(&mut self, id: u64, wait: Wait) {
-        self.moving.remove(&id);
+        self.forget_moving(id);
         self.clear_deadline(id);
         if let Some(operation) = self.get_mut(id) {
             operation.wait = wait;
@@ -269,14 +272,30 @@ impl<S> Registry<S> {
 
     /// From here on the operation is on the new leg alone.
     pub(super) fn end_moving(&mut self, id: u64) -> Option<Moving> {
-        let moving = self.moving.remove(&id)?;
+        let moving = self.forget_moving(id)?;
         self.get_mut(id)?.serial = moving.new;
         Some(moving)
+    }
+
+    fn forget_moving(&mut self, id: u64) -> Option<Moving> {
+        let moving = self.moving.remove(&id)?;
+        self.held_bytes -= moving.held.iter().flatten().map(|frame| frame.len()).sum::<usize>();
+        Some(moving)
+    }
+
+    /// Keeps a message that came on the new leg. Returns the size of all that is kept, in bytes.
+    pub(super) fn hold(&mut self, id: u64, frame: &str) -> usize {
+        if let Some(Moving { held: Some(held), .. }) = self.moving.get_mut(&id) {
+            held.push(frame.into());
+            self.held_bytes += frame.len();
+        }
+        self.held_bytes
     }
 
     /// What was moving stays where it was.
     pub(super) fn cancel_moving(&mut self) {
         self.moving.clear();
+        self.held_bytes = 0;
     }
 
     /// What this leg carries is not sent any more. Returns what that is, but for what is moving to another.
@@ -293,7 +312,8 @@ impl<S> Registry<S> {
     /// The operation that is known by this id to the leg that it is moving to.
     pub(super) fn moving_as(&self, id: WireId) -> Option<u64> {
         let operation = self.at(id.slot)?;
-        (self.moving.get(&operation.id)?.new == id.serial).then_some(operation.id)
+        let new = self.moving.get(&operation.id)?.new;
+        (new != 0 && new == id.serial).then_some(operation.id)
     }
 
     /// Something came for the operation on the old leg, which may come on the new one, too.
@@ -305,6 +325,11 @@ impl<S> Registry<S> {
 
     pub(super) fn moving_mut(&mut self, id: u64) -> Option<&mut Moving> {
         self.moving.get_mut(&id)
+    }
+
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 
     pub(super) fn is_moving(&self, id: u64) -> bool {

@@ -95,9 +95,10 @@ impl Retry {
         self.attempts = self.attempts.saturating_sub(1);
     }
 
-    /// The server acknowledged: it did not reject.
+    /// The server acknowledged: it did not reject, and took what the provider gave.
     pub(super) fn acked(&mut self) {
         self.streaks.suspect = 0;
+        (self.reason, self.asked) = (CredentialsReason::Reconnect, CredentialsReason::Reconnect);
     }
 
     /// The connection has been up for a while; never called at the acknowledgement, since a server that acknowledges
@@ -105,6 +106,11 @@ impl Retry {
     pub(super) fn healthy(&mut self) {
         self.forgive();
         self.backoff.reset();
+    }
+
+    /// The connection has been up for a while, and another is under way all the same, which has to show first that it can be had.
+    pub(super) fn still_healthy(&mut self) {
+        self.attempts = 0;
     }
 
     /// Every operation was ended: the next one gets every chance again, but no dial sooner (rule 23, I7).

@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    End, Output, Session,
+    End, Output, Role, Session,
     registry::{Operation, Wait},
     timers::{Timer, Timers},
     trial::Trial,
@@ -373,7 +373,11 @@ impl<S: Clone> Session<S> {
 
     /// The connection has been healthy for a while, and with it what it carries since then.
     pub(super) fn prove(&mut self, now: Instant) {
-        self.retry.healthy();
+        if self.other.as_ref().is_some_and(|other| other.role == Role::Successor) {
+            self.retry.still_healthy();
+        } else {
+            self.retry.healthy();
+        }
         let (mark, last_sent) = (self.suspicion.mark, self.operations.last_sent());
         // What is not read proves nothing.
         let is_paused = self.leg.liveness.is_paused();

@@ -186,6 +186,10 @@ impl<S: Clone> Session<S> {
         if !self.is_open() {
             return;
         }
+        // It may have come, and is held; once it has moved it is looked at again.
+        if self.operations.moving_mut(id).is_some_and(|moving| moving.held.is_some()) {
+            return;
+        }
         // One that is sent again would not be written when its trial is to be over, over and over.
         if let Some(at) = self.suspicion.tried_until(now, id) {
             return self.operations.set_deadline(id, at);

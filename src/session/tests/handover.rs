@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use self::world::World;
 use super::*;
 
+mod odds;
+mod server;
 mod simulation;
 mod world;
 

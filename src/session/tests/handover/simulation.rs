@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 
 use proptest::sample::Index;
 
-use super::*;
+use super::{world::Down, *};
+use crate::session::{DialBudget, Verdict, VerdictHook};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -28,6 +29,82 @@ enum Step {
     Resume,
     ReconnectNow,
     NetworkChanged,
+    Connect,
+    Probe(Index),
+    Begin(LegId),
+    Stall,
+    Unstall,
+    Goodbye(LegId),
+    Garbage(LegId),
+    Shutdown,
+}
+
+/// What the client is told to do, and what the server is like.
+#[derive(Clone, Debug)]
+struct Setting {
+    config: Config,
+    care: Care,
+    lifetime: Option<u64>,
+    slow_calls: bool,
+    lazy: bool,
+    restarts: bool,
+    call_timeout: u64,
+}
+
+fn setting() -> impl Strategy<Value = Setting> {
+    let rare = |range: std::ops::Range<u64>| prop::option::weighted(0.15, range);
+    let connection = (
+        prop::sample::select(vec![None, Some(MODERN), Some(LEGACY)]),
+        prop::option::weighted(0.2, 1..30_u32),
+        rare(1_000..40_000),
+        prop::option::weighted(0.1, 1..5_u32),
+        prop::option::weighted(0.1, 2..5_u32),
+        prop::option::weighted(0.5, Just(secs(30))),
+        prop::bool::weighted(0.1),
+        prop::option::weighted(
+            0.2,
+            prop::sample::select(vec![
+                Verdict::Retry,
+                Verdict::RetryAfter(secs(3)),
+                Verdict::NewCredentials,
+                Verdict::Fatal,
+            ]),
+        ),
+        any::<u64>(),
+    );
+    let config =
+        connection.prop_map(|(subprotocol, pace, age, most, dials, idle_timeout, strict, verdict, seed)| Config {
+            subprotocol,
+            reissue_rate: pace.and_then(NonZeroU32::new),
+            max_connection_age: age.map(in_millis),
+            give_up_after: most,
+            max_dials: dials.and_then(NonZeroU32::new).map(|dials| DialBudget { dials, per: secs(20) }),
+            idle_timeout,
+            strictness: if strict { Strictness::Strict } else { Strictness::Lenient },
+            on_disconnect: verdict.map(|verdict| VerdictHook::new(move |_, _| verdict)),
+            seed,
+            ..config()
+        });
+    let care = (prop::bool::weighted(0.2), rare(200..20_000), rare(200..20_000), any::<bool>());
+    let care = care.prop_map(|(restart, first, idle, reissue_stale)| Care {
+        restart,
+        first_item_within: first.map(in_millis),
+        idle_longer_than: idle.map(in_millis),
+        reissue_stale,
+    });
+    let lifetime = prop::option::of(2_000..40_000_u64);
+    let call_timeout = prop_oneof![Just(300_000_u64), 50..40_000_u64];
+    (config, care, lifetime, any::<bool>(), any::<bool>(), any::<bool>(), call_timeout).prop_map(
+        |(config, care, lifetime, slow_calls, lazy, restarts, call_timeout)| Setting {
+            config,
+            care,
+            lifetime,
+            slow_calls,
+            lazy,
+            restarts,
+            call_timeout,
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -54,6 +131,15 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Resume),
         1 => Just(Step::ReconnectNow),
         1 => Just(Step::NetworkChanged),
+        1 => Just(Step::Connect),
+        2 => any::<Index>().prop_map(Step::Probe),
+        4 => leg().prop_map(Step::Begin),
+        1 => Just(Step::Stall),
+        3 => Just(Step::Unstall),
+        1 => leg().prop_map(Step::Goodbye),
+        1 => leg().prop_map(Step::Garbage),
+        // Little is left to see after that.
+        1 => prop::sample::select(vec![Step::Shutdown, Step::Settle, Step::Settle, Step::Settle, Step::Settle]),
     ]
 }
 
@@ -68,7 +154,10 @@ fn run(world: &mut World, step: &Step) -> Result<(), TestCaseError> {
         Step::Call(kind) => drop(world.call(*kind)),
         Step::Cancel(index) => any(world, index).into_iter().for_each(|id| world.cancel(id)),
         Step::Publish(index) => any(world, index).into_iter().for_each(|id| world.publish(id)),
-        Step::Rotate => world.rig.session.rotate(now),
+        Step::Rotate => {
+            world.waits_for_rotation = true;
+            world.rig.session.rotate(now);
+        }
         Step::Advance(leg) => world.advance(*leg)?,
         Step::FailCredentials(leg) => world.fail_credentials(*leg)?,
         Step::Lose(leg, code) => world.lose(*leg, closed(*code))?,
@@ -90,11 +179,31 @@ fn run(world: &mut World, step: &Step) -> Result<(), TestCaseError> {
         Step::Resume => world.rig.session.resume(now),
         Step::ReconnectNow => world.rig.session.reconnect_now(now),
         Step::NetworkChanged => world.rig.session.network_changed(now),
+        Step::Connect => {
+            world.waits_for_connection = true;
+            world.rig.session.connect(now);
+        }
+        Step::Probe(index) => any(world, index).into_iter().for_each(|id| world.rig.session.probe(id)),
+        Step::Begin(leg) => world.begin(*leg)?,
+        Step::Stall => {
+            world.stalled = true;
+            world.rig.session.stall();
+        }
+        Step::Unstall => unstall(world),
+        Step::Goodbye(leg) => world.say(*leg, Down::Text(json!({"type": "connection_terminate"}))),
+        Step::Garbage(leg) => world.say(*leg, Down::Garbage),
+        Step::Shutdown => world.rig.session.shutdown(now + secs(2)),
     }
     world.perform()?;
     let waits = world.rig.session.other.is_some();
     prop_assert!(!waits || world.rig.session.poll_timeout().is_some(), "I6: a handover has a deadline");
     Ok(())
+}
+
+fn unstall(world: &mut World) {
+    if std::mem::take(&mut world.stalled) {
+        world.rig.session.unstall(world.rig.now);
+    }
 }
 
 proptest! {
@@ -103,29 +212,34 @@ proptest! {
     #[test]
     fn i1_to_i4_hold_with_two_connections_and_no_mutation_is_executed_twice(
         steps in prop::collection::vec(step(), 0..200),
-        seed: u64,
-        lifetime in prop::option::of(2_000..40_000_u64),
-        slow_calls: bool,
-        pace in prop::option::weighted(0.2, 1..30_u32),
+        setting in setting(),
     ) {
-        let reissue_rate = pace.and_then(NonZeroU32::new);
-        let mut world = World::open(Config { reissue_rate, seed, ..config() }, 2);
-        world.lifetime = lifetime.map(in_millis);
-        world.slow_calls = slow_calls;
+        let mut world = World::new(setting.config);
+        world.rig.care = setting.care;
+        world.lifetime = setting.lifetime.map(in_millis);
+        (world.slow_calls, world.lazy, world.restarts) = (setting.slow_calls, setting.lazy, setting.restarts);
+        world.call_timeout = in_millis(setting.call_timeout);
+        world.subscribe();
+        world.subscribe();
+        world.settle()?;
         for step in &steps {
             run(&mut world, step)?;
         }
+        unstall(&mut world);
         world.rig.session.resume(world.rig.now);
         world.slow_calls = false;
         for leg in LegId::ALL {
+            world.begin(leg)?;
             world.answer(leg);
         }
         // Longer than every backoff, trial, overlap and grace period.
-        world.lifetime = None;
+        (world.lifetime, world.rig.session.config.max_connection_age) = (None, None);
+        world.rig.care = Care::default();
         world.live(secs(400))?;
         world.publish_all();
         world.live(secs(1))?;
         world.check_settled()?;
+        prop_assert!(!world.waits_for_rotation && !world.waits_for_connection, "who waits is answered");
         for (id, reader) in &world.readers {
             prop_assert_eq!(reader.last, Some(reader.published), "{} lives", id);
         }
@@ -135,6 +249,11 @@ proptest! {
             let is_told = ["answered", "ambiguous"].iter().any(|told| end.starts_with(told));
             prop_assert!(*kind == OperationType::Query || executed == 0 || is_told, "rule 27: {}", end);
             prop_assert!(*kind == OperationType::Query || executed <= 1, "rule 27: executed {} times", executed);
+            let says_executed = ["answered", "ambiguous"].iter().any(|end| world.ends[id].starts_with(end));
+            prop_assert!(*kind == OperationType::Query || executed == 0 || says_executed, "{}", world.ends[id]);
+        }
+        if world.over {
+            prop_assert!(world.readers.is_empty() && world.rig.session.poll_timeout().is_none());
         }
     }
 }

@@ -13,18 +13,24 @@ pub(super) struct Wire {
     pub(super) asked: bool,
     pub(super) dialing: bool,
     pub(super) open: bool,
-    init: bool,
+    pub(super) init: bool,
     pub(super) acked: bool,
-    up: VecDeque<Transmit>,
-    down: VecDeque<Down>,
+    pub(super) up: VecDeque<Transmit>,
+    pub(super) down: VecDeque<Down>,
     /// By id on the wire.
     pub(super) carried: BTreeMap<String, u64>,
-    ids: BTreeSet<String>,
-    completed: BTreeSet<String>,
+    pub(super) ids: BTreeSet<String>,
+    pub(super) completed: BTreeSet<String>,
+    /// Read, and not begun yet.
+    pub(super) pending: Vec<(String, u64)>,
+    /// What was ever read here.
+    pub(super) read: BTreeSet<u64>,
 }
 
-enum Down {
+pub(super) enum Down {
     Text(Value),
+    Pong,
+    Garbage,
     Lost(Disconnect),
 }
 
@@ -41,6 +47,7 @@ pub(super) struct Reader {
     pub(super) repeated: u64,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is an oddity of its own of one server")]
 pub(super) struct World {
     pub(super) rig: Rig,
     pub(super) wires: [Wire; 2],
@@ -55,9 +62,25 @@ pub(super) struct World {
     pub(super) closes: Vec<u16>,
     /// Answer calls only when told to.
     pub(super) slow_calls: bool,
+    /// Answer no ping.
+    pub(super) mute: bool,
+    /// Say goodbye after every acknowledgement.
+    pub(super) farewell: bool,
+    pub(super) established: Vec<u64>,
+    pub(super) stale: Vec<u64>,
+    /// Begin what is subscribed only when told to, or before time passes.
+    pub(super) lazy: bool,
+    /// Take every end of a subscription for a passing one.
+    pub(super) restarts: bool,
+    /// The sockets that are open are not read.
+    pub(super) stalled: bool,
+    pub(super) call_timeout: Duration,
+    pub(super) waits_for_rotation: bool,
+    pub(super) waits_for_connection: bool,
+    pub(super) over: bool,
 }
 
-type Tried = Result<(), TestCaseError>;
+pub(super) type Tried = Result<(), TestCaseError>;
 
 impl World {
     pub(super) fn new(config: Config) -> Self {
@@ -74,6 +97,17 @@ impl World {
             rotated: 0,
             closes: Vec::new(),
             slow_calls: false,
+            mute: false,
+            farewell: false,
+            established: Vec::new(),
+            stale: Vec::new(),
+            lazy: false,
+            restarts: false,
+            stalled: false,
+            call_timeout: CALL_TIMEOUT,
+            waits_for_rotation: false,
+            waits_for_connection: false,
+            over: false,
         }
     }
 
@@ -94,8 +128,15 @@ impl World {
     }
 
     pub(super) fn call(&mut self, kind: OperationType) -> u64 {
+        // Nobody asks for that with a call.
+        let care = std::mem::take(&mut self.rig.care);
         let id = self.rig.begin(kind);
+        self.rig.care = care;
         self.calls.insert(id, kind);
+        // It may be refused.
+        if self.rig.session.operations.get(id).is_some() {
+            self.rig.session.operations.set_deadline(id, self.rig.now + self.call_timeout);
+        }
         id
     }
 
@@ -103,35 +144,6 @@ impl World {
         self.rig.cancel(id);
         self.readers.remove(&id);
         self.calls.remove(&id);
-    }
-
-    /// The server publishes an event, wherever this is subscribed.
-    pub(super) fn publish(&mut self, id: u64) {
-        let Some(reader) = self.readers.get_mut(&id) else { return };
-        reader.published += 1;
-        let n = reader.published;
-        for wire in &mut self.wires {
-            for (wire_id, _) in wire.carried.iter().filter(|(_, carried)| **carried == id) {
-                let item = json!({"type": "next", "id": wire_id, "payload": {"data": n}});
-                wire.down.push_back(Down::Text(item));
-            }
-        }
-    }
-
-    pub(super) fn publish_all(&mut self) {
-        let ids: Vec<_> = self.readers.keys().copied().collect();
-        for id in ids {
-            self.publish(id);
-        }
-    }
-
-    /// The server ends what it carries there.
-    pub(super) fn end(&mut self, leg: LegId, index: usize) {
-        let wire = &mut self.wires[leg as usize];
-        let subscriptions = wire.carried.iter().filter(|(_, id)| self.readers.contains_key(id));
-        let Some(wire_id) = subscriptions.map(|(wire_id, _)| wire_id.clone()).nth(index) else { return };
-        wire.carried.remove(&wire_id);
-        wire.down.push_back(Down::Text(json!({"type": "complete", "id": wire_id})));
     }
 
     /// The socket is gone, with what is under way on it.
@@ -173,66 +185,15 @@ impl World {
         }
     }
 
-    /// The server reads a message.
-    pub(super) fn up(&mut self, leg: LegId) -> Result<bool, TestCaseError> {
-        let Some(transmit) = self.wires[leg as usize].up.pop_front() else { return Ok(false) };
-        let wire = &mut self.wires[leg as usize];
-        let message = match transmit {
-            Transmit::Text(text) => serde_json::from_str::<Value>(&text).unwrap(),
-            Transmit::Ping => return Ok(true),
-            Transmit::Close(code, _) => {
-                self.closes.push(code.0);
-                wire.carried.clear();
-                wire.down.push_back(Down::Lost(closed(code.0)));
-                return Ok(true);
-            }
-        };
-        let wire_id = message["id"].as_str().unwrap_or_default().to_owned();
-        match message["type"].as_str().unwrap() {
-            "connection_init" => {
-                prop_assert!(!std::mem::replace(&mut wire.init, true), "rule 4: one init for each socket");
-                wire.down.push_back(Down::Text(json!({"type": "connection_ack"})));
-            }
-            "ping" => wire.down.push_back(Down::Text(json!({"type": "pong"}))),
-            "subscribe" => {
-                prop_assert!(wire.acked, "rule 5: nothing before the acknowledgement");
-                prop_assert!(wire.ids.insert(wire_id.clone()), "rule 9: {wire_id} was used");
-                let id: u64 = message["payload"]["query"].as_str().unwrap().parse().unwrap();
-                prop_assert!(!wire.carried.values().any(|carried| *carried == id), "I2: once on each socket");
-                wire.carried.insert(wire_id, id);
-                if self.calls.contains_key(&id) || !self.readers.contains_key(&id) {
-                    *self.executed.entry(id).or_default() += 1;
-                    if !self.slow_calls {
-                        self.answer(leg);
-                    }
-                }
-            }
-            "complete" => {
-                prop_assert!(wire.ids.contains(&wire_id), "rule 12: {wire_id} is not known here");
-                prop_assert!(wire.completed.insert(wire_id.clone()), "{wire_id} was completed");
-                wire.carried.remove(&wire_id);
-            }
-            other => prop_assert!(other == "pong", "{other}"),
-        }
-        Ok(true)
-    }
-
-    /// The server answers the calls that it has there.
-    pub(super) fn answer(&mut self, leg: LegId) {
-        let wire = &mut self.wires[leg as usize];
-        let calls: Vec<_> = wire.carried.iter().filter(|(_, id)| !self.readers.contains_key(id)).collect();
-        let calls: Vec<_> = calls.into_iter().map(|(wire_id, _)| wire_id.clone()).collect();
-        for wire_id in calls {
-            wire.carried.remove(&wire_id);
-            wire.down.push_back(Down::Text(json!({"type": "next", "id": wire_id, "payload": {"data": 1}})));
-            wire.down.push_back(Down::Text(json!({"type": "complete", "id": wire_id})));
-        }
-    }
-
     /// The client reads a message.
     pub(super) fn down(&mut self, leg: LegId) -> Result<bool, TestCaseError> {
+        if self.stalled && self.rig.session.is_live(leg) {
+            return Ok(false);
+        }
         let Some(down) = self.wires[leg as usize].down.pop_front() else { return Ok(false) };
         match down {
+            Down::Garbage => drop(self.rig.session.handle_frame(self.rig.now, leg, "{]")),
+            Down::Pong => self.rig.session.handle_pong(self.rig.now, leg),
             Down::Lost(cause) => self.rig.session.handle_lost(self.rig.now, leg, cause),
             Down::Text(message) => {
                 if message["type"] == "connection_ack" {
@@ -308,14 +269,32 @@ impl World {
                     prop_assert!(self.ends.insert(sink, describe(&end)).is_none(), "I1: one end");
                     self.readers.remove(&sink);
                 }
-                Output::Rotated(answer) => self.rotated += u32::from(answer.is_ok()),
+                Output::Rotated(answer) => {
+                    self.rotated += u32::from(answer.is_ok());
+                    self.waits_for_rotation = false;
+                }
                 Output::Postponed(_) => self.postponed += 1,
-                Output::Ended => self.wires = Default::default(),
-                Output::Established { .. }
-                | Output::Stale { .. }
-                | Output::Judge { .. }
-                | Output::Connected(_)
-                | Output::Status(_) => {}
+                Output::Ended => {
+                    self.wires = Default::default();
+                    self.over = true;
+                }
+                Output::Established { sink } => {
+                    let current = &self.wires[self.rig.session.leg.id as usize];
+                    prop_assert!(current.read.contains(&sink), "{sink} was not read");
+                    self.established.push(sink);
+                }
+                Output::Stale { sink, .. } => self.stale.push(sink),
+                Output::Judge { sink, end } => {
+                    if self.restarts {
+                        self.rig.session.restart(self.rig.now, sink);
+                    } else {
+                        self.rig.cancel(sink);
+                        prop_assert!(self.ends.insert(sink, describe(&end)).is_none(), "I1: one end");
+                        self.readers.remove(&sink);
+                    }
+                }
+                Output::Connected(_) => self.waits_for_connection = false,
+                Output::Status(_) => {}
             }
         }
         Ok(())
@@ -334,6 +313,7 @@ impl World {
                 while self.up(leg)? {
                     busy = true;
                 }
+                self.begin(leg)?;
                 while self.down(leg)? {
                     busy = true;
                 }
@@ -350,7 +330,10 @@ impl World {
     pub(super) fn pass(&mut self, duration: Duration) -> Tried {
         let until = self.rig.now + duration;
         self.flush()?;
+        let mut timers = 0;
         while let Some(at) = self.rig.session.poll_timeout().filter(|&at| at <= until) {
+            timers = if at > self.rig.now { 0 } else { timers + 1 };
+            prop_assert!(timers < 20, "it spins");
             self.rig.now = self.rig.now.max(at);
             self.rig.session.handle_timeout(self.rig.now);
             self.perform()?;
@@ -375,6 +358,7 @@ impl World {
         for leg in LegId::ALL {
             self.write(leg, usize::MAX);
             while self.up(leg)? {}
+            self.begin(leg)?;
         }
         Ok(())
     }
@@ -382,12 +366,15 @@ impl World {
     /// As `pass`, and everything arrives in time.
     pub(super) fn live(&mut self, duration: Duration) -> Tried {
         let until = self.rig.now + duration;
+        let mut timers = 0;
         loop {
             self.settle()?;
             let Some(at) = self.rig.session.poll_timeout().filter(|&at| at <= until) else {
                 self.rig.now = until;
                 return Ok(());
             };
+            timers = if at > self.rig.now { 0 } else { timers + 1 };
+            prop_assert!(timers < 20, "it spins");
             self.rig.now = self.rig.now.max(at);
             self.rig.session.handle_timeout(self.rig.now);
         }
@@ -403,6 +390,7 @@ impl World {
         prop_assert_eq!(sorted, self.readers.keys().copied().collect::<Vec<_>>());
         prop_assert!(self.rig.session.other.is_none());
         prop_assert!(!self.rig.session.is_moving());
+        prop_assert_eq!(self.rig.session.operations.held_bytes(), 0);
         Ok(())
     }
 }

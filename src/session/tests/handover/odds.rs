@@ -1,0 +1,252 @@
+//! What happens beside a handover, and must not make it lie, hang or hurry.
+
+use super::*;
+use crate::session::timers::Timer;
+
+/// Opens the successor, without reading anything on the other connection.
+fn acknowledge(world: &mut World, leg: LegId) {
+    for _ in 0..10 {
+        if world.wires[leg as usize].acked {
+            return;
+        }
+        world.advance(leg).unwrap();
+        world.write(leg, 1);
+        world.up(leg).unwrap();
+        world.down(leg).unwrap();
+    }
+    panic!("no acknowledgement");
+}
+
+#[test]
+fn a_mutation_on_the_connection_before_is_ambiguous_when_the_new_one_ends_all() {
+    let mut world = World::open(config(), 1);
+    world.slow_calls = true;
+    let mutation = world.call(OperationType::Mutation);
+    world.settle().unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.live(secs(10)).unwrap();
+    assert!(world.wires[A as usize].open && !world.rig.session.is_moving());
+    world.lose(B, closed(4406)).unwrap();
+    assert!(world.ends[&1].starts_with("lost"), "{:?}", world.ends);
+    assert!(world.ends[&mutation].starts_with("ambiguous"), "it may have been executed: {:?}", world.ends);
+}
+
+#[test]
+fn a_loss_long_after_a_renewal_is_a_reconnect_to_the_provider() {
+    let mut world = World::new(config());
+    world.lifetime = Some(secs(30));
+    world.subscribe();
+    world.settle().unwrap();
+    world.lifetime = None;
+    world.live(secs(300)).unwrap();
+    assert_eq!(world.asked.iter().map(|asked| asked.1).collect::<Vec<_>>(), ["initial", "expiring"]);
+    world.lose(B, closed(1001)).unwrap();
+    world.live(secs(10)).unwrap();
+    assert_eq!(world.asked[2].1, "reconnect");
+}
+
+#[test]
+fn a_rotation_long_before_the_credentials_end_is_a_reconnect_to_the_provider() {
+    let mut world = World::new(config());
+    world.lifetime = Some(secs(3_600));
+    world.subscribe();
+    world.live(secs(10)).unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.live(secs(10)).unwrap();
+    assert_eq!(world.asked[1].1, "reconnect");
+}
+
+#[test]
+fn whoever_waits_for_another_connection_is_answered_when_there_is_nothing_left_to_be_connected_for() {
+    // The idle connection goes before its successor comes.
+    let mut world = World::open(config(), 1);
+    world.cancel(1);
+    world.rig.session.rotate(world.rig.now);
+    world.pass(secs(31)).unwrap();
+    assert!(world.wires.iter().all(|wire| !wire.open));
+    assert_eq!(world.rotated, 1);
+    // It is lost.
+    let mut world = World::open(config(), 1);
+    world.cancel(1);
+    world.rig.session.rotate(world.rig.now);
+    world.perform().unwrap();
+    world.lose(A, closed(1001)).unwrap();
+    assert_eq!(world.rotated, 1);
+    // Its last operation goes in the retry sleep.
+    let mut world = World::open(config(), 1);
+    world.lose(A, closed(1001)).unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.cancel(1);
+    world.perform().unwrap();
+    assert_eq!(world.rotated, 1);
+    // Nobody wants a connection for now.
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    world.rig.session.pause(world.rig.now);
+    world.perform().unwrap();
+    assert_eq!(world.rotated, 1);
+}
+
+#[test]
+fn who_waits_for_a_proof_of_what_is_moving_does_not_make_it_spin() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    acknowledge(&mut world, B);
+    world.rig.session.probe(1);
+    // No ping for each pong, or it never settles.
+    world.settle().unwrap();
+    assert!(world.established.is_empty());
+    world.live(secs(10)).unwrap();
+    assert_eq!(world.established, [1]);
+}
+
+#[test]
+fn a_server_that_answers_no_ping_does_not_stop_the_streams() {
+    let mut world = World::open(Config { ping_interval: None, ..config() }, 2);
+    world.mute = true;
+    world.rig.session.rotate(world.rig.now);
+    world.live(secs(1)).unwrap();
+    world.publish_all();
+    world.live(secs(5)).unwrap();
+    world.publish_all();
+    world.live(secs(15)).unwrap();
+    for reader in world.readers.values() {
+        assert_eq!((reader.last, reader.gaps), (Some(2), 1));
+    }
+    world.check_settled().unwrap();
+}
+
+#[test]
+fn a_server_that_says_goodbye_to_every_connection_sees_growing_delays() {
+    let mut world = World::open(config(), 1);
+    world.farewell = true;
+    world.rig.session.handle_frame(world.rig.now, A, r#"{"type":"connection_terminate"}"#);
+    world.live(secs(300)).unwrap();
+    assert!((10..100).contains(&world.asked.len()), "{} dials in five minutes", world.asked.len());
+    assert_eq!(world.readers[&1].gaps, 0);
+}
+
+#[test]
+fn a_connection_that_goes_on_does_not_reset_the_backoff_of_its_successor() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    let begun = world.rig.now;
+    while world.rig.now < begun + secs(300) {
+        world.live_on(A, in_millis(500)).unwrap();
+        world.fail_credentials(B).unwrap();
+        // What is new is to prove itself.
+        let id = world.subscribe();
+        world.live_on(A, in_millis(500)).unwrap();
+        world.cancel(id);
+    }
+    assert!((10..40).contains(&world.asked.len()), "{} attempts in five minutes", world.asked.len());
+}
+
+#[test]
+fn a_successor_that_is_acknowledged_and_lost_again_and_again_sees_growing_delays() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    let begun = world.rig.now;
+    while world.rig.now < begun + secs(600) {
+        world.perform().unwrap();
+        let successor = world.rig.session.other.as_ref().map(|other| other.id);
+        if successor.is_some_and(|leg| world.wires[leg as usize].asked) {
+            acknowledge(&mut world, successor.unwrap());
+            world.lose(successor.unwrap(), closed(1011)).unwrap();
+        }
+        world.live_on(A, secs(1)).unwrap();
+    }
+    let delays: Vec<_> = world.asked[1..].windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    assert!(world.asked.len() < 90, "{delays:?}");
+    assert_eq!(world.readers[&1].gaps, 0);
+}
+
+#[test]
+fn a_shutdown_in_the_middle_completes_what_is_moving_on_the_new_connection() {
+    let mut world = World::open(config(), 2);
+    world.rig.session.rotate(world.rig.now);
+    world.settle().unwrap();
+    assert!(world.rig.session.is_moving());
+    world.rig.session.shutdown(world.rig.now + secs(1));
+    world.perform().unwrap();
+    let mut said = Vec::new();
+    while let Some(transmit) = world.rig.session.poll_transmit(B) {
+        said.push(match transmit {
+            Transmit::Text(text) => read(&text)["type"].as_str().unwrap().to_owned(),
+            Transmit::Close(code, _) => code.0.to_string(),
+            Transmit::Ping => "ping".into(),
+        });
+    }
+    assert_eq!(said, ["complete", "complete", "1000"]);
+}
+
+#[test]
+fn a_subscription_that_stays_is_not_taken_for_stale_because_a_handover_failed() {
+    let mut world = World::new(config());
+    world.rig.care.first_item_within = Some(secs(5));
+    world.subscribe();
+    world.settle().unwrap();
+    world.publish_all();
+    world.live(secs(20)).unwrap();
+    world.rig.session.rotate(world.rig.now);
+    acknowledge(&mut world, B);
+    world.lose(B, closed(1011)).unwrap();
+    world.live_on(A, secs(20)).unwrap();
+    assert_eq!((world.stale.len(), world.readers[&1].gaps), (0, 0));
+}
+
+#[test]
+fn answers_that_wait_unread_are_not_given_up() {
+    let mut world = World::open(config(), 1);
+    world.slow_calls = true;
+    let mutation = world.call(OperationType::Mutation);
+    world.settle().unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.live(secs(3)).unwrap();
+    world.answer(A);
+    world.rig.session.stall();
+    world.pass(secs(60)).unwrap();
+    world.rig.session.unstall(world.rig.now);
+    world.live(secs(5)).unwrap();
+    assert_eq!(world.ends[&mutation], r#"answered {"data":1}"#);
+    world.calls.clear();
+    world.check_settled().unwrap();
+}
+
+#[test]
+fn the_attempt_at_a_successor_is_not_one_that_failed() {
+    let mut world = World::open(Config { give_up_after: Some(1), ..config() }, 1);
+    world.live(secs(20)).unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.perform().unwrap();
+    world.lose(A, closed(1001)).unwrap();
+    assert_eq!(world.ends.get(&1), None);
+    world.live(secs(10)).unwrap();
+    world.check_settled().unwrap();
+}
+
+#[test]
+fn what_is_dropped_while_it_is_held_does_not_count_as_held() {
+    let mut world = World::open(config(), 2);
+    world.rig.session.rotate(world.rig.now);
+    acknowledge(&mut world, B);
+    world.write(B, 9);
+    while world.up(B).unwrap() {}
+    world.publish(1);
+    world.down(B).unwrap();
+    world.cancel(1);
+    world.perform().unwrap();
+    assert_eq!(world.rig.session.operations.held_bytes(), 0);
+}
+
+#[test]
+fn an_id_that_was_never_given_is_nobodys() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    acknowledge(&mut world, B);
+    let id = crate::protocol::WireId { serial: 0, slot: 0 }.to_string();
+    let frame = json!({"type": "next", "id": id, "payload": {"data": 1}}).to_string();
+    world.rig.session.handle_frame(world.rig.now, B, &frame);
+    assert_eq!(world.rig.session.operations.held_bytes(), 0);
+    assert!(world.rig.session.leg.timers.at(Timer::Healthy).is_some());
+}
