@@ -71,6 +71,8 @@ demo:
     cargo run --quiet --example resume | tail -n 1
     cargo run --quiet --example place_order
     cargo run --quiet --example ticker | tail -n 1
+    cargo run --quiet --example token_refresh -- 3s | tail -n 1
+    cargo run --quiet --example rotation
     out=$(cargo run --quiet --example live_feed -- --count 20 --json)
     test "$(grep -c '"type":"next"' <<<"$out")" = 20
     out=$(cargo run --quiet --example live_feed -- --demo-drop-every 1s --for 10s --json)

@@ -16,7 +16,7 @@ struct Feed {
 }
 
 /// What the server repeats at most.
-const OVERLAP: u64 = 5;
+pub(super) const OVERLAP: u64 = 5;
 
 impl Feed {
     fn published(&self, since: Instant) -> u64 {
@@ -70,16 +70,16 @@ impl Feed {
     }
 }
 
-fn request() -> Request<Value> {
+pub(super) fn request() -> Request<Value> {
     Request::new("subscription Events($after: Int) { n }").variables(&json!({"after": 0}))
 }
 
 /// Never backwards, whatever the server repeats: it may repeat before what it repeated.
-fn go_on(last: &Value, variables: &mut Value) {
+pub(super) fn go_on(last: &Value, variables: &mut Value) {
     variables["after"] = number(last).max(variables["after"].as_u64().unwrap()).into();
 }
 
-fn number(data: &Value) -> u64 {
+pub(super) fn number(data: &Value) -> u64 {
     data["n"].as_u64().unwrap()
 }
 
@@ -91,7 +91,7 @@ async fn dawdle(random: &mut Rng) {
 }
 
 /// Reads until the last event was read; what was read, with the gaps in between.
-async fn read(stream: &mut Subscription<Value>, last: u64, seed: u64) -> Vec<Result<u64, Gap>> {
+pub(super) async fn read(stream: &mut Subscription<Value>, last: u64, seed: u64) -> Vec<Result<u64, Gap>> {
     let (mut history, mut random) = (Vec::new(), Rng::with_seed(!seed));
     while history.last().and_then(|event: &Result<u64, Gap>| event.as_ref().ok()) != Some(&last) {
         match stream.next().await.unwrap().unwrap() {
@@ -126,7 +126,7 @@ async fn run(
 }
 
 /// Everything, once, in order; and the gaps say that nothing is missing.
-fn assert_exactly_once(history: &[Result<u64, Gap>], events: u64, seed: u64) {
+pub(super) fn assert_exactly_once(history: &[Result<u64, Gap>], events: u64, seed: u64) {
     let numbers = numbers(history);
     let wrong = numbers.iter().zip(1..).find(|(history, expected)| *history != expected);
     assert!(wrong.is_none() && numbers.len() as u64 == events, "seed {seed}: {wrong:?} of {}", numbers.len());

@@ -21,6 +21,7 @@ mod poison;
 mod reconnect;
 mod restart;
 mod resume;
+mod rotate_and_cut;
 mod shared;
 mod snapshot;
 mod stale;

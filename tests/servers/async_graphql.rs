@@ -10,18 +10,17 @@ use axum::routing::any;
 use futures::stream::{Stream, StreamExt};
 use serde_json::Value;
 
-use crate::fixture::{self, Options, REJECTION, TestServer, WithoutToken};
-use crate::market::listener::Gauge;
+use crate::fixture::{self, Desk, Options, REJECTION, TestServer, WithoutToken};
 
 pub(crate) fn start(options: Options) -> TestServer {
-    let streams = Gauge::default();
-    let schema = Schema::new(Query, Mutation, Subscription { streams: streams.clone() });
+    let desk = Desk::default();
+    let schema = Schema::new(Query, Mutation { desk: desk.clone() }, Subscription { desk: desk.clone() });
     let admit = move |init: Value| async move { admit(&init, options.without_token) };
     let upgrade = async move |protocol: GraphQLProtocol, ws: WebSocketUpgrade| {
         ws.protocols(ALL_WEBSOCKET_PROTOCOLS)
             .on_upgrade(move |socket| GraphQLWebSocket::new(socket, schema, protocol).on_connection_init(admit).serve())
     };
-    TestServer::serve(options.port, Router::new().route("/graphql", any(upgrade)), streams)
+    TestServer::serve(options.port, Router::new().route("/graphql", any(upgrade)), desk)
 }
 
 fn admit(init: &Value, without_token: WithoutToken) -> Result<Data> {
@@ -38,35 +37,41 @@ impl Query {
     }
 }
 
-struct Mutation;
+struct Mutation {
+    desk: Desk,
+}
 
 #[Object]
 impl Mutation {
     async fn add(&self, a: i32, b: i32) -> i32 {
-        a + b
+        self.desk.add(a, b)
     }
 }
 
 struct Subscription {
-    streams: Gauge,
+    desk: Desk,
 }
 
 #[Subscription]
 impl Subscription {
     async fn ticks(&self, n: i32, #[graphql(default = 10)] every_ms: i32) -> impl Stream<Item = i32> + use<> {
-        fixture::ticks(&self.streams, n, every_ms)
+        fixture::ticks(&self.desk.streams, n, every_ms)
     }
 
     async fn forever(&self, #[graphql(default = 10)] every_ms: i32) -> impl Stream<Item = i32> + use<> {
-        fixture::counting(&self.streams, every_ms)
+        fixture::counting(&self.desk.streams, every_ms)
     }
 
     async fn partial(&self, #[graphql(default = 3)] n: i32) -> impl Stream<Item = Reading> + use<> {
-        fixture::ticks(&self.streams, n, 1).map(|value| Reading { value })
+        fixture::ticks(&self.desk.streams, n, 1).map(|value| Reading { value })
     }
 
     async fn failing(&self) -> impl Stream<Item = Result<i32>> + use<> {
-        fixture::failing(&self.streams).map(|item| item.map_err(Into::into))
+        fixture::failing(&self.desk.streams).map(|item| item.map_err(Into::into))
+    }
+
+    async fn feed(&self) -> impl Stream<Item = i32> + use<> {
+        fixture::feed(&self.desk)
     }
 }
 

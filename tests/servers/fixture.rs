@@ -1,11 +1,12 @@
 //! What both test servers share: one shape to drive them by, and the streams that their subscriptions serve.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use futures::stream::{self, Stream, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::market::listener::{Count, Gauge, Serving};
 
@@ -20,6 +21,7 @@ use crate::market::listener::{Count, Gauge, Serving};
 ///   forever(everyMs: Int! = 10): Int!          # 0, 1, 2 ...
 ///   partial(n: Int! = 3): Reading!             # n readings, in each of which `broken` fails
 ///   failing: Int!                              # 0, 1, an error, the end
+///   feed: Int!                                 # what the test publishes, to all alike
 /// }
 /// type Reading { value: Int! broken: Int }
 /// ```
@@ -29,8 +31,33 @@ use crate::market::listener::{Count, Gauge, Serving};
 /// `connection_init` may carry `{"token": "good"}`; any other token is rejected, none is decided by [`Options`].
 pub(crate) struct TestServer {
     serving: Serving,
-    streams: Gauge,
+    desk: Desk,
 }
+
+/// What the resolvers of a server share, and its test.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) streams: Gauge,
+    pub(crate) feed: broadcast::Sender<i32>,
+    /// The `a` of every `add`, in the order in which they were executed.
+    pub(crate) added: Arc<Mutex<Vec<i32>>>,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self { streams: Gauge::default(), feed: broadcast::Sender::new(FEED_ROOM), added: Arc::default() }
+    }
+}
+
+impl Desk {
+    pub(crate) fn add(&self, a: i32, b: i32) -> i32 {
+        self.added.lock().unwrap().push(a);
+        a + b
+    }
+}
+
+/// What a stream may be behind by, in items; it ends beyond that.
+const FEED_ROOM: usize = 1 << 16;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options {
@@ -58,8 +85,8 @@ impl WithoutToken {
 pub(crate) const REJECTION: &str = "the token was not accepted";
 
 impl TestServer {
-    pub(crate) fn serve(port: u16, router: Router, streams: Gauge) -> Self {
-        Self { serving: Serving::start(port, router).expect("a loopback port"), streams }
+    pub(crate) fn serve(port: u16, router: Router, desk: Desk) -> Self {
+        Self { serving: Serving::start(port, router).expect("a loopback port"), desk }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -77,7 +104,18 @@ impl TestServer {
 
     /// The subscription streams that run on the server, over all connections.
     pub(crate) fn streams(&self) -> watch::Receiver<Count> {
-        self.streams.watch()
+        self.desk.streams.watch()
+    }
+
+    /// Sends an item to every `feed` that runs.
+    pub(crate) fn publish(&self, n: i32) {
+        // It is fine if there is none.
+        let _ = self.desk.feed.send(n);
+    }
+
+    /// The `a` of every `add` that was executed, in order.
+    pub(crate) fn added(&self) -> Vec<i32> {
+        self.desk.added.lock().unwrap().clone()
     }
 
     /// Resets every connection, without a close frame; new ones are accepted.
@@ -114,4 +152,13 @@ pub(crate) fn ticks(streams: &Gauge, n: i32, every_ms: i32) -> impl Stream<Item 
 /// Two items, one error, the end.
 pub(crate) fn failing(streams: &Gauge) -> impl Stream<Item = Result<i32, &'static str>> + Send + use<> {
     ticks(streams, 3, 1).map(|n| if n < 2 { Ok(n) } else { Err("the source has failed") })
+}
+
+/// What is published from now on.
+pub(crate) fn feed(desk: &Desk) -> impl Stream<Item = i32> + Send + use<> {
+    let (feed, entered) = (desk.feed.subscribe(), desk.streams.enter());
+    stream::unfold(
+        (feed, entered),
+        |(mut feed, entered)| async move { Some((feed.recv().await.ok()?, (feed, entered))) },
+    )
 }

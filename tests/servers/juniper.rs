@@ -13,21 +13,20 @@ use juniper::{FieldResult, RootNode, ScalarValue, Variables, graphql_object, gra
 use juniper_axum::subscriptions::serve_ws;
 use juniper_graphql_ws::ConnectionConfig;
 
-use crate::fixture::{self, Options, REJECTION, TestServer};
-use crate::market::listener::Gauge;
+use crate::fixture::{self, Desk, Options, REJECTION, TestServer};
 
 pub(crate) fn start(options: Options) -> TestServer {
-    let streams = Gauge::default();
+    let desk = Desk::default();
     let schema: Arc<Schema> = Arc::new(RootNode::new(Query, Mutation, Subscription));
-    let desk = Desk { streams: streams.clone() };
+    let context = desk.clone();
     let admit = move |init: Variables| async move {
         let token = init.get("token").and_then(|token| token.as_scalar()?.try_as_str());
-        if options.without_token.admits(token) { Ok(ConnectionConfig::new(desk)) } else { Err(Rejected) }
+        if options.without_token.admits(token) { Ok(ConnectionConfig::new(context)) } else { Err(Rejected) }
     };
     let upgrade = async move |ws: WebSocketUpgrade| {
         ws.protocols(["graphql-transport-ws", "graphql-ws"]).on_upgrade(move |socket| serve_ws(socket, schema, admit))
     };
-    TestServer::serve(options.port, Router::new().route("/graphql", any(upgrade)), streams)
+    TestServer::serve(options.port, Router::new().route("/graphql", any(upgrade)), desk)
 }
 
 type Schema = RootNode<Query, Mutation, Subscription>;
@@ -35,11 +34,6 @@ type Schema = RootNode<Query, Mutation, Subscription>;
 #[derive(Debug, thiserror::Error)]
 #[error("{REJECTION}")]
 struct Rejected;
-
-#[derive(Clone)]
-struct Desk {
-    streams: Gauge,
-}
 
 impl juniper::Context for Desk {}
 
@@ -56,8 +50,8 @@ struct Mutation;
 
 #[graphql_object(context = Desk)]
 impl Mutation {
-    fn add(a: i32, b: i32) -> i32 {
-        a + b
+    fn add(context: &Desk, a: i32, b: i32) -> i32 {
+        context.add(a, b)
     }
 }
 
@@ -81,6 +75,10 @@ impl Subscription {
 
     async fn failing(context: &Desk) -> Items<i32> {
         fixture::failing(&context.streams).map(|item| item.map_err(Into::into)).boxed()
+    }
+
+    async fn feed(context: &Desk) -> Items<i32> {
+        fixture::feed(context).map(Ok).boxed()
     }
 }
 

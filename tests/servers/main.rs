@@ -8,6 +8,7 @@ mod client_calls;
 mod client_connections;
 mod client_errors;
 mod client_reconnect;
+mod client_rotation;
 mod client_snapshot;
 mod fixture;
 mod juniper;

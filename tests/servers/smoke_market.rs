@@ -158,6 +158,24 @@ async fn only_the_token_opens_a_market_that_has_one() {
     }
 }
 
+/// The token's time is what this test waits by.
+#[tokio::test]
+async fn a_minted_token_opens_a_market_until_it_ends_and_its_connection_lives_no_longer() {
+    let options = Options { token_lifetime: Some(Duration::from_millis(500)), ..quiet() };
+    let server = MarketServer::start(options).unwrap();
+    let tokens = server.tokens().unwrap();
+    let token = tokens.mint();
+    let mut client = RawClient::open(&server.url(), Transport).await;
+    client.init(json!({ "token": token })).await;
+    assert_eq!(client.message().await["type"], "connection_ack");
+    assert_eq!((client.seen().await, tokens.cut()), (Seen::Cut, 1));
+    for init in [json!({}), json!({"token": "bad"}), json!({ "token": token })] {
+        let mut client = RawClient::open(&server.url(), Transport).await;
+        client.init(init).await;
+        assert_eq!(client.seen().await, Seen::Closed(Some((1002, "the token was not accepted".to_owned()))));
+    }
+}
+
 #[tokio::test]
 async fn a_market_that_drops_connections_drops_every_one_of_them() {
     let options = Options { drop_every: Some(Duration::from_millis(10)), ..quiet() };

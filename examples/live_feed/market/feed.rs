@@ -62,6 +62,7 @@ struct Book {
     quotes: Vec<Quote>,
     history: VecDeque<Trade>,
     sequence: i32,
+    fills: u64,
 }
 
 impl Market {
@@ -73,6 +74,7 @@ impl Market {
             quotes: SYMBOLS.iter().map(|&(symbol, price)| quote(symbol, price, 0)).collect(),
             history: VecDeque::with_capacity(HISTORY),
             sequence: 0,
+            fills: 0,
         };
         let shared = Arc::new(Shared { book: Mutex::new(book), newest: watch::Sender::new(0) });
         if trades_per_second > 0 {
@@ -89,7 +91,21 @@ impl Market {
     /// Fills an order at the current price. `None` if the symbol is not traded here.
     pub(crate) fn fill(&self, symbol: &str, side: Side, size: i32) -> Option<Trade> {
         let index = index_of(symbol)?;
-        Some(self.0.publish(|book| book.record(index, side, size)))
+        Some(self.0.publish(|book| {
+            book.fills += 1;
+            book.record(index, side, size)
+        }))
+    }
+
+    /// How many orders were filled so far.
+    pub(crate) fn fills(&self) -> u64 {
+        self.0.book().fills
+    }
+
+    /// The trades of a symbol that are still in the history, by their sequence.
+    pub(crate) fn history(&self, symbol: &str) -> Vec<i32> {
+        let book = self.0.book();
+        book.history.iter().filter(|trade| trade.symbol == symbol).map(|trade| trade.sequence).collect()
     }
 
     /// Every trade behind the position `after` that is still in the history, then every new one; without `after`, only

@@ -97,6 +97,8 @@ pub(crate) struct Count {
     pub(crate) now: usize,
     /// Never falls, so a wait for it cannot miss something short-lived.
     pub(crate) ever: usize,
+    /// At any one time.
+    pub(crate) most: usize,
 }
 
 impl Gauge {
@@ -105,6 +107,7 @@ impl Gauge {
         self.0.send_modify(|count| {
             count.now += 1;
             count.ever += 1;
+            count.most = count.most.max(count.now);
         });
         Entered(self.clone())
     }

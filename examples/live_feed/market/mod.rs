@@ -5,7 +5,9 @@
 pub(crate) mod feed;
 pub(crate) mod listener;
 pub(crate) mod schema;
+pub(crate) mod tokens;
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -18,11 +20,13 @@ use axum::extract::{State, WebSocketUpgrade};
 use axum::response::Response;
 use axum::routing::any;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use self::feed::Market;
 use self::listener::{Count, Serving};
 use self::schema::Schema;
+use self::tokens::Tokens;
 
 /// How a market server is started.
 #[derive(Clone, Debug)]
@@ -33,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) drop_every: Option<Duration>,
     /// What `connection_init` must carry as `token` or as `authorization`.
     pub(crate) token: Option<String>,
+    /// It must carry a token that was minted instead, which is good for this long. So is the connection that it opens.
+    pub(crate) token_lifetime: Option<Duration>,
     /// Over all symbols together. At 0 the market trades only when it is told to.
     pub(crate) trades_per_second: u32,
     /// The same seed makes the same prices.
@@ -41,28 +47,30 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 0, drop_every: None, token: None, trades_per_second: 20, seed: 1 }
+        Self { port: 0, drop_every: None, token: None, token_lifetime: None, trades_per_second: 20, seed: 1 }
     }
 }
 
 /// A market, served on a port of the loopback interface until this is dropped.
 pub(crate) struct MarketServer {
     market: Market,
+    tokens: Option<Tokens>,
     serving: Arc<Serving>,
 }
 
 impl MarketServer {
     /// To be called in a tokio runtime.
     pub(crate) fn start(options: Options) -> io::Result<Self> {
-        let Options { port, drop_every, token, trades_per_second, seed } = options;
+        let Options { port, drop_every, token, token_lifetime, trades_per_second, seed } = options;
         let market = Market::open(seed, trades_per_second);
-        let gate = Gate { schema: schema::of(market.clone()), token: token.map(Arc::from) };
+        let tokens = token_lifetime.map(|lifetime| Tokens::new(seed, lifetime));
+        let gate = Gate { schema: schema::of(market.clone()), token: token.map(Arc::from), tokens: tokens.clone() };
         let router = Router::new().route("/graphql", any(upgrade)).with_state(gate);
         let serving = Arc::new(Serving::start(port, router)?);
         if let Some(period) = drop_every {
             tokio::spawn(keep_dropping(Arc::downgrade(&serving), period));
         }
-        Ok(Self { market, serving })
+        Ok(Self { market, tokens, serving })
     }
 
     pub(crate) fn url(&self) -> String {
@@ -75,6 +83,11 @@ impl MarketServer {
 
     pub(crate) fn market(&self) -> &Market {
         &self.market
+    }
+
+    /// Of a market that was opened with [`Options::token_lifetime`].
+    pub(crate) fn tokens(&self) -> Option<Tokens> {
+        self.tokens.clone()
     }
 
     pub(crate) fn connections(&self) -> watch::Receiver<Count> {
@@ -125,25 +138,48 @@ async fn keep_dropping(serving: Weak<Serving>, period: Duration) {
 struct Gate {
     schema: Schema,
     token: Option<Arc<str>>,
+    tokens: Option<Tokens>,
 }
 
 impl Gate {
-    fn admit(&self, init: &Value) -> async_graphql::Result<async_graphql::Data> {
-        let shown = ["token", "authorization"].iter().filter_map(|key| init.get(key)?.as_str());
-        match &self.token {
-            Some(token) if !shown.into_iter().any(|shown| shown == &**token) => {
-                Err("the token was not accepted".into())
+    /// Decides on a `connection_init`: until when its connection may live, if it may.
+    fn admit(&self, init: &Value) -> async_graphql::Result<Option<Instant>> {
+        let mut shown = ["token", "authorization"].iter().filter_map(|key| init.get(key)?.as_str());
+        let admitted = match (&self.tokens, &self.token) {
+            (Some(tokens), _) => shown.find_map(|shown| tokens.end_of(shown)).map(Some),
+            (None, Some(token)) => shown.any(|shown| shown == &**token).then_some(None),
+            (None, None) => Some(None),
+        };
+        admitted.ok_or_else(|| "the token was not accepted".into())
+    }
+
+    /// Returns when the token has ended with which a connection was opened.
+    async fn ended(&self, admitted: oneshot::Receiver<Option<Instant>>) {
+        match (admitted.await, &self.tokens) {
+            (Ok(Some(end)), Some(tokens)) => {
+                tokio::time::sleep_until(end).await;
+                tokens.count_cut();
             }
-            Some(_) | None => Ok(async_graphql::Data::default()),
+            // It may stay for ever, or was never opened.
+            (Ok(None) | Err(_), _) | (_, None) => pending().await,
         }
     }
 }
 
 async fn upgrade(State(gate): State<Gate>, protocol: GraphQLProtocol, ws: WebSocketUpgrade) -> Response {
-    ws.protocols(ALL_WEBSOCKET_PROTOCOLS).on_upgrade(move |socket| {
-        let admit = gate.clone();
-        GraphQLWebSocket::new(socket, gate.schema, protocol)
-            .on_connection_init(move |init| async move { admit.admit(&init) })
-            .serve()
+    ws.protocols(ALL_WEBSOCKET_PROTOCOLS).on_upgrade(async move |socket| {
+        let (admit, admitted) = oneshot::channel();
+        let (schema, door) = (gate.schema.clone(), gate.clone());
+        let serve = GraphQLWebSocket::new(socket, schema, protocol)
+            .on_connection_init(async move |init| {
+                // Nobody listens if the connection is gone.
+                let _ = admit.send(door.admit(&init)?);
+                Ok(async_graphql::Data::default())
+            })
+            .serve();
+        tokio::select! {
+            () = serve => {}
+            () = gate.ended(admitted) => {}
+        }
     })
 }
