@@ -1,14 +1,16 @@
 //! Moving to another connection without an outage: make before break.
 //!
 //! A second leg is opened while the first works. Once it is acknowledged it is the current one, and every subscription is issued
-//! there as well. For each the old leg counts until something arrives on the new one, or the overlap is over; then it is
-//! completed on the old leg, and what comes on the new one is held until the old one has said all: a probe behind the
-//! `complete` is answered. So a reader gets what came on the old leg and then what came on the new one, each in its order; nothing is
+//! there as well. For each the old leg counts, and what comes on the new one is held, until both have said the same: with what item the
+//! new one began. Then it is completed on the old leg, and goes on with what is held. Where that does not come, 2 s have to
+//! do: it is completed on the old leg, and goes on once that has said all, when a probe behind the `complete` is
+//! answered. So a reader gets what came on the old leg and then what came on the new one, each in its order; nothing is
 //! missing, and what lies in the overlap comes twice. Calls stay where they were sent. A leg on which nothing is left is
 //! closed. As long as anything is to move, the way back is open: a new leg that fails leaves the old one as it was.
 
 use std::{
     collections::BTreeSet,
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -16,7 +18,6 @@ use super::{
     End, Output, Session,
     leg::{Leg, Phase, Role},
     outbox::Queued,
-    registry::Moving,
     timers::Timer,
 };
 use crate::{
@@ -156,26 +157,43 @@ impl<S: Clone> Session<S> {
         for timer in [Timer::Healthy, Timer::Settled, Timer::Pace, Timer::Idle, Timer::Renewal] {
             old.timers.disarm(timer);
         }
-        old.timers.arm(Timer::Overlap, now + OVERLAP);
+        old.timers.arm(Timer::Overlap, now + OVERLAP / 2);
         old.timers.arm(Timer::Grace, now + GRACE);
         // The current one says it.
         old.outbox.forget_subscribes();
-        self.handover.staying = self.operations.begin_moving(old.span);
+        self.handover.staying = self.operations.begin_moving(now, old.span);
     }
 
     /// Keeps a message on the current leg for later if its operation has not moved yet. Whether it does.
-    pub(super) fn hold_frame(&mut self, now: Instant, id: Id, kind: Kind, frame: &str) -> bool {
+    pub(super) fn hold_frame(
+        &mut self,
+        now: Instant,
+        id: Id,
+        kind: Kind,
+        frame: &str,
+        payload: Option<&Range<usize>>,
+    ) -> bool {
         let (Id::Ours(wire_id), Kind::Next | Kind::Error | Kind::Complete, Role::Current) = (id, kind, self.leg.role)
         else {
             return false;
         };
         let Some(id) = self.operations.moving_as(wire_id) else { return false };
-        self.drain(now, id);
-        // What the old leg still has to say is not waited for without end.
-        if self.operations.hold(id, frame) > MAX_HELD_BYTES {
+        let item = payload.filter(|_| kind == Kind::Next).map(|payload| &frame[payload.clone()]);
+        let (is_said, held) = self.operations.hold(now, id, frame, item);
+        if is_said {
+            self.handover.drained.push((id, None));
+        } else if held > MAX_HELD_BYTES {
+            // What the old leg still has to say is not waited for without end.
             self.moved(now, id, Some(Gap { reconnects: 1, ..Gap::default() }));
         }
         true
+    }
+
+    /// An item came on the old leg, for an operation that may be moving.
+    pub(super) fn came_on_old(&mut self, id: u64, item: &str) {
+        if self.operations.moving_mut(id).is_some_and(|moving| moving.came_on_old(item)) {
+            self.handover.drained.push((id, None));
+        }
     }
 
     /// Ends an operation on the old leg, if that was not done.
@@ -206,27 +224,30 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// The server ended an operation on the leg that is being handled. Whether that only is what was asked of it.
+    /// The server ended an operation on the leg that is being handled. Whether it goes on all the same, on the new one.
     pub(super) fn is_drained(&mut self, id: u64) -> bool {
-        let is_draining = self.operations.moving_mut(id).is_some_and(|moving| moving.held.is_some());
-        if is_draining {
+        let is_live = self.operations.moving_mut(id).is_some_and(|moving| moving.is_on_its_way());
+        if is_live {
             self.handover.drained.push((id, None));
         }
-        is_draining
+        is_live
     }
 
     /// The old leg has said all of this operation, unless `gap` says that something may be missing.
     fn moved(&mut self, now: Instant, id: u64, gap: Option<Gap>) {
-        let Some(Moving { is_repeated, held, .. }) = self.operations.end_moving(id) else { return };
+        if let (Some(wire_id), Some(old)) = (self.operations.begin_draining(id), self.retiring()) {
+            old.complete(wire_id, OperationType::Subscription);
+        }
+        let Some(moving) = self.operations.end_moving(id) else { return };
         let Some(operation) = self.operations.get(id) else { return };
         let (sink, is_watched) = (operation.sink.clone(), operation.upkeep.is_some());
         if is_watched {
             self.watch(now, id);
         }
-        if let Some(gap) = gap.or_else(|| is_repeated.then(|| Gap { overlaps: 1, ..Gap::default() })) {
+        if let Some(gap) = gap.or_else(|| moving.is_repeated().then(|| Gap { overlaps: 1, ..Gap::default() })) {
             self.outputs.push_back(Output::Moved { sink: sink.clone(), gap });
         }
-        for frame in held.into_iter().flatten() {
+        for frame in moving.held {
             if let Some((_, payload)) = self.take_frame(now, &frame) {
                 self.outputs.push_back(Output::Deliver { id, sink: sink.clone(), frame, payload });
             }
@@ -236,11 +257,10 @@ impl<S: Clone> Session<S> {
     /// Both legs had their time: what is not completed on the old one is now.
     pub(super) fn end_overlap(&mut self, now: Instant) {
         self.end_draining(now);
-        for id in self.operations.moving() {
+        for id in self.operations.overdue(now, OVERLAP) {
             self.drain(now, id);
         }
-        // For those that are not written on the new one yet.
-        self.leg.timers.arm(Timer::Overlap, now + OVERLAP);
+        self.leg.timers.arm(Timer::Overlap, now + OVERLAP / 2);
     }
 
     /// A server that does not answer pings is not waited for without end.
@@ -345,7 +365,7 @@ impl<S: Clone> Session<S> {
         self.give_up_mutations(self.leg.span, Some(&cause));
         let gap = Gap { reconnects: 1, cause: Some(cause.clone()), ..Gap::default() };
         for id in self.operations.moving() {
-            if self.operations.moving_mut(id).is_some_and(|moving| moving.held.is_some()) {
+            if self.operations.moving_mut(id).is_some_and(|moving| moving.is_completed) {
                 // It was completed on the old leg, which may not have said all, and is issued there anew.
                 self.moved(now, id, Some(gap.clone()));
             }

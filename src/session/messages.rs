@@ -29,7 +29,7 @@ impl<S: Clone> Session<S> {
             self.unreadable(now);
             return None;
         };
-        if self.is_moving() && self.hold_frame(now, id, kind, frame) {
+        if self.is_moving() && self.hold_frame(now, id, kind, frame, payload.as_ref()) {
             return None;
         }
         if let (Phase::Open(_), Kind::Next) = (self.leg.phase, kind) {
@@ -118,7 +118,7 @@ impl<S: Clone> Session<S> {
                 }
                 // Established is what the current connection carries.
                 if self.leg.role == Role::Retiring {
-                    self.operations.repeats(id);
+                    self.came_on_old(id, &frame[payload.clone()]);
                 } else if self.forget_awaited(id)
                     && let Some(operation) = self.operations.get(id)
                 {

@@ -27,6 +27,7 @@ mod issue;
 mod leg;
 mod liveness;
 mod messages;
+mod moving;
 mod negotiation;
 mod operations;
 mod outbox;

@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use super::{Care, suspicion::Outage, upkeep::Upkeep};
+use super::{Care, moving::Moving, suspicion::Outage, upkeep::Upkeep};
 use crate::{operation::OperationType, protocol::WireId};
 
 /// What is asked of the server, and until when.
@@ -72,17 +72,6 @@ pub(super) struct Registry<S> {
     moving: BTreeMap<u64, Moving>,
     /// Of the messages that are held, all together.
     held_bytes: usize,
-}
-
-/// How far an operation has got with moving to another leg. Until it has moved, the old one counts.
-#[derive(Debug, Default)]
-pub(super) struct Moving {
-    /// The serial that it was sent with on the new leg; 0 before that.
-    pub(super) new: u64,
-    /// Something came on the old leg since, which the new one may repeat.
-    pub(super) is_repeated: bool,
-    /// The messages that came on the new leg before the old one was done; `None` while both are live.
-    pub(super) held: Option<Vec<Box<str>>>,
 }
 
 /// The serials that were sent on one leg.
@@ -238,20 +227,19 @@ impl<S> Registry<S> {
         let (slot, operation) = (*self.order.get(&id)?, self.get(id)?);
         let (old, new) = match self.moving.get(&id) {
             None => (operation.serial, 0),
-            Some(Moving { new, held: None, .. }) => (operation.serial, *new),
-            // Completed on the old one.
-            Some(Moving { new, held: Some(_), .. }) => (0, *new),
+            Some(Moving { new, is_completed: false, .. }) => (operation.serial, *new),
+            Some(Moving { new, is_completed: true, .. }) => (0, *new),
         };
         Some([old, new].into_iter().map(move |serial| WireId { serial, slot }))
     }
 
     /// From here on the subscriptions that this leg carries are to move to the current one. Returns the calls, which are not.
-    pub(super) fn begin_moving(&mut self, span: Span) -> BTreeSet<u64> {
+    pub(super) fn begin_moving(&mut self, now: Instant, span: Span) -> BTreeSet<u64> {
         let mut staying = BTreeSet::new();
         let mut moving = BTreeMap::new();
         for operation in self.iter().filter(|operation| operation.is_on(span)) {
             match operation.kind {
-                OperationType::Subscription => drop(moving.insert(operation.id, Moving::default())),
+                OperationType::Subscription => drop(moving.insert(operation.id, Moving::new(now))),
                 OperationType::Query | OperationType::Mutation => drop(staying.insert(operation.id)),
             }
         }
@@ -263,10 +251,9 @@ impl<S> Registry<S> {
     /// one yet.
     pub(super) fn begin_draining(&mut self, id: u64) -> Option<WireId> {
         let (slot, moving) = (*self.order.get(&id)?, self.moving.get_mut(&id)?);
-        if moving.new == 0 || moving.held.is_some() {
+        if moving.new == 0 || std::mem::replace(&mut moving.is_completed, true) {
             return None;
         }
-        moving.held = Some(Vec::new());
         Some(WireId { serial: self.slots[slot as usize].as_ref()?.serial, slot })
     }
 
@@ -279,17 +266,21 @@ impl<S> Registry<S> {
 
     fn forget_moving(&mut self, id: u64) -> Option<Moving> {
         let moving = self.moving.remove(&id)?;
-        self.held_bytes -= moving.held.iter().flatten().map(|frame| frame.len()).sum::<usize>();
+        self.held_bytes -= moving.held.iter().map(|frame| frame.len()).sum::<usize>();
         Some(moving)
     }
 
-    /// Keeps a message that came on the new leg. Returns the size of all that is kept, in bytes.
-    pub(super) fn hold(&mut self, id: u64, frame: &str) -> usize {
-        if let Some(Moving { held: Some(held), .. }) = self.moving.get_mut(&id) {
-            held.push(frame.into());
-            self.held_bytes += frame.len();
-        }
-        self.held_bytes
+    /// Keeps a message that came on the new leg, with an item or with none. Returns whether the old one has said that item, too, and
+    /// the size of all that is kept, in bytes.
+    pub(super) fn hold(&mut self, now: Instant, id: u64, frame: &str, item: Option<&str>) -> (bool, usize) {
+        let Some(moving) = self.moving.get_mut(&id) else { return (false, self.held_bytes) };
+        self.held_bytes += frame.len();
+        (moving.came_on_new(now, frame, item), self.held_bytes)
+    }
+
+    /// The operations for which both legs had this long.
+    pub(super) fn overdue(&mut self, now: Instant, overlap: Duration) -> Vec<u64> {
+        self.moving.iter_mut().filter_map(|(id, moving)| moving.is_overdue(now, overlap).then_some(*id)).collect()
     }
 
     /// What was moving stays where it was.
@@ -314,13 +305,6 @@ impl<S> Registry<S> {
         let operation = self.at(id.slot)?;
         let new = self.moving.get(&operation.id)?.new;
         (new != 0 && new == id.serial).then_some(operation.id)
-    }
-
-    /// Something came for the operation on the old leg, which may come on the new one, too.
-    pub(super) fn repeats(&mut self, id: u64) {
-        if let Some(moving) = self.moving.get_mut(&id) {
-            moving.is_repeated = true;
-        }
     }
 
     pub(super) fn moving_mut(&mut self, id: u64) -> Option<&mut Moving> {

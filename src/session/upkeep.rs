@@ -187,7 +187,7 @@ impl<S: Clone> Session<S> {
             return;
         }
         // It may have come, and is held; once it has moved it is looked at again.
-        if self.operations.moving_mut(id).is_some_and(|moving| moving.held.is_some()) {
+        if self.operations.moving_mut(id).is_some_and(|moving| moving.is_on_its_way()) {
             return;
         }
         // One that is sent again would not be written when its trial is to be over, over and over.

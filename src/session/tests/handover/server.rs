@@ -14,9 +14,15 @@ impl World {
         for wire in &mut self.wires {
             for (wire_id, _) in wire.carried.iter().filter(|(_, carried)| **carried == id) {
                 let item = json!({"type": "next", "id": wire_id, "payload": {"data": n}});
-                wire.down.push_back(Down::Text(item));
+                wire.unsent.push_back((wire_id.clone(), item));
             }
         }
+    }
+
+    /// The server sends what it has to say there.
+    pub(super) fn send(&mut self, leg: LegId) {
+        let wire = &mut self.wires[leg as usize];
+        wire.down.extend(wire.unsent.drain(..).map(|(_, item)| Down::Text(item)));
     }
 
     pub(super) fn publish_all(&mut self) {
@@ -32,6 +38,8 @@ impl World {
         let subscriptions = wire.carried.iter().filter(|(_, id)| self.readers.contains_key(id));
         let Some(wire_id) = subscriptions.map(|(wire_id, _)| wire_id.clone()).nth(index) else { return };
         wire.carried.remove(&wire_id);
+        self.send(leg);
+        let wire = &mut self.wires[leg as usize];
         wire.down.push_back(Down::Text(json!({"type": "complete", "id": wire_id})));
     }
 
@@ -78,6 +86,7 @@ impl World {
                 prop_assert!(wire.completed.insert(wire_id.clone()), "{wire_id} was completed");
                 wire.carried.remove(&wire_id);
                 wire.pending.retain(|(pending, _)| *pending != wire_id);
+                wire.unsent.retain(|(unsent, _)| *unsent != wire_id);
             }
             "pong" | "connection_terminate" => {}
             other => prop_assert!(false, "{other}"),

@@ -21,6 +21,8 @@ pub(super) struct Wire {
     pub(super) carried: BTreeMap<String, u64>,
     pub(super) ids: BTreeSet<String>,
     pub(super) completed: BTreeSet<String>,
+    /// What is published and not sent yet; what is completed by then never is.
+    pub(super) unsent: VecDeque<(String, Value)>,
     /// Read, and not begun yet.
     pub(super) pending: Vec<(String, u64)>,
     /// What was ever read here.
@@ -190,6 +192,9 @@ impl World {
         if self.stalled && self.rig.session.is_live(leg) {
             return Ok(false);
         }
+        if self.wires[leg as usize].down.is_empty() {
+            self.send(leg);
+        }
         let Some(down) = self.wires[leg as usize].down.pop_front() else { return Ok(false) };
         match down {
             Down::Garbage => drop(self.rig.session.handle_frame(self.rig.now, leg, "{]")),
@@ -309,6 +314,7 @@ impl World {
                 let wire = &self.wires[leg as usize];
                 busy |= wire.asked || wire.dialing;
                 self.advance(leg)?;
+                self.send(leg);
                 self.write(leg, usize::MAX);
                 while self.up(leg)? {
                     busy = true;
@@ -356,6 +362,7 @@ impl World {
     /// The server has read all that was written.
     fn flush(&mut self) -> Tried {
         for leg in LegId::ALL {
+            self.send(leg);
             self.write(leg, usize::MAX);
             while self.up(leg)? {}
             self.begin(leg)?;
