@@ -92,9 +92,13 @@ impl<S: Clone> Session<S> {
         self.leg.timers.clear();
         if let Phase::Open(_) = self.leg.phase {
             let (operations, span) = (&self.operations, self.leg.span);
-            let known = operations.iter().filter_map(|operation| operations.wire_ids(operation.id)).flatten();
-            let sent = known.filter(|wire_id| span.has(wire_id.serial));
-            sent.for_each(|wire_id| self.leg.outbox.push(Queued::Complete(wire_id)));
+            let known = operations.iter().flat_map(|operation| {
+                let wire_ids = operations.wire_ids(operation.id).into_iter().flatten();
+                wire_ids.filter(move |wire_id| !operations.has_ended(operation.id, wire_id.serial))
+            });
+            known
+                .filter(|wire_id| span.has(wire_id.serial))
+                .for_each(|wire_id| self.leg.outbox.push(Queued::Complete(wire_id)));
         }
         self.give_up_mutations(None);
         if let Some(other) = self.drop_other() {

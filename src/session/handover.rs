@@ -172,7 +172,7 @@ impl<S: Clone> Session<S> {
         let Some(id) = self.operations.moving_as(wire_id) else { return false };
         self.drain(now, id);
         // What the old leg still has to say is not waited for without end.
-        if self.operations.hold(id, frame) > MAX_HELD_BYTES {
+        if self.operations.hold(id, frame, kind != Kind::Next) > MAX_HELD_BYTES {
             self.moved(now, id, Some(Gap { reconnects: 1, ..Gap::default() }));
         }
         true
@@ -206,11 +206,13 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// The server ended an operation on the leg that is being handled. Whether that only is what was asked of it.
-    pub(super) fn is_drained(&mut self, id: u64) -> bool {
+    /// The server ended an operation on the leg that is being handled. Whether that only is what was asked of it, as far as one
+    /// can tell: with errors it ended it of its own accord, perhaps before it began it on the new one.
+    pub(super) fn is_drained(&mut self, id: u64, end: &End) -> bool {
         let is_draining = self.operations.moving_mut(id).is_some_and(|moving| moving.held.is_some());
         if is_draining {
-            self.handover.drained.push((id, None));
+            let gap = matches!(end, End::Rejected(_)).then(|| Gap { reconnects: 1, ..Gap::default() });
+            self.handover.drained.push((id, gap));
         }
         is_draining
     }
@@ -269,7 +271,6 @@ impl<S: Clone> Session<S> {
                 self.complete(id, None);
             }
         }
-        self.leg.broken = Some(Disconnect::Requested);
         self.give_up_calls();
     }
 
@@ -306,6 +307,10 @@ impl<S: Clone> Session<S> {
                 self.moved(now, id, gap);
             }
             self.probe_awaited();
+        }
+        // A call there was the last reason for another attempt.
+        if self.leg.phase == Phase::Waiting && !self.has_reason() {
+            return self.rest();
         }
         if self.is_moving() {
             return;

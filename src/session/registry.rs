@@ -81,6 +81,8 @@ pub(super) struct Moving {
     pub(super) new: u64,
     /// Something came on the old leg since, which the new one may repeat.
     pub(super) is_repeated: bool,
+    /// Its end on the new leg is among the messages that are held.
+    has_ended: bool,
     /// The messages that came on the new leg before the old one was done; `None` while both are live.
     pub(super) held: Option<Vec<Box<str>>>,
 }
@@ -283,10 +285,11 @@ impl<S> Registry<S> {
         Some(moving)
     }
 
-    /// Keeps a message that came on the new leg. Returns the size of all that is kept, in bytes.
-    pub(super) fn hold(&mut self, id: u64, frame: &str) -> usize {
-        if let Some(Moving { held: Some(held), .. }) = self.moving.get_mut(&id) {
+    /// Keeps a message that came on the new leg, which may be its end. Returns the size of all that is kept, in bytes.
+    pub(super) fn hold(&mut self, id: u64, frame: &str, is_end: bool) -> usize {
+        if let Some(Moving { held: Some(held), has_ended, .. }) = self.moving.get_mut(&id) {
             held.push(frame.into());
+            *has_ended |= is_end;
             self.held_bytes += frame.len();
         }
         self.held_bytes
@@ -330,6 +333,11 @@ impl<S> Registry<S> {
     #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
         self.held_bytes
+    }
+
+    /// Whether the server has ended what it knows by this serial, and that is held.
+    pub(super) fn has_ended(&self, id: u64, serial: u64) -> bool {
+        self.moving.get(&id).is_some_and(|moving| moving.has_ended && moving.new == serial)
     }
 
     pub(super) fn is_moving(&self, id: u64) -> bool {

@@ -31,7 +31,9 @@ impl World {
         let wire = &mut self.wires[leg as usize];
         let subscriptions = wire.carried.iter().filter(|(_, id)| self.readers.contains_key(id));
         let Some(wire_id) = subscriptions.map(|(wire_id, _)| wire_id.clone()).nth(index) else { return };
-        wire.carried.remove(&wire_id);
+        if let Some(reader) = wire.carried.remove(&wire_id).and_then(|id| self.readers.get_mut(&id)) {
+            reader.was_ended = true;
+        }
         wire.down.push_back(Down::Text(json!({"type": "complete", "id": wire_id})));
     }
 
