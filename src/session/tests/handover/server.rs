@@ -1,7 +1,7 @@
 //! What the server does, on either socket.
 
 use super::{
-    world::{Down, Tried, World},
+    world::{Down, World},
     *,
 };
 
@@ -72,7 +72,7 @@ impl World {
                 wire.read.insert(id);
                 wire.pending.push((wire_id, id));
                 if !self.lazy {
-                    self.begin(leg)?;
+                    self.begin(leg);
                 }
             }
             "complete" | "stop" => {
@@ -100,7 +100,7 @@ impl World {
     }
 
     /// What was read is begun.
-    pub(super) fn begin(&mut self, leg: LegId) -> Tried {
+    pub(super) fn begin(&mut self, leg: LegId) {
         let mut is_call = false;
         for (wire_id, id) in std::mem::take(&mut self.wires[leg as usize].pending) {
             self.wires[leg as usize].carried.insert(wire_id, id);
@@ -112,7 +112,6 @@ impl World {
         if is_call && !self.slow_calls {
             self.answer(leg);
         }
-        Ok(())
     }
 
     /// The server says something that is about no operation.

@@ -335,7 +335,7 @@ impl World {
                 while self.up(leg)? {
                     busy = true;
                 }
-                self.begin(leg)?;
+                self.begin(leg);
                 while self.down(leg)? {
                     busy = true;
                 }
@@ -380,7 +380,7 @@ impl World {
         for leg in LegId::ALL {
             self.write(leg, usize::MAX);
             while self.up(leg)? {}
-            self.begin(leg)?;
+            self.begin(leg);
         }
         Ok(())
     }
