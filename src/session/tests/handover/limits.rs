@@ -123,6 +123,7 @@ fn what_waits_for_its_turn_stays_on_the_connection_before_however_long_that_take
     let mut world = World::open(Config { reissue_rate: std::num::NonZeroU32::new(1), ..config() }, 40);
     world.slow_calls = true;
     let mutation = world.call(OperationType::Mutation);
+    world.publish_all();
     world.settle().unwrap();
     world.rig.session.rotate(world.rig.now);
     for _ in 0..30 {
@@ -131,7 +132,7 @@ fn what_waits_for_its_turn_stays_on_the_connection_before_however_long_that_take
     }
     world.live(secs(5)).unwrap();
     for reader in world.readers.values() {
-        assert_eq!((reader.last, reader.gaps), (Some(30), 0));
+        assert_eq!((reader.last, reader.gaps), (Some(31), 0));
     }
     assert!(world.ends[&mutation].starts_with("ambiguous: no cause"), "its time was up: {:?}", world.ends);
     world.check_settled().unwrap();
@@ -179,4 +180,22 @@ fn calls_whose_time_on_the_connection_before_is_up_are_completed_there() {
     }
     said.retain(|said| said == "complete");
     assert_eq!(said.len(), 2);
+}
+
+#[test]
+fn credentials_that_were_renewed_and_rejected_are_asked_for_as_rejected() {
+    let mut world = World::new(config());
+    world.lifetime = Some(secs(30));
+    world.subscribe();
+    world.settle().unwrap();
+    world.live_on(A, secs(28)).unwrap();
+    assert_eq!(world.asked.len(), 2);
+    world.advance(B).unwrap();
+    world.advance(B).unwrap();
+    world.lose(B, closed(4403)).unwrap();
+    world.live_on(A, secs(1)).unwrap();
+    world.fail_credentials(B).unwrap();
+    world.live_on(A, secs(31)).unwrap();
+    let reasons: Vec<_> = world.asked.iter().map(|asked| asked.1).collect();
+    assert_eq!(reasons[..4], ["initial", "expiring", "rejected", "rejected"]);
 }
