@@ -199,3 +199,16 @@ fn credentials_that_were_renewed_and_rejected_are_asked_for_as_rejected() {
     let reasons: Vec<_> = world.asked.iter().map(|asked| asked.1).collect();
     assert_eq!(reasons[..4], ["initial", "expiring", "rejected", "rejected"]);
 }
+
+#[test]
+fn what_is_parked_before_it_is_written_on_the_new_connection_is_written_there_once() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    acknowledge(&mut world, B);
+    world.rig.session.rewind(1);
+    world.rig.session.catch_up(world.rig.now, 1);
+    world.settle().unwrap();
+    assert_eq!(world.wires[B as usize].ids.len(), 1);
+    world.live(secs(10)).unwrap();
+    world.check_settled().unwrap();
+}
