@@ -240,8 +240,8 @@ impl Client {
         all_connected(self.shared.lanes.connect()).await
     }
 
-    /// Moves to another connection without an outage, and returns once that is acknowledged and carries every subscription: for
-    /// what an application knows that the client does not, such as that a balancer has new backends.
+    /// Moves to another connection without an outage, and returns once that is acknowledged and every subscription is on its way
+    /// there, at [`reissue_rate`](ClientBuilder::reissue_rate) if that is set: for what an application knows that the client does not, such as that a balancer has new backends.
     ///
     /// The new connection is opened, with credentials of its own, while the one before goes on. Every subscription is sent there, with the position
     /// of [`resume_with`](crate::SubscriptionBuilder::resume_with), and once it runs there, or after 2 s, it is completed on

@@ -60,6 +60,7 @@ impl Driver {
                 }
                 Output::Moved { sink, mut gap } => {
                     sink.moved(&mut gap);
+                    losses.reissued(sink.id, &gap);
                     sink.push_gap(gap);
                 }
                 Output::Deliver { id: _, sink, frame, payload } => self.deliver(now, sink, &frame, payload),

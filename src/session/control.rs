@@ -90,9 +90,12 @@ impl<S: Clone> Session<S> {
         };
         self.leg.outbox.keep_only_completes();
         self.leg.timers.clear();
-        let span = self.leg.span;
-        let sent = self.operations.iter().filter_map(|operation| self.operations.wire_ids(operation.id)).flatten();
-        for wire_id in sent.filter(|wire_id| span.has(wire_id.serial)) {
+        let (operations, span) = (&self.operations, self.leg.span);
+        let known = operations.iter().flat_map(|operation| {
+            let wire_ids = operations.wire_ids(operation.id).into_iter().flatten();
+            wire_ids.filter(move |wire_id| !operations.has_ended(operation.id, wire_id.serial))
+        });
+        for wire_id in known.filter(|wire_id| span.has(wire_id.serial)) {
             self.leg.outbox.push(Queued::Complete(wire_id));
         }
         self.finish_all(&End::ShutDown);

@@ -179,7 +179,7 @@ impl<S: Clone> Session<S> {
         };
         let Some(id) = self.operations.moving_as(wire_id) else { return false };
         let item = payload.filter(|_| kind == Kind::Next).map(|payload| &frame[payload.clone()]);
-        let (is_said, held) = self.operations.hold(now, id, frame, item);
+        let (is_said, held) = self.operations.hold(now, id, frame, item, kind != Kind::Next);
         if is_said {
             self.handover.drained.push((id, None));
         } else if held > MAX_HELD_BYTES {
@@ -224,13 +224,14 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// The server ended an operation on the leg that is being handled. Whether it goes on all the same, on the new one.
-    pub(super) fn is_drained(&mut self, id: u64) -> bool {
-        let is_live = self.operations.moving_mut(id).is_some_and(|moving| moving.is_on_its_way());
-        if is_live {
-            self.handover.drained.push((id, None));
-        }
-        is_live
+    /// The server ended an operation on the leg that is being handled. Whether it goes on all the same, on the new one. If it was not
+    /// asked to end it, or did so with errors, perhaps it did before it began it on the new one.
+    pub(super) fn is_drained(&mut self, id: u64, end: &End) -> bool {
+        let Some(moving) = self.operations.moving_mut(id).filter(|moving| moving.is_on_its_way()) else { return false };
+        let is_asked = std::mem::replace(&mut moving.is_completed, true) && !matches!(end, End::Rejected(_));
+        let gap = (!is_asked).then(|| Gap { reconnects: 1, ..Gap::default() });
+        self.handover.drained.push((id, gap));
+        true
     }
 
     /// The old leg has said all of this operation, unless `gap` says that something may be missing.
@@ -289,7 +290,6 @@ impl<S: Clone> Session<S> {
                 self.complete(id, None);
             }
         }
-        self.leg.broken = Some(Disconnect::Requested);
         self.give_up_calls();
     }
 
@@ -326,6 +326,10 @@ impl<S: Clone> Session<S> {
                 self.moved(now, id, gap);
             }
             self.probe_awaited();
+        }
+        // A call there was the last reason for another attempt.
+        if self.leg.phase == Phase::Waiting && !self.has_reason() {
+            return self.rest();
         }
         if self.is_moving() {
             return;

@@ -155,7 +155,8 @@ impl<S: Clone> Session<S> {
         if let Some(id) = id {
             self.suspicion.cleared(now, id, &mut self.leg.timers);
         }
-        if id.is_some_and(|id| self.is_drained(id)) {
+        if id.is_some_and(|id| self.is_drained(id, &end)) {
+            self.leg.outbox.ended(wire_id);
             return;
         }
         if let Some(id) = id {

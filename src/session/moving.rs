@@ -16,6 +16,8 @@ pub(super) struct Moving {
     pub(super) new: u64,
     /// It was completed on the old leg.
     pub(super) is_completed: bool,
+    /// Its end on the new leg is among the messages that are held.
+    pub(super) has_ended: bool,
     /// The messages that came on the new leg, in order.
     pub(super) held: Vec<Box<str>>,
     /// Digests of the latest items that came on the old leg since.
@@ -28,7 +30,15 @@ pub(super) struct Moving {
 
 impl Moving {
     pub(super) fn new(now: Instant) -> Self {
-        Self { new: 0, is_completed: false, held: Vec::new(), seen: VecDeque::new(), first: None, since: now }
+        Self {
+            new: 0,
+            is_completed: false,
+            has_ended: false,
+            held: Vec::new(),
+            seen: VecDeque::new(),
+            first: None,
+            since: now,
+        }
     }
 
     /// An item came on the old leg. Whether the new one began with it.

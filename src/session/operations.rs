@@ -79,9 +79,13 @@ impl<S: Clone> Session<S> {
         let kind = operation.kind;
         let mut is_known = false;
         for wire_id in wire_ids {
+            // Nor is its end said twice (rule 13).
+            let is_over = self.operations.has_ended(id, wire_id.serial);
             let legs = self.legs().filter(|leg| Some(leg.id) != but && leg.span.has(wire_id.serial));
             for leg in legs {
-                leg.complete(wire_id, kind);
+                if !is_over {
+                    leg.complete(wire_id, kind);
+                }
                 is_known = true;
             }
         }

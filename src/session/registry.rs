@@ -270,11 +270,19 @@ impl<S> Registry<S> {
         Some(moving)
     }
 
-    /// Keeps a message that came on the new leg, with an item or with none. Returns whether the old one has said that item, too, and
+    /// Keeps a message that came on the new leg, with an item or with none, or its end. Returns whether the old one has said that item, too, and
     /// the size of all that is kept, in bytes.
-    pub(super) fn hold(&mut self, now: Instant, id: u64, frame: &str, item: Option<&str>) -> (bool, usize) {
+    pub(super) fn hold(
+        &mut self,
+        now: Instant,
+        id: u64,
+        frame: &str,
+        item: Option<&str>,
+        is_end: bool,
+    ) -> (bool, usize) {
         let Some(moving) = self.moving.get_mut(&id) else { return (false, self.held_bytes) };
         self.held_bytes += frame.len();
+        moving.has_ended |= is_end;
         (moving.came_on_new(now, frame, item), self.held_bytes)
     }
 
@@ -314,6 +322,11 @@ impl<S> Registry<S> {
     #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
         self.held_bytes
+    }
+
+    /// Whether the server has ended what it knows by this serial, and that is held.
+    pub(super) fn has_ended(&self, id: u64, serial: u64) -> bool {
+        self.moving.get(&id).is_some_and(|moving| moving.has_ended && moving.new == serial)
     }
 
     pub(super) fn is_moving(&self, id: u64) -> bool {

@@ -108,9 +108,10 @@ impl Retry {
         self.backoff.reset();
     }
 
-    /// The connection has been up for a while, and another is under way all the same, which has to show first that it can be had.
-    pub(super) fn still_healthy(&mut self) {
-        self.attempts = 0;
+    /// The connection has been up for a while, and another is wanted all the same, which has to show first that it can be
+    /// had; so many attempts at that are under way.
+    pub(super) fn still_healthy(&mut self, under_way: u32) {
+        self.attempts = under_way;
     }
 
     /// Every operation was ended: the next one gets every chance again, but no dial sooner (rule 23, I7).

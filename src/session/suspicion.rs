@@ -374,7 +374,7 @@ impl<S: Clone> Session<S> {
     /// The connection has been healthy for a while, and with it what it carries since then.
     pub(super) fn prove(&mut self, now: Instant) {
         if self.other.as_ref().is_some_and(|other| other.role == Role::Successor) {
-            self.retry.still_healthy();
+            self.retry.still_healthy(u32::from(self.is_succeeding()));
         } else {
             self.retry.healthy();
         }

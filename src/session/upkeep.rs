@@ -129,7 +129,9 @@ impl<S: Clone> Session<S> {
         if is_subscription && self.complete(id, None) {
             self.park(id, Wait::Reader);
             // What comes after what it had no room for.
+            let queued = self.outputs.len();
             self.outputs.retain(|output| !matches!(output, Output::Deliver { id: held, .. } if *held == id));
+            self.counts.items -= (queued - self.outputs.len()) as u64;
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use resub::{Credentials, CredentialsReason, Disconnect, NotConnected};
+use resub::{Credentials, CredentialsReason, Disconnect, NotConnected, Overflow};
 
 use super::*;
 
@@ -266,4 +266,51 @@ async fn credentials_that_are_rejected_twice_end_all_in_the_servers_words_and_a_
     let id = peer.expect_subscribe().await.id;
     peer.next(&id, data(1)).await;
     assert_eq!(item(&mut again).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_reader_of_a_shared_subscription_gets_what_was_held_once_and_in_order() {
+    let server = Server::in_memory();
+    let client = client(&server);
+    let mut streams = [(); 2].map(|()| client.subscribe_shared_to(request("a")).unwrap());
+    let mut old = connected(&server).await;
+    let old_id = old.expect_subscribe().await.id;
+    let (rotated, mut new) = futures::join!(client.rotate(), connected(&server));
+    rotated.unwrap();
+    let new_id = new.expect_subscribe().await.id;
+    new.next(&new_id, data(2)).await;
+    new.next(&new_id, data(3)).await;
+    settle().await;
+    assert_eq!(old.expect_complete().await, old_id);
+    // Under way when the server read that.
+    old.next(&old_id, data(1)).await;
+    let reads = async {
+        for stream in &mut streams {
+            assert_eq!(item(stream).await, 1);
+            assert_eq!(gap(stream).await.overlaps, 1);
+            assert_eq!(item(stream).await, 2);
+            assert_eq!(item(stream).await, 3);
+        }
+    };
+    futures::join!(serve_until_close(old), reads);
+    assert_eq!(client.stats().queued_items, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stops_the_socket_does_not_stop_a_connection_from_being_made() {
+    let server = Server::in_memory();
+    let client = client(&server);
+    let mut stream = client.subscription_to(request("a")).capacity(items(1)).overflow(Overflow::Block).start().unwrap();
+    let mut old = connected(&server).await;
+    let old_id = old.expect_subscribe().await.id;
+    old.next(&old_id, data(1)).await;
+    settle().await;
+    let (rotated, mut new) = futures::join!(client.rotate(), connected(&server));
+    rotated.unwrap();
+    let new_id = new.expect_subscribe().await.id;
+    new.next(&new_id, data(2)).await;
+    settle().await;
+    assert_eq!(item(&mut stream).await, 1);
+    let (_, next) = futures::join!(serve_until_close(old), item(&mut stream));
+    assert_eq!(next, 2);
 }

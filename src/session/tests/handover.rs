@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use self::world::World;
 use super::*;
 
+mod limits;
 mod odds;
 mod server;
 mod simulation;

@@ -4,7 +4,7 @@ use super::*;
 use crate::session::timers::Timer;
 
 /// Opens the successor, without reading anything on the other connection.
-fn acknowledge(world: &mut World, leg: LegId) {
+pub(super) fn acknowledge(world: &mut World, leg: LegId) {
     for _ in 0..10 {
         if world.wires[leg as usize].acked {
             return;
@@ -96,7 +96,8 @@ fn who_waits_for_a_proof_of_what_is_moving_does_not_make_it_spin() {
     // No ping for each pong, or it never settles.
     world.settle().unwrap();
     assert!(world.established.is_empty());
-    world.live(secs(10)).unwrap();
+    // Sooner than any ping.
+    world.live(secs(5)).unwrap();
     assert_eq!(world.established, [1]);
 }
 
@@ -248,4 +249,78 @@ fn an_id_that_was_never_given_is_nobodys() {
     world.rig.session.handle_frame(world.rig.now, B, &frame);
     assert_eq!(world.rig.session.operations.held_bytes(), 0);
     assert!(world.rig.session.leg.timers.at(Timer::Healthy).is_some());
+}
+
+#[test]
+fn what_the_server_ends_itself_on_the_connection_before_is_not_completed_there() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    acknowledge(&mut world, B);
+    world.write(B, 9);
+    while world.up(B).unwrap() {}
+    world.publish_all();
+    world.end(A, 0);
+    world.down(B).unwrap();
+    // To be completed on A, which has not written it yet.
+    while world.down(A).unwrap() {}
+    world.settle().unwrap();
+    assert!(world.wires[A as usize].completed.is_empty());
+    world.live(secs(10)).unwrap();
+    world.check_settled().unwrap();
+}
+
+#[test]
+fn the_last_call_on_the_connection_before_ends_the_retry_sleep() {
+    let mut world = World::open(config(), 1);
+    world.slow_calls = true;
+    let query = world.call(OperationType::Query);
+    world.settle().unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.live(secs(5)).unwrap();
+    world.lose(B, closed(1001)).unwrap();
+    world.cancel(1);
+    world.answer(A);
+    while world.down(A).unwrap() {}
+    assert!(world.ends[&query].starts_with("answered"));
+    world.live(secs(60)).unwrap();
+    assert_eq!(world.asked.len(), 2, "nobody is asked for credentials");
+    assert!(world.wires.iter().all(|wire| !wire.open));
+}
+
+#[test]
+fn items_that_were_held_and_are_to_come_again_do_not_count() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    acknowledge(&mut world, B);
+    world.write(B, 9);
+    while world.up(B).unwrap() {}
+    for _ in 0..3 {
+        world.publish_all();
+    }
+    for _ in 0..3 {
+        world.down(B).unwrap();
+    }
+    world.rig.session.handle_lost(world.rig.now, A, Disconnect::Reset(None));
+    while let Some(output) = world.rig.session.poll_output() {
+        if let Output::Deliver { id, .. } = output {
+            world.rig.session.rewind(id);
+        }
+    }
+    assert_eq!(world.rig.session.counts().items, 1);
+}
+
+#[test]
+fn an_error_on_the_connection_before_is_a_gap_where_the_operation_goes_on() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    acknowledge(&mut world, B);
+    world.write(B, 9);
+    while world.up(B).unwrap() {}
+    world.publish_all();
+    world.down(B).unwrap();
+    let wire_id = world.wires[A as usize].carried.keys().next().unwrap().clone();
+    let error = json!({"type": "error", "id": wire_id, "payload": [{"message": "too slow"}]});
+    world.rig.session.handle_frame(world.rig.now, A, &error.to_string());
+    world.perform().unwrap();
+    assert_eq!((world.readers[&1].last, world.readers[&1].gaps, world.ends.len()), (Some(1), 1, 0));
 }

@@ -1,7 +1,7 @@
 //! What the server does, on either socket.
 
 use super::{
-    world::{Down, Tried, World},
+    world::{Down, World},
     *,
 };
 
@@ -37,7 +37,10 @@ impl World {
         let wire = &mut self.wires[leg as usize];
         let subscriptions = wire.carried.iter().filter(|(_, id)| self.readers.contains_key(id));
         let Some(wire_id) = subscriptions.map(|(wire_id, _)| wire_id.clone()).nth(index) else { return };
-        wire.carried.remove(&wire_id);
+        let ended = wire.carried.remove(&wire_id);
+        if let Some(reader) = ended.and_then(|id| self.readers.get_mut(&id)) {
+            reader.was_ended = true;
+        }
         self.send(leg);
         let wire = &mut self.wires[leg as usize];
         wire.down.push_back(Down::Text(json!({"type": "complete", "id": wire_id})));
@@ -78,7 +81,7 @@ impl World {
                 wire.read.insert(id);
                 wire.pending.push((wire_id, id));
                 if !self.lazy {
-                    self.begin(leg)?;
+                    self.begin(leg);
                 }
             }
             "complete" | "stop" => {
@@ -107,7 +110,7 @@ impl World {
     }
 
     /// What was read is begun.
-    pub(super) fn begin(&mut self, leg: LegId) -> Tried {
+    pub(super) fn begin(&mut self, leg: LegId) {
         let mut is_call = false;
         for (wire_id, id) in std::mem::take(&mut self.wires[leg as usize].pending) {
             self.wires[leg as usize].carried.insert(wire_id, id);
@@ -119,7 +122,6 @@ impl World {
         if is_call && !self.slow_calls {
             self.answer(leg);
         }
-        Ok(())
     }
 
     /// The server says something that is about no operation.

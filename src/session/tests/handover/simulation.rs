@@ -184,7 +184,7 @@ fn run(world: &mut World, step: &Step) -> Result<(), TestCaseError> {
             world.rig.session.connect(now);
         }
         Step::Probe(index) => any(world, index).into_iter().for_each(|id| world.rig.session.probe(id)),
-        Step::Begin(leg) => world.begin(*leg)?,
+        Step::Begin(leg) => world.begin(*leg),
         Step::Stall => {
             world.stalled = true;
             world.rig.session.stall();
@@ -229,7 +229,7 @@ proptest! {
         world.rig.session.resume(world.rig.now);
         world.slow_calls = false;
         for leg in LegId::ALL {
-            world.begin(leg)?;
+            world.begin(leg);
             world.answer(leg);
         }
         // Longer than every backoff, trial, overlap and grace period.
