@@ -121,7 +121,7 @@ async fn changes_that_go_on_are_told_of_less_and_less_and_begin_anew_once_they_h
         }
     };
     let (seen, ()) = tokio::join!(pings(&mut peer, secs(119)), flapping);
-    let gaps: Vec<_> = seen.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f32().round()).collect();
+    let gaps: Vec<_> = seen.windows(2).map(|pair| pair[1].abs_diff(pair[0]).as_secs_f32().round()).collect();
     assert_eq!(gaps, [2.0, 4.0, 8.0, 16.0, 30.0, 30.0], "{seen:?}");
 
     // The last ones are told of, too.
@@ -170,14 +170,16 @@ async fn one_watcher_tells_every_connection_that_there_is_also_one_made_later() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_without_a_connection_is_neither_woken_nor_made_to_dial() {
+async fn a_client_without_a_connection_is_not_told_nor_made_to_dial() {
     let server = Server::in_memory();
-    let (client, network) = watched(builder(&server));
+    let (client, network) = watched(builder(&server).ping_interval(None));
     network.send(Ok(())).unwrap();
-    sleep(secs(60)).await;
+    sleep(Duration::from_millis(10)).await;
     let stream = subscribe(&client);
     let mut peer = connected(&server).await;
     peer.expect_subscribe().await;
+    // What is dialed after the change needs no question.
+    peer.expect_nothing_for(secs(40)).await;
     drop(stream);
     peer.expect_complete().await;
     client.pause();
@@ -259,13 +261,26 @@ async fn a_watcher_that_cannot_be_had_or_breaks_is_nothing_to_the_client() {
     }
 }
 
-#[test]
-fn what_is_watched_by_default_is_an_endpoint_elsewhere() {
-    for (leads_away, wanted, made) in
-        [(true, None, true), (false, None, false), (true, Some(false), false), (false, Some(true), true)]
-    {
-        let choice = Choice { wanted, ..Choice::default() };
-        assert_eq!(choice.made(leads_away).is_some(), made, "{leads_away} {wanted:?}");
+#[tokio::test]
+async fn what_is_watched_by_default_is_the_way_to_an_endpoint_elsewhere() {
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let server = Server::in_memory();
+    let at = |endpoint| Client::builder(endpoint);
+    for (builder, is_watched) in [
+        (at("ws://192.0.2.1/"), true),
+        (at("ws://example.com/"), true),
+        (at("ws://localhost/"), false),
+        (at("ws://[::1]/"), false),
+        (at("ws://localhost/").watch_network(true), true),
+        (at("ws://192.0.2.1/").watch_network(false), false),
+        (at("ws://192.0.2.1/").dialer(server.dialer()), false),
+        (at("ws://192.0.2.1/").dialer(server.dialer()).watch_network(true), true),
+    ] {
+        let (before, text) = (metrics.num_alive_tasks(), format!("{builder:?}"));
+        let client = builder.build().unwrap();
+        assert_eq!(metrics.num_alive_tasks(), before + 1 + usize::from(is_watched), "{text}");
+        drop(client);
+        tasks_left(before).await;
     }
 }
 
@@ -292,9 +307,9 @@ fn a_new_address_and_a_lost_one_are_each_a_ping_on_a_real_network() {
         return;
     }
     let this = std::env::current_exe().unwrap();
-    let mut test = Command::new("unshare");
-    test.args(namespace).arg(this).args(["--exact", NAME, "--nocapture"]).env(INSIDE, "1");
-    let output = test.output().unwrap();
+    let mut inside = Command::new("unshare");
+    inside.args(namespace).arg(this).args(["--exact", NAME, "--nocapture"]).env(INSIDE, "1");
+    let output = inside.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
