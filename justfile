@@ -19,6 +19,7 @@ lint:
     cargo clippy --no-default-features --features client -- -D warnings
     cargo clippy --no-default-features --features client,webpki-roots -- -D warnings
     cargo clippy --no-default-features --features client,proxy -- -D warnings
+    cargo clippy --no-default-features --features network-watch -- -D warnings
     cargo clippy --no-default-features --features ring -- -D warnings
     cargo clippy --no-default-features --features mock -- -D warnings
 

@@ -27,6 +27,7 @@ use crate::{
 
 mod check;
 mod connections;
+mod network;
 
 use self::check::{Schemes, parse_endpoint};
 pub(crate) use crate::session::MAX_DURATION;
@@ -51,6 +52,8 @@ pub struct ClientBuilder {
     tls: TlsChoice,
     #[cfg(feature = "proxy")]
     route: crate::dial::Route,
+    #[cfg(feature = "network-watch")]
+    pub(crate) watch: crate::network::Choice,
     dialer: Option<Arc<dyn Dialer>>,
     /// Sent with every connection; the first one that was wrong is reported by `build`.
     fixed: Result<Credentials, BuildError>,
@@ -77,6 +80,8 @@ impl ClientBuilder {
             tls: TlsChoice::Options(Tls::new()),
             #[cfg(feature = "proxy")]
             route: crate::dial::Route::default(),
+            #[cfg(feature = "network-watch")]
+            watch: crate::network::Choice::default(),
             dialer: None,
             fixed: Ok(Credentials::none()),
             provider: None,
@@ -283,40 +288,6 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets `TCP_NODELAY`, which sends small messages at once. Default: on.
-    pub fn tcp_nodelay(mut self, nodelay: bool) -> Self {
-        self.tcp.nodelay = nodelay;
-        self
-    }
-
-    /// Sets after how long without traffic the operating system probes whether the server is still there. Default: 60 s; `None`
-    /// turns it off.
-    ///
-    /// Four probes without an answer, a quarter of this time apart, are a lost connection where the platform lets an
-    /// application say so. [`ping_interval`](Self::ping_interval) notices sooner; this is for clients that turned it off, and
-    /// for gateways that forget connections without traffic. At least a second.
-    pub fn tcp_keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
-        self.tcp.keepalive = idle.into();
-        self
-    }
-
-    /// Sets how long what was sent may stay unacknowledged (`TCP_USER_TIMEOUT`; Linux and Android, no effect elsewhere).
-    /// Default: 30 s; `None` leaves it to the operating system, which tries for many minutes. Then the connection counts as
-    /// lost. At least a millisecond.
-    pub fn tcp_user_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.tcp.user_timeout = timeout.into();
-        self
-    }
-
-    /// Sets the addresses of the endpoint's host, tried in turn, as with curl's `--resolve`. Default: none, and the name is
-    /// resolved at every dial.
-    ///
-    /// The server is called by its name all the same, in TLS as well. A proxy that resolves the name itself is not told.
-    pub fn addresses(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        self.addresses = addresses.into_iter().collect();
-        self
-    }
-
     /// Makes [`build`](Self::build) fail with [`BuildError::TlsRequired`] unless the endpoint is `wss`. Default: `ws` will do, with
     /// a warning in the log if credentials leave this machine by it.
     ///
@@ -395,8 +366,9 @@ impl ClientBuilder {
         let fixed = self.fixed?;
         let span = telemetry::client_span(&endpoint);
         let sensitive = self.provider.is_some() || fixed.are_sensitive();
-        let dialer = if let Some(dialer) = self.dialer {
-            dialer
+        // What is below a dialer of the application's own, be it a pipe or a tunnel, is not known.
+        let (dialer, leads_away) = if let Some(dialer) = self.dialer {
+            (dialer, false)
         } else {
             let net = NetDialer {
                 tcp: self.tcp,
@@ -410,16 +382,23 @@ impl ClientBuilder {
                     (_, TlsChoice::Options(_) | TlsChoice::Ready(_)) => None,
                 },
             };
-            // What is below a dialer of the application's own, be it a pipe or a tunnel, is not known.
-            if endpoint.scheme() == "ws" && sensitive && !net.stays_here(&endpoint) {
-                span.in_scope(telemetry::unprotected_credentials);
-            }
-            Arc::new(net)
+            let leads_away = !net.stays_here(&endpoint);
+            (Arc::new(net) as Arc<dyn Dialer>, leads_away)
         };
+        if endpoint.scheme() == "ws" && sensitive && leads_away {
+            span.in_scope(telemetry::unprotected_credentials);
+        }
         let provider =
             self.provider.unwrap_or_else(|| Credentials::provider(|_| std::future::ready(Ok(Credentials::none()))));
         let connector = Connector { endpoint, dialer, fixed, provider, max_message_size: self.max_message_size };
-        let kit = Kit { runtime, connector: Arc::new(connector), config: self.config, span };
+        let kit = Kit {
+            runtime,
+            connector: Arc::new(connector),
+            config: self.config,
+            span,
+            #[cfg(feature = "network-watch")]
+            watch: self.watch.made(leads_away),
+        };
         Ok(Client::new(Lanes::new(kit, self.placement), self.limits, self.max_message_size))
     }
 }

@@ -286,6 +286,8 @@ impl Client {
     /// Tells the client that the network is another one, or is back: ends the retry sleep, or asks the server at once
     /// whether the connection still works, and makes another if nothing arrives within 2 s.
     ///
+    /// With the feature `network-watch` the client finds out by itself: `ClientBuilder::watch_network`.
+    ///
     /// After a sleep of the machine of 30 s or more a connection is asked so without this call, but not before the next ping or the
     /// next call, and a retry sleep goes on where it was.
     pub fn network_changed(&self) {

@@ -80,6 +80,8 @@ pub(crate) struct Kit {
     pub(crate) config: Config,
     /// The client's.
     pub(crate) span: Span,
+    #[cfg(feature = "network-watch")]
+    pub(crate) watch: Option<crate::network::Watch>,
 }
 
 /// A driver that is yet to run. Not under a lock: where the runtime is gone it ends at once and wakes readers (I11), and its span
@@ -165,6 +167,8 @@ impl Lanes {
         let retries = Arc::new(Retries { runtime: kit.runtime.clone(), base, cap, seed });
         let (lane, fresh) = kit.make(placement, 0, &board, retries);
         kit.run(fresh);
+        #[cfg(feature = "network-watch")]
+        kit.watch_network(status.clone());
         let set = if placement.is_single() {
             Set::One(lane)
         } else {
@@ -349,6 +353,10 @@ impl Kit {
         config.seed ^= (index as u64).wrapping_mul(SEED_STEP);
         config.first_serial = index as u64 * SERIALS;
         let (commands, receiver) = mpsc::unbounded_channel();
+        #[cfg(feature = "network-watch")]
+        if let Some(watch) = &self.watch {
+            watch.tell_also(commands.downgrade());
+        }
         let lane = Arc::new(Lane::new(commands, Arc::default(), retries, number));
         // Its timer belongs to the runtime.
         let _entered = self.runtime.enter();
@@ -366,6 +374,13 @@ impl Kit {
     fn run(&self, Fresh { driver, number }: Fresh) {
         let span = number.map_or_else(|| self.span.clone(), |number| telemetry::connection_span(&self.span, number));
         self.runtime.spawn(driver.instrument(span));
+    }
+
+    #[cfg(feature = "network-watch")]
+    fn watch_network(&self, status: watch::Receiver<Status>) {
+        if let Some(watch) = &self.watch {
+            self.runtime.spawn(watch.clone().run(status).instrument(self.span.clone()));
+        }
     }
 }
 

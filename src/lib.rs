@@ -85,6 +85,7 @@
 //! | `platform-roots` | yes | trust what the operating system trusts |
 //! | `webpki-roots` | | trust Mozilla's root certificates, compiled in |
 //! | `proxy` | | HTTP and SOCKS5 proxies, by option and from the environment |
+//! | `network-watch` | | asks at once whether a connection lives when this machine's network changes (Linux, macOS, iOS, Windows) |
 //! | `mock` | | a scripted server for tests, yours included |
 //!
 //! [`graphql_client`]: https://docs.rs/graphql_client
@@ -114,6 +115,8 @@ mod mailbox;
 #[cfg(feature = "mock")]
 #[cfg_attr(docsrs, doc(cfg(feature = "mock")))]
 pub mod mock;
+#[cfg(feature = "network-watch")]
+mod network;
 mod operation;
 mod protocol;
 mod response;

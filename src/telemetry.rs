@@ -69,6 +69,17 @@ pub(crate) fn slept() {
     info!(target: "resub", "the machine was asleep");
 }
 
+#[cfg(feature = "network-watch")]
+pub(crate) fn network_changed() {
+    info!(target: "resub", "the network of this machine changed");
+}
+
+/// That is no loss: a connection that dies is found as without.
+#[cfg(feature = "network-watch")]
+pub(crate) fn unwatched(error: &std::io::Error) {
+    debug!(target: "resub", %error, "the network of this machine is not watched");
+}
+
 /// `connection` is there only where there are several; in what follows it is the span's.
 pub(crate) fn subscribed(operation: u64, name: Option<&str>, connection: Option<u64>) {
     debug!(target: "resub", operation, connection, graphql.operation.name = name, "subscribed");

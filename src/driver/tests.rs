@@ -171,3 +171,23 @@ async fn after_a_sleep_the_next_ping_is_waited_for_with_less_patience() {
         assert!(slept > Duration::ZERO || waited.as_secs() > 1 + 2, "{waited:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_lives_is_kept_after_a_sleep() {
+    let (mut driver, commands) = open();
+    // Less than the idle timeout.
+    for _ in 0..4 {
+        set_forward(ASLEEP * 100);
+        assert!(commands.send(Command::Resume).is_ok());
+        driver.take_commands(&mut Context::from_waker(Waker::noop()), now());
+        assert!(matches!(driver.session.poll_transmit(LegId::A), Some(Transmit::Text(_))));
+        pass(&mut driver, Duration::from_millis(1_900)).await;
+        assert!(driver.session.handle_frame(now(), LegId::A, r#"{"type":"pong"}"#).is_none());
+        pass(&mut driver, Duration::from_secs(5)).await;
+        while driver.session.poll_transmit(LegId::A).is_some() {
+            assert!(driver.session.handle_frame(now(), LegId::A, r#"{"type":"pong"}"#).is_none());
+        }
+        assert!(driver.session.is_open());
+    }
+    assert_eq!(driver.session.counts().dials, 1);
+}

@@ -11,6 +11,7 @@ mod control;
 mod delivery;
 mod established;
 mod exactly_once;
+mod half_open;
 mod handover;
 mod handshake;
 mod hostile_io;
