@@ -15,6 +15,8 @@ mod market;
 mod pair;
 mod proxy;
 mod raw;
+#[cfg(all(feature = "ring", unix))]
+mod real;
 mod smoke;
 mod smoke_market;
 #[cfg(feature = "ring")]
