@@ -9,6 +9,7 @@
 mod amount;
 mod hostile;
 mod receiving;
+mod security;
 mod sending;
 mod upgrading;
 
