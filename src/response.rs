@@ -190,8 +190,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ResponseVisitor<T> {
         while let Some(key) = map_access.next_key::<Field>()? {
             match key {
                 Field::Data => response.data = map_access.next_value()?,
-                Field::Errors => response.errors = map_access.next_value_seed(budget.errors())?,
-                Field::Extensions => response.extensions = map(Some(map_access.next_value_seed(budget.value())?)),
+                Field::Errors => response.errors = beside(&mut map_access, budget.errors())?,
+                Field::Extensions => response.extensions = map(Some(beside(&mut map_access, budget.value())?)),
                 Field::Other => {
                     map_access.next_value::<IgnoredAny>()?;
                 }
@@ -199,6 +199,17 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ResponseVisitor<T> {
         }
         Ok(response)
     }
+}
+
+/// Reads what is not data. Out of the way of what is, which most items have alone.
+#[cold]
+#[inline(never)]
+fn beside<'de, A, S>(access: &mut A, seed: S) -> Result<S::Value, A::Error>
+where
+    A: MapAccess<'de>,
+    S: DeserializeSeed<'de>,
+{
+    access.next_value_seed(seed)
 }
 
 #[derive(Deserialize)]
