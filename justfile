@@ -4,7 +4,7 @@ default:
     @just --list
 
 # All of it, cheapest first.
-ci: fmt lint test bench-check compare instructions docs deny msrv demo
+ci: fmt lint features test real bench-check compare instructions docs deny msrv demo
 
 # Formatting, as rustfmt.toml says.
 fmt:
@@ -14,18 +14,45 @@ fmt:
 lint:
     cargo clippy --all-targets -- -D warnings
     cargo clippy --all-targets --all-features -- -D warnings
+    cargo clippy --all-targets --no-default-features -- -D warnings
     cargo clippy --no-default-features -- -D warnings
     cargo check --no-default-features
-    cargo clippy --no-default-features --features client -- -D warnings
     cargo clippy --no-default-features --features client,webpki-roots -- -D warnings
-    cargo clippy --no-default-features --features client,proxy -- -D warnings
-    cargo clippy --no-default-features --features network-watch -- -D warnings
-    cargo clippy --no-default-features --features ring -- -D warnings
-    cargo clippy --no-default-features --features mock -- -D warnings
+
+# Each feature alone compiles, and without a warning.
+features:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    features=$(sed -n '/^\[features\]/,/^\[dependencies\]/s/^\([a-z_][a-z_-]*\) *=.*/\1/p' Cargo.toml)
+    test "$(wc -w <<<"$features")" -ge 10
+    for feature in $features; do
+        echo "$feature alone"
+        cargo clippy --quiet --no-default-features --features "$feature" -- -D warnings
+    done
 
 # The README's test command: units, properties, the mock server on a paused clock, real servers, the example, doc tests.
 test:
     cargo test
+
+# The tests with programs of others, which `cargo test` ignores. A program that is not installed is said to be untested.
+real:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    ran=0
+    for program in tinyproxy microsocks nginx; do
+        if ! PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null; then
+            echo "NOT TESTED: $program is not installed, so the tests that need it were skipped (apt-get install $program)"
+            continue
+        fi
+        # Its tests are those that its name is in; that there are none is a mistake in this recipe.
+        expected=$(cargo test --quiet --test servers -- --ignored --list "$program" | grep -c ': test$' || true)
+        test "$expected" -gt 0 || { echo "no test needs $program"; exit 1; }
+        out=$(PATH="$PATH:/usr/sbin" cargo test --quiet --test servers -- --ignored "$program" 2>&1) || { echo "$out"; exit 1; }
+        grep -q "test result: ok. $expected passed" <<<"$out" || { echo "$out"; exit 1; }
+        echo "$program: $expected tests passed"
+        ran=$((ran + expected))
+    done
+    echo "$ran tests with programs of others"
 
 # Every benchmark of the pure parts runs once; nothing is measured.
 bench-check:

@@ -10,12 +10,13 @@ use thiserror::Error;
 mod build;
 mod dial;
 mod display;
+mod upgrade;
 
 #[cfg(feature = "client")]
 pub use self::build::BuildError;
-pub use self::dial::DialError;
 pub(crate) use self::display::Chain;
 use self::display::{DisplayBody, DisplayErrors};
+pub use self::{dial::DialError, upgrade::UpgradeFlaw};
 pub use crate::protocol::close::CloseCode;
 use crate::response::GraphQlError;
 
@@ -101,7 +102,7 @@ pub enum ConnectError {
     },
     /// The answer was not a WebSocket upgrade. Fatal.
     #[error("the server did not upgrade to WebSocket: {0}")]
-    Upgrade(String),
+    Upgrade(UpgradeFlaw),
 }
 
 /// Why a connection was lost, or not made. It is in the [`Gap`](crate::Gap) of a reconnect, in

@@ -2,14 +2,17 @@
 //!
 //! Owns the decoded item. Lenient in every field but `data`: a sloppy error object never costs an item.
 
+mod bounded;
+
 use std::{fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::{Map, Value};
 
+use self::bounded::{Budget, MAX_ERRORS};
 use crate::{error::DecodeError, protocol::Payload};
 
 /// One item of a subscription, or the result of a query or mutation: any combination of data, errors and extensions.
@@ -20,7 +23,7 @@ pub struct Response<T> {
     /// The errors, at most 100 of them; partial data with errors is normal and does not end a stream.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<GraphQlError>,
-    /// What the server adds on its own account.
+    /// What the server adds on its own account. An item whose errors and extensions have more than 65,536 values does not decode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extensions: Option<Map<String, Value>>,
 }
@@ -72,7 +75,10 @@ pub(crate) fn decode<T: DeserializeOwned>(payload: &Payload) -> Result<Response<
 impl GraphQlError {
     /// Reads the payload of an `error` message, JSON.
     pub(crate) fn read(payload: Option<&str>) -> Vec<Self> {
-        payload.and_then(|json| serde_json::from_str(json).ok()).map(Self::list).unwrap_or_default()
+        let Some(json) = payload else { return Vec::new() };
+        let errors = Budget::new().errors().deserialize(&mut serde_json::Deserializer::from_str(json));
+        // It is an end whatever it says, so what cannot be read is said instead.
+        errors.unwrap_or_else(|error| vec![Self { message: error.to_string(), ..Self::default() }])
     }
 
     /// Reads what an `error` message carries: a list, one object, or `{"errors": [...]}`; servers differ.
@@ -154,7 +160,7 @@ impl fmt::Display for PathSegment {
 
 impl<'de> Deserialize<'de> for GraphQlError {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Value::deserialize(deserializer).map(Self::from_value)
+        Budget::new().value().deserialize(deserializer).map(Self::from_value)
     }
 }
 
@@ -180,11 +186,12 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ResponseVisitor<T> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map_access: A) -> Result<Self::Value, A::Error> {
         let mut response = Response { data: None, errors: Vec::new(), extensions: None };
+        let budget = Budget::new();
         while let Some(key) = map_access.next_key::<Field>()? {
             match key {
                 Field::Data => response.data = map_access.next_value()?,
-                Field::Errors => response.errors = GraphQlError::list(map_access.next_value()?),
-                Field::Extensions => response.extensions = map(Some(map_access.next_value()?)),
+                Field::Errors => response.errors = beside(&mut map_access, budget.errors())?,
+                Field::Extensions => response.extensions = map(Some(beside(&mut map_access, budget.value())?)),
                 Field::Other => {
                     map_access.next_value::<IgnoredAny>()?;
                 }
@@ -192,6 +199,17 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ResponseVisitor<T> {
         }
         Ok(response)
     }
+}
+
+/// Reads what is not data. Out of the way of what is, which most items have alone.
+#[cold]
+#[inline(never)]
+fn beside<'de, A, S>(access: &mut A, seed: S) -> Result<S::Value, A::Error>
+where
+    A: MapAccess<'de>,
+    S: DeserializeSeed<'de>,
+{
+    access.next_value_seed(seed)
 }
 
 #[derive(Deserialize)]
@@ -219,9 +237,6 @@ fn map(value: Option<Value>) -> Option<Map<String, Value>> {
         Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) | None => None,
     }
 }
-
-/// How many errors of one item are kept.
-const MAX_ERRORS: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -75,8 +75,7 @@ impl Socket {
             // It is zero-filled before every read: at tungstenite's own default, small frames pay for 128 KiB each.
             .read_buffer_size(16 * 1024)
             .write_buffer_size(WRITE_BUFFER)
-            // Written to only when the last write went through, so one message above the buffer is the most.
-            .max_write_buffer_size(max_message_size.saturating_add(WRITE_BUFFER + 1024))
+            .max_write_buffer_size(PONG_ROOM)
             .max_message_size(Some(max_message_size))
             .max_frame_size(Some(max_message_size));
         let wire = Wire { io, read: received.len() as u64, waker: Waker::noop().clone() };
@@ -172,7 +171,12 @@ impl Socket {
         };
         self.traffic.bytes_out += message.len() as u64;
         self.unflushed = true;
-        match self.ws.write(message) {
+        // Messages are written only when the last write went through, so one above the buffer is the most. The limit is for the
+        // pongs of tungstenite, which come without being asked for: else a server that pings and never reads fills it.
+        self.ws.set_config(|config| config.max_write_buffer_size = usize::MAX);
+        let result = self.ws.write(message);
+        self.ws.set_config(|config| config.max_write_buffer_size = PONG_ROOM);
+        match result {
             // It was taken; the buffer is full.
             Err(error) if would_block(&error) => {
                 self.blocked = true;
@@ -262,3 +266,6 @@ fn closed(frame: Option<CloseFrame>) -> Disconnect {
 
 /// How many bytes are gathered before they are written.
 const WRITE_BUFFER: usize = 128 * 1024;
+
+/// How many bytes may wait to be written for a pong to be added. Of those that find no room the latest is owed.
+const PONG_ROOM: usize = WRITE_BUFFER + 1024;

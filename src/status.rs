@@ -25,7 +25,7 @@ pub enum Status {
     Open {
         /// What is spoken.
         subprotocol: Subprotocol,
-        /// What the server sent with `connection_ack`.
+        /// What the server sent with `connection_ack`; `None` if that is nothing, or more than 64 KiB.
         ack_payload: Option<Arc<Value>>,
     },
     /// Not connected; the next attempt is due after `delay`.

@@ -21,12 +21,12 @@ use tungstenite::handshake::{client::generate_key, derive_accept_key};
 use url::Url;
 
 use self::{
-    answer::{Flaw, Head, Reader},
+    answer::{Flaw, Head, MAX_HEAD, MAX_HEADERS, MAX_INTERIMS, Reader},
     refusal::{Body, refused},
 };
 use crate::{
     dial::{self, BoxedIo},
-    error::ConnectError,
+    error::{ConnectError, UpgradeFlaw},
     protocol::Subprotocol,
 };
 
@@ -51,7 +51,7 @@ pub(crate) async fn upgrade(
     };
     if head.status == 101 {
         let accept = derive_accept_key(key.as_bytes());
-        head.verify(&accept, subprotocol).map_err(|flaw| flawed(&flaw, subprotocol))?;
+        head.verify(&accept, subprotocol).map_err(|flaw| flawed(flaw, subprotocol))?;
         return Ok(reader.into_rest());
     }
     let mut body = Body::new(&head, reader.into_rest());
@@ -69,7 +69,7 @@ async fn send(io: &mut BoxedIo, request: &[u8]) -> io::Result<()> {
 
 async fn receive(io: &mut BoxedIo, reader: &mut Reader, offered: Subprotocol) -> Result<Head, ConnectError> {
     loop {
-        if let Some(head) = reader.poll_head().map_err(|flaw| flawed(&flaw, offered))? {
+        if let Some(head) = reader.poll_head().map_err(|flaw| flawed(flaw, offered))? {
             return Ok(head);
         }
         if read(io, reader.buffer()).await.map_err(broken)? == 0 {
@@ -137,21 +137,21 @@ fn broken(error: io::Error) -> ConnectError {
     ConnectError::Dial(dial::broke_off(error))
 }
 
-fn flawed(flaw: &Flaw, offered: Subprotocol) -> ConnectError {
-    match flaw {
-        Flaw::Subprotocol => ConnectError::Subprotocol { offered: offered.name() },
-        Flaw::NotHttp
-        | Flaw::Tls
-        | Flaw::Malformed(_)
-        | Flaw::TooLarge
-        | Flaw::TooManyHeaders
-        | Flaw::TooManyInterims
-        | Flaw::Http10
-        | Flaw::NoUpgrade
-        | Flaw::NoConnection
-        | Flaw::WrongAccept
-        | Flaw::Extension => ConnectError::Upgrade(flaw.to_string()),
-    }
+fn flawed(flaw: Flaw, offered: Subprotocol) -> ConnectError {
+    ConnectError::Upgrade(match flaw {
+        Flaw::Subprotocol => return ConnectError::Subprotocol { offered: offered.name() },
+        Flaw::NotHttp => UpgradeFlaw::NotHttp,
+        Flaw::Tls => UpgradeFlaw::Tls,
+        Flaw::Malformed(how) => UpgradeFlaw::Malformed(how),
+        Flaw::TooLarge => UpgradeFlaw::TooLarge { limit: MAX_HEAD },
+        Flaw::TooManyHeaders => UpgradeFlaw::TooManyHeaders { limit: MAX_HEADERS },
+        Flaw::TooManyInterims => UpgradeFlaw::TooManyInterims { limit: MAX_INTERIMS },
+        Flaw::Http10 => UpgradeFlaw::Http10,
+        Flaw::NoUpgrade => UpgradeFlaw::NoUpgrade,
+        Flaw::NoConnection => UpgradeFlaw::NoConnection,
+        Flaw::WrongAccept => UpgradeFlaw::WrongAccept,
+        Flaw::Extension => UpgradeFlaw::Extension,
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "a date in `Retry-After` is of the wall clock, and no timer follows it")]

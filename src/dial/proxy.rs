@@ -3,6 +3,7 @@
 //! Credentials of a proxy are in no output.
 
 mod environment;
+mod overheard;
 mod way;
 
 use std::{fmt, str::FromStr};

@@ -61,11 +61,11 @@ pub enum DialError {
         /// Why: [`Resolve`](Self::Resolve) or [`Connect`](Self::Connect).
         source: Arc<DialError>,
     },
-    /// The proxy could not connect to the server, or does not want to and does not say so. Retried: of HTTP's refusals only the
-    /// demand for a login is told apart, so one that lasts ends by `give_up_after`, if at all.
+    /// The proxy could not connect to the server, or does not want to and does not say so for good. Retried, as a refusal by HTTP may
+    /// pass unless it is about the login; one that lasts ends by `give_up_after`, if at all.
     #[error("the proxy did not connect to the server: {reason}")]
     ProxyFailed {
-        /// The reply of SOCKS, or what is wrong with its answer.
+        /// The reply of SOCKS, the status of HTTP, or what is wrong with its answer.
         reason: String,
     },
     /// A SOCKS5 proxy does not allow connections to the server, or cannot be asked for them. Fatal.

@@ -53,3 +53,29 @@ impl fmt::Display for DisplayErrors<'_> {
 
 /// How much of a server's text an error shows.
 const MAX_DISPLAYED_CHARS: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Display;
+
+    use super::*;
+    use crate::error::{CloseCode, ConnectError, SubscriptionError};
+
+    #[test]
+    fn what_a_server_says_is_on_one_line_cut_and_without_control_characters() {
+        let said = format!("\u{1b}[31mred\r\nand\u{7}{}", "x".repeat(100_000));
+        let error = GraphQlError { message: said.clone(), ..GraphQlError::default() };
+        let shown: [&dyn Display; 5] = [
+            &Disconnect::Closed { code: CloseCode::NORMAL, reason: said.clone() },
+            &Disconnect::Refused { message: said.clone() },
+            &ConnectError::Http { status: 500, retry_after: None, body: said },
+            &SubscriptionError::Rejected(vec![error.clone()]),
+            &SubscriptionError::NoData(vec![error.clone(), error]),
+        ];
+        for error in shown {
+            let text = error.to_string();
+            assert!(text.contains("[31mred  and x") && text.len() < 400, "{text}");
+            assert!(!text.chars().any(char::is_control), "{text:?}");
+        }
+    }
+}

@@ -44,6 +44,20 @@ impl Kind {
         }
     }
 
+    /// Whether it is about one operation, or else about the connection.
+    fn is_of_operation(self) -> bool {
+        match self {
+            Self::Next | Self::Error | Self::Complete => true,
+            Self::Ack
+            | Self::Ping
+            | Self::Pong
+            | Self::KeepAlive
+            | Self::ConnectionError
+            | Self::Terminate
+            | Self::Unknown => false,
+        }
+    }
+
     fn read(name: &str) -> Self {
         match name {
             "next" | "data" => Self::Next,
@@ -65,7 +79,7 @@ impl Kind {
 pub(crate) struct Envelope {
     pub(crate) kind: Kind,
     pub(crate) id: Id,
-    /// Where its JSON is in the frame; absent for `null`.
+    /// Where its JSON is in the frame; absent for `null`, and for more than 64 KiB about the connection.
     pub(crate) payload: Option<Range<usize>>,
 }
 
@@ -95,10 +109,12 @@ impl Envelope {
     /// The reference parser: reads the whole frame.
     pub(crate) fn parse_fully(frame: &str) -> Result<Self, Unreadable> {
         let wire = Wire::read(frame).map_err(|_| Unreadable)?;
+        let kind = Kind::read(&wire.kind);
+        let payload = wire.payload.filter(|payload| kind.is_of_operation() || payload.get().len() <= MAX_ASIDE);
         Ok(Self {
-            kind: Kind::read(&wire.kind),
+            kind,
             id: wire.id.map_or(Id::Absent, Id::read),
-            payload: wire.payload.map(|payload| place(frame, payload)),
+            payload: payload.map(|payload| place(frame, payload)),
         })
     }
 
@@ -214,6 +230,10 @@ impl Payload {
     }
 }
 
+/// The longest payload of a message about the connection, in bytes: it is read into a value of any shape, which may be a hundred
+/// times as large.
+const MAX_ASIDE: usize = 64 * 1024;
+
 /// Where a part of the frame is.
 fn place(frame: &str, part: &RawValue) -> Range<usize> {
     let start = part.get().as_ptr().addr() - frame.as_ptr().addr();
@@ -306,6 +326,19 @@ mod tests {
             "{",
         ] {
             assert!(!located(declined), "{declined}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_about_the_connection_has_a_bound_of_its_own() {
+        for (kind, is_of_operation) in
+            [("connection_ack", false), ("connection_error", false), ("ping", false), ("error", true), ("next", true)]
+        {
+            for (len, fits) in [(MAX_ASIDE, true), (MAX_ASIDE + 1, false)] {
+                let text = format!(r#"{{"payload":"{}","type":"{kind}","id":"1.0"}}"#, "x".repeat(len - 2));
+                let payload = Envelope::parse(&text).unwrap().payload;
+                assert_eq!(payload.is_some(), fits || is_of_operation, "{kind}");
+            }
         }
     }
 

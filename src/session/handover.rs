@@ -25,7 +25,7 @@ use crate::{
     mailbox::Gap,
     operation::OperationType,
     protocol::{
-        Id, Kind, Subprotocol,
+        Id, Kind,
         close::{Stage, verdict},
     },
     status::Status,
@@ -421,19 +421,6 @@ impl<S: Clone> Session<S> {
 
     fn retiring(&mut self) -> Option<&mut Leg> {
         self.legs().find(|leg| leg.role == Role::Retiring)
-    }
-}
-
-impl Leg {
-    /// Nothing is left here.
-    fn say_goodbye(&mut self) {
-        let Phase::Open(subprotocol) = self.phase else { return };
-        if subprotocol == Subprotocol::GraphqlWs {
-            self.outbox.push(Queued::Terminate);
-        }
-        self.outbox.push(Queued::Close(CloseCode::NORMAL, ""));
-        self.phase = Phase::Closing(subprotocol);
-        self.timers.clear();
     }
 }
 

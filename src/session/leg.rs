@@ -20,7 +20,7 @@ use super::{
     timers::Timers,
 };
 use crate::{
-    error::Disconnect,
+    error::{CloseCode, Disconnect},
     operation::OperationType,
     protocol::{Subprotocol, WireId},
 };
@@ -167,6 +167,17 @@ impl Leg {
         if queued {
             self.liveness.pinged(now);
         }
+    }
+
+    /// Nothing is left here.
+    pub(super) fn say_goodbye(&mut self) {
+        let Phase::Open(subprotocol) = self.phase else { return };
+        if subprotocol == Subprotocol::GraphqlWs {
+            self.outbox.push(Queued::Terminate);
+        }
+        self.outbox.push(Queued::Close(CloseCode::NORMAL, ""));
+        self.phase = Phase::Closing(subprotocol);
+        self.timers.clear();
     }
 
     /// A probe behind all that is queued, unless one is on its way. Whether it was sent now.

@@ -5,37 +5,24 @@
 use std::fmt;
 
 use httparse::{EMPTY_HEADER, ParserConfig, Response, Status};
-use thiserror::Error;
 
 use crate::protocol::Subprotocol;
 
 /// What no upgrade may be answered with.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Flaw {
-    #[error("the answer is not HTTP/1.1")]
     NotHttp,
-    #[error("the answer is TLS: the endpoint is wss://")]
     Tls,
-    #[error("the answer is not valid HTTP: {0}")]
     Malformed(String),
-    #[error("the answer's headers have more than {MAX_HEAD} bytes")]
     TooLarge,
-    #[error("the answer has more than {MAX_HEADERS} headers")]
     TooManyHeaders,
-    #[error("more than {MAX_INTERIMS} interim answers")]
     TooManyInterims,
-    #[error("the answer is HTTP/1.0, which has no upgrades")]
     Http10,
-    #[error("the answer has no `Upgrade: websocket`")]
     NoUpgrade,
-    #[error("the answer has no `Connection: Upgrade`")]
     NoConnection,
-    #[error("the answer's `Sec-WebSocket-Accept` is not that of the request")]
     WrongAccept,
-    /// Nothing about which: it is the server's text, and none was offered.
-    #[error("the server uses an extension, and none was offered")]
     Extension,
-    #[error("the server did not choose the offered subprotocol")]
+    /// The server did not choose the one that was offered: the other may do.
     Subprotocol,
 }
 
@@ -200,10 +187,10 @@ impl fmt::Debug for Head {
 pub(super) const MAX_HEAD: usize = 64 * 1024;
 
 /// How many headers an answer may have.
-const MAX_HEADERS: usize = 128;
+pub(super) const MAX_HEADERS: usize = 128;
 
 /// How many interim answers may precede the final one.
-const MAX_INTERIMS: usize = 16;
+pub(super) const MAX_INTERIMS: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -152,9 +152,15 @@ impl Secrets {
             if text.len() >= MIN_SECRET {
                 secrets.push(text.to_owned());
             }
-            // In a page they may be escaped, which leaves words as they are; and what is before a token is no secret.
-            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !"-._~".contains(c));
-            secrets.extend(words.filter(|word| word.len() >= MIN_SECRET_WORD).map(str::to_owned));
+            let mut add_words = |words: &mut dyn Iterator<Item = &str>| {
+                secrets.extend(words.filter(|word| word.len() >= MIN_SECRET_WORD).map(str::to_owned));
+            };
+            // What is before a token, or a cookie's value, is no secret, and may be left out: a token may have any character of base64.
+            let elements = || text.split(|c: char| c.is_whitespace() || ";,".contains(c));
+            add_words(&mut elements());
+            add_words(&mut elements().filter_map(|element| element.split_once('=')).map(|(_, value)| value));
+            // In a page they may be escaped, which leaves words as they are.
+            add_words(&mut text.split(|c: char| !c.is_ascii_alphanumeric() && !"-._~".contains(c)));
         };
         for (_, value) in headers.iter().filter(|(name, _)| *name != header::HOST) {
             add(&String::from_utf8_lossy(value.as_bytes()));
@@ -222,6 +228,7 @@ mod tests {
         headers.insert("authorization", HeaderValue::from_static("Bearer SECRET/header=="));
         headers.insert("x-key", HeaderValue::from_static("hunter2"));
         headers.insert("x-flag", HeaderValue::from_static("1"));
+        headers.insert("cookie", HeaderValue::from_static("theme=dark; session=SECRET+co/okie="));
         let (head, body) = answer(text);
         // Sun, 06 Nov 1994 08:49:37 GMT.
         let clock = || SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
@@ -330,6 +337,8 @@ mod tests {
             ("Cannot GET /graphql?token=SECRET-query&user=me%26you", "Cannot GET /graphql?***"),
             ("token SECRET-query, user me&you", "token ***, user ***"),
             ("Bearer SECRET/header== has expired", "*** has expired"),
+            ("the token SECRET/header== has expired", "the token *** has expired"),
+            ("the session SECRET+co/okie= has expired", "the session *** has expired"),
             (
                 "authorization: Bearer SECRET/header==; x-key: hunter2; x-flag: 1",
                 "authorization: ***; x-key: ***; x-flag: 1",

@@ -3,7 +3,6 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    marker::PhantomData,
     rc::Rc,
     task::{Context, Waker},
 };
@@ -231,6 +230,8 @@ async fn a_call_can_be_awaited_where_there_is_no_runtime() {
 #[cfg(feature = "graphql-client")]
 #[tokio::test(start_paused = true)]
 async fn a_generated_query_or_mutation_is_awaited_in_a_task_of_its_own() {
+    use std::marker::PhantomData;
+
     use graphql_client::{GraphQLQuery, QueryBody};
 
     struct Count;

@@ -159,7 +159,8 @@ async fn no_secret_and_no_payload_is_in_any_log_error_or_debug_output() {
         Client::builder("ws://mock/path?token=SECRET-query").dialer(server.dialer()).credentials(|reason| async move {
             let _ = reason;
             let credentials = Credentials::none().init_payload(&json!({"token": "SECRET-init"})).unwrap();
-            credentials.header("Authorization", "SECRET-header").map_err(CredentialsError::fatal)
+            let credentials = credentials.header("Authorization", "SECRET-header").map_err(CredentialsError::fatal)?;
+            credentials.header("Cookie", "session=SECRET-cookie").map_err(CredentialsError::fatal)
         });
     seen += &format!("{builder:?}");
     let client = builder.build().unwrap();
@@ -168,6 +169,7 @@ async fn no_secret_and_no_payload_is_in_any_log_error_or_debug_output() {
     seen += &format!("{stream:?}");
     let mut peer = connected(&server).await;
     assert!(peer.request().path().contains("SECRET-query") && peer.init_payload()["token"] == "SECRET-init");
+    assert_eq!(peer.request().header("cookie"), Some("session=SECRET-cookie"));
     let id = peer.expect_subscribe().await.id;
     peer.next(&id, data("SECRET-item")).await;
     seen += &format!("{:?}", client.status().borrow());

@@ -17,6 +17,10 @@ mod market;
 mod pair;
 mod proxy;
 mod raw;
+#[cfg(all(feature = "ring", unix))]
+mod real;
+#[cfg(feature = "ring")]
+mod secrets;
 mod smoke;
 mod smoke_market;
 #[cfg(feature = "ring")]

@@ -99,9 +99,9 @@ async fn a_login_that_does_not_fit_next_to_the_name_is_not_tried_again() {
 async fn what_a_proxy_says_decides_whether_it_is_tried_again() {
     let server = start();
     for (manner, scheme, reason, fatal) in [
-        // Which status it is remains unknown.
-        (Manner::ConnectSaying("403 Forbidden"), "http", "its answer is not HTTP 200", false),
-        (Manner::ConnectSaying("502 Bad Gateway"), "http", "its answer is not HTTP 200", false),
+        (Manner::ConnectSaying("403 Forbidden"), "http", "its answer is HTTP 403", false),
+        (Manner::ConnectSaying("502 Bad Gateway"), "http", "its answer is HTTP 502", false),
+        (Manner::ConnectSaying("nonsense"), "http", "its answer is not valid HTTP", false),
         (Manner::SocksReplying(2), "socks5h", "connection not allowed", true),
         (Manner::SocksReplying(7), "socks5h", "command not supported", true),
         (Manner::SocksReplying(8), "socks5h", "address type not supported", true),

@@ -2,7 +2,7 @@
 
 #[path = "../live_feed/tls/authority.rs"]
 #[allow(dead_code, reason = "shared with tests/live_feed")]
-mod authority;
+pub(crate) mod authority;
 #[path = "../live_feed/tls/front.rs"]
 #[allow(dead_code, reason = "shared with tests/live_feed")]
 mod front;

@@ -21,7 +21,11 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 use url::Url;
 
-use super::{Kind, Names, Proxy, target};
+use super::{
+    Kind, Names, Proxy,
+    overheard::{Answer, Overheard},
+    target,
+};
 use crate::{
     dial::tcp::{Tcp, locate},
     error::{BuildError, DialError},
@@ -49,7 +53,8 @@ impl Way {
 
     /// A connection to the endpoint's host, whose addresses count where the name is resolved here.
     pub(crate) async fn connect(&self, tcp: Tcp, endpoint: &Url, addresses: &[IpAddr]) -> Result<TcpStream, DialError> {
-        let connector = TcpConnector { tcp, to: self.proxy.url.clone() };
+        let answer = Answer::default();
+        let connector = TcpConnector { tcp, to: self.proxy.url.clone(), answer: answer.clone() };
         let uri = self.intercept.uri().clone();
         // Neither waits to be ready, as the connector does not.
         let passed = match self.proxy.kind {
@@ -58,7 +63,7 @@ impl Way {
                 if let Some(login) = self.intercept.basic_auth() {
                     tunnel = tunnel.with_auth(login.clone());
                 }
-                tunnel.call(self.target.clone()).await.map_err(|error| self.no_tunnel(error))
+                tunnel.call(self.target.clone()).await.map_err(|error| self.no_tunnel(error, answer.status()))
             }
             Kind::Socks(names) => {
                 let mut socks = SocksV5::new(uri, connector);
@@ -72,10 +77,10 @@ impl Way {
                 socks.call(target).await.map_err(|error| self.no_socks(error))
             }
         };
-        passed.map(TokioIo::into_inner)
+        passed.map(|passed| passed.into_inner().into_inner())
     }
 
-    fn no_tunnel(&self, error: TunnelError) -> DialError {
+    fn no_tunnel(&self, error: TunnelError, status: Option<u16>) -> DialError {
         match error {
             TunnelError::ConnectFailed(error) => match error.downcast() {
                 Ok(error) => self.unreachable(*error),
@@ -84,7 +89,12 @@ impl Way {
             TunnelError::Io(error) => self.hung_up(error),
             TunnelError::TunnelUnexpectedEof => self.hung_up(io::ErrorKind::UnexpectedEof.into()),
             TunnelError::ProxyAuthRequired => DialError::ProxyAuthRequired,
-            TunnelError::TunnelUnsuccessful => DialError::ProxyFailed { reason: "its answer is not HTTP 200".into() },
+            TunnelError::TunnelUnsuccessful => match status {
+                // An origin server's word, but tinyproxy says it of a wrong login.
+                Some(401) => DialError::ProxyAuthRequired,
+                Some(200) | None => DialError::ProxyFailed { reason: "its answer is not valid HTTP".into() },
+                Some(status) => DialError::ProxyFailed { reason: format!("its answer is HTTP {status}") },
+            },
             other => DialError::ProxyFailed { reason: other.to_string() },
         }
     }
@@ -140,10 +150,11 @@ type SocksError = <SocksV5<TcpConnector> as Service<Uri>>::Error;
 struct TcpConnector {
     tcp: Tcp,
     to: Url,
+    answer: Answer,
 }
 
 impl Service<Uri> for TcpConnector {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Overheard>;
     type Error = DialError;
     type Future = BoxFuture<'static, Result<Self::Response, DialError>>;
 
@@ -152,8 +163,11 @@ impl Service<Uri> for TcpConnector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let (tcp, to) = (self.tcp, self.to.clone());
-        Box::pin(async move { tcp.connect(locate(&to, &[]).await?).await.map(TokioIo::new) })
+        let (tcp, to, answer) = (self.tcp, self.to.clone(), self.answer.clone());
+        Box::pin(async move {
+            let tcp = tcp.connect(locate(&to, &[]).await?).await?;
+            Ok(TokioIo::new(Overheard::new(tcp, answer)))
+        })
     }
 }
 
