@@ -1,8 +1,8 @@
 //! Moving to another connection without an outage: make before break.
 //!
 //! A second leg is opened while the first works. Once it is acknowledged it is the current one, and every subscription is issued
-//! there as well. For each the old leg counts, and what comes on the new one is held, until both have said the same: with what item the
-//! new one began. Then it is completed on the old leg, and goes on with what is held. Where that does not come, 2 s have to
+//! there as well. For each the old leg counts, and what comes on the new one is held, until both have said the same item, or at once if
+//! the new one was told where to go on. Then it is completed on the old leg, and goes on with what is held. Where that does not come, 2 s have to
 //! do: it is completed on the old leg, and goes on once that has said all, when a probe behind the `complete` is
 //! answered. So a reader gets what came on the old leg and then what came on the new one, each in its order; nothing is
 //! missing, and what lies in the overlap comes twice. Calls stay where they were sent. A leg on which nothing is left is

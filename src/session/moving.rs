@@ -4,7 +4,7 @@
 //! asked of the server, as one that is told to stop forgets what it has not sent.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     time::{Duration, Instant},
 };
@@ -22,45 +22,40 @@ pub(super) struct Moving {
     pub(super) held: Vec<Box<str>>,
     /// Digests of the latest items that came on the old leg since.
     seen: VecDeque<u64>,
-    /// Of the item with which the new leg began.
-    first: Option<u64>,
+    /// Of the items that are held.
+    said: BTreeSet<u64>,
+    /// The new leg was told where to go on, after the last item that came before: it says all that follows by itself.
+    pub(super) is_resumed: bool,
     /// Since when both legs are waited for: since it was sent, or since something came on the new one.
     since: Instant,
 }
 
 impl Moving {
     pub(super) fn new(now: Instant) -> Self {
-        Self {
-            new: 0,
-            is_completed: false,
-            has_ended: false,
-            held: Vec::new(),
-            seen: VecDeque::new(),
-            first: None,
-            since: now,
-        }
+        let (new, is_completed, has_ended, is_resumed) = (0, false, false, false);
+        let (held, seen, said) = Default::default();
+        Self { new, is_completed, has_ended, held, seen, said, is_resumed, since: now }
     }
 
-    /// An item came on the old leg. Whether the new one began with it.
+    /// An item came on the old leg. Whether the new one has said it, too, and with it all that follows.
     pub(super) fn came_on_old(&mut self, item: &str) -> bool {
         let digest = digest(item);
         if self.seen.len() == MAX_SEEN {
             self.seen.pop_front();
         }
         self.seen.push_back(digest);
-        self.first == Some(digest)
+        self.said.contains(&digest)
     }
 
-    /// A message came on the new leg; with an item, or with none. Whether the old one has said that item, too.
+    /// A message came on the new leg, with an item or with none. Whether the old one has nothing to add.
     pub(super) fn came_on_new(&mut self, now: Instant, frame: &str, item: Option<&str>) -> bool {
-        let is_first = self.held.is_empty();
-        self.held.push(frame.into());
-        if !is_first {
-            return false;
+        if self.held.is_empty() {
+            self.since = now;
         }
-        self.since = now;
-        self.first = item.map(digest);
-        self.first.is_some_and(|first| self.seen.contains(&first))
+        self.held.push(frame.into());
+        let Some(digest) = item.map(digest) else { return false };
+        self.said.insert(digest);
+        self.is_resumed || self.seen.contains(&digest)
     }
 
     /// Whether the new leg has said anything, or the old one is not to.
@@ -70,7 +65,7 @@ impl Moving {
 
     /// Whether the new leg may repeat what came on the old one.
     pub(super) fn is_repeated(&self) -> bool {
-        !self.seen.is_empty()
+        self.is_resumed || !self.seen.is_empty()
     }
 
     /// Whether both legs had `overlap`; to be asked at that pace at least.
@@ -89,5 +84,5 @@ fn digest(item: &str) -> u64 {
     hasher.finish()
 }
 
-/// Items that one leg may be ahead of the other for that to be known.
+/// Items that the old leg may be ahead of the new one for that to be known.
 const MAX_SEEN: usize = 256;

@@ -119,6 +119,9 @@ impl<S: Clone> Session<S> {
         if let Some(operation) = self.operations.get_mut(id) {
             operation.revise(payload);
         }
+        if let Some(moving) = self.operations.moving_mut(id) {
+            moving.is_resumed = true;
+        }
     }
 
     /// Its reader holds all that it may: the server is to stop, until `catch_up`.
