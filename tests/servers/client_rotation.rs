@@ -52,11 +52,12 @@ async fn without_dedupe_what_comes_twice_follows_a_gap_that_says_so_and_nothing_
     rotate(&server, &client, 20).await;
     let (streams, _) = load.stop().await;
 
-    for (_, seen) in streams {
+    for (_, seen) in &streams {
         let (mut last, mut is_announced) = (0, false);
         for seen in seen {
             is_announced = match seen {
                 Ok(n) => {
+                    let n = *n;
                     assert!(n == last + 1 || n <= last && is_announced, "{n} after {last}");
                     last = n;
                     false
