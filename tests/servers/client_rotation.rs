@@ -56,7 +56,8 @@ async fn without_dedupe_what_comes_twice_follows_a_gap_that_says_so_and_nothing_
         let (mut last, mut is_announced) = (0, false);
         for seen in seen {
             is_announced = match seen {
-                &Ok(n) => {
+                Ok(n) => {
+                    let n = *n;
                     assert!(n == last + 1 || n <= last && is_announced, "{n} after {last}");
                     last = n;
                     false
