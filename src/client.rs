@@ -244,13 +244,18 @@ impl Client {
     /// there, at [`reissue_rate`](ClientBuilder::reissue_rate) if that is set: for what an application knows that the client does not, such as that a balancer has new backends.
     ///
     /// The new connection is opened, with credentials of its own, while the one before goes on. Every subscription is sent there, with the position
-    /// of [`resume_with`](crate::SubscriptionBuilder::resume_with), and once it runs there, or after 2 s, it is completed on
-    /// the one before, which is closed with 1000 when nothing is left on it. Calls stay where they were sent for up to 30 s. Nothing is
-    /// lost, and no gap is announced; what came on both connections comes twice, unless
-    /// [`dedupe_by`](crate::SubscriptionBuilder::dedupe_by) removes it, after a [`Gap`](crate::Gap) that counts
-    /// [`overlaps`](crate::Gap::overlaps). If the new connection fails, the one before goes on, and another attempt follows with
-    /// backoff, for which this waits, too. Dropping the future does not end the attempt. Without a connection there is nothing to
-    /// replace: this returns at once, or with the connection that is being made.
+    /// of [`resume_with`](crate::SubscriptionBuilder::resume_with), and goes on where it was until both have brought the same item; a
+    /// quiet one for 2 s, one to which the two say different things for 10 s, and one with a position until it runs. Then it is completed
+    /// on the connection before, which is closed with 1000 when nothing is left on it. Calls stay where they were sent for up to 30 s.
+    ///
+    /// A stream has first what came on the one connection, then what came on the other, and no gap: nothing is lost, unless a server
+    /// is later than these 10 s with what it sends on the connection before. What came on both comes twice, after a
+    /// [`Gap`](crate::Gap) that counts [`overlaps`](crate::Gap::overlaps), unless
+    /// [`dedupe_by`](crate::SubscriptionBuilder::dedupe_by) removes it; its window is to hold what comes in that time.
+    ///
+    /// If the new connection fails, the one before goes on, and another attempt follows with backoff, for which this waits, too. Dropping
+    /// the future does not end the attempt. Without a connection there is nothing to replace: this returns at once, or with the
+    /// connection that is being made.
     ///
     /// The same happens ahead of the end of credentials ([`expires_at`](crate::Credentials::expires_at)), after
     /// [`max_connection_age`](ClientBuilder::max_connection_age), and when the server says `connection_terminate`.

@@ -2,8 +2,8 @@
 //!
 //! A second leg is opened while the first works. Once it is acknowledged it is the current one, and every subscription is issued
 //! there as well. For each the old leg counts, and what comes on the new one is held, until both have said the same item, or at once if
-//! the new one was told where to go on. Then it is completed on the old leg, and goes on with what is held. Where that does not come, 2 s have to
-//! do: it is completed on the old leg, and goes on once that has said all, when a probe behind the `complete` is
+//! the new one was told where to go on. Then it is completed on the old leg, and goes on with what is held. Where that does not come, some
+//! seconds have to do: it is completed on the old leg, and goes on once that has said all, when a probe behind the `complete` is
 //! answered. So a reader gets what came on the old leg and then what came on the new one, each in its order; nothing is
 //! missing, and what lies in the overlap comes twice. Calls stay where they were sent. A leg on which nothing is left is
 //! closed. As long as anything is to move, the way back is open: a new leg that fails leaves the old one as it was.
@@ -80,7 +80,10 @@ impl<S: Clone> Session<S> {
     /// Decides when the connection is to be replaced, if it lives that long: ahead of the end of its credentials.
     pub(super) fn plan_renewal(&mut self, now: Instant) {
         let lifetime = self.leg.expires_at.map(|at| at.saturating_duration_since(now)).filter(|left| !left.is_zero());
-        let credentials = lifetime.map(|lifetime| self.retry.within(lifetime, 0.7, 0.9).max(SHORTEST_LIFE));
+        let credentials = lifetime.map(|lifetime| {
+            let latest = lifetime.saturating_sub(HANDOVER).max(lifetime / 2);
+            self.retry.within(lifetime, 0.7, 0.9).min(latest).max(SHORTEST_LIFE)
+        });
         let age = self.config.max_connection_age.map(|age| self.retry.within(age, 0.9, 1.0));
         self.leg.expiring_from = credentials.map(|after| now + after);
         if let Some(after) = credentials.into_iter().chain(age).min() {
@@ -157,7 +160,7 @@ impl<S: Clone> Session<S> {
         for timer in [Timer::Healthy, Timer::Settled, Timer::Pace, Timer::Idle, Timer::Renewal] {
             old.timers.disarm(timer);
         }
-        old.timers.arm(Timer::Overlap, now + OVERLAP / 2);
+        old.timers.arm(Timer::Overlap, now + LOOK_AGAIN);
         old.timers.arm(Timer::Grace, now + GRACE);
         // The current one says it.
         old.outbox.forget_subscribes();
@@ -258,10 +261,10 @@ impl<S: Clone> Session<S> {
     /// Both legs had their time: what is not completed on the old one is now.
     pub(super) fn end_overlap(&mut self, now: Instant) {
         self.end_draining(now);
-        for id in self.operations.overdue(now, OVERLAP) {
+        for id in self.operations.overdue(now) {
             self.drain(now, id);
         }
-        self.leg.timers.arm(Timer::Overlap, now + OVERLAP / 2);
+        self.leg.timers.arm(Timer::Overlap, now + LOOK_AGAIN);
     }
 
     /// A server that does not answer pings is not waited for without end.
@@ -319,6 +322,9 @@ impl<S: Clone> Session<S> {
             self.forsake(now, *old);
             self.look_for_idleness(now);
             self.probe_awaited();
+            if self.handover.is_wanted && self.is_open() {
+                self.renew(now);
+            }
         }
         let drained = std::mem::take(&mut self.handover.drained);
         if !drained.is_empty() {
@@ -424,10 +430,6 @@ impl<S: Clone> Session<S> {
     }
 }
 
-/// How long both connections carry a subscription for which nothing comes on the new one. A server may begin an operation
-/// later than it has read it, and only an item shows that it has.
-const OVERLAP: Duration = Duration::from_secs(2);
-
 /// How long calls may take on a connection that was replaced.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -437,6 +439,9 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// How long the peer has to answer the close of a connection that was replaced.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
+/// How long before credentials end a handover begins at the latest, if they last: it takes a dial and some seconds.
+const HANDOVER: Duration = Duration::from_secs(5);
+
 /// No connection is replaced sooner because its credentials end: a provider that gives what is over at once must not make it spin.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
@@ -444,4 +449,4 @@ const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is held of all operations together, in bytes.
-const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
+const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;

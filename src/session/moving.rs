@@ -68,13 +68,14 @@ impl Moving {
         self.is_resumed || !self.seen.is_empty()
     }
 
-    /// Whether both legs had `overlap`; to be asked at that pace at least.
-    pub(super) fn is_overdue(&mut self, now: Instant, overlap: Duration) -> bool {
+    /// Whether both legs had their time. To be asked every second.
+    pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
         if self.new == 0 {
             // It may be sent right after this.
-            self.since = now + overlap / 2;
+            self.since = now + Duration::from_secs(1);
         }
-        !self.is_completed && now.saturating_duration_since(self.since) >= overlap
+        let patience = if self.held.is_empty() { QUIET } else { BEHIND };
+        !self.is_completed && now.saturating_duration_since(self.since) >= patience
     }
 }
 
@@ -83,6 +84,14 @@ fn digest(item: &str) -> u64 {
     item.hash(&mut hasher);
     hasher.finish()
 }
+
+/// How long both legs carry an operation for which nothing comes on the new one. A server may begin an operation later than it has
+/// read it, and only an item shows that it has.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// How long the old leg has to say what the new one has said. It may be behind, and forgets what it has not sent when it is told to
+/// stop. Some servers begin with a state that comes once, or say the same in other words; then this passes in vain.
+const BEHIND: Duration = Duration::from_secs(10);
 
 /// Items that the old leg may be ahead of the new one for that to be known.
 const MAX_SEEN: usize = 256;

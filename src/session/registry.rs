@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{Care, moving::Moving, suspicion::Outage, upkeep::Upkeep};
@@ -286,9 +286,9 @@ impl<S> Registry<S> {
         (moving.came_on_new(now, frame, item), self.held_bytes)
     }
 
-    /// The operations for which both legs had this long.
-    pub(super) fn overdue(&mut self, now: Instant, overlap: Duration) -> Vec<u64> {
-        self.moving.iter_mut().filter_map(|(id, moving)| moving.is_overdue(now, overlap).then_some(*id)).collect()
+    /// The operations for which both legs had their time.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<u64> {
+        self.moving.iter_mut().filter_map(|(id, moving)| moving.is_overdue(now).then_some(*id)).collect()
     }
 
     /// What was moving stays where it was.

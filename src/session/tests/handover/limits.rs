@@ -58,7 +58,7 @@ fn what_is_held_has_a_limit_beyond_which_something_may_be_missing() {
     world.write(B, 9);
     while world.up(B).unwrap() {}
     let wire_id = world.wires[B as usize].carried.keys().next().unwrap().clone();
-    let padding = "x".repeat(1024 * 1024);
+    let padding = "x".repeat(4 * 1024 * 1024);
     for n in 1..=5 {
         assert_eq!(world.readers[&1].gaps, 0, "{n}");
         let frame = json!({"type": "next", "id": wire_id, "payload": {"data": n, "extensions": padding}}).to_string();
