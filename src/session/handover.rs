@@ -264,7 +264,9 @@ impl<S: Clone> Session<S> {
         for id in self.operations.overdue(now) {
             self.drain(now, id);
         }
-        self.leg.timers.arm(Timer::Overlap, now + LOOK_AGAIN);
+        if self.is_moving() {
+            self.leg.timers.arm(Timer::Overlap, now + LOOK_AGAIN);
+        }
     }
 
     /// A server that does not answer pings is not waited for without end.

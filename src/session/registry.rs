@@ -266,7 +266,7 @@ impl<S> Registry<S> {
 
     fn forget_moving(&mut self, id: u64) -> Option<Moving> {
         let moving = self.moving.remove(&id)?;
-        self.held_bytes -= moving.held.iter().map(|frame| frame.len()).sum::<usize>();
+        self.held_bytes -= moving.held.iter().map(|frame| held_size(frame)).sum::<usize>();
         Some(moving)
     }
 
@@ -281,7 +281,7 @@ impl<S> Registry<S> {
         is_end: bool,
     ) -> (bool, usize) {
         let Some(moving) = self.moving.get_mut(&id) else { return (false, self.held_bytes) };
-        self.held_bytes += frame.len();
+        self.held_bytes += held_size(frame);
         moving.has_ended |= is_end;
         (moving.came_on_new(now, frame, item), self.held_bytes)
     }
@@ -416,4 +416,9 @@ impl<S> Operation<S> {
     pub(super) fn revise(&mut self, payload: Box<str>) {
         self.payload = payload;
     }
+}
+
+/// What a message costs that is held: its text, and what is known of it.
+fn held_size(frame: &str) -> usize {
+    frame.len() + 64
 }
