@@ -102,7 +102,7 @@ mod credentials {
     impl Credentials {
         /// Says when these end, such as the `exp` of a token. Default: not known.
         ///
-        /// Ahead of that, after 70 to 90 % of the time that is left when the connection is acknowledged and, if it lasts, 5 s before its end, the
+        /// Ahead of that, after 70 to 90 % of the time that is left when the connection is acknowledged and, if it lasts, 12 s before its end, the
         /// provider is asked again, with [`CredentialsReason::Expiring`], and the client moves to another connection while this one still works;
         /// see [`Client::rotate`](crate::Client::rotate). A time that is over already says nothing.
         #[must_use]

@@ -244,8 +244,8 @@ impl Client {
     /// there, at [`reissue_rate`](ClientBuilder::reissue_rate) if that is set: for what an application knows that the client does not, such as that a balancer has new backends.
     ///
     /// The new connection is opened, with credentials of its own, while the one before goes on. Every subscription is sent there, with the position
-    /// of [`resume_with`](crate::SubscriptionBuilder::resume_with), and goes on where it was until both have brought the same item; a
-    /// quiet one for 2 s, one to which the two say different things for 10 s, and one with a position until it runs. Then it is completed
+    /// of [`resume_with`](crate::SubscriptionBuilder::resume_with), and goes on where it was until both have brought the same two items
+    /// in a row; one for which nothing comes for 2 s, one to which the two never say the same for 10 s, and one with a position until it runs. Then it is completed
     /// on the connection before, which is closed with 1000 when nothing is left on it. Calls stay where they were sent for up to 30 s.
     ///
     /// A stream has first what came on the one connection, then what came on the other, and no gap: nothing is lost, unless a server

@@ -19,7 +19,8 @@ impl ClientBuilder {
     /// [`stats`](crate::Client::stats) show them as one.
     ///
     /// Between two operations on different connections there is no order, nor need they reach the same server behind a load
-    /// balancer. Equal [shared](crate::SubscriptionBuilder::shared) subscriptions are on the same one, whatever the others carry. Under
+    /// balancer. Equal [shared](crate::SubscriptionBuilder::shared) subscriptions are on the same one, whatever the others
+    /// carry, as long as it has room. Under
     /// [`Overflow::Block`](crate::Overflow::Block) a reader stalls those on its own connection.
     pub fn connections(mut self, connections: NonZeroUsize) -> Self {
         self.placement.connections = Some(connections);

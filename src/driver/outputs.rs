@@ -64,6 +64,7 @@ impl Driver {
                     sink.push_gap(gap);
                 }
                 Output::Deliver { id: _, sink, frame, payload } => self.deliver(now, sink, &frame, payload),
+                Output::End { id: _, frame } => self.session.end_held(now, &frame),
                 Output::Established { sink } => sink.establish(),
                 Output::Stale { sink, idle_for } => {
                     telemetry::stale(sink.id, idle_for);

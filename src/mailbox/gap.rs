@@ -45,8 +45,8 @@ pub struct Gap {
     /// How often the operation was sent again here on a connection that was there already: by [`Overflow::Rewind`],
     /// [`restart_if`](crate::SubscriptionBuilder::restart_if) or [`reissue_stale`](crate::SubscriptionBuilder::reissue_stale).
     pub restarts: u32,
-    /// How often the operation moved to another connection here while the one before still worked. Nothing is missing, but what lies
-    /// before this place may follow again. Always 0 with [`dedupe_by`](crate::SubscriptionBuilder::dedupe_by), which removes that.
+    /// How often the operation moved to another connection here while the one before still worked. What lies
+    /// before this place may follow again, and nothing is missing. Always 0 with [`dedupe_by`](crate::SubscriptionBuilder::dedupe_by), which removes that.
     pub overlaps: u32,
     /// Whether the operation went on, each time that it was sent again here, after the last item received, by
     /// [`resume_with`](crate::SubscriptionBuilder::resume_with). A server that honours the position leaves nothing out then.

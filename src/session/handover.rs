@@ -17,6 +17,7 @@ use std::{
 use super::{
     End, Output, Session,
     leg::{Leg, Phase, Role},
+    moving::Due,
     outbox::Queued,
     timers::Timer,
 };
@@ -81,8 +82,8 @@ impl<S: Clone> Session<S> {
     pub(super) fn plan_renewal(&mut self, now: Instant) {
         let lifetime = self.leg.expires_at.map(|at| at.saturating_duration_since(now)).filter(|left| !left.is_zero());
         let credentials = lifetime.map(|lifetime| {
-            let latest = lifetime.saturating_sub(HANDOVER).max(lifetime / 2);
-            self.retry.within(lifetime, 0.7, 0.9).min(latest).max(SHORTEST_LIFE)
+            let latest = lifetime.saturating_sub(HANDOVER).max(lifetime / 2).min(lifetime.mul_f64(0.9));
+            self.retry.within(latest, 0.8, 1.0).max(SHORTEST_LIFE)
         });
         let age = self.config.max_connection_age.map(|age| self.retry.within(age, 0.9, 1.0));
         self.leg.expiring_from = credentials.map(|after| now + after);
@@ -134,11 +135,14 @@ impl<S: Clone> Session<S> {
         let Some(successor) = self.other.take_if(|other| other.role == Role::Successor) else { return false };
         self.leg = *successor;
         self.leg.role = Role::Current;
+        if self.leg.phase == Phase::Waiting {
+            // The loss may say more of that.
+            self.leg.timers.clear();
+            self.start(now);
+            return true;
+        }
         let (attempt, cause) = (self.retry.attempts(), self.last_cause.clone());
-        self.status(match self.leg.timers.at(Timer::Backoff) {
-            Some(at) => Status::Waiting { delay: at - now, cause },
-            None => Status::Connecting { attempt, cause },
-        });
+        self.status(Status::Connecting { attempt, cause });
         true
     }
 
@@ -193,8 +197,8 @@ impl<S: Clone> Session<S> {
     }
 
     /// An item came on the old leg, for an operation that may be moving.
-    pub(super) fn came_on_old(&mut self, id: u64, item: &str) {
-        if self.operations.moving_mut(id).is_some_and(|moving| moving.came_on_old(item)) {
+    pub(super) fn came_on_old(&mut self, now: Instant, id: u64, item: &str) {
+        if self.operations.moving_mut(id).is_some_and(|moving| moving.came_on_old(now, item)) {
             self.handover.drained.push((id, None));
         }
     }
@@ -206,6 +210,8 @@ impl<S: Clone> Session<S> {
             old.complete(wire_id, OperationType::Subscription);
         }
         self.handover.unprobed.push(id);
+        // A probe may be under way already, and have been for long.
+        self.handover.probed_at.get_or_insert(now);
         self.probe_old(now);
     }
 
@@ -231,8 +237,9 @@ impl<S: Clone> Session<S> {
     /// asked to end it, or did so with errors, perhaps it did before it began it on the new one.
     pub(super) fn is_drained(&mut self, id: u64, end: &End) -> bool {
         let Some(moving) = self.operations.moving_mut(id).filter(|moving| moving.is_on_its_way()) else { return false };
-        let is_asked = std::mem::replace(&mut moving.is_completed, true) && !matches!(end, End::Rejected(_));
-        let gap = (!is_asked).then(|| Gap { reconnects: 1, ..Gap::default() });
+        // Or it has ended on both.
+        let is_asked = std::mem::replace(&mut moving.is_completed, true) || moving.has_ended;
+        let gap = (!is_asked || matches!(end, End::Rejected(_))).then(|| Gap { reconnects: 1, ..Gap::default() });
         self.handover.drained.push((id, gap));
         true
     }
@@ -251,18 +258,36 @@ impl<S: Clone> Session<S> {
         if let Some(gap) = gap.or_else(|| moving.is_repeated().then(|| Gap { overlaps: 1, ..Gap::default() })) {
             self.outputs.push_back(Output::Moved { sink: sink.clone(), gap });
         }
-        for frame in moving.held {
-            if let Some((_, payload)) = self.take_frame(now, &frame) {
+        let mut held = moving.held;
+        // Its turn is after the items, for which there may be no room.
+        let end = if moving.has_ended { held.pop() } else { None };
+        for frame in held {
+            if let Some((_, payload)) = self.read_frame(now, &frame) {
                 self.outputs.push_back(Output::Deliver { id, sink: sink.clone(), frame, payload });
             }
         }
+        self.outputs.extend(end.map(|frame| Output::End { id, frame }));
+    }
+
+    /// The end that was held is to be acted on, after the items that were.
+    pub(crate) fn end_held(&mut self, now: Instant, frame: &str) {
+        self.read_frame(now, frame);
     }
 
     /// Both legs had their time: what is not completed on the old one is now.
     pub(super) fn end_overlap(&mut self, now: Instant) {
         self.end_draining(now);
-        for id in self.operations.overdue(now) {
-            self.drain(now, id);
+        // What is not read may be there already.
+        let due = match self.leg.liveness.is_paused() {
+            true => Vec::new(),
+            false => self.operations.due(now, self.leg.liveness.resumed_at()),
+        };
+        for (id, due) in due {
+            match due {
+                Due::Nothing => {}
+                Due::Drain => self.drain(now, id),
+                Due::Doubt => self.handover.drained.push((id, Some(Gap { reconnects: 1, ..Gap::default() }))),
+            }
         }
         if self.is_moving() {
             self.leg.timers.arm(Timer::Overlap, now + LOOK_AGAIN);
@@ -277,7 +302,8 @@ impl<S: Clone> Session<S> {
             return;
         };
         if !is_paused && since + DRAIN_WITHIN <= now {
-            let Handover { probed, unprobed, drained, .. } = &mut self.handover;
+            let Handover { probed, unprobed, drained, probed_at, .. } = &mut self.handover;
+            *probed_at = None;
             let gap = Gap { reconnects: 1, ..Gap::default() };
             drained.extend(probed.drain(..).chain(unprobed.drain(..)).map(|id| (id, Some(gap.clone()))));
         }
@@ -374,6 +400,7 @@ impl<S: Clone> Session<S> {
 
     /// The current leg was lost while operations were moving to it. The one that they come from still works.
     pub(super) fn go_back(&mut self, now: Instant, cause: Disconnect) {
+        self.counts.handovers -= 1;
         self.give_up_mutations(self.leg.span, Some(&cause));
         let gap = Gap { reconnects: 1, cause: Some(cause.clone()), ..Gap::default() };
         for id in self.operations.moving() {
@@ -441,8 +468,8 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// How long the peer has to answer the close of a connection that was replaced.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long before credentials end a handover begins at the latest, if they last: it takes a dial and some seconds.
-const HANDOVER: Duration = Duration::from_secs(5);
+/// How long before credentials end a handover begins at the latest, if they last: it takes a dial and mostly no more than 10 s.
+const HANDOVER: Duration = Duration::from_secs(12);
 
 /// No connection is replaced sooner because its credentials end: a provider that gives what is over at once must not make it spin.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);

@@ -18,8 +18,13 @@ impl<S: Clone> Session<S> {
     }
 
     /// Returns where the item is that came, and whose: an index into the operations.
-    pub(super) fn take_frame(&mut self, now: Instant, frame: &str) -> Option<(u32, Range<usize>)> {
+    fn take_frame(&mut self, now: Instant, frame: &str) -> Option<(u32, Range<usize>)> {
         self.leg.liveness.heard(now);
+        self.read_frame(now, frame)
+    }
+
+    /// As `take_frame`, of a message that came some time ago.
+    pub(super) fn read_frame(&mut self, now: Instant, frame: &str) -> Option<(u32, Range<usize>)> {
         let parsed = match self.config.strictness {
             Strictness::Lenient => Envelope::parse(frame),
             // The quick reader leaves the end of a frame unread.
@@ -118,7 +123,7 @@ impl<S: Clone> Session<S> {
                 }
                 // Established is what the current connection carries.
                 if self.leg.role == Role::Retiring {
-                    self.came_on_old(id, &frame[payload.clone()]);
+                    self.came_on_old(now, id, &frame[payload.clone()]);
                 } else if self.forget_awaited(id)
                     && let Some(operation) = self.operations.get(id)
                 {

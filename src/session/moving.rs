@@ -1,6 +1,6 @@
 //! How far one operation has got with moving from one leg to another, and what is known by then.
 //!
-//! Owns the question when the old leg has said all that the new one does not: once both have said the same. It must not be
+//! Owns the question when the old leg has said all that the new one does not: once both have said the same two items. It must not be
 //! asked of the server, as one that is told to stop forgets what it has not sent.
 
 use std::{
@@ -20,42 +20,69 @@ pub(super) struct Moving {
     pub(super) has_ended: bool,
     /// The messages that came on the new leg, in order.
     pub(super) held: Vec<Box<str>>,
-    /// Digests of the latest items that came on the old leg since.
+    /// Digests of the latest pairs of items that came on the old leg since.
     seen: VecDeque<u64>,
-    /// Of the items that are held.
+    last_seen: Option<u64>,
+    /// Of the pairs of items that are held.
     said: BTreeSet<u64>,
+    last_said: Option<u64>,
     /// The new leg was told where to go on, after the last item that came before: it says all that follows by itself.
     pub(super) is_resumed: bool,
-    /// Since when both legs are waited for: since it was sent, or since something came on the new one.
+    /// When something came that this is about: on the old leg, or first on the new one.
     since: Instant,
+    /// When it began to move.
+    begun: Instant,
+}
+
+/// What is to be done with an operation that both legs carry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Due {
+    Nothing,
+    /// The old leg had its time.
+    Drain,
+    /// The new one says nothing, though it should.
+    Doubt,
 }
 
 impl Moving {
     pub(super) fn new(now: Instant) -> Self {
-        let (new, is_completed, has_ended, is_resumed) = (0, false, false, false);
-        let (held, seen, said) = Default::default();
-        Self { new, is_completed, has_ended, held, seen, said, is_resumed, since: now }
+        Self {
+            new: 0,
+            is_completed: false,
+            has_ended: false,
+            held: Vec::new(),
+            seen: VecDeque::new(),
+            last_seen: None,
+            said: BTreeSet::new(),
+            last_said: None,
+            is_resumed: false,
+            since: now,
+            begun: now,
+        }
     }
 
-    /// An item came on the old leg. Whether the new one has said it, too, and with it all that follows.
-    pub(super) fn came_on_old(&mut self, item: &str) -> bool {
-        let digest = digest(item);
+    /// An item came on the old leg. Whether it has nothing to add now: the new one has said the same, and says all that follows.
+    pub(super) fn came_on_old(&mut self, now: Instant, item: &str) -> bool {
+        if self.held.is_empty() {
+            self.since = now;
+        }
+        let Some(pair) = pair(&mut self.last_seen, item) else { return false };
         if self.seen.len() == MAX_SEEN {
             self.seen.pop_front();
         }
-        self.seen.push_back(digest);
-        self.said.contains(&digest)
+        self.seen.push_back(pair);
+        self.said.contains(&pair)
     }
 
-    /// A message came on the new leg, with an item or with none. Whether the old one has nothing to add.
+    /// A message came on the new leg, with an item or with none. Whether the old one has nothing to add now.
     pub(super) fn came_on_new(&mut self, now: Instant, frame: &str, item: Option<&str>) -> bool {
         if self.held.is_empty() {
             self.since = now;
         }
         self.held.push(frame.into());
-        let Some(digest) = item.map(digest) else { return false };
-        self.said.insert(digest);
-        self.is_resumed || self.seen.contains(&digest)
+        let pair = item.and_then(|item| pair(&mut self.last_said, item));
+        self.said.extend(pair);
+        self.is_resumed || pair.is_some_and(|pair| self.seen.contains(&pair))
     }
 
     /// Whether the new leg has said anything, or the old one is not to.
@@ -65,33 +92,49 @@ impl Moving {
 
     /// Whether the new leg may repeat what came on the old one.
     pub(super) fn is_repeated(&self) -> bool {
-        self.is_resumed || !self.seen.is_empty()
+        self.is_resumed || self.last_seen.is_some() || !self.held.is_empty()
     }
 
-    /// Whether both legs had their time. To be asked every second.
-    pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
+    /// What is to be done now; asked every second. The sockets are read since `read_since`, if that says anything.
+    pub(super) fn due(&mut self, now: Instant, read_since: Option<Instant>) -> Due {
         if self.new == 0 {
             // It may be sent right after this.
-            self.since = now + Duration::from_secs(1);
+            (self.since, self.begun) = (now + Duration::from_secs(1), now);
         }
-        let patience = if self.held.is_empty() { QUIET } else { BEHIND };
-        !self.is_completed && now.saturating_duration_since(self.since) >= patience
+        let passed = |since: Instant| now.saturating_duration_since(read_since.map_or(since, |read| read.max(since)));
+        match (self.is_completed, self.held.is_empty()) {
+            (true, _) => Due::Nothing,
+            (false, true) if passed(self.since) >= QUIET => Due::Drain,
+            (false, false) if passed(self.since) >= BEHIND => Due::Drain,
+            (false, true) if passed(self.begun) >= SILENT => Due::Doubt,
+            (false, _) => Due::Nothing,
+        }
     }
 }
 
-fn digest(item: &str) -> u64 {
+/// What stands for an item and the one before it, if they differ: an item alone may come again, a pair hardly does.
+fn pair(last: &mut Option<u64>, item: &str) -> Option<u64> {
+    let item = digest(&item);
+    let last = last.replace(item).filter(|last| *last != item)?;
+    Some(digest(&(last, item)))
+}
+
+fn digest(item: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     item.hash(&mut hasher);
     hasher.finish()
 }
 
-/// How long both legs carry an operation for which nothing comes on the new one. A server may begin an operation later than it has
+/// How long both legs carry an operation for which nothing comes on either. A server may begin an operation later than it has
 /// read it, and only an item shows that it has.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// How long the old leg has to say what the new one has said. It may be behind, and forgets what it has not sent when it is told to
 /// stop. Some servers begin with a state that comes once, or say the same in other words; then this passes in vain.
 const BEHIND: Duration = Duration::from_secs(10);
+
+/// How long the new leg may say nothing while the old one does.
+const SILENT: Duration = Duration::from_secs(30);
 
 /// Items that the old leg may be ahead of the new one for that to be known.
 const MAX_SEEN: usize = 256;

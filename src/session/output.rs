@@ -34,6 +34,8 @@ pub(crate) enum Output<S> {
     Judge { sink: S, end: End },
     /// The operation is over (I1).
     Finish { sink: S, end: End },
+    /// The message that ends an operation, after all of its items that were held. Answer with `end_held`.
+    End { id: u64, frame: Box<str> },
     /// For who waits for a connection: there is one, or there will be none.
     Connected(Result<(), End>),
     /// For who waits for another connection in place of the one there was.

@@ -5,7 +5,12 @@ use std::{
     time::Instant,
 };
 
-use super::{Care, moving::Moving, suspicion::Outage, upkeep::Upkeep};
+use super::{
+    Care,
+    moving::{Due, Moving},
+    suspicion::Outage,
+    upkeep::Upkeep,
+};
 use crate::{operation::OperationType, protocol::WireId};
 
 /// What is asked of the server, and until when.
@@ -280,15 +285,19 @@ impl<S> Registry<S> {
         item: Option<&str>,
         is_end: bool,
     ) -> (bool, usize) {
-        let Some(moving) = self.moving.get_mut(&id) else { return (false, self.held_bytes) };
+        // Nothing follows the end.
+        let Some(moving) = self.moving.get_mut(&id).filter(|moving| !moving.has_ended) else {
+            return (false, self.held_bytes);
+        };
         self.held_bytes += held_size(frame);
         moving.has_ended |= is_end;
         (moving.came_on_new(now, frame, item), self.held_bytes)
     }
 
-    /// The operations for which both legs had their time.
-    pub(super) fn overdue(&mut self, now: Instant) -> Vec<u64> {
-        self.moving.iter_mut().filter_map(|(id, moving)| moving.is_overdue(now).then_some(*id)).collect()
+    /// What is to be done with the operations that both legs carry.
+    pub(super) fn due(&mut self, now: Instant, read_since: Option<Instant>) -> Vec<(u64, Due)> {
+        let due = self.moving.iter_mut().map(|(id, moving)| (*id, moving.due(now, read_since)));
+        due.filter(|(_, due)| *due != Due::Nothing).collect()
     }
 
     /// What was moving stays where it was.

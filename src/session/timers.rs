@@ -74,6 +74,7 @@ impl Timers {
         self.0[timer as usize] = None;
     }
 
+    #[cfg(test)]
     pub(super) fn at(&self, timer: Timer) -> Option<Instant> {
         self.0[timer as usize]
     }

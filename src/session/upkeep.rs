@@ -135,6 +135,7 @@ impl<S: Clone> Session<S> {
             let queued = self.outputs.len();
             self.outputs.retain(|output| !matches!(output, Output::Deliver { id: held, .. } if *held == id));
             self.counts.items -= (queued - self.outputs.len()) as u64;
+            self.outputs.retain(|output| !matches!(output, Output::End { id: held, .. } if *held == id));
         }
     }
 

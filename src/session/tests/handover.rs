@@ -60,8 +60,9 @@ fn what_comes_on_both_connections_is_announced_and_comes_in_the_order_of_each() 
     let reader = world.readers.values().next().unwrap();
     assert_eq!((reader.last, reader.overlaps), (None, 0), "what the new one says is held");
     world.down(A).unwrap();
+    world.down(A).unwrap();
     let reader = world.readers.values().next().unwrap();
-    assert_eq!((reader.last, reader.gaps, reader.overlaps, reader.repeated), (Some(2), 0, 1, 1), "from 1 to 1, 2");
+    assert_eq!((reader.last, reader.gaps, reader.overlaps, reader.repeated), (Some(2), 0, 1, 1), "1, 2, and 1, 2");
     world.live(secs(10)).unwrap();
     world.check_settled().unwrap();
 }
@@ -293,9 +294,9 @@ fn credentials_that_end_are_renewed_ahead_of_that_with_the_reason() {
     world.live(secs(300)).unwrap();
     assert_eq!(world.asked[0].1, "initial");
     let renewals: Vec<_> = world.asked.windows(2).map(|pair| (pair[1].0 - pair[0].0, pair[1].1)).collect();
-    assert!((11..=15).contains(&renewals.len()), "{renewals:?}");
+    assert!((15..=21).contains(&renewals.len()), "{renewals:?}");
     for (after, reason) in &renewals {
-        assert!((secs(21)..=secs(27)).contains(after) && *reason == "expiring", "{renewals:?}");
+        assert!((secs(14)..=secs(18)).contains(after) && *reason == "expiring", "{renewals:?}");
     }
     let distinct: std::collections::BTreeSet<_> = renewals.iter().collect();
     assert!(distinct.len() > 5, "jittered");

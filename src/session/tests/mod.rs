@@ -213,6 +213,10 @@ impl Rig {
                     self.gaps.push(gap);
                     moved
                 }
+                Output::End { frame, .. } => {
+                    self.session.end_held(self.now, &frame);
+                    continue;
+                }
                 Output::Deliver { sink, frame, payload, .. } => Did::Deliver(sink, read(&frame[payload])),
                 Output::Rotated(answer) => Did::Rotated(answer.map_err(|end| describe(&end))),
                 Output::Postponed(cause) => Did::Postponed(cause.to_string()),

@@ -113,7 +113,7 @@ fn only_the_answer_to_the_probe_says_that_all_has_come() {
     world.up(A).unwrap();
     world.publish_all();
     world.down(B).unwrap();
-    world.settle().unwrap();
+    world.live(secs(13)).unwrap();
     let reader = &world.readers[&1];
     assert_eq!((reader.last, reader.overlaps, reader.repeated), (Some(1), 1, 1));
 }

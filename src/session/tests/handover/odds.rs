@@ -324,3 +324,87 @@ fn an_error_on_the_connection_before_is_a_gap_where_the_operation_goes_on() {
     world.perform().unwrap();
     assert_eq!((world.readers[&1].last, world.readers[&1].gaps, world.ends.len()), (Some(1), 1, 0));
 }
+
+#[test]
+fn a_burst_that_the_old_connection_is_still_sending_is_waited_for_though_the_new_one_has_nothing_to_say() {
+    let mut world = World::open(config(), 1);
+    for _ in 0..60 {
+        world.publish_all();
+    }
+    world.rig.session.rotate(world.rig.now);
+    world.perform().unwrap();
+    // The server sends one of these at a time, and forgets them when it is told to stop.
+    for _ in 0..400 {
+        world.advance(B).unwrap();
+        world.write(B, 9);
+        while world.up(B).unwrap() {}
+        world.begin(B);
+        while world.down(B).unwrap() {}
+        world.write(A, 9);
+        while world.up(A).unwrap() {}
+        let item = world.wires[A as usize].unsent.pop_front();
+        world.wires[A as usize].down.extend(item.map(|(_, item)| super::world::Down::Text(item)));
+        let unsent = std::mem::take(&mut world.wires[A as usize].unsent);
+        while world.down(A).unwrap() {}
+        world.wires[A as usize].unsent = unsent;
+        world.rig.now += in_millis(100);
+        world.rig.session.handle_timeout(world.rig.now);
+        world.perform().unwrap();
+    }
+    assert_eq!((world.readers[&1].last, world.readers[&1].gaps), (Some(60), 0));
+    assert!(!world.wires[A as usize].open);
+}
+
+#[test]
+fn a_value_that_comes_again_is_not_taken_for_the_item_that_both_have_said() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    world.settle().unwrap();
+    let ids = [A, B].map(|leg| world.wires[leg as usize].carried.keys().next().unwrap().clone());
+    let say = |world: &mut World, leg: LegId, n: u64| {
+        let frame = json!({"type": "next", "id": ids[leg as usize], "payload": {"data": n}}).to_string();
+        world.rig.session.handle_frame(world.rig.now, leg, &frame).is_some()
+    };
+    // The old connection is behind: 5, 6, 5, of which the new one has but the last.
+    assert!(say(&mut world, A, 5));
+    assert!(!say(&mut world, B, 5));
+    assert!(say(&mut world, A, 6), "the old one still counts");
+    assert!(say(&mut world, A, 5));
+    assert!(!say(&mut world, B, 7));
+    assert!(say(&mut world, A, 7), "and with it the new one takes over");
+    assert!(!world.rig.session.is_moving());
+}
+
+#[test]
+fn a_probe_that_was_never_answered_before_does_not_stop_the_streams() {
+    let mut world = World::open(Config { ping_interval: None, ..config() }, 1);
+    world.mute = true;
+    world.rig.session.probe(1);
+    world.settle().unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.live(secs(30)).unwrap();
+    world.publish_all();
+    world.live(secs(1)).unwrap();
+    assert_eq!(world.readers[&1].last, Some(1));
+    world.check_settled().unwrap();
+}
+
+#[test]
+fn a_stream_that_ends_while_it_moves_has_all_of_its_items_though_there_is_no_room_for_them_at_once() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    world.settle().unwrap();
+    world.publish_all();
+    world.publish_all();
+    world.end(B, 0);
+    while world.down(B).unwrap() {}
+    world.down(A).unwrap();
+    // As the driver does it: the reader has no room for the first of what is held.
+    let frame =
+        json!({"type": "next", "id": world.wires[A as usize].carried.keys().next().unwrap(), "payload": {"data": 2}});
+    assert!(world.rig.session.handle_frame(world.rig.now, A, &frame.to_string()).is_some());
+    world.rig.session.rewind(1);
+    world.perform().unwrap();
+    assert!(world.ends.is_empty(), "it is not over: {:?}", world.ends);
+    assert_eq!(world.rig.session.live_operations(), 1);
+}

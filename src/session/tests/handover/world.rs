@@ -291,6 +291,7 @@ impl World {
                     }
                 }
                 Output::Moved { sink, gap } => self.mark(sink, &gap),
+                Output::End { frame, .. } => self.rig.session.end_held(self.rig.now, &frame),
                 Output::Deliver { sink, frame, payload, .. } => self.receive(sink, &read(&frame[payload]))?,
                 Output::Finish { sink, end } => {
                     prop_assert!(self.ends.insert(sink, describe(&end)).is_none(), "I1: one end");

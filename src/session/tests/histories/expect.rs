@@ -35,7 +35,11 @@ impl History {
                     model.proven.clear();
                 }
                 Output::Reissue { sink, gap } => model.announce(self.rig.now, sink, &gap.unwrap())?,
-                Output::Moved { .. } | Output::Deliver { .. } | Output::Rotated(_) | Output::Postponed(_) => {
+                Output::Moved { .. }
+                | Output::Deliver { .. }
+                | Output::End { .. }
+                | Output::Rotated(_)
+                | Output::Postponed(_) => {
                     prop_assert!(false, "nothing is handed over here");
                 }
                 Output::Established { sink } => {
