@@ -278,9 +278,10 @@ impl<S: Clone> Session<S> {
     pub(super) fn end_overlap(&mut self, now: Instant) {
         self.end_draining(now);
         // What is not read may be there already.
-        let due = match self.leg.liveness.is_paused() {
-            true => Vec::new(),
-            false => self.operations.due(now, self.leg.liveness.resumed_at()),
+        let due = if self.leg.liveness.is_paused() {
+            Vec::new()
+        } else {
+            self.operations.due(now, self.leg.liveness.resumed_at())
         };
         for (id, due) in due {
             match due {

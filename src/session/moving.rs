@@ -103,11 +103,10 @@ impl Moving {
         }
         let passed = |since: Instant| now.saturating_duration_since(read_since.map_or(since, |read| read.max(since)));
         match (self.is_completed, self.held.is_empty()) {
-            (true, _) => Due::Nothing,
             (false, true) if passed(self.since) >= QUIET => Due::Drain,
             (false, false) if passed(self.since) >= BEHIND => Due::Drain,
             (false, true) if passed(self.begun) >= SILENT => Due::Doubt,
-            (false, _) => Due::Nothing,
+            (_, _) => Due::Nothing,
         }
     }
 }
