@@ -10,13 +10,14 @@ use thiserror::Error;
 mod build;
 mod dial;
 mod display;
+mod headers;
 mod upgrade;
 
 #[cfg(feature = "client")]
 pub use self::build::BuildError;
 pub(crate) use self::display::Chain;
 use self::display::{DisplayBody, DisplayErrors};
-pub use self::{dial::DialError, upgrade::UpgradeFlaw};
+pub use self::{dial::DialError, headers::ResponseHeaders, upgrade::UpgradeFlaw};
 pub use crate::protocol::close::CloseCode;
 use crate::response::GraphQlError;
 
@@ -81,6 +82,8 @@ pub enum ConnectError {
         status: u16,
         /// What the server's `Retry-After` asks for; at most an hour.
         retry_after: Option<Duration>,
+        /// What else the server said of it.
+        headers: ResponseHeaders,
         /// The first 1024 bytes of the body, as far as they came within half a second. What it shows of the request's headers or
         /// of the endpoint's query is masked.
         body: String,

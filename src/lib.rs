@@ -158,7 +158,7 @@ pub use {
 pub use {
     error::{
         CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect, NotConnected,
-        SharedError, SnapshotError, SubscribeError, SubscriptionError, UpgradeFlaw, Violation,
+        ResponseHeaders, SharedError, SnapshotError, SubscribeError, SubscriptionError, UpgradeFlaw, Violation,
     },
     mailbox::{Gap, Overflow},
     operation::{Operation, Request, Resumable},

@@ -59,7 +59,7 @@ mod tests {
     use std::fmt::Display;
 
     use super::*;
-    use crate::error::{CloseCode, ConnectError, SubscriptionError};
+    use crate::error::{CloseCode, ConnectError, ResponseHeaders, SubscriptionError};
 
     #[test]
     fn what_a_server_says_is_on_one_line_cut_and_without_control_characters() {
@@ -68,7 +68,7 @@ mod tests {
         let shown: [&dyn Display; 5] = [
             &Disconnect::Closed { code: CloseCode::NORMAL, reason: said.clone() },
             &Disconnect::Refused { message: said.clone() },
-            &ConnectError::Http { status: 500, retry_after: None, body: said },
+            &ConnectError::Http { status: 500, retry_after: None, headers: ResponseHeaders::default(), body: said },
             &SubscriptionError::Rejected(vec![error.clone()]),
             &SubscriptionError::NoData(vec![error.clone(), error]),
         ];

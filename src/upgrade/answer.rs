@@ -154,6 +154,11 @@ impl Head {
         Ok(())
     }
 
+    /// In order; values as they came.
+    pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
     /// The first header of that name, if it is text.
     pub(super) fn text(&self, name: &'static str) -> Option<&str> {
         self.values(name).next().and_then(|value| str::from_utf8(value).ok())

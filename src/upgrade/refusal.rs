@@ -1,7 +1,7 @@
 //! What an answer other than an upgrade says: when to come back, where to go instead, and why.
 //!
-//! Pure. Owns what of it an error keeps. Of the headers that is `Retry-After` (with `Date`, which it counts from) and
-//! `Location`: cookies and the like are for nobody's log, and no server needs to be believed to not send back what it got.
+//! Pure. Owns what of it an error keeps: cookies are for nobody's log, and no server needs to be believed to not send back what it
+//! got.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +24,19 @@ pub(super) fn refused(
     if let (300..=399, Some(location)) = (status, head.text("location")) {
         return ConnectError::Redirected { status, to: secrets.mask(&target(endpoint, location)) };
     }
-    ConnectError::Http { status, retry_after: retry_after(head, clock), body: secrets.mask(&body.text()) }
+    let headers = kept(head).map(|(name, value)| (name.to_owned(), secrets.mask(&value))).collect();
+    let body = secrets.mask(&body.text());
+    ConnectError::Http { status, retry_after: retry_after(head, clock), headers, body }
+}
+
+/// The headers that are kept, cut, as text.
+fn kept(head: &Head) -> impl Iterator<Item = (&str, String)> {
+    let is_kept = |name: &str| !NOT_KEPT.iter().any(|not_kept| name.eq_ignore_ascii_case(not_kept));
+    let headers = head.headers().filter(move |(name, _)| is_kept(name) && name.len() <= MAX_HEADER).take(MAX_HEADERS);
+    headers.map(|(name, value)| {
+        let value = String::from_utf8_lossy(&value[..value.len().min(MAX_HEADER)]).into_owned();
+        (name, value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+    })
 }
 
 /// RFC 9110 section 10.2.3: seconds, or a date.
@@ -197,6 +209,15 @@ fn shown(secret: &str, text: &str) -> usize {
 /// The longest `Retry-After` that is honoured: no server parks its clients for longer.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
+/// What a server gives that is not for logs.
+const NOT_KEPT: [&str; 4] = ["set-cookie", "set-cookie2", "authentication-info", "proxy-authentication-info"];
+
+/// How many headers are kept.
+const MAX_HEADERS: usize = 32;
+
+/// How much of a header's value is kept, in bytes.
+const MAX_HEADER: usize = 256;
+
 /// How much of a body is kept, in bytes.
 const MAX_BODY: usize = 1024;
 
@@ -292,6 +313,20 @@ mod tests {
         }
         assert!(matches!(error("HTTP/1.1 304 Not Modified\r\n\r\n"), ConnectError::Http { status: 304, .. }));
         assert!(matches!(error("HTTP/1.1 201 X\r\nLocation: /x\r\n\r\n"), ConnectError::Http { status: 201, .. }));
+    }
+
+    #[test]
+    fn of_the_headers_no_cookie_is_kept_and_nothing_that_was_sent() {
+        let text = format!(
+            "HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=\"market\"\r\nSet-Cookie: s=1234567890\r\n\
+             X-Long: {}\r\nX-Odd: a\x01b\r\n{}\r\n",
+            "y".repeat(1000),
+            "X-Many: z\r\n".repeat(90),
+        );
+        let ConnectError::Http { headers, .. } = error(&text) else { panic!("not a refusal") };
+        assert_eq!(headers.get("www-authenticate"), Some("Bearer realm=\"market\""));
+        assert_eq!((headers.get("set-cookie"), headers.get("x-long").map(str::len)), (None, Some(MAX_HEADER)));
+        assert_eq!(headers.iter().count(), MAX_HEADERS);
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl History {
             Step::FailDial(status) if self.model.dialing => {
                 let error = match status {
                     0 => ConnectError::Timeout(secs(1)),
-                    &status => ConnectError::Http { status, retry_after: None, body: String::new() },
+                    &status => refused(status),
                 };
                 self.rig.session.handle_lost(now, LegId::A, Disconnect::Connect(error));
             }

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::{Care, Config, End, Granted, LegId, Output, Request, Session, Strictness, Transmit};
 use crate::{
     auth::CredentialsReason,
-    error::{CloseCode, Disconnect},
+    error::{CloseCode, ConnectError, Disconnect, ResponseHeaders},
     mailbox::Gap,
     operation::OperationType,
     protocol::Subprotocol,
@@ -44,6 +44,10 @@ fn fixed(subprotocol: Subprotocol) -> Config {
 
 fn granted() -> Granted {
     Granted { init_payload: "{}".into(), lifetime: None }
+}
+
+fn refused(status: u16) -> ConnectError {
+    ConnectError::Http { status, retry_after: None, headers: ResponseHeaders::default(), body: String::new() }
 }
 
 fn secs(n: u64) -> Duration {

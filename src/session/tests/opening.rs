@@ -8,7 +8,7 @@ fn refused_subprotocol() -> Disconnect {
 }
 
 fn http(status: u16) -> Disconnect {
-    Disconnect::Connect(ConnectError::Http { status, retry_after: None, body: String::new() })
+    Disconnect::Connect(refused(status))
 }
 
 #[test]

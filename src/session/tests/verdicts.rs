@@ -103,7 +103,12 @@ fn close_codes_before_the_ack() {
 fn http_answers_to_the_upgrade() {
     let http = |status, retry_after: Option<u64>| {
         let retry_after = retry_after.map(secs);
-        Disconnect::Connect(ConnectError::Http { status, retry_after, body: String::new() })
+        Disconnect::Connect(ConnectError::Http {
+            status,
+            retry_after,
+            headers: ResponseHeaders::default(),
+            body: String::new(),
+        })
     };
     for status in [408, 425, 429, 500, 502, 503, 504, 599] {
         check(&http(status, None), false, Then::Retry);
