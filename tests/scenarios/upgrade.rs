@@ -26,8 +26,9 @@ async fn what_will_not_pass_ends_the_stream_with_the_status_and_the_servers_word
         let mut stream = subscribe(&client, "a");
         let _open = server.accept_raw(answer).await;
         let error = refused(&server, &mut stream, 1).await;
-        let ConnectError::Http { status: told, body, .. } = &error else { panic!("{error:?}") };
+        let ConnectError::Http { status: told, body, headers, .. } = &error else { panic!("{error:?}") };
         assert_eq!((*told, body.as_str()), (status, said));
+        assert_eq!(headers.get("upgrade"), (status == 426).then_some("websocket"));
         assert!(
             error.to_string().starts_with(&format!("the server answered the upgrade with HTTP {status}")),
             "{error}"
