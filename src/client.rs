@@ -241,15 +241,18 @@ impl Client {
     }
 
     /// Moves to another connection without an outage, and returns once that is acknowledged and every subscription is on its way
-    /// there, at [`reissue_rate`](ClientBuilder::reissue_rate) if that is set: for what an application knows that the client does not, such as that a balancer has new backends.
+    /// there, at [`reissue_rate`](ClientBuilder::reissue_rate) if that is set: for what an application knows that the client does
+    /// not, such as that a balancer has new backends.
     ///
-    /// The new connection is opened, with credentials of its own, while the one before goes on. Every subscription is sent there, with the position
-    /// of [`resume_with`](crate::SubscriptionBuilder::resume_with), and goes on where it was until both have brought the same two items
-    /// in a row; one for which nothing comes for 2 s, one to which the two never say the same for 10 s, and one with a position until it runs. Then it is completed
-    /// on the connection before, which is closed with 1000 when nothing is left on it. Calls stay where they were sent for up to 30 s.
+    /// The new connection is opened, with credentials of its own, while the one before goes on. Every subscription is sent there,
+    /// with the position of [`resume_with`](crate::SubscriptionBuilder::resume_with), and goes on where it was until both have
+    /// brought the same two items in a row; one for which nothing comes for 2 s, one to which the two never say the same for 10 s,
+    /// and one with a position until it runs. Then it is completed on the connection before, which is closed with 1000 when
+    /// nothing is left on it. Calls stay where they were sent for up to 30 s.
     ///
     /// A stream has first what came on the one connection, then what came on the other, and no gap: nothing is lost, unless a server
-    /// is later than these 10 s with what it sends on the connection before. What came on both comes twice, after a
+    /// is later than these 10 s with what it sends on the connection before, or a feed repeats itself so closely that two items say
+    /// nothing. What came on both comes twice, after a
     /// [`Gap`](crate::Gap) that counts [`overlaps`](crate::Gap::overlaps), unless
     /// [`dedupe_by`](crate::SubscriptionBuilder::dedupe_by) removes it; its window is to hold what comes in that time.
     ///

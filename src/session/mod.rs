@@ -34,6 +34,7 @@ mod outbox;
 mod output;
 mod proof;
 mod registry;
+mod renewal;
 mod retry;
 mod suspicion;
 mod timers;
