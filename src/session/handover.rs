@@ -19,6 +19,7 @@ use super::{
     leg::{Leg, Phase, Role},
     moving::Due,
     outbox::Queued,
+    suspicion::reconnected,
     timers::Timer,
 };
 use crate::{
@@ -85,7 +86,7 @@ impl<S: Clone> Session<S> {
             self.handover.drained.push((id, None));
         } else if held > MAX_HELD_BYTES {
             // What the old leg still has to say is not waited for without end.
-            self.moved(now, id, Some(Gap { reconnects: 1, ..Gap::default() }));
+            self.moved(now, id, Some(reconnected(now, None)));
         }
         true
     }
@@ -181,7 +182,7 @@ impl<S: Clone> Session<S> {
             match due {
                 Due::Nothing => {}
                 Due::Drain => self.drain(now, id),
-                Due::Doubt => self.handover.drained.push((id, Some(Gap { reconnects: 1, ..Gap::default() }))),
+                Due::Doubt => self.handover.drained.push((id, Some(reconnected(now, None)))),
             }
         }
         if self.is_moving() {
@@ -199,7 +200,7 @@ impl<S: Clone> Session<S> {
         if !is_paused && since + DRAIN_WITHIN <= now {
             let Handover { probed, unprobed, drained, probed_at, .. } = &mut self.handover;
             *probed_at = None;
-            let gap = Gap { reconnects: 1, ..Gap::default() };
+            let gap = reconnected(now, None);
             drained.extend(probed.drain(..).chain(unprobed.drain(..)).map(|id| (id, Some(gap.clone()))));
         }
     }

@@ -48,7 +48,7 @@ impl<S: Clone> Session<S> {
         let lifetime = self.leg.expires_at.map(|at| at.saturating_duration_since(now)).filter(|left| !left.is_zero());
         let credentials = lifetime.map(|lifetime| {
             let latest = lifetime.saturating_sub(HANDOVER).max(lifetime / 2).min(lifetime.mul_f64(0.9));
-            self.retry.within(latest, 0.8, 1.0).max(SHORTEST_LIFE)
+            self.retry.within(latest, 7.0 / 9.0, 1.0).max(SHORTEST_LIFE)
         });
         let age = self.config.max_connection_age.map(|age| self.retry.within(age, 0.9, 1.0));
         self.leg.expiring_from = credentials.map(|after| now + after);

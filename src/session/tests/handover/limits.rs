@@ -212,3 +212,39 @@ fn what_is_parked_before_it_is_written_on_the_new_connection_is_written_there_on
     world.live(secs(10)).unwrap();
     world.check_settled().unwrap();
 }
+
+#[test]
+fn a_connection_that_is_not_read_is_not_told_to_stop_however_long_that_takes() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    world.settle().unwrap();
+    world.rig.session.stall();
+    world.stalled = true;
+    for _ in 0..60 {
+        world.rig.now += secs(1);
+        world.rig.session.handle_timeout(world.rig.now);
+        world.perform().unwrap();
+        world.write(A, 9);
+        while world.up(A).unwrap() {}
+    }
+    assert!(world.wires[A as usize].completed.is_empty(), "what it has not sent would be forgotten");
+    world.stalled = false;
+    world.rig.session.unstall(world.rig.now);
+    world.live(secs(10)).unwrap();
+    assert_eq!(world.readers[&1].gaps, 0);
+    world.check_settled().unwrap();
+}
+
+#[test]
+fn a_loss_that_asks_for_time_is_heard_by_the_attempt_that_takes_its_place() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    world.perform().unwrap();
+    world.fail_credentials(B).unwrap();
+    let asked = world.asked.len();
+    world.lose(A, closed(1013)).unwrap();
+    let lost = world.rig.now;
+    world.live(secs(60)).unwrap();
+    assert!(world.asked[asked].0 - lost >= secs(5), "{:?}", world.asked);
+    world.check_settled().unwrap();
+}
