@@ -248,3 +248,57 @@ fn a_loss_that_asks_for_time_is_heard_by_the_attempt_that_takes_its_place() {
     assert!(world.asked[asked].0 - lost >= secs(5), "{:?}", world.asked);
     world.check_settled().unwrap();
 }
+
+#[test]
+fn an_operation_that_was_told_where_to_go_on_moves_at_the_first_item() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    acknowledge(&mut world, B);
+    world.rig.session.revise(1, "{\"query\":\"1\"}".into());
+    world.write(B, 9);
+    while world.up(B).unwrap() {}
+    world.publish_all();
+    while world.down(B).unwrap() {}
+    assert_eq!((world.readers[&1].last, world.readers[&1].overlaps), (Some(1), 1));
+    assert!(!world.rig.session.is_moving());
+}
+
+#[test]
+fn a_new_connection_that_stays_silent_while_the_old_one_does_not_is_not_waited_for_without_end() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    world.settle().unwrap();
+    // The server has lost it there.
+    world.wires[B as usize].carried.clear();
+    for _ in 0..40 {
+        world.publish_all();
+        world.live(secs(1)).unwrap();
+    }
+    assert!(!world.wires[A as usize].open);
+    assert_eq!(world.readers[&1].gaps, 1, "nobody knows what is missing");
+}
+
+#[test]
+fn a_handover_that_is_undone_is_none() {
+    let mut world = World::open(config(), 1);
+    world.rig.session.rotate(world.rig.now);
+    world.settle().unwrap();
+    assert_eq!(world.rig.session.counts().handovers, 1);
+    world.lose(B, closed(1001)).unwrap();
+    assert_eq!((world.rig.session.leg.id, world.rig.session.counts().handovers), (A, 0));
+}
+
+#[test]
+fn a_rotation_begins_as_soon_as_the_one_before_has_ended() {
+    let mut world = World::open(config(), 1);
+    world.slow_calls = true;
+    world.call(OperationType::Query);
+    world.settle().unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.live(in_millis(5_500)).unwrap();
+    world.rig.session.rotate(world.rig.now);
+    world.live(in_millis(100)).unwrap();
+    world.answer(A);
+    world.settle().unwrap();
+    assert_eq!(world.rotated, 2, "without a delay");
+}
