@@ -1,9 +1,10 @@
-//! What the parts without I/O cost: one event in the envelope, the session, a mailbox and the decoder.
+//! What the parts without I/O cost: one event in the envelope, the session, a mailbox and the
+//! decoder.
 //!
-//! Each group has a baseline: the least that a hand-written client does for the same. Ratios to it travel; figures are
-//! one machine's. What must hold: a payload is located in the same time at every size; a step of the session takes
-//! nearly the same time with 10,000 operations as with one; neither allocates, nor does an item on its way through a
-//! mailbox to a reader that keeps up.
+//! Each group has a baseline: the least that a hand-written client does for the same. Ratios to it
+//! travel; figures are one machine's. What must hold: a payload is located in the same time at
+//! every size; a step of the session takes nearly the same time with 10,000 operations as with one;
+//! neither allocates, nor does an item on its way through a mailbox to a reader that keeps up.
 
 use std::time::Duration;
 
@@ -82,7 +83,11 @@ mod envelope {
     /// The id follows the payload, which only the reference parser can tell.
     #[divan::bench(args = SIZES)]
     fn declined(bencher: Bencher<'_, '_>, bytes: usize) {
-        read(bencher, &format!(r#"{{"type":"next","payload":{},"id":"1.0"}}"#, payload(bytes)), parse);
+        read(
+            bencher,
+            &format!(r#"{{"type":"next","payload":{},"id":"1.0"}}"#, payload(bytes)),
+            parse,
+        );
     }
 }
 
@@ -104,7 +109,9 @@ mod session {
 
     fn request(n: usize) -> String {
         let query = "subscription Trades($symbol: String) { trades(symbol: $symbol) { at symbol price size side } }";
-        format!(r#"{{"query":"{query}","operationName":"Trades","variables":{{"symbol":"SYM{n:06}"}}}}"#)
+        format!(
+            r#"{{"query":"{query}","operationName":"Trades","variables":{{"symbol":"SYM{n:06}"}}}}"#
+        )
     }
 
     fn open(operations: usize) -> Session {
@@ -114,7 +121,8 @@ mod session {
 
     /// What a hand-written client keeps: the message of each operation, by its id.
     fn messages(operations: usize) -> HashMap<String, String> {
-        let message = |n| format!(r#"{{"id":"{}","type":"subscribe","payload":{}}}"#, id(n), request(n));
+        let message =
+            |n| format!(r#"{{"id":"{}","type":"subscribe","payload":{}}}"#, id(n), request(n));
         (0..operations).map(|n| (id(n), message(n))).collect()
     }
 
@@ -123,7 +131,9 @@ mod session {
         let frames: Vec<_> = (0..operations).map(|n| frame(&id(n), 150)).collect();
         assert!(frames.iter().all(|frame| step(frame)), "every frame finds its operation");
         let mut frames = frames.iter().cycle();
-        bencher.counter(ItemsCount::new(1_usize)).bench_local(|| frames.next().map(|frame| step(black_box(frame))));
+        bencher
+            .counter(ItemsCount::new(1_usize))
+            .bench_local(|| frames.next().map(|frame| step(black_box(frame))));
     }
 
     /// The prefix is cut off, and the id looked up in a hash map.
@@ -133,7 +143,8 @@ mod session {
         step(bencher, operations, |frame| {
             let after = frame.strip_prefix(r#"{"id":""#).and_then(|rest| rest.split_once('"'));
             after.is_some_and(|(id, rest)| {
-                rest.starts_with(r#","type":"next","payload":"#) && black_box(messages.get(id)).is_some()
+                rest.starts_with(r#","type":"next","payload":"#)
+                    && black_box(messages.get(id)).is_some()
             })
         });
     }
@@ -160,7 +171,8 @@ mod session {
     }
 }
 
-/// From the received text to its reader, without decoding: the copy, the queue, and the buffer that is used again.
+/// From the received text to its reader, without decoding: the copy, the queue, and the buffer that
+/// is used again.
 #[divan::bench_group(sample_size = 100)]
 mod mailbox {
     use std::{
@@ -249,7 +261,9 @@ mod mailbox {
     fn push_when_full<Q: Queue>(bencher: Bencher<'_, '_>, bytes: usize) {
         let (mut queue, frame) = (Q::empty(), frame("1.0", bytes));
         (0..((16 << 20) / frame.len()).min(1024)).for_each(|_| queue.push(&frame));
-        bencher.counter(ItemsCount::new(1_usize)).bench_local(|| queue.push_when_full(black_box(&frame)));
+        bencher
+            .counter(ItemsCount::new(1_usize))
+            .bench_local(|| queue.push_when_full(black_box(&frame)));
     }
 }
 
@@ -274,7 +288,9 @@ mod decode {
         let payload = payload(bytes);
         assert!(serde_json::from_str::<T>(&payload).is_ok());
         let counter = BytesCount::of_str(&payload);
-        bencher.counter(counter).bench(|| black_box_drop(serde_json::from_str::<T>(black_box(&payload))));
+        bencher
+            .counter(counter)
+            .bench(|| black_box_drop(serde_json::from_str::<T>(black_box(&payload))));
     }
 
     #[divan::bench(args = SIZES)]

@@ -1,6 +1,7 @@
 //! A query, a mutation and a subscription over one connection: `cargo run --example place_order`.
 //!
-//! Places an order on the market that `live_feed` embeds, and sees the trade that fills it in the feed.
+//! Places an order on the market that `live_feed` embeds, and sees the trade that fills it in the
+//! feed.
 
 use std::{error::Error, time::Duration};
 
@@ -28,19 +29,26 @@ struct Trades;
 async fn main() -> Result<(), Box<dyn Error>> {
     let server = MarketServer::start(Options { trades_per_second: 0, ..Options::default() })?;
     let client = Client::builder(server.url()).build()?;
-    let mut trades = client.subscribe::<Trades>(trades::Variables { symbol: None, after: None })?.data();
+    let mut trades =
+        client.subscribe::<Trades>(trades::Variables { symbol: None, after: None })?.data();
 
-    let symbols = client.query::<Symbols>(symbols::Variables).await?.data.ok_or("no symbols")?.symbols;
+    let symbols =
+        client.query::<Symbols>(symbols::Variables).await?.data.ok_or("no symbols")?.symbols;
     let symbol = symbols.first().ok_or("nothing is traded")?.clone();
 
     let order = place_order::Variables { symbol, side: place_order::Side::BUY, size: 3 };
     match client.mutate::<PlaceOrder>(order).timeout(Duration::from_secs(5)).await {
         Ok(response) => {
             let order = response.data.ok_or("no order")?.place_order;
-            println!("order {} was filled by trade {} at {}", order.id, order.trade.sequence, order.trade.price);
+            println!(
+                "order {} was filled by trade {} at {}",
+                order.id, order.trade.sequence, order.trade.price
+            );
         }
         // Not sent again by the client, and not to be sent again unseen by anybody else.
-        Err(CallError::Ambiguous(_)) => println!("the order may have been placed: the feed will tell"),
+        Err(CallError::Ambiguous(_)) => {
+            println!("the order may have been placed: the feed will tell")
+        }
         Err(error) if error.may_have_been_executed() => return Err(error.into()),
         Err(error) => println!("not placed, so it could be tried again: {error}"),
     }

@@ -1,4 +1,5 @@
-//! Nothing lost, nothing twice, over a connection that is cut again and again: `cargo run --example resume`.
+//! Nothing lost, nothing twice, over a connection that is cut again and again: `cargo run --example
+//! resume`.
 //!
 //! Reads the trades of the market that `live_feed` embeds, which numbers them and honours `after`.
 
@@ -22,14 +23,20 @@ const WINDOW: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let cut = Some(Duration::from_millis(700));
-    let server = MarketServer::start(Options { trades_per_second: 200, drop_every: cut, ..Options::default() })?;
+    let server = MarketServer::start(Options {
+        trades_per_second: 200,
+        drop_every: cut,
+        ..Options::default()
+    })?;
     let backoff = Duration::from_millis(100);
     let client = Client::builder(server.url()).backoff(backoff, backoff * 5).build()?;
 
     let mut trades = client
         .subscription::<Trades>(trades::Variables { symbol: None, after: None })
         // Never backwards: what comes again after a loss may be older than what came before it.
-        .resume_with(|last, variables| variables.after = variables.after.max(Some(last.trades.sequence)))
+        .resume_with(|last, variables| {
+            variables.after = variables.after.max(Some(last.trades.sequence))
+        })
         .dedupe_by(WINDOW, |data| data.trades.sequence)
         .overflow(Overflow::Rewind)
         .start()?;
@@ -45,12 +52,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 }
                 read = Some((first, sequence));
                 if sequence - first + 1 == TRADES {
-                    println!("{TRADES} trades, from {first} to {sequence}: none is missing, none came twice");
+                    println!(
+                        "{TRADES} trades, from {first} to {sequence}: none is missing, none came twice"
+                    );
                     break;
                 }
             }
             Event::Gap(gap) if gap.is_lossless() => {
-                println!("down for {:?}, then resumed after trade {:?}", gap.down_for, read.map(|(_, last)| last));
+                println!(
+                    "down for {:?}, then resumed after trade {:?}",
+                    gap.down_for,
+                    read.map(|(_, last)| last)
+                );
             }
             // Only before the first trade, after which nothing could be resumed.
             Event::Gap(gap) => println!("something may be missing: {gap:?}"),

@@ -1,7 +1,9 @@
-//! From connection to connection under load: `cargo run --example rotation`, or with `-- 50` for more than 10 rotations.
+//! From connection to connection under load: `cargo run --example rotation`, or with `-- 50` for
+//! more than 10 rotations.
 //!
-//! Reads the market that `live_feed` embeds with 50 subscriptions and places orders, while the client moves to another connection
-//! again and again. In the end what was read and ordered is compared with the market's own books.
+//! Reads the market that `live_feed` embeds with 50 subscriptions and places orders, while the
+//! client moves to another connection again and again. In the end what was read and ordered is
+//! compared with the market's own books.
 
 use std::{
     env,
@@ -25,7 +27,11 @@ use crate::market::{MarketServer, Options, feed};
 mod market;
 
 #[derive(GraphQLQuery)]
-#[graphql(schema_path = "schema/market.graphql", query_path = "queries/trades.graphql", response_derives = "Debug")]
+#[graphql(
+    schema_path = "schema/market.graphql",
+    query_path = "queries/trades.graphql",
+    response_derives = "Debug"
+)]
 struct Trades;
 
 #[derive(GraphQLQuery)]
@@ -50,7 +56,10 @@ async fn main() -> Result<(), Failure> {
     for symbol in feed::symbols() {
         for _ in 0..READERS_PER_SYMBOL {
             let trades = client
-                .subscription::<Trades>(trades::Variables { symbol: Some(symbol.into()), after: None })
+                .subscription::<Trades>(trades::Variables {
+                    symbol: Some(symbol.into()),
+                    after: None,
+                })
                 .dedupe_by(WINDOW, |data| data.trades.sequence)
                 .start()?;
             readers.push(tokio::spawn(read(symbol, trades)));
@@ -80,13 +89,16 @@ async fn main() -> Result<(), Failure> {
             return Err("nothing was read".into());
         };
         let books = server.market().history(symbol);
-        let traded = books.into_iter().map(i64::from).filter(|sequence| (first..=last).contains(&sequence));
+        let traded =
+            books.into_iter().map(i64::from).filter(|sequence| (first..=last).contains(&sequence));
         if !traded.eq(sequences.iter().copied()) {
             return Err(format!("{symbol}: what was read is not what was traded").into());
         }
         items += sequences.len();
     }
-    println!("{items} trades by 50 subscriptions over {rotations} rotations: none was lost, none came twice");
+    println!(
+        "{items} trades by 50 subscriptions over {rotations} rotations: none was lost, none came twice"
+    );
 
     let (fills, stats) = (server.market().fills(), client.stats());
     if fills != orders || stats.dials != u64::from(rotations) + 1 || stats.reconnects > 0 {
@@ -94,7 +106,9 @@ async fn main() -> Result<(), Failure> {
     }
     println!("{orders} orders: each was executed once; {} connections were made", stats.dials);
     times.sort_unstable();
-    let nth = |percent: usize| times.get(times.len() * percent / 100).or(times.last()).copied().unwrap_or_default();
+    let nth = |percent: usize| {
+        times.get(times.len() * percent / 100).or(times.last()).copied().unwrap_or_default()
+    };
     println!("a rotation took {:.1?} (p50) to {:.1?} (p99)", nth(50), nth(99));
     client.shutdown(Duration::from_secs(1)).await;
     Ok(())
@@ -137,12 +151,16 @@ async fn buy(client: Client, is_over: Arc<AtomicBool>) -> Result<u64, Failure> {
 }
 
 async fn order(client: &Client, symbol: &str, size: i64) -> Result<(), Failure> {
-    let order = place_order::Variables { symbol: symbol.into(), side: place_order::Side::BUY, size };
+    let order =
+        place_order::Variables { symbol: symbol.into(), side: place_order::Side::BUY, size };
     client.mutate::<PlaceOrder>(order).await?.data.ok_or("no order")?;
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the library's rule; a program may tell how long it took")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the library's rule; a program may tell how long it took"
+)]
 fn now() -> Instant {
     Instant::now()
 }

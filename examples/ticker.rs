@@ -1,7 +1,8 @@
 //! The last price, then every trade: `cargo run --example ticker`.
 //!
-//! Asks the market that `live_feed` embeds for the last trade and follows the feed from there, without a hole between the two.
-//! The server cuts the connection every second; what was missed then is made good by asking again.
+//! Asks the market that `live_feed` embeds for the last trade and follows the feed from there,
+//! without a hole between the two. The server cuts the connection every second; what was missed
+//! then is made good by asking again.
 
 use std::{error::Error, time::Duration};
 
@@ -24,11 +25,15 @@ struct Trades;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let drop_every = Some(Duration::from_secs(1));
-    let server = MarketServer::start(Options { drop_every, trades_per_second: 50, ..Options::default() })?;
-    let client = Client::builder(server.url()).backoff(Duration::from_millis(50), Duration::from_secs(1)).build()?;
+    let server =
+        MarketServer::start(Options { drop_every, trades_per_second: 50, ..Options::default() })?;
+    let client = Client::builder(server.url())
+        .backoff(Duration::from_millis(50), Duration::from_secs(1))
+        .build()?;
 
     let symbol = "BTC".to_owned();
-    let trades = client.subscribe::<Trades>(trades::Variables { symbol: Some(symbol.clone()), after: None })?;
+    let trades = client
+        .subscribe::<Trades>(trades::Variables { symbol: Some(symbol.clone()), after: None })?;
     let queries = client.clone();
     let mut ticker = trades.with_snapshot(
         move || queries.query::<LastTrade>(last_trade::Variables { symbol: symbol.clone() }),
@@ -39,10 +44,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut cuts = 0;
     while let Some(synced) = ticker.next().await {
         match synced {
-            Ok(Synced::Snapshot(snapshot)) => match snapshot.data.and_then(|data| data.last_trade) {
-                Some(last) => println!("last   {:>9.2}  #{}", last.price, last.sequence),
-                None => println!("nothing was traded so far"),
-            },
+            Ok(Synced::Snapshot(snapshot)) => {
+                match snapshot.data.and_then(|data| data.last_trade) {
+                    Some(last) => println!("last   {:>9.2}  #{}", last.price, last.sequence),
+                    None => println!("nothing was traded so far"),
+                }
+            }
             Ok(Synced::Live(Event::Next(item))) => {
                 if let Some(trade) = item.data.map(|data| data.trades) {
                     println!("trade  {:>9.2}  #{}", trade.price, trade.sequence);

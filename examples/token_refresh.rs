@@ -1,10 +1,13 @@
-//! Tokens that end, and a stream that does not: `cargo run --example token_refresh`, or with `-- 3s` for tokens that end sooner
-//! than after 30 s.
+//! Tokens that end, and a stream that does not: `cargo run --example token_refresh`, or with `--
+//! 3s` for tokens that end sooner than after 30 s.
 //!
-//! The market that `live_feed` embeds mints tokens, refuses those that have ended, and cuts a connection when its token ends. The
-//! client asks for the next one ahead of that, and moves to another connection with it.
+//! The market that `live_feed` embeds mints tokens, refuses those that have ended, and cuts a
+//! connection when its token ends. The client asks for the next one ahead of that, and moves to
+//! another connection with it.
 
-use std::{convert::Infallible, env, error::Error, future::ready, num::NonZeroUsize, time::Duration};
+use std::{
+    convert::Infallible, env, error::Error, future::ready, num::NonZeroUsize, time::Duration,
+};
 
 use graphql_client::GraphQLQuery;
 use resub::{Client, Credentials, CredentialsError, CredentialsReason, Event, Subscription};
@@ -19,7 +22,11 @@ mod duration;
 mod market;
 
 #[derive(GraphQLQuery)]
-#[graphql(schema_path = "schema/market.graphql", query_path = "queries/trades.graphql", response_derives = "Debug")]
+#[graphql(
+    schema_path = "schema/market.graphql",
+    query_path = "queries/trades.graphql",
+    response_derives = "Debug"
+)]
 struct Trades;
 
 /// More than the two connections can both carry of a trade.
@@ -27,13 +34,20 @@ const WINDOW: NonZeroUsize = NonZeroUsize::new(1_024).unwrap();
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let lifetime = env::args().nth(1).map_or(Ok(Duration::from_secs(30)), |text| duration::parse(&text))?;
+    let lifetime =
+        env::args().nth(1).map_or(Ok(Duration::from_secs(30)), |text| duration::parse(&text))?;
     let token_lifetime = Some(lifetime);
-    let server = MarketServer::start(Options { token_lifetime, trades_per_second: 50, ..Options::default() })?;
+    let server = MarketServer::start(Options {
+        token_lifetime,
+        trades_per_second: 50,
+        ..Options::default()
+    })?;
     let tokens = server.tokens().ok_or("a market without tokens")?;
 
     let minting = tokens.clone();
-    let client = Client::builder(server.url()).credentials(move |reason| ready(provide(&minting, &reason))).build()?;
+    let client = Client::builder(server.url())
+        .credentials(move |reason| ready(provide(&minting, &reason)))
+        .build()?;
     let mut trades = client
         .subscription::<Trades>(trades::Variables { symbol: None, after: None })
         .dedupe_by(WINDOW, |data| data.trades.sequence)
@@ -41,12 +55,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let mut read = None;
     // The first two tokens have ended by then.
-    if let Ok(Err(wrong)) = timeout(lifetime * 2 + Duration::from_secs(1), follow(&mut trades, &mut read)).await {
+    if let Ok(Err(wrong)) =
+        timeout(lifetime * 2 + Duration::from_secs(1), follow(&mut trades, &mut read)).await
+    {
         return Err(wrong);
     }
     let renewals = client.stats().handovers;
     if renewals < 2 || tokens.cut() > 0 {
-        return Err(format!("{renewals} renewals, and {} connections cut by the server", tokens.cut()).into());
+        return Err(format!(
+            "{renewals} renewals, and {} connections cut by the server",
+            tokens.cut()
+        )
+        .into());
     }
     let (first, last) = read.ok_or("no trade at all")?;
     println!(
@@ -81,7 +101,9 @@ fn provide(tokens: &Tokens, reason: &CredentialsReason) -> Result<Credentials, C
     match reason {
         CredentialsReason::Initial => println!("a token for the first connection"),
         CredentialsReason::Expiring => println!("another token, as the last one ends soon"),
-        CredentialsReason::Reconnect => println!("a token for a connection after one that was lost"),
+        CredentialsReason::Reconnect => {
+            println!("a token for a connection after one that was lost")
+        }
         CredentialsReason::Rejected { cause, .. } => {
             println!("another token, as the server took the last one for bad: {cause}");
         }

@@ -1,6 +1,7 @@
 //! The door for `benches/pure.rs`: what is measured there, by plain arguments.
 //!
-//! Owns no behaviour and promises none: it exists only with the private feature `_bench`. The options are the builder's.
+//! Owns no behaviour and promises none: it exists only with the private feature `_bench`. The
+//! options are the builder's.
 
 use std::{
     ops::Range,
@@ -11,14 +12,17 @@ use std::{
 
 use crate::{
     Response,
-    buffers::{Buffers, Stock},
-    builder::ClientBuilder,
+    client::builder::ClientBuilder,
+    delivery::{
+        buffers::{Buffers, Stock},
+        mailbox::{self, Batch, Pushed, Read},
+        writer::Writer,
+    },
     error::Disconnect,
-    mailbox::{self, Batch, Pushed, Read},
     operation::OperationType,
     protocol::{self, Envelope},
-    session::{self, End, Granted, LegId},
-    sink::Sink,
+    response::End,
+    session::{self, ConnectionId, Granted},
 };
 
 /// Where the payload is, as the client reads a frame.
@@ -33,7 +37,7 @@ pub fn parse_fully(frame: &str) -> Option<Range<usize>> {
 
 /// A session on an acknowledged connection. Its clock stands still, except to end a backoff.
 pub struct Session {
-    session: session::Session<Arc<Sink>>,
+    session: session::Session<Arc<Writer>>,
     now: Instant,
 }
 
@@ -48,9 +52,9 @@ impl Session {
                 kind: OperationType::Subscription,
                 payload: request.into(),
                 deadline: None,
-                care: None,
+                watch_options: None,
             };
-            session.subscribe(now, id, request, Arc::new(Sink::new(id, limits, None)));
+            session.subscribe(now, id, request, Arc::new(Writer::new(id, limits, None)));
         }
         let mut this = Self { session, now };
         this.connect();
@@ -59,13 +63,13 @@ impl Session {
 
     /// Where the payload is, if this is an item of a live operation.
     pub fn handle_frame(&mut self, frame: &str) -> Option<Range<usize>> {
-        self.session.handle_frame(self.now, LegId::A, frame).map(|item| item.payload)
+        self.session.handle_frame(self.now, ConnectionId::A, frame).map(|item| item.payload)
     }
 
     /// Loses the connection and makes another. Returns how many operations were written again.
     pub fn reissue(&mut self) -> usize {
         // Not a reset: the second in a row, without an item, would begin a trial.
-        self.session.handle_lost(self.now, LegId::A, Disconnect::Silent(Duration::ZERO));
+        self.session.handle_lost(self.now, ConnectionId::A, Disconnect::Silent(Duration::ZERO));
         self.now = self.session.poll_timeout().unwrap_or(self.now);
         self.session.handle_timeout(self.now);
         self.connect()
@@ -73,12 +77,16 @@ impl Session {
 
     fn connect(&mut self) -> usize {
         let Self { session, now } = self;
-        session.handle_credentials(*now, LegId::A, Ok(Granted { init_payload: "{}".into(), lifetime: None }));
-        session.handle_open(*now, LegId::A);
-        drop(session.poll_transmit(LegId::A));
-        session.handle_frame(*now, LegId::A, r#"{"type":"connection_ack"}"#);
+        session.handle_credentials(
+            *now,
+            ConnectionId::A,
+            Ok(Granted { init_payload: "{}".into(), lifetime: None }),
+        );
+        session.handle_open(*now, ConnectionId::A);
+        drop(session.poll_transmit(ConnectionId::A));
+        session.handle_frame(*now, ConnectionId::A, r#"{"type":"connection_ack"}"#);
         while session.poll_output().is_some() {}
-        std::iter::from_fn(|| session.poll_transmit(LegId::A)).count()
+        std::iter::from_fn(|| session.poll_transmit(ConnectionId::A)).count()
     }
 }
 

@@ -1,8 +1,9 @@
 //! Typed GraphQL subscriptions over WebSocket that survive reconnects, and say what was missed.
 //!
-//! A [`Client`] holds one connection to one server and everything subscribed on it. When the connection is lost it
-//! dials again, with backoff, and sends every live operation again; each [`Subscription`] goes on, with an
-//! [`Event::Gap`] at the place where something may be missing. A stream that ends says why.
+//! A [`Client`] holds one connection to one server and everything subscribed on it. When the
+//! connection is lost it dials again, with backoff, and sends every live operation again; each
+//! [`Subscription`] goes on, with an [`Event::Gap`] at the place where something may be missing. A
+//! stream that ends says why.
 //!
 //! ```no_run
 //! use graphql_client::GraphQLQuery;
@@ -28,33 +29,39 @@
 //! # }
 //! ```
 //!
-//! The connection is made when it is needed and closed when it is not; [`Client::connect`], [`pause`](Client::pause) and others
-//! control it. One that works is replaced without an outage ahead of the end of its credentials ([`Credentials::expires_at`]), when it is
-//! old ([`ClientBuilder::max_connection_age`]), or by [`Client::rotate`]. Operations can be spread over several, by [`ClientBuilder::connections`] and
+//! The connection is made when it is needed and closed when it is not; [`Client::connect`],
+//! [`pause`](Client::pause) and others control it. One that works is replaced without an outage
+//! ahead of the end of its credentials ([`Credentials::expires_at`]), when it is old
+//! ([`ClientBuilder::max_connection_age`]), or by [`Client::rotate`]. Operations can be spread over
+//! several, by [`ClientBuilder::connections`] and
 //! [`ClientBuilder::max_subscriptions_per_connection`].
 //!
-//! Queries and mutations run over the same connection: `client.query::<Q>(variables).await`; see [`Call`].
+//! Queries and mutations run over the same connection: `client.query::<Q>(variables).await`; see
+//! [`Call`].
 //!
-//! State that a query returns and a subscription changes is followed without a hole between the two, across reconnects, by
-//! [`Subscription::with_snapshot`].
+//! State that a query returns and a subscription changes is followed without a hole between the
+//! two, across reconnects, by [`Subscription::with_snapshot`].
 //!
-//! Equal subscriptions of many parts of an application can be one operation: [`Client::subscribe_shared_to`], or
-//! `client.subscribe_shared::<Q>(variables)`.
+//! Equal subscriptions of many parts of an application can be one operation:
+//! [`Client::subscribe_shared_to`], or `client.subscribe_shared::<Q>(variables)`.
 //!
-//! Operations known only at run time are a [`Request`]; other code generators implement [`Operation`].
+//! Operations known only at run time are a [`Request`]; other code generators implement
+//! [`Operation`].
 //!
 //! # What is promised
 //!
-//! - **Loss is never silent.** Every item is read, counted in a [`Gap`], or the stream ends with an error. What the
-//!   server published while there was no connection is not received; the gap marks the place.
-//! - **A slow reader harms nobody else.** Every subscription has its own bounded queue and [`Overflow`] policy; only
-//!   [`Overflow::Block`] stalls others, and says so.
-//! - **No reconnect storm.** Delays have decorrelated jitter and grow until a connection was healthy for a while; a
-//!   server's `Retry-After` is honoured.
-//! - **Credentials are asked for before every dial**, with the reason, and are in no error, log or `Debug` output. At
-//!   level `trace`, the `tungstenite` crate logs frames of its own accord, the init payload included: keep `tungstenite=info`.
-//! - **A mutation is never sent twice.** If its result was lost, [`CallError::Ambiguous`] says so; a query is sent
-//!   again. Subscribing to a mutation is an error.
+//! - **Loss is never silent.** Every item is read, counted in a [`Gap`], or the stream ends with an
+//!   error. What the server published while there was no connection is not received; the gap marks
+//!   the place.
+//! - **A slow reader harms nobody else.** Every subscription has its own bounded queue and
+//!   [`Overflow`] policy; only [`Overflow::Block`] stalls others, and says so.
+//! - **No reconnect storm.** Delays have decorrelated jitter and grow until a connection was
+//!   healthy for a while; a server's `Retry-After` is honoured.
+//! - **Credentials are asked for before every dial**, with the reason, and are in no error, log or
+//!   `Debug` output. At level `trace`, the `tungstenite` crate logs frames of its own accord, the
+//!   init payload included: keep `tungstenite=info`.
+//! - **A mutation is never sent twice.** If its result was lost, [`CallError::Ambiguous`] says so;
+//!   a query is sent again. Subscribing to a mutation is an error.
 //!
 //! # What is guaranteed
 //!
@@ -67,9 +74,10 @@
 //! | [`resume_with`] | each item once, in order | by policy; with [`Rewind`](Overflow::Rewind), at least once | at least once: the operation goes on after the last item received, and the gap says [`resumed`](Gap::resumed) | at least once, with that gap |
 //! | [`resume_with`], [`dedupe_by`] | exactly once, in order | by policy; with [`Rewind`](Overflow::Rewind), exactly once, in order | exactly once, in order | exactly once, in order |
 //!
-//! [`Gap::is_lossless`] says whether a consumer has to fetch anew what it derived from the stream. What each policy loses when a
-//! reader is too slow, and how it says so, is at [`Overflow`]. At a reconnect subscriptions are sent again in their original order, in
-//! one batch, and what waits to be read stays; so are queries without a result; a mutation that was sent never is.
+//! [`Gap::is_lossless`] says whether a consumer has to fetch anew what it derived from the stream.
+//! What each policy loses when a reader is too slow, and how it says so, is at [`Overflow`]. At a
+//! reconnect subscriptions are sent again in their original order, in one batch, and what waits to
+//! be read stays; so are queries without a result; a mutation that was sent never is.
 //!
 //! [`resume_with`]: SubscriptionBuilder::resume_with
 //! [`dedupe_by`]: SubscriptionBuilder::dedupe_by
@@ -90,82 +98,62 @@
 //!
 //! [`graphql_client`]: https://docs.rs/graphql_client
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![cfg_attr(not(feature = "client"), allow(dead_code, reason = "who uses the pure core is behind `client`"))]
-#![cfg_attr(not(feature = "client"), allow(rustdoc::broken_intra_doc_links, reason = "the client is not there"))]
+#![cfg_attr(
+    not(feature = "client"),
+    allow(dead_code, reason = "who uses the pure core is behind `client`")
+)]
+#![cfg_attr(
+    not(feature = "client"),
+    allow(rustdoc::broken_intra_doc_links, reason = "the client is not there")
+)]
 
-mod auth;
 #[cfg(feature = "_bench")]
 #[doc(hidden)]
 pub mod bench;
-mod buffers;
-#[cfg(feature = "client")]
-mod builder;
-#[cfg(feature = "client")]
-mod call;
 #[cfg(feature = "client")]
 mod client;
-#[cfg(feature = "client")]
-mod dial;
-#[cfg(feature = "client")]
-mod driver;
+mod delivery;
 mod error;
-#[cfg(feature = "client")]
-mod lanes;
-mod mailbox;
 #[cfg(feature = "mock")]
 #[cfg_attr(docsrs, doc(cfg(feature = "mock")))]
 pub mod mock;
-#[cfg(feature = "network-watch")]
-mod network;
 mod operation;
 mod protocol;
 mod response;
 mod session;
 #[cfg(feature = "client")]
-mod shared;
-#[cfg(feature = "client")]
-mod sink;
-#[cfg(feature = "client")]
-mod snapshot;
-#[cfg(feature = "client")]
-mod socket;
-mod status;
-#[cfg(feature = "client")]
-mod subscription;
-#[cfg(feature = "client")]
-mod telemetry;
-#[cfg(feature = "client")]
-mod upgrade;
+mod transport;
 
-pub use auth::CredentialsReason;
-#[cfg(feature = "proxy")]
-pub use dial::Proxy;
-#[cfg(feature = "_tls")]
-pub use dial::{Certificates, Pin, PrivateKey, Tls};
 #[cfg(feature = "graphql-client")]
 pub use operation::Typed;
+#[cfg(feature = "proxy")]
+pub use transport::dial::Proxy;
+#[cfg(feature = "_tls")]
+pub use transport::dial::{Certificates, Pin, PrivateKey, Tls};
 #[cfg(feature = "client")]
 pub use {
-    auth::Credentials,
-    builder::ClientBuilder,
-    call::Call,
-    client::Client,
-    dial::{BoxedIo, DialFuture, Dialer, Io},
+    client::{
+        Client,
+        builder::ClientBuilder,
+        call::Call,
+        credentials::Credentials,
+        snapshot::{SnapshotStream, Synced},
+        subscription::{Event, Subscription, SubscriptionBuilder},
+    },
     error::BuildError,
-    snapshot::{SnapshotStream, Synced},
-    subscription::{Event, Subscription, SubscriptionBuilder},
+    transport::dial::{BoxedIo, DialFuture, Dialer, Io},
 };
 pub use {
+    delivery::Overflow,
     error::{
-        CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect, NotConnected,
-        ResponseHeaders, SharedError, SnapshotError, SubscribeError, SubscriptionError, UpgradeFlaw, Violation,
+        CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect,
+        GraphQlError, Location, NotConnected, PathSegment, ResponseHeaders, SharedError,
+        SnapshotError, SubscribeError, SubscriptionError, UpgradeFlaw, Violation,
     },
-    mailbox::{Gap, Overflow},
     operation::{Operation, Request, Resumable},
     protocol::Subprotocol,
-    response::{GraphQlError, Location, PathSegment, Response},
-    session::{Strictness, Verdict},
-    status::{Stats, Status},
+    response::{Gap, Response},
+    session::{CredentialsReason, Stats, Status, Strictness, Verdict},
 };
 
 /// The type of an endpoint, in [`Dialer::dial`].

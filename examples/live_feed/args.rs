@@ -20,7 +20,8 @@ use crate::{duration, outcome::Misuse};
 #[derive(Parser)]
 #[command(name = "live_feed", version, after_help = AFTER_HELP, verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// The server: ws:// or wss:// (http:// and https:// mean the same) [default: the embedded market]
+    /// The server: ws:// or wss:// (http:// and https:// mean the same) [default: the embedded
+    /// market]
     pub(crate) url: Option<String>,
 
     /// A document to subscribe with; repeat it for several operations on one connection
@@ -75,11 +76,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PIN", help_heading = "Network")]
     pub(crate) pinnedpubkey: Option<String>,
 
-    /// http://, socks5:// or socks5h:// and [USER:PASSWORD@]HOST[:PORT]; '' for none [default: environment]
+    /// http://, socks5:// or socks5h:// and [USER:PASSWORD@]HOST[:PORT]; '' for none [default:
+    /// environment]
     #[arg(long, value_name = "URL", help_heading = "Network")]
     pub(crate) proxy: Option<String>,
 
-    /// Where HOST is, whatever the resolver says; several addresses with `,` between them; repeatable
+    /// Where HOST is, whatever the resolver says; several addresses with `,` between them;
+    /// repeatable
     #[arg(long, value_name = "HOST:PORT:ADDRESS", help_heading = "Network")]
     pub(crate) resolve: Vec<String>,
 
@@ -95,7 +98,8 @@ pub(crate) struct Args {
     #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse, help_heading = "Output")]
     pub(crate) limit: Option<Duration>,
 
-    /// Print one JSON object per line: type is next, gap, error (an item that does not decode) or end
+    /// Print one JSON object per line: type is next, gap, error (an item that does not decode) or
+    /// end
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 
@@ -119,7 +123,8 @@ pub(crate) enum Source {
 }
 
 impl Args {
-    /// Of this process, with the documents' sources in their order. Does not return from `--help` and `--version`.
+    /// Of this process, with the documents' sources in their order. Does not return from `--help`
+    /// and `--version`.
     pub(crate) fn from_command_line() -> Result<(Self, Vec<Source>), Misuse> {
         Self::from(std::env::args_os()).map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
@@ -158,7 +163,9 @@ fn summary(error: &clap::Error) -> String {
         return "there is an argument too many: only the URL has no flag, and a value with spaces needs quotes".into();
     }
     let text = error.to_string();
-    let parts = text.split("\n\n").take_while(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
+    let parts = text
+        .split("\n\n")
+        .take_while(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
     let lines = parts.map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
     lines.collect::<Vec<_>>().join("; ").trim_start_matches("error: ").to_owned()
 }
@@ -200,7 +207,8 @@ mod tests {
 
     #[test]
     fn documents_keep_their_order_across_both_flags() {
-        let words = ["live_feed", "--query", "A", "-f", "b", "ws://x/", "--query", "C", "--query-file=d"];
+        let words =
+            ["live_feed", "--query", "A", "-f", "b", "ws://x/", "--query", "C", "--query-file=d"];
         let (args, sources) = Args::from(words).ok().unwrap();
         let [a, c] = ["A", "C"].map(|text| Source::Given(text.into()));
         let [b, d] = ["b", "d"].map(|path| Source::File(path.into()));
@@ -215,13 +223,25 @@ mod tests {
             (&["--count", "many"], "--count <N>"),
             (&["--retries", "0"], "--retries <N>"),
             (&["--for", "1.5s"], "'--for <DURATION>': expected a whole number with a unit"),
-            (&["--demo-drop-every", "0s"], "'--demo-drop-every <DURATION>': must be longer than nothing"),
-            (&["ws://x", "--demo-drop-every", "1s"], "'[URL]' cannot be used with '--demo-drop-every <DURATION>'"),
-            (&["--subprotocol", "mqtt"], "[possible values: auto, graphql-transport-ws, graphql-ws]"),
+            (
+                &["--demo-drop-every", "0s"],
+                "'--demo-drop-every <DURATION>': must be longer than nothing",
+            ),
+            (
+                &["ws://x", "--demo-drop-every", "1s"],
+                "'[URL]' cannot be used with '--demo-drop-every <DURATION>'",
+            ),
+            (
+                &["--subprotocol", "mqtt"],
+                "[possible values: auto, graphql-transport-ws, graphql-ws]",
+            ),
             (&["--cuont", "1"], "a similar argument exists: '--count'"),
             (&["--query"], "--query <DOC>"),
             (&["--key", "client.key"], "--cert <FILE>"),
-            (&["--connect-timeout", "soon"], "'--connect-timeout <SECONDS>': expected a number of seconds"),
+            (
+                &["--connect-timeout", "soon"],
+                "'--connect-timeout <SECONDS>': expected a number of seconds",
+            ),
         ] {
             let refusal = refusal(words);
             assert!(refusal.contains(expected) && !refusal.contains('\n'), "{refusal}");

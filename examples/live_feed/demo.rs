@@ -1,4 +1,5 @@
-//! What is shown without arguments: two typed operations on the embedded market, generated from `queries/`.
+//! What is shown without arguments: two typed operations on the embedded market, generated from
+//! `queries/`.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -24,7 +25,11 @@ pub(crate) struct Trades;
 
 /// The quotes of one symbol.
 #[derive(GraphQLQuery)]
-#[graphql(schema_path = "schema/market.graphql", query_path = "queries/quotes.graphql", response_derives = "Serialize")]
+#[graphql(
+    schema_path = "schema/market.graphql",
+    query_path = "queries/quotes.graphql",
+    response_derives = "Serialize"
+)]
 pub(crate) struct Quotes;
 
 /// Subscribes to both. The labels are their names.
@@ -47,7 +52,10 @@ impl Show for trades::ResponseData {
             trades::Side::SELL => "sell",
             trades::Side::Other(other) => other,
         };
-        format!("{}  trade  {symbol:<4}  {price:>9.2}  {side:<4} {size:>4}  #{sequence}", time_of_day(*at))
+        format!(
+            "{}  trade  {symbol:<4}  {price:>9.2}  {side:<4} {size:>4}  #{sequence}",
+            time_of_day(*at)
+        )
     }
 }
 

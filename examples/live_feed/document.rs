@@ -1,7 +1,7 @@
 //! Names for operations: what the output calls them.
 //!
-//! Knows just enough of GraphQL to find an operation's name in a document. Whether a document is valid is for the server
-//! to say.
+//! Knows just enough of GraphQL to find an operation's name in a document. Whether a document is
+//! valid is for the server to say.
 
 use std::collections::HashMap;
 
@@ -17,8 +17,8 @@ pub(crate) struct Document {
     pub(crate) variables: Option<Box<RawValue>>,
 }
 
-/// What the output calls each operation: its name; else `anonymous`, or `operation-1` where there are several. The
-/// second of one name is `Name#2`.
+/// What the output calls each operation: its name; else `anonymous`, or `operation-1` where there
+/// are several. The second of one name is `Name#2`.
 pub(crate) fn labels(documents: &[Document]) -> Vec<String> {
     let mut seen = HashMap::new();
     let named = documents.iter().enumerate().map(|(n, document)| {
@@ -31,7 +31,8 @@ pub(crate) fn labels(documents: &[Document]) -> Vec<String> {
     });
     named
         .map(|label| {
-            let times = seen.entry(label.clone()).and_modify(|times| *times += 1).or_insert(1_usize);
+            let times =
+                seen.entry(label.clone()).and_modify(|times| *times += 1).or_insert(1_usize);
             if *times == 1 { label } else { format!("{label}#{times}") }
         })
         .collect()
@@ -45,7 +46,8 @@ fn operation_name(document: &str) -> Option<&str> {
         match token {
             "{" | "(" | "[" => depth += 1,
             "}" | ")" | "]" => depth = depth.saturating_sub(1),
-            // No fragment can be called `subscription` by accident here: its name follows the keyword `fragment`.
+            // No fragment can be called `subscription` by accident here: its name follows the
+            // keyword `fragment`.
             "fragment" if depth == 0 => {
                 tokens.next();
             }
@@ -69,7 +71,9 @@ impl<'a> Iterator for Tokens<'a> {
 
     fn next(&mut self) -> Option<&'a str> {
         loop {
-            self.0 = self.0.trim_start_matches(|c: char| c.is_whitespace() || c == ',' || c == '\u{feff}');
+            self.0 = self
+                .0
+                .trim_start_matches(|c: char| c.is_whitespace() || c == ',' || c == '\u{feff}');
             let skipped = if self.0.starts_with('#') {
                 self.0.find(['\n', '\r']).unwrap_or(self.0.len())
             } else if self.0.starts_with(r#"""""#) {
@@ -82,15 +86,19 @@ impl<'a> Iterator for Tokens<'a> {
             self.0 = &self.0[skipped..];
         }
         let first = self.0.chars().next()?;
-        let length =
-            if is_name(first) { self.0.find(|c| !is_name(c)).unwrap_or(self.0.len()) } else { first.len_utf8() };
+        let length = if is_name(first) {
+            self.0.find(|c| !is_name(c)).unwrap_or(self.0.len())
+        } else {
+            first.len_utf8()
+        };
         let (token, rest) = self.0.split_at(length);
         self.0 = rest;
         Some(token)
     }
 }
 
-/// Of the string that `text` begins with, up to and with its closing `quote`; a backslash shields what follows it.
+/// Of the string that `text` begins with, up to and with its closing `quote`; a backslash shields
+/// what follows it.
 fn string_length(text: &str, quote: &str) -> usize {
     let mut at = quote.len();
     while let Some(c) = text[at..].chars().next() {
@@ -141,10 +149,14 @@ mod tests {
 
     #[test]
     fn every_operation_has_a_label_of_its_own() {
-        let texts = ["subscription A { a }", "{ a }", "subscription A { a }", "subscription B { a }"];
+        let texts =
+            ["subscription A { a }", "{ a }", "subscription A { a }", "subscription B { a }"];
         assert_eq!(labels(&texts.map(document)), ["A", "operation-2", "A#2", "B"]);
         assert_eq!(labels(&[document("{ a }")]), ["anonymous"]);
-        let chosen = Document { operation_name: Some("B".into()), ..document("query A { a } query B { a }") };
+        let chosen = Document {
+            operation_name: Some("B".into()),
+            ..document("query A { a } query B { a }")
+        };
         assert_eq!(labels(&[chosen]), ["B"]);
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 /// Reads a whole number with its unit. Zero is refused: nothing here can wait for no time at all.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let (number, unit) =
+        text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let milliseconds: u64 = match unit {
         "ms" => 1,
         "s" => 1_000,
@@ -24,7 +25,9 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
 
 /// Reads a number of seconds, with a fraction or without. Zero is refused here, too.
 pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
-    if !text.starts_with(|c: char| c.is_ascii_digit()) || text.contains(|c: char| !c.is_ascii_digit() && c != '.') {
+    if !text.starts_with(|c: char| c.is_ascii_digit())
+        || text.contains(|c: char| !c.is_ascii_digit() && c != '.')
+    {
         return Err(EXPECTED_SECONDS.into());
     }
     let seconds: f64 = text.parse().map_err(|_| EXPECTED_SECONDS)?;
@@ -48,21 +51,29 @@ mod tests {
 
     #[test]
     fn a_duration_is_a_whole_number_with_a_unit() {
-        for (text, milliseconds) in [("500ms", 500), ("1ms", 1), ("30s", 30_000), ("2m", 120_000), ("1h", 3_600_000)] {
+        for (text, milliseconds) in
+            [("500ms", 500), ("1ms", 1), ("30s", 30_000), ("2m", 120_000), ("1h", 3_600_000)]
+        {
             assert_eq!(parse(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
     }
 
     #[test]
     fn seconds_may_have_a_fraction() {
-        for (text, milliseconds) in [("3", 3_000), ("2.5", 2_500), ("0.1", 100), ("31536000", 31_536_000_000)] {
+        for (text, milliseconds) in
+            [("3", 3_000), ("2.5", 2_500), ("0.1", 100), ("31536000", 31_536_000_000)]
+        {
             assert_eq!(parse_seconds(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
         for text in ["", "3s", ".5", "-1", "+1", "1e3", "inf", "NaN", "1.2.3", "1,5", " 1", "٣"] {
             assert_eq!(parse_seconds(text), Err(EXPECTED_SECONDS.to_owned()), "{text}");
         }
         for text in ["0", "0.0", "0.00000000001"] {
-            assert_eq!(parse_seconds(text), Err("must be longer than nothing".to_owned()), "{text}");
+            assert_eq!(
+                parse_seconds(text),
+                Err("must be longer than nothing".to_owned()),
+                "{text}"
+            );
         }
         for text in ["31536001", "99999999999999999999999999"] {
             assert_eq!(parse_seconds(text), Err("is too long".to_owned()), "{text}");
@@ -71,7 +82,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["", "s", "30", "30 s", "-30s", "+30s", "1.5s", "30sec", "30S", "1m30s", "٣s"] {
+        for text in ["", "s", "30", "30 s", "-30s", "+30s", "1.5s", "30sec", "30S", "1m30s", "٣s"]
+        {
             assert_eq!(parse(text), Err(EXPECTED.to_owned()), "{text}");
         }
         assert_eq!(parse("0s"), Err("must be longer than nothing".to_owned()));

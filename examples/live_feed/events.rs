@@ -25,7 +25,8 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// The error that came instead of data: how a failed operation looks on servers that send no `error` message.
+    /// The error that came instead of data: how a failed operation looks on servers that send no
+    /// `error` message.
     pub(crate) fn failure(&self) -> Option<&GraphQlError> {
         if self.data.is_none() { self.errors.first() } else { None }
     }
@@ -35,13 +36,18 @@ impl Item {
 pub(crate) type Events = BoxStream<'static, (usize, Seen)>;
 
 /// Follows a subscription to its end.
-pub(crate) fn events<T: Show + DeserializeOwned + 'static>(index: usize, subscription: Subscription<T>) -> Events {
+pub(crate) fn events<T: Show + DeserializeOwned + 'static>(
+    index: usize,
+    subscription: Subscription<T>,
+) -> Events {
     stream::unfold(Some(subscription), move |subscription| async move {
         let mut subscription = subscription?;
         loop {
             let seen = match subscription.next().await {
                 None => return Some(((index, Seen::End(None)), None)),
-                Some(Err(error)) if error.is_terminal() => return Some(((index, Seen::End(Some(error))), None)),
+                Some(Err(error)) if error.is_terminal() => {
+                    return Some(((index, Seen::End(Some(error))), None));
+                }
                 Some(Err(error)) => Seen::Unreadable(error),
                 Some(Ok(Event::Gap(gap))) => Seen::Gap(gap),
                 Some(Ok(Event::Next(response))) => Seen::Next(Item {

@@ -1,8 +1,10 @@
-//! A live feed in the terminal: prints the events of GraphQL subscriptions as they come, through every reconnect.
+//! A live feed in the terminal: prints the events of GraphQL subscriptions as they come, through
+//! every reconnect.
 //!
-//! Without arguments it subscribes to a market that it serves itself; with a URL, to any server. Reading order: `args`
-//! (what is wanted), `network` (the way to the server), `run` (the loop), `events` and `show` (what comes out of the library), `output` and `news` (what is
-//! printed where), `market` (the embedded server).
+//! Without arguments it subscribes to a market that it serves itself; with a URL, to any server.
+//! Reading order: `args` (what is wanted), `network` (the way to the server), `run` (the loop),
+//! `events` and `show` (what comes out of the library), `output` and `news` (what is printed
+//! where), `market` (the embedded server).
 
 mod args;
 mod demo;

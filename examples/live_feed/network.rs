@@ -25,7 +25,8 @@ enum Route {
 
 impl Network {
     pub(crate) fn new(args: &Args) -> Result<Self, Misuse> {
-        let rules = args.resolve.iter().map(|text| Rule::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let rules =
+            args.resolve.iter().map(|text| Rule::parse(text)).collect::<Result<Vec<_>, _>>()?;
         // What is wrong with it is for the library to say.
         let url = args.url.as_deref().and_then(|url| Url::parse(url).ok());
         Ok(Self {
@@ -72,7 +73,8 @@ fn tls(args: &Args) -> Result<Option<Tls>, Misuse> {
     }
     let mut tls = Tls::new();
     if let Some(file) = &args.cacert {
-        tls = tls.only_roots(Certificates::from_file(file).map_err(|error| misuse("--cacert", &error))?);
+        tls = tls
+            .only_roots(Certificates::from_file(file).map_err(|error| misuse("--cacert", &error))?);
     }
     if let Some(file) = &args.cert {
         let (chain, key) = identity(file, args.key.as_deref())?;
@@ -86,12 +88,13 @@ fn tls(args: &Args) -> Result<Option<Tls>, Misuse> {
 
 fn identity(cert: &Path, key: Option<&Path>) -> Result<(Certificates, PrivateKey), Misuse> {
     // Once for both, as it may be a pipe.
-    let bytes =
-        fs::read(cert).map_err(|source| misuse("--cert", &BuildError::File { path: cert.to_owned(), source }))?;
+    let bytes = fs::read(cert)
+        .map_err(|source| misuse("--cert", &BuildError::File { path: cert.to_owned(), source }))?;
     let chain = Certificates::parse(&bytes).map_err(|error| misuse("--cert", &error))?;
     let key = match key {
         Some(file) => PrivateKey::from_file(file).map_err(|error| misuse("--key", &error)),
-        None => PrivateKey::parse(&bytes).map_err(|error| misuse("--cert, as there is no --key", &error)),
+        None => PrivateKey::parse(&bytes)
+            .map_err(|error| misuse("--cert, as there is no --key", &error)),
     };
     Ok((chain, key?))
 }
@@ -113,15 +116,21 @@ impl Rule {
             None => text.find(':'),
         };
         let (host, rest) = text.split_at(host_end.ok_or_else(expected)?);
-        let (port, addresses) = rest.strip_prefix(':').and_then(|rest| rest.split_once(':')).ok_or_else(expected)?;
-        // curl has a `+HOST` and a `-HOST`, for what it forgets in time and at once. Here nothing is forgotten.
+        let (port, addresses) =
+            rest.strip_prefix(':').and_then(|rest| rest.split_once(':')).ok_or_else(expected)?;
+        // curl has a `+HOST` and a `-HOST`, for what it forgets in time and at once. Here nothing
+        // is forgotten.
         if host.is_empty() || host.starts_with(['+', '-']) {
             return Err(expected());
         }
         Ok(Self {
             host: canonical(host),
             port: port.parse().map_err(|_| expected())?,
-            addresses: addresses.split(',').map(address).collect::<Option<_>>().ok_or_else(expected)?,
+            addresses: addresses
+                .split(',')
+                .map(address)
+                .collect::<Option<_>>()
+                .ok_or_else(expected)?,
         })
     }
 }
@@ -138,10 +147,14 @@ fn canonical(host: &str) -> String {
     url.as_ref().and_then(Url::host_str).unwrap_or(host).to_owned()
 }
 
-/// Those of the last rule for the URL's host, else of the last one for any host. A rule for another one does nothing.
+/// Those of the last rule for the URL's host, else of the last one for any host. A rule for another
+/// one does nothing.
 fn addresses(rules: &[Rule], url: &Url) -> Vec<IpAddr> {
     let of = |host: &str| {
-        rules.iter().rev().find(|rule| rule.host == host && Some(rule.port) == url.port_or_known_default())
+        rules
+            .iter()
+            .rev()
+            .find(|rule| rule.host == host && Some(rule.port) == url.port_or_known_default())
     };
     let rule = url.host_str().and_then(of).or_else(|| of("*"));
     rule.map(|rule| rule.addresses.clone()).unwrap_or_default()
@@ -173,7 +186,14 @@ mod tests {
         ] {
             assert_eq!(proxy(url).map(|proxy| proxy.to_string()), Ok(shown.to_owned()));
         }
-        for bad in ["http://", "u:SECRET@", "ftp://u:SECRET@p", "https://u:SECRET@p", "u:SECRET@a b", "u:SECRET@p:x"] {
+        for bad in [
+            "http://",
+            "u:SECRET@",
+            "ftp://u:SECRET@p",
+            "https://u:SECRET@p",
+            "u:SECRET@a b",
+            "u:SECRET@p:x",
+        ] {
             let Misuse(refusal) = proxy(bad).unwrap_err();
             assert!(refusal.starts_with("--proxy: ") && !refusal.contains("SECRET"), "{refusal}");
         }
@@ -183,8 +203,16 @@ mod tests {
     fn a_rule_is_for_one_host_and_port() {
         for (url, rule, expected) in [
             ("wss://example.com/", "example.com:443:192.0.2.1", "192.0.2.1"),
-            ("https://example.com/", "EXAMPLE.com:443:192.0.2.1,2001:db8::1", "192.0.2.1 2001:db8::1"),
-            ("ws://example.com/", "example.com:80:[2001:db8::1], 192.0.2.1", "2001:db8::1 192.0.2.1"),
+            (
+                "https://example.com/",
+                "EXAMPLE.com:443:192.0.2.1,2001:db8::1",
+                "192.0.2.1 2001:db8::1",
+            ),
+            (
+                "ws://example.com/",
+                "example.com:80:[2001:db8::1], 192.0.2.1",
+                "2001:db8::1 192.0.2.1",
+            ),
             ("ws://bücher.example:81/", "BÜCHER.example:81:192.0.2.1", "192.0.2.1"),
             ("ws://[2001:DB8:0::1]/", "[2001:db8::1]:80:::1", "::1"),
             ("ws://example.com/", "*:80:192.0.2.1", "192.0.2.1"),
@@ -206,8 +234,21 @@ mod tests {
 
     #[test]
     fn what_is_no_rule_is_shown() {
-        for bad in ["", "a", "a:80", "a:80:", "a:80:b", "a:x:192.0.2.1", "a:80:192.0.2.1,", ":80:::1", "[::1:80:::1"] {
-            assert_eq!(Rule::parse(bad), Err(Misuse(format!("--resolve: expected HOST:PORT:ADDRESS, found `{bad}`"))));
+        for bad in [
+            "",
+            "a",
+            "a:80",
+            "a:80:",
+            "a:80:b",
+            "a:x:192.0.2.1",
+            "a:80:192.0.2.1,",
+            ":80:::1",
+            "[::1:80:::1",
+        ] {
+            assert_eq!(
+                Rule::parse(bad),
+                Err(Misuse(format!("--resolve: expected HOST:PORT:ADDRESS, found `{bad}`")))
+            );
         }
         for unknown in ["-a:80:192.0.2.1", "+a:80:192.0.2.1", "192.0.2.1:443"] {
             assert!(Rule::parse(unknown).is_err(), "{unknown}");

@@ -1,4 +1,5 @@
-//! What goes to standard error: news of the connection, errors, and the summary. Never a credential, nor a URL's query.
+//! What goes to standard error: news of the connection, errors, and the summary. Never a
+//! credential, nor a URL's query.
 
 use std::{
     error::Error,
@@ -27,13 +28,19 @@ impl News {
 
     pub(crate) fn status(&mut self, status: &Status) {
         match status {
-            Status::Connecting { attempt: 1, cause: None, .. } => self.tell(format_args!("connecting")),
+            Status::Connecting { attempt: 1, cause: None, .. } => {
+                self.tell(format_args!("connecting"))
+            }
             // At once, as after rejected credentials: nothing else has told the cause.
             Status::Connecting { attempt, cause: Some(cause), .. } if !self.waited => {
                 self.tell(format_args!("connecting, attempt {attempt}, after: {}", Chain(cause)));
             }
-            Status::Connecting { attempt, .. } => self.tell(format_args!("connecting, attempt {attempt}")),
-            Status::Open { subprotocol, .. } => self.tell(format_args!("connected ({})", subprotocol.name())),
+            Status::Connecting { attempt, .. } => {
+                self.tell(format_args!("connecting, attempt {attempt}"))
+            }
+            Status::Open { subprotocol, .. } => {
+                self.tell(format_args!("connected ({})", subprotocol.name()))
+            }
             Status::Waiting { delay, cause: Some(cause), .. } => {
                 let what = if self.connected { "lost" } else { "failed" };
                 self.tell(format_args!("{what}: {}; retry in {}", Chain(cause), Rounded(*delay)));
@@ -57,7 +64,8 @@ impl News {
 
     pub(crate) fn summary(&self, items: u64, gaps: u64, stats: &Stats, duration: Duration) {
         let Stats { reconnects, dropped, .. } = *stats;
-        let (items, gaps, reconnects) = (Count(items, "event"), Count(gaps, "gap"), Count(reconnects, "reconnect"));
+        let (items, gaps, reconnects) =
+            (Count(items, "event"), Count(gaps, "gap"), Count(reconnects, "reconnect"));
         let dropped = if dropped > 0 { format!(", {dropped} dropped") } else { String::new() };
         self.tell(format_args!("{items}, {gaps}, {reconnects}{dropped} in {}", Rounded(duration)));
     }
@@ -151,7 +159,10 @@ mod tests {
         gap.reconnects = 1;
         gap.down_for = Duration::from_millis(120);
         gap.cause = Some(resub::Disconnect::Reset(None));
-        assert_eq!(GapText(&gap).to_string(), "gap, the connection was down for 120 ms: the connection broke off");
+        assert_eq!(
+            GapText(&gap).to_string(),
+            "gap, the connection was down for 120 ms: the connection broke off"
+        );
         let mut gap = Gap::default();
         gap.dropped = 2;
         assert_eq!(GapText(&gap).to_string(), "gap, 2 items dropped as the output was too slow");

@@ -49,8 +49,8 @@ impl From<Outcome> for ExitCode {
     }
 }
 
-/// What is wrong with the command line or what it names, and kept the program from running. Names the flag, and never
-/// the value of a header or an init payload.
+/// What is wrong with the command line or what it names, and kept the program from running. Names
+/// the flag, and never the value of a header or an init payload.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Misuse(pub(crate) String);
 

@@ -121,7 +121,9 @@ fn readable(operation: &str, seen: &Seen) -> Option<String> {
             text
         }
         Seen::Gap(gap) => format!("--- {operation}: {}", one_line(&GapText(gap).to_string())),
-        Seen::Unreadable(error) => format!("--- {operation}: {}", one_line(&Chain(error).to_string())),
+        Seen::Unreadable(error) => {
+            format!("--- {operation}: {}", one_line(&Chain(error).to_string()))
+        }
         Seen::End(None) => format!("--- {operation}: completed"),
         Seen::End(Some(_)) => return None,
     })
@@ -164,7 +166,10 @@ mod tests {
             print(Format::Json, &seen),
             concat!(r#"{"type":"next","operation":"Q","data":{"b":1.0,"a":2},"errors":[]}"#, "\n")
         );
-        assert_eq!(print(Format::Lines, &seen), concat!("Q           ", r#"{"b":1.0,"a":2}"#, "\n"));
+        assert_eq!(
+            print(Format::Lines, &seen),
+            concat!("Q           ", r#"{"b":1.0,"a":2}"#, "\n")
+        );
     }
 
     #[test]

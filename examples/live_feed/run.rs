@@ -8,7 +8,9 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::join, stream::SelectAll};
-use resub::{BuildError, Client, ClientBuilder, GraphQlError, Request, SubscribeError, SubscriptionError};
+use resub::{
+    BuildError, Client, ClientBuilder, GraphQlError, Request, SubscribeError, SubscriptionError,
+};
 use serde_json::value::RawValue;
 use tokio::{pin, select, sync::Notify, time::timeout};
 
@@ -110,10 +112,22 @@ impl Run {
     fn new(labels: Vec<String>, json: bool, news: News) -> Self {
         let operations = labels
             .into_iter()
-            .map(|label| Operation { label, had_data: false, failing: None, outcome: Outcome::Done })
+            .map(|label| Operation {
+                label,
+                had_data: false,
+                failing: None,
+                outcome: Outcome::Done,
+            })
             .collect();
         let format = if json { Format::Json } else { Format::Lines };
-        Self { operations, output: Output::new(format, io::stdout()), news, json, items: 0, gaps: 0 }
+        Self {
+            operations,
+            output: Output::new(format, io::stdout()),
+            news,
+            json,
+            items: 0,
+            gaps: 0,
+        }
     }
 
     /// Prints an event and remembers what it means. Says whether the output still has a reader.
@@ -184,11 +198,12 @@ fn connect(target: &Target, news: &News) -> Result<(Option<MarketServer>, Client
         Target::Embedded { drop_every } => *drop_every,
     };
     let options = market::Options { drop_every, ..market::Options::default() };
-    let market =
-        MarketServer::start(options).map_err(|error| Misuse(format!("cannot serve the embedded market: {error}")))?;
+    let market = MarketServer::start(options)
+        .map_err(|error| Misuse(format!("cannot serve the embedded market: {error}")))?;
     news.tell(format_args!("serving a market at {}", market.url()));
-    // Delays grow from one loss to the next until a connection has lived for 10 s, which spares a server in trouble.
-    // This one is not in trouble: it cuts connections for show, often sooner than that, and nobody else dials it.
+    // Delays grow from one loss to the next until a connection has lived for 10 s, which spares a
+    // server in trouble. This one is not in trouble: it cuts connections for show, often sooner
+    // than that, and nobody else dials it.
     let builder = Client::builder(market.url())
         .backoff(Duration::from_millis(100), Duration::from_secs(1))
         .healthy_after(Duration::from_millis(200));
@@ -214,7 +229,10 @@ fn configure(mut builder: ClientBuilder, settings: &Settings) -> ClientBuilder {
 /// The argument that is to blame.
 fn flag(error: &BuildError) -> &'static str {
     match error {
-        BuildError::Url(_) | BuildError::Scheme(_) | BuildError::UserInfo | BuildError::Fragment => "URL",
+        BuildError::Url(_)
+        | BuildError::Scheme(_)
+        | BuildError::UserInfo
+        | BuildError::Fragment => "URL",
         BuildError::Header(_) => "--header",
         BuildError::InitPayload(_) => "--init-payload",
         BuildError::Identity(_) => "--cert",
@@ -223,7 +241,10 @@ fn flag(error: &BuildError) -> &'static str {
     }
 }
 
-fn subscribe(client: &Client, documents: Vec<Document>) -> Result<(Vec<String>, Vec<Events>), Misuse> {
+fn subscribe(
+    client: &Client,
+    documents: Vec<Document>,
+) -> Result<(Vec<String>, Vec<Events>), Misuse> {
     if documents.is_empty() {
         return demo::subscribe(client).map_err(|error| misuse("the demo", &error));
     }
@@ -237,7 +258,8 @@ fn subscribe(client: &Client, documents: Vec<Document>) -> Result<(Vec<String>, 
         if let Some(name) = document.operation_name {
             request = request.operation_name(name);
         }
-        let subscription = client.subscribe_to(request).map_err(|error| misuse(&labels[n], &error))?;
+        let subscription =
+            client.subscribe_to(request).map_err(|error| misuse(&labels[n], &error))?;
         streams.push(events(n, subscription));
     }
     Ok((labels, streams))
@@ -252,7 +274,8 @@ fn watch_ctrl_c() -> Arc<Notify> {
     let notify = Arc::new(Notify::new());
     let notified = Arc::clone(&notify);
     let mut first = Box::pin(tokio::signal::ctrl_c());
-    // Polled here, so that from now on the signal does not kill the process; where signals cannot be watched, it does.
+    // Polled here, so that from now on the signal does not kill the process; where signals cannot
+    // be watched, it does.
     if first.as_mut().now_or_never().is_none() {
         tokio::spawn(async move {
             let _ = first.await;
@@ -276,7 +299,10 @@ async fn after(limit: Option<Duration>) {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the library's rule; a program may tell how long it ran")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the library's rule; a program may tell how long it ran"
+)]
 fn now() -> Instant {
     Instant::now()
 }

@@ -1,4 +1,5 @@
-//! What is wanted, checked: everything that can be wrong before a connection is tried is found here.
+//! What is wanted, checked: everything that can be wrong before a connection is tried is found
+//! here.
 
 use std::{fs, io, num::NonZeroU64, path::Path, time::Duration};
 
@@ -61,7 +62,10 @@ impl Settings {
             target,
             documents: documents(sources, args.variables, args.operation_name)?,
             headers: args.header.iter().map(|text| header(text)).collect::<Result<_, _>>()?,
-            init_payload: args.init_payload.map(|text| object("--init-payload", &text)).transpose()?,
+            init_payload: args
+                .init_payload
+                .map(|text| object("--init-payload", &text))
+                .transpose()?,
             subprotocol: match args.subprotocol {
                 args::Subprotocol::Auto => None,
                 args::Subprotocol::GraphqlTransportWs => Some(Subprotocol::GraphqlTransportWs),
@@ -77,17 +81,25 @@ impl Settings {
     }
 }
 
-fn documents(sources: Vec<Source>, variables: Vec<String>, names: Vec<String>) -> Result<Vec<Document>, Misuse> {
+fn documents(
+    sources: Vec<Source>,
+    variables: Vec<String>,
+    names: Vec<String>,
+) -> Result<Vec<Document>, Misuse> {
     for (flag, given) in [("--variables", variables.len()), ("--operation-name", names.len())] {
         if given > sources.len() {
-            return Err(Misuse(format!("{flag} was given {given} times, for {} of --query", sources.len())));
+            return Err(Misuse(format!(
+                "{flag} was given {given} times, for {} of --query",
+                sources.len()
+            )));
         }
     }
     let (mut variables, mut names) = (variables.into_iter(), names.into_iter());
     sources
         .into_iter()
         .map(|source| {
-            let variables = variables.next().map(|text| object("--variables", &text)).transpose()?;
+            let variables =
+                variables.next().map(|text| object("--variables", &text)).transpose()?;
             Ok(Document { text: text(source)?, operation_name: names.next(), variables })
         })
         .collect()
@@ -97,7 +109,8 @@ fn text(source: Source) -> Result<String, Misuse> {
     let (flag, text) = match source {
         Source::Given(text) => ("--query", text),
         Source::File(path) => {
-            let failed = |error| Misuse(format!("--query-file: cannot read `{}`: {error}", path.display()));
+            let failed =
+                |error| Misuse(format!("--query-file: cannot read `{}`: {error}", path.display()));
             ("--query-file", read(&path).map_err(failed)?)
         }
     };
@@ -124,8 +137,8 @@ fn header(text: &str) -> Result<(String, String), Misuse> {
 
 /// As it was typed. A parse error tells the place, never the text.
 fn object(flag: &str, text: &str) -> Result<Box<RawValue>, Misuse> {
-    let value: Box<RawValue> =
-        serde_json::from_str(text).map_err(|error| Misuse(format!("{flag}: not valid JSON: {error}")))?;
+    let value: Box<RawValue> = serde_json::from_str(text)
+        .map_err(|error| Misuse(format!("{flag}: not valid JSON: {error}")))?;
     if !value.get().starts_with('{') {
         return Err(Misuse(format!("{flag}: expected a JSON object")));
     }
@@ -142,9 +155,15 @@ mod tests {
 
     #[test]
     fn the_nth_variables_belong_to_the_nth_operation() {
-        let documents = documents(given(2), vec![r#"{"n": 1.0}"#.into()], vec!["A".into(), "B".into()]).unwrap();
-        let of =
-            |n: usize| (documents[n].variables.as_deref().map(RawValue::get), documents[n].operation_name.as_deref());
+        let documents =
+            documents(given(2), vec![r#"{"n": 1.0}"#.into()], vec!["A".into(), "B".into()])
+                .unwrap();
+        let of = |n: usize| {
+            (
+                documents[n].variables.as_deref().map(RawValue::get),
+                documents[n].operation_name.as_deref(),
+            )
+        };
         assert_eq!([of(0), of(1)], [(Some(r#"{"n": 1.0}"#), Some("A")), (None, Some("B"))]);
     }
 
@@ -169,9 +188,14 @@ mod tests {
             let Misuse(refusal) = header(text).unwrap_err();
             assert!(refusal.starts_with("--header: ") && !refusal.contains("SECRET"), "{refusal}");
         }
-        for text in [r#"{"token": "SECRET""#, r#"["SECRET"]"#, r#""SECRET""#, "SECRET", r#"{"SECRET": 1,}"#] {
+        for text in
+            [r#"{"token": "SECRET""#, r#"["SECRET"]"#, r#""SECRET""#, "SECRET", r#"{"SECRET": 1,}"#]
+        {
             let Misuse(refusal) = object("--init-payload", text).unwrap_err();
-            assert!(refusal.starts_with("--init-payload: ") && !refusal.contains("SECRET"), "{refusal}");
+            assert!(
+                refusal.starts_with("--init-payload: ") && !refusal.contains("SECRET"),
+                "{refusal}"
+            );
         }
     }
 }

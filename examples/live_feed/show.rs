@@ -43,7 +43,11 @@ fn without_whitespace(json: &str) -> String {
 
 /// A server's words end up in a terminal: no control characters.
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
-    if text.contains(char::is_control) { text.replace(char::is_control, " ").into() } else { text.into() }
+    if text.contains(char::is_control) {
+        text.replace(char::is_control, " ").into()
+    } else {
+        text.into()
+    }
 }
 
 #[cfg(test)]

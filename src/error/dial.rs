@@ -6,7 +6,8 @@ use thiserror::Error;
 
 use super::SharedError;
 
-/// Why a byte stream to the server could not be had. A [`Dialer`](crate::Dialer) of your own returns it too.
+/// Why a byte stream to the server could not be had. A [`Dialer`](crate::Dialer) of your own
+/// returns it too.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum DialError {
@@ -24,8 +25,8 @@ pub enum DialError {
     /// The TLS handshake broke off. Retried.
     #[error("TLS handshake failed")]
     Tls(#[source] Arc<io::Error>),
-    /// The server's certificate comes from no authority that is trusted; see `Tls`. Fatal, as are all
-    /// that concern certificates: trying again would end the same way.
+    /// The server's certificate comes from no authority that is trusted; see `Tls`. Fatal, as are
+    /// all that concern certificates: trying again would end the same way.
     #[error("the server's certificate was not accepted")]
     UnknownIssuer(#[source] Arc<io::Error>),
     /// The server's certificate is no longer valid, or this machine's clock is wrong. Fatal.
@@ -37,8 +38,8 @@ pub enum DialError {
     /// The server's certificate is for other names than the endpoint's. Fatal.
     #[error("the server's certificate was not accepted")]
     WrongName(#[source] Arc<io::Error>),
-    /// The server's certificate is in order, but its key is none of those that `Tls::pin` allows: an interception, or a rotation
-    /// that this client was not told of. Fatal.
+    /// The server's certificate is in order, but its key is none of those that `Tls::pin` allows:
+    /// an interception, or a rotation that this client was not told of. Fatal.
     #[error("the server's key is not one that is pinned: it is {found}")]
     PinMismatch {
         /// The pin of the key that the server has.
@@ -47,7 +48,8 @@ pub enum DialError {
     /// The server's certificate was not accepted for another reason, such as a revocation. Fatal.
     #[error("the server's certificate was not accepted")]
     Certificate(#[source] Arc<io::Error>),
-    /// The server wants a certificate from its clients, and this one has none; see `Tls::identity`. Fatal.
+    /// The server wants a certificate from its clients, and this one has none; see `Tls::identity`.
+    /// Fatal.
     #[error("the server requires a client certificate")]
     ClientCertificateRequired(#[source] Arc<io::Error>),
     /// The server did not accept the client's certificate. Fatal.
@@ -61,8 +63,9 @@ pub enum DialError {
         /// Why: [`Resolve`](Self::Resolve) or [`Connect`](Self::Connect).
         source: Arc<DialError>,
     },
-    /// The proxy could not connect to the server, or does not want to and does not say so for good. Retried, as a refusal by HTTP may
-    /// pass unless it is about the login; one that lasts ends by `give_up_after`, if at all.
+    /// The proxy could not connect to the server, or does not want to and does not say so for good.
+    /// Retried, as a refusal by HTTP may pass unless it is about the login; one that lasts ends by
+    /// `give_up_after`, if at all.
     #[error("the proxy did not connect to the server: {reason}")]
     ProxyFailed {
         /// The reply of SOCKS, the status of HTTP, or what is wrong with its answer.

@@ -2,8 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use super::Disconnect;
-use crate::response::GraphQlError;
+use super::{Disconnect, GraphQlError};
 
 /// An error with its sources, on one line.
 pub(crate) struct Chain<'a>(pub(crate) &'a Disconnect);
@@ -46,7 +45,9 @@ impl fmt::Display for DisplayErrors<'_> {
         match self.0 {
             [] => Ok(()),
             [only] => DisplayBody(&only.message).fmt(f),
-            [first, rest @ ..] => write!(f, "{} (and {} more)", DisplayBody(&first.message), rest.len()),
+            [first, rest @ ..] => {
+                write!(f, "{} (and {} more)", DisplayBody(&first.message), rest.len())
+            }
         }
     }
 }
@@ -68,7 +69,12 @@ mod tests {
         let shown: [&dyn Display; 5] = [
             &Disconnect::Closed { code: CloseCode::NORMAL, reason: said.clone() },
             &Disconnect::Refused { message: said.clone() },
-            &ConnectError::Http { status: 500, retry_after: None, headers: ResponseHeaders::default(), body: said },
+            &ConnectError::Http {
+                status: 500,
+                retry_after: None,
+                headers: ResponseHeaders::default(),
+                body: said,
+            },
             &SubscriptionError::Rejected(vec![error.clone()]),
             &SubscriptionError::NoData(vec![error.clone(), error]),
         ];

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-/// The headers of an answer, for whoever has to find out who refused and why: `WWW-Authenticate`, `Server`, an id of the request.
+/// The headers of an answer, for whoever has to find out who refused and why: `WWW-Authenticate`,
+/// `Server`, an id of the request.
 ///
-/// At most 32, each of at most 256 bytes of text. Cookies are left out, and what the client has sent is masked, as in the body.
+/// At most 32, each of at most 256 bytes of text. Cookies are left out, and what the client has
+/// sent is masked, as in the body.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ResponseHeaders(Arc<Vec<(String, String)>>);
 

@@ -1,8 +1,9 @@
 //! The rules that a client must keep, checked on every message that it sends.
 //!
-//! Owns the state that the rules need and nothing else: it is fed with what was received and what was sent, and says
-//! which [`Rule`] broke. Must not know sockets, so that every rule can be tested with a list of messages. It is written
-//! from the protocol texts, and shares no code with the client: what both got wrong would otherwise pass.
+//! Owns the state that the rules need and nothing else: it is fed with what was received and what
+//! was sent, and says which [`Rule`] broke. Must not know sockets, so that every rule can be tested
+//! with a list of messages. It is written from the protocol texts, and shares no code with the
+//! client: what both got wrong would otherwise pass.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -64,7 +65,9 @@ impl Subprotocol {
 /// A rule that the client broke.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub(super) enum Rule {
-    #[error("exactly one subprotocol is offered, and it is one of `graphql-transport-ws` and `graphql-ws`")]
+    #[error(
+        "exactly one subprotocol is offered, and it is one of `graphql-transport-ws` and `graphql-ws`"
+    )]
     OneSubprotocol,
     #[error("messages are text frames, not binary ones")]
     Binary,
@@ -86,7 +89,9 @@ pub(super) enum Rule {
     Id,
     #[error("an id is never used twice, not even on a later connection")]
     ReusedId,
-    #[error("an operation's payload has a string `query`, an object `variables` and a string `operationName`")]
+    #[error(
+        "an operation's payload has a string `query`, an object `variables` and a string `operationName`"
+    )]
     OperationPayload,
     #[error("only an operation that was started on this connection is stopped")]
     UnknownId,
@@ -104,7 +109,9 @@ pub(super) enum Rule {
     CloseCode,
     #[error("a close reason has at most 123 bytes (RFC 6455 section 5.5)")]
     CloseReasonTooLong,
-    #[error("a close frame's body is empty, or a code of 2 bytes and UTF-8 text (RFC 6455 section 5.5.1)")]
+    #[error(
+        "a close frame's body is empty, or a code of 2 bytes and UTF-8 text (RFC 6455 section 5.5.1)"
+    )]
     CloseBody,
 }
 
@@ -161,13 +168,21 @@ enum ServerEnd {
 
 impl Checker {
     pub(super) fn new(subprotocol: Subprotocol, used_ids: UsedIds) -> Self {
-        Self { subprotocol, used_ids, phase: Phase::Fresh, operations: HashMap::new(), unanswered_pings: 0 }
+        Self {
+            subprotocol,
+            used_ids,
+            phase: Phase::Fresh,
+            operations: HashMap::new(),
+            unanswered_pings: 0,
+        }
     }
 
     /// A text frame came from the client.
     pub(super) fn received(&mut self, text: &str) -> Result<Value, Rule> {
-        let message: Map<String, Value> = serde_json::from_str(text).map_err(|_| Rule::NotAMessage)?;
-        let kind = self.kind(message.get("type").and_then(Value::as_str).ok_or(Rule::NotAMessage)?)?;
+        let message: Map<String, Value> =
+            serde_json::from_str(text).map_err(|_| Rule::NotAMessage)?;
+        let kind =
+            self.kind(message.get("type").and_then(Value::as_str).ok_or(Rule::NotAMessage)?)?;
         match (&self.phase, kind) {
             (Phase::Terminated, _) => return Err(Rule::AfterTerminate),
             (Phase::Fresh, Kind::Init) => {
@@ -192,14 +207,19 @@ impl Checker {
         Ok(Value::Object(message))
     }
 
-    /// A text frame went to the client. Anything may be sent; only what changes the client's rules is noted.
+    /// A text frame went to the client. Anything may be sent; only what changes the client's rules
+    /// is noted.
     pub(super) fn sent(&mut self, message: &Value) {
         match message["type"].as_str() {
-            Some("connection_ack") if matches!(self.phase, Phase::Initialized) => self.phase = Phase::Acked,
+            Some("connection_ack") if matches!(self.phase, Phase::Initialized) => {
+                self.phase = Phase::Acked
+            }
             Some("ping") => self.unanswered_pings += 1,
             Some("complete" | "error") => {
                 let operation = message["id"].as_str().and_then(|id| self.operations.get_mut(id));
-                if let Some(operation) = operation.filter(|operation| operation.end == ServerEnd::No) {
+                if let Some(operation) =
+                    operation.filter(|operation| operation.end == ServerEnd::No)
+                {
                     operation.end = ServerEnd::Sent;
                 }
             }
@@ -209,7 +229,9 @@ impl Checker {
 
     /// A round trip that began now came back: the client read all that was sent before.
     pub(super) fn synced(&mut self) {
-        for operation in self.operations.values_mut().filter(|operation| operation.end == ServerEnd::Sent) {
+        for operation in
+            self.operations.values_mut().filter(|operation| operation.end == ServerEnd::Sent)
+        {
             operation.end = ServerEnd::Read;
         }
     }
@@ -240,8 +262,11 @@ impl Checker {
         operation.stopped = true;
         match (self.subprotocol, operation.end) {
             (Subprotocol::GraphqlTransportWs, ServerEnd::Read) => Err(Rule::AlreadyEnded),
-            // PostGraphile 4 commits a mutation only at `stop`, so a legacy client sends it after the result.
-            (Subprotocol::GraphqlWs, ServerEnd::Read) | (_, ServerEnd::No | ServerEnd::Sent) => Ok(()),
+            // PostGraphile 4 commits a mutation only at `stop`, so a legacy client sends it after
+            // the result.
+            (Subprotocol::GraphqlWs, ServerEnd::Read) | (_, ServerEnd::No | ServerEnd::Sent) => {
+                Ok(())
+            }
         }
     }
 

@@ -14,14 +14,15 @@ use tokio::{
 use url::Url;
 
 use crate::{
-    dial::{BoxedIo, DialFuture, Dialer},
     error::DialError,
+    transport::dial::{BoxedIo, DialFuture, Dialer},
 };
 
-/// Dials a [`Server::in_memory`](super::Server::in_memory) and ignores the URL; clones dial the same server.
+/// Dials a [`Server::in_memory`](super::Server::in_memory) and ignores the URL; clones dial the
+/// same server.
 ///
-/// A dial succeeds at once, also while no [`accept`](super::Server::accept) is waiting, just as a kernel accepts
-/// connections on behalf of a busy server.
+/// A dial succeeds at once, also while no [`accept`](super::Server::accept) is waiting, just as a
+/// kernel accepts connections on behalf of a busy server.
 #[derive(Clone)]
 pub struct PipeDialer {
     network: Arc<Network>,
@@ -113,9 +114,12 @@ impl Dialer for PipeDialer {
 
 impl fmt::Debug for PipeDialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PipeDialer").field("dials", &*self.network.dials.borrow()).finish_non_exhaustive()
+        f.debug_struct("PipeDialer")
+            .field("dials", &*self.network.dials.borrow())
+            .finish_non_exhaustive()
     }
 }
 
-/// What a pipe holds in each direction before a writer has to wait: as much as a socket's buffers, roughly.
+/// What a pipe holds in each direction before a writer has to wait: as much as a socket's buffers,
+/// roughly.
 const PIPE_BYTES: usize = 64 * 1024;

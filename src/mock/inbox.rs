@@ -1,7 +1,8 @@
-//! From the socket to the script: reading, checking, keeping in order, and failing with an explanation.
+//! From the socket to the script: reading, checking, keeping in order, and failing with an
+//! explanation.
 //!
-//! Owns [`Incoming`] and the private half of [`Peer`]. Reading is cancel-safe: whatever was read is in the inbox or in
-//! the hands of whoever waited for it.
+//! Owns [`Incoming`] and the private half of [`Peer`]. Reading is cancel-safe: whatever was read is
+//! in the inbox or in the hands of whoever waited for it.
 
 use std::{fmt, panic::Location};
 
@@ -28,7 +29,11 @@ pub(super) enum Incoming {
 }
 
 impl Peer {
-    pub(super) async fn expect_message(&mut self, kind: &str, at: &'static Location<'static>) -> Value {
+    pub(super) async fn expect_message(
+        &mut self,
+        kind: &str,
+        at: &'static Location<'static>,
+    ) -> Value {
         self.expect(&format!("`{kind}`"), at, |incoming| match incoming {
             Incoming::Message(message) if message["type"] == kind => Ok(Some(message)),
             other => Err(other),
@@ -58,7 +63,8 @@ impl Peer {
         };
         match timeout(deadline, wait).await {
             Ok(picked) => picked,
-            Err(_) => self.fail(at, &format!("expected {wanted}, but it did not arrive within {deadline:?}")),
+            Err(_) => self
+                .fail(at, &format!("expected {wanted}, but it did not arrive within {deadline:?}")),
         }
     }
 
@@ -81,7 +87,10 @@ impl Peer {
             }
         };
         if timeout(deadline, wait).await.is_err() {
-            self.fail(at, &format!("the client did not answer the close frame within {deadline:?}"));
+            self.fail(
+                at,
+                &format!("the client did not answer the close frame within {deadline:?}"),
+            );
         }
     }
 
@@ -164,7 +173,9 @@ impl Peer {
                 }
                 Err(rule) => self.fail_rule(rule, &text, at),
             },
-            Some(Ok(Message::Binary(bytes))) => self.fail_rule(Rule::Binary, &format!("{bytes:?}"), at),
+            Some(Ok(Message::Binary(bytes))) => {
+                self.fail_rule(Rule::Binary, &format!("{bytes:?}"), at)
+            }
             Some(Ok(Message::Ping(body))) => Incoming::WsPing(body.into()),
             Some(Ok(Message::Pong(body))) => Incoming::WsPong(body.into()),
             Some(Ok(Message::Close(_))) => self.take_close(at),
@@ -178,7 +189,9 @@ impl Peer {
             )) => return self.end(),
             // A close frame that tungstenite rejects as a whole; the checker knows the rule.
             Some(Err(_)) if self.socket.get_ref().close_body().is_some() => self.take_close(at),
-            Some(Err(error)) => self.fail(at, &format!("the client sent an illegal frame: {error}")),
+            Some(Err(error)) => {
+                self.fail(at, &format!("the client sent an illegal frame: {error}"))
+            }
         };
         self.inbox.push_back(incoming);
     }
@@ -194,7 +207,8 @@ impl Peer {
             }
             Err(rule) => {
                 let code = body.first_chunk().map(|code| u16::from_be_bytes(*code));
-                let reason = String::from_utf8_lossy(body.get(2..).unwrap_or_default()).into_owned();
+                let reason =
+                    String::from_utf8_lossy(body.get(2..).unwrap_or_default()).into_owned();
                 self.fail_rule(rule, &format!("a close frame with {code:?} `{reason}`"), at)
             }
         }
@@ -205,8 +219,8 @@ impl Peer {
         self.inbox.push_back(Incoming::End);
     }
 
-    /// Lets tungstenite answer the close frame, then ends our half, as the server is the one to end the stream
-    /// (RFC 6455 section 7.1.1).
+    /// Lets tungstenite answer the close frame, then ends our half, as the server is the one to end
+    /// the stream (RFC 6455 section 7.1.1).
     async fn finish_close(&mut self) {
         while let Some(Ok(_)) = self.socket.next().await {}
         // On a stream that the client has dropped there is nothing left to end.
@@ -226,14 +240,18 @@ impl Peer {
         if log.is_empty() {
             log += " none";
         }
-        panic!("mock server: {problem}\n  at {at}\n  on {}, the last messages:{log}", self.subprotocol)
+        panic!(
+            "mock server: {problem}\n  at {at}\n  on {}, the last messages:{log}",
+            self.subprotocol
+        )
     }
 
     pub(super) fn note(&mut self, direction: char, line: &str) {
         if self.log.len() == LOGGED_LINES {
             self.log.pop_front();
         }
-        let mut line: String = [direction, ' '].into_iter().chain(line.chars().take(LOGGED_CHARS + 1)).collect();
+        let mut line: String =
+            [direction, ' '].into_iter().chain(line.chars().take(LOGGED_CHARS + 1)).collect();
         if line.chars().count() > LOGGED_CHARS + 2 {
             line.pop();
             line.push_str("..");

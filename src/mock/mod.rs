@@ -1,9 +1,10 @@
 //! A scripted GraphQL-over-WebSocket server, for this crate's tests and for yours.
 //!
-//! A test tells the [`Server`] and its [`Peer`]s step by step what to expect from the client and what to send, right or
-//! wrong, and breaks the connection wherever it likes. Nothing happens that the script does not say, except that pings
-//! are answered while it waits. On a [`Server::in_memory`] it works under tokio's paused clock, so a test that waits
-//! out a backoff takes no time.
+//! A test tells the [`Server`] and its [`Peer`]s step by step what to expect from the client and
+//! what to send, right or wrong, and breaks the connection wherever it likes. Nothing happens that
+//! the script does not say, except that pings are answered while it waits. On a
+//! [`Server::in_memory`] it works under tokio's paused clock, so a test that waits out a backoff
+//! takes no time.
 //!
 //! ```
 //! use resub::{Client, Event, Request, mock};
@@ -37,17 +38,18 @@
 //!
 //! # The rules
 //!
-//! Every message from the client is checked against the subprotocol's rules as it is read, and the test panics with
-//! "protocol rule broken" when the client breaks one:
+//! Every message from the client is checked against the subprotocol's rules as it is read, and the
+//! test panics with "protocol rule broken" when the client breaks one:
 //!
 //! - Exactly one subprotocol is offered.
 //! - `connection_init` comes first, once, with an object as its payload.
-//! - No operation starts before `connection_ack`. Its id is a string that is not empty, and that no connection of this
-//!   [`Server`] saw before; its payload is well-formed.
-//! - Only an operation of this connection is stopped, and only once. On `graphql-transport-ws` one that the server ended
-//!   is not stopped at all, as far as it is certain that the client knew: see [`Peer::sync`].
-//! - Messages are text, of a known type, of the chosen subprotocol's vocabulary. On `graphql-ws` a `pong` is allowed as
-//!   the answer to a `ping`.
+//! - No operation starts before `connection_ack`. Its id is a string that is not empty, and that no
+//!   connection of this [`Server`] saw before; its payload is well-formed.
+//! - Only an operation of this connection is stopped, and only once. On `graphql-transport-ws` one
+//!   that the server ended is not stopped at all, as far as it is certain that the client knew: see
+//!   [`Peer::sync`].
+//! - Messages are text, of a known type, of the chosen subprotocol's vocabulary. On `graphql-ws` a
+//!   `pong` is allowed as the answer to a `ping`.
 //! - Nothing but a close frame follows `connection_terminate`, and nothing follows a close frame.
 //! - A close frame is empty, or has a code that may be sent and a reason of at most 123 bytes.
 //!

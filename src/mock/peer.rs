@@ -1,7 +1,7 @@
 //! The server's side of one connection: what the script waits for.
 //!
-//! Owns the order in which the client's messages are consumed, and passes each through the checker as it is read. What
-//! the script sends is in `speak.rs`, reading in `inbox.rs`.
+//! Owns the order in which the client's messages are consumed, and passes each through the checker
+//! as it is read. What the script sends is in `speak.rs`, reading in `inbox.rs`.
 
 use std::{
     collections::VecDeque,
@@ -25,17 +25,18 @@ use super::{
 
 /// One connection, scripted from the server's side.
 ///
-/// What the client sends is read only while a method waits for something, is checked against the protocol's rules as it
-/// is read, and is consumed strictly in order. Three things are not in anyone's way: a WebSocket ping, which is answered
-/// and skipped unless it is what is waited for; a WebSocket pong; and a `ping` message, which is answered with a `pong`
-/// and skipped likewise, unless [`auto_pong`](Self::auto_pong) is off.
+/// What the client sends is read only while a method waits for something, is checked against the
+/// protocol's rules as it is read, and is consumed strictly in order. Three things are not in
+/// anyone's way: a WebSocket ping, which is answered and skipped unless it is what is waited for; a
+/// WebSocket pong; and a `ping` message, which is answered with a `pong` and skipped likewise,
+/// unless [`auto_pong`](Self::auto_pong) is off.
 ///
 /// Every `expect_*` method panics when something else arrives, when nothing arrives within the
-/// [deadline](Self::set_deadline), and when what arrives breaks a rule. The panic tells what was expected, what came
-/// instead, where in the test, and what went back and forth last.
+/// [deadline](Self::set_deadline), and when what arrives breaks a rule. The panic tells what was
+/// expected, what came instead, where in the test, and what went back and forth last.
 ///
-/// What is sent to a client that is gone is lost without a word, as on a real network. Dropping a peer drops the
-/// connection, as [`vanish`](Self::vanish) does.
+/// What is sent to a client that is gone is lost without a word, as on a real network. Dropping a
+/// peer drops the connection, as [`vanish`](Self::vanish) does.
 #[must_use = "dropping it drops the connection"]
 pub struct Peer {
     pub(super) socket: WebSocketStream<Wire>,
@@ -107,14 +108,17 @@ impl Peer {
         }
     }
 
-    /// Sets whether `ping` messages are answered while something else is waited for. Default: they are.
+    /// Sets whether `ping` messages are answered while something else is waited for. Default: they
+    /// are.
     ///
-    /// When they are not, a ping is a message like any other, and [`expect_ping`](Self::expect_ping) must consume it.
+    /// When they are not, a ping is a message like any other, and
+    /// [`expect_ping`](Self::expect_ping) must consume it.
     pub fn auto_pong(&mut self, answer: bool) {
         self.answer_pings = answer;
     }
 
-    /// Sets how long each wait may take before it panics. Default: the [server's](super::Server::set_deadline).
+    /// Sets how long each wait may take before it panics. Default: the
+    /// [server's](super::Server::set_deadline).
     pub fn set_deadline(&mut self, deadline: Duration) {
         self.deadline = deadline;
     }
@@ -124,7 +128,8 @@ impl Peer {
     pub fn expect_init(mut self) -> impl Future<Output = Self> {
         let at = Location::caller();
         async move {
-            self.init_payload = payload(self.expect_message("connection_init", at).await).unwrap_or_default();
+            self.init_payload =
+                payload(self.expect_message("connection_init", at).await).unwrap_or_default();
             self
         }
     }
@@ -149,14 +154,18 @@ impl Peer {
         }
     }
 
-    /// Waits until the client stops an operation: `complete`, or `stop` on the legacy subprotocol. Returns the id.
+    /// Waits until the client stops an operation: `complete`, or `stop` on the legacy subprotocol.
+    /// Returns the id.
     #[track_caller]
     pub fn expect_complete(&mut self) -> impl Future<Output = String> {
         let at = Location::caller();
-        async move { text(&self.expect_message(self.subprotocol.stop(), at).await, "id").unwrap_or_default() }
+        async move {
+            text(&self.expect_message(self.subprotocol.stop(), at).await, "id").unwrap_or_default()
+        }
     }
 
-    /// Waits for a `ping` message. Returns its payload, and leaves the answer to [`pong`](Self::pong).
+    /// Waits for a `ping` message. Returns its payload, and leaves the answer to
+    /// [`pong`](Self::pong).
     #[track_caller]
     pub fn expect_ping(&mut self) -> impl Future<Output = Option<Value>> {
         let at = Location::caller();
@@ -205,10 +214,12 @@ impl Peer {
         }
     }
 
-    /// Waits for the client's close frame, its answer to [`close`](Self::close) included. Returns code and reason.
+    /// Waits for the client's close frame, its answer to [`close`](Self::close) included. Returns
+    /// code and reason.
     ///
-    /// The code is 1005 when the frame has none. The closing handshake is then done, and the client sees the end of the
-    /// stream. For a server that never answers a close frame use [`go_silent`](Self::go_silent).
+    /// The code is 1005 when the frame has none. The closing handshake is then done, and the client
+    /// sees the end of the stream. For a server that never answers a close frame use
+    /// [`go_silent`](Self::go_silent).
     #[track_caller]
     pub fn expect_close(&mut self) -> impl Future<Output = (u16, String)> {
         let at = Location::caller();
@@ -240,15 +251,18 @@ impl Peer {
     pub fn expect_eof(&mut self) -> impl Future<Output = ()> {
         let at = Location::caller();
         async move {
-            self.expect("the end of the connection without a close frame", at, |incoming| match incoming {
-                Incoming::End => Ok(Some(())),
-                other => Err(other),
+            self.expect("the end of the connection without a close frame", at, |incoming| {
+                match incoming {
+                    Incoming::End => Ok(Some(())),
+                    other => Err(other),
+                }
             })
             .await;
         }
     }
 
-    /// Waits this long, of tokio's time, in which the client may do nothing but send pings that are answered.
+    /// Waits this long, of tokio's time, in which the client may do nothing but send pings that are
+    /// answered.
     ///
     /// # Panics
     ///
@@ -263,8 +277,8 @@ impl Peer {
         }
     }
 
-    /// The next message whatever it is, a `ping` included, which is not answered. `None` when the client closes or drops
-    /// the connection instead.
+    /// The next message whatever it is, a `ping` included, which is not answered. `None` when the
+    /// client closes or drops the connection instead.
     #[track_caller]
     pub fn next_message(&mut self) -> impl Future<Output = Option<Value>> {
         let at = Location::caller();
@@ -284,8 +298,8 @@ impl Peer {
         }
     }
 
-    /// Answers pings, without a deadline, until another message arrives, which it returns. `None` when the client closes
-    /// or drops the connection instead.
+    /// Answers pings, without a deadline, until another message arrives, which it returns. `None`
+    /// when the client closes or drops the connection instead.
     #[track_caller]
     pub fn serve_pings(&mut self) -> impl Future<Output = Option<Value>> {
         let at = Location::caller();
@@ -300,7 +314,8 @@ impl Peer {
         }
     }
 
-    /// Runs a future to its end, and answers pings meanwhile. Everything else that arrives waits for its turn.
+    /// Runs a future to its end, and answers pings meanwhile. Everything else that arrives waits
+    /// for its turn.
     ///
     /// For a test that waits for its client: `let event = peer.serve_while(trades.next()).await;`.
     #[track_caller]
@@ -322,14 +337,17 @@ impl Peer {
         }
     }
 
-    /// Reads until the client closes or drops the connection, answers pings, and returns the messages that came.
+    /// Reads until the client closes or drops the connection, answers pings, and returns the
+    /// messages that came.
     #[track_caller]
     pub fn pump_until_end(&mut self) -> impl Future<Output = Vec<Value>> {
         let at = Location::caller();
         async move {
             let mut messages = Vec::new();
             self.expect("the end of the connection", at, |incoming| match incoming {
-                Incoming::Message(message) if message["type"] == "ping" => Err(Incoming::Message(message)),
+                Incoming::Message(message) if message["type"] == "ping" => {
+                    Err(Incoming::Message(message))
+                }
                 Incoming::Message(message) => {
                     messages.push(message);
                     Ok(None)
@@ -343,10 +361,12 @@ impl Peer {
         }
     }
 
-    /// Makes sure that the client has read everything that was sent so far, with a ping of its own and its answer.
+    /// Makes sure that the client has read everything that was sent so far, with a ping of its own
+    /// and its answer.
     ///
-    /// What else arrives meanwhile waits for its turn. From here on a `complete` for an operation that was ended before
-    /// breaks a rule; without this, it may have crossed the end on the wire, which is normal.
+    /// What else arrives meanwhile waits for its turn. From here on a `complete` for an operation
+    /// that was ended before breaks a rule; without this, it may have crossed the end on the wire,
+    /// which is normal.
     ///
     /// # Panics
     ///
@@ -368,7 +388,9 @@ impl Peer {
                     self.read(at).await;
                     match self.inbox.back() {
                         Some(Incoming::WsPong(body)) if *body == mark.as_bytes() => break,
-                        Some(Incoming::Message(pong)) if pong["type"] == "pong" && pong["payload"]["mock"] == mark => {
+                        Some(Incoming::Message(pong))
+                            if pong["type"] == "pong" && pong["payload"]["mock"] == mark =>
+                        {
                             break;
                         }
                         Some(end @ (Incoming::Close(..) | Incoming::End)) => {
@@ -379,19 +401,26 @@ impl Peer {
                 }
             });
             if answered.await.is_err() {
-                self.fail(at, &format!("expected the answer to a ping, but it did not come within {deadline:?}"));
+                self.fail(
+                    at,
+                    &format!(
+                        "expected the answer to a ping, but it did not come within {deadline:?}"
+                    ),
+                );
             }
             self.inbox.pop_back();
             self.checker.synced();
         }
     }
 
-    /// Drops the connection without a close frame, as when a load balancer dies. Over TCP it is a reset.
+    /// Drops the connection without a close frame, as when a load balancer dies. Over TCP it is a
+    /// reset.
     pub fn vanish(mut self) {
         self.socket.get_mut().reset_on_drop();
     }
 
-    /// Neither reads nor writes from here on, and keeps the connection open until the result is dropped.
+    /// Neither reads nor writes from here on, and keeps the connection open until the result is
+    /// dropped.
     pub fn go_silent(self) -> Silence {
         Silence::new(Some(self.request.clone()), self)
     }
@@ -421,7 +450,10 @@ impl Subscribe {
             query: text(&payload, "query").unwrap_or_default(),
             operation_name: text(&payload, "operationName"),
             variables: payload["variables"].clone(),
-            extensions: payload.get("extensions").filter(|extensions| !extensions.is_null()).cloned(),
+            extensions: payload
+                .get("extensions")
+                .filter(|extensions| !extensions.is_null())
+                .cloned(),
             payload,
         }
     }
@@ -433,6 +465,9 @@ fn text(object: &Value, key: &str) -> Option<String> {
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer").field("subprotocol", &self.subprotocol).field("log", &self.log).finish_non_exhaustive()
+        f.debug_struct("Peer")
+            .field("subprotocol", &self.subprotocol)
+            .field("log", &self.log)
+            .finish_non_exhaustive()
     }
 }

@@ -30,8 +30,9 @@ use super::{
 
 /// A scripted server. See the [module](super) for how to use it.
 ///
-/// It does nothing by itself: a connection waits until one of the `accept` methods or [`refuse`](Self::refuse) takes
-/// it, in the order in which they were made. Dropping the server refuses further dials; accepted connections live on.
+/// It does nothing by itself: a connection waits until one of the `accept` methods or
+/// [`refuse`](Self::refuse) takes it, in the order in which they were made. Dropping the server
+/// refuses further dials; accepted connections live on.
 pub struct Server {
     transport: Transport,
     used_ids: UsedIds,
@@ -46,7 +47,8 @@ enum Transport {
 
 /// A connection on which nothing is read or written, and which stays open until this is dropped.
 ///
-/// To the client that is a half-open connection: a server that hangs, or a network that swallows everything.
+/// To the client that is a half-open connection: a server that hangs, or a network that swallows
+/// everything.
 #[must_use = "dropping it ends the connection"]
 pub struct Silence {
     request: Option<Request>,
@@ -65,7 +67,8 @@ impl Silence {
 }
 
 impl Server {
-    /// A server at the other end of in-memory pipes: no socket, no port, and it works under a paused clock.
+    /// A server at the other end of in-memory pipes: no socket, no port, and it works under a
+    /// paused clock.
     ///
     /// Give the client its [`dialer`](Self::dialer). A pipe holds 64 KiB in each direction.
     pub fn in_memory() -> Self {
@@ -74,7 +77,8 @@ impl Server {
         Self::new(Transport::Pipe { network, pipes: tokio::sync::Mutex::new(pipes) })
     }
 
-    /// A server on a free port of 127.0.0.1. Give the client its [`url`](Self::url), and do not pause the clock.
+    /// A server on a free port of 127.0.0.1. Give the client its [`url`](Self::url), and do not
+    /// pause the clock.
     ///
     /// # Panics
     ///
@@ -82,9 +86,11 @@ impl Server {
     pub async fn tcp() -> Self {
         let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         match bound.and_then(|listener| Ok((listener.local_addr()?, listener))) {
-            Ok((address, listener)) => {
-                Self::new(Transport::Tcp { listener, url: format!("ws://{address}/"), accepted: AtomicU64::new(0) })
-            }
+            Ok((address, listener)) => Self::new(Transport::Tcp {
+                listener,
+                url: format!("ws://{address}/"),
+                accepted: AtomicU64::new(0),
+            }),
             Err(error) => panic!("mock server: no port on 127.0.0.1: {error}"),
         }
     }
@@ -93,7 +99,8 @@ impl Server {
         Self { transport, used_ids: UsedIds::default(), deadline: Mutex::new(DEFAULT_DEADLINE) }
     }
 
-    /// The endpoint for the client: `ws://127.0.0.1:PORT/`, or `ws://mock/` for an in-memory server.
+    /// The endpoint for the client: `ws://127.0.0.1:PORT/`, or `ws://mock/` for an in-memory
+    /// server.
     pub fn url(&self) -> &str {
         match &self.transport {
             Transport::Pipe { .. } => "ws://mock/",
@@ -111,22 +118,25 @@ impl Server {
         PipeDialer::new(Arc::clone(self.network()))
     }
 
-    /// Sets how long accepting, and each wait of later peers, may take before it panics. Default: 60 s of tokio's time.
+    /// Sets how long accepting, and each wait of later peers, may take before it panics. Default:
+    /// 60 s of tokio's time.
     ///
-    /// It only keeps a test from hanging; raise it for a test in which the client rightly does nothing for longer.
+    /// It only keeps a test from hanging; raise it for a test in which the client rightly does
+    /// nothing for longer.
     pub fn set_deadline(&self, deadline: Duration) {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
     }
 
     /// Forgets the operation ids of earlier connections.
     ///
-    /// An id that an earlier connection saw breaks a rule, as one client never uses an id twice. Call this when a second
-    /// client dials the same server.
+    /// An id that an earlier connection saw breaks a rule, as one client never uses an id twice.
+    /// Call this when a second client dials the same server.
     pub fn forget_ids(&self) {
         self.used_ids.clear();
     }
 
-    /// Refuses the next dials with [`io::ErrorKind::ConnectionRefused`](std::io::ErrorKind::ConnectionRefused).
+    /// Refuses the next dials with
+    /// [`io::ErrorKind::ConnectionRefused`](std::io::ErrorKind::ConnectionRefused).
     ///
     /// # Panics
     ///
@@ -142,20 +152,22 @@ impl Server {
         self.network().weather().offline = true;
     }
 
-    /// Accepts dials again. Forgets what [`refuse_dials`](Self::refuse_dials) and [`hang_dials`](Self::hang_dials) left.
+    /// Accepts dials again. Forgets what [`refuse_dials`](Self::refuse_dials) and
+    /// [`hang_dials`](Self::hang_dials) left.
     #[track_caller]
     pub fn online(&self) {
         *self.network().weather() = super::dialer::Weather::default();
     }
 
-    /// Lets the next dials never finish, as when packets are dropped on the way. It goes before refusals.
+    /// Lets the next dials never finish, as when packets are dropped on the way. It goes before
+    /// refusals.
     #[track_caller]
     pub fn hang_dials(&self, dials: u64) {
         self.network().weather().hangs_left = dials;
     }
 
-    /// How often the server was dialed, with or without success. A [`tcp`](Self::tcp) server sees a dial only when it
-    /// accepts it.
+    /// How often the server was dialed, with or without success. A [`tcp`](Self::tcp) server sees a
+    /// dial only when it accepts it.
     pub fn dials(&self) -> u64 {
         match &self.transport {
             Transport::Pipe { network, .. } => *network.dials().borrow(),
@@ -190,7 +202,10 @@ impl Server {
         let (at, mut seen) = (Location::caller(), self.network().dials());
         async move {
             let dialed = timeout(duration, seen.changed()).await.is_ok();
-            assert!(!dialed, "mock server: expected no dial for {duration:?}, but the client dialed\n  at {at}");
+            assert!(
+                !dialed,
+                "mock server: expected no dial for {duration:?}, but the client dialed\n  at {at}"
+            );
         }
     }
 
@@ -198,8 +213,8 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// When nobody connects within the deadline, when the client gave up on that connection, and when its request is
-    /// not a WebSocket upgrade that offers exactly one subprotocol.
+    /// When nobody connects within the deadline, when the client gave up on that connection, and
+    /// when its request is not a WebSocket upgrade that offers exactly one subprotocol.
     #[track_caller]
     pub fn accept(&self) -> impl Future<Output = Peer> {
         self.accept_with(Upgrade::new())
@@ -218,14 +233,16 @@ impl Server {
             match upgrade.answer(&mut wire, &request).await {
                 Ok(subprotocol) => {
                     wire.watch_frames();
-                    Peer::new(wire, request, subprotocol, self.used_ids.clone(), self.deadline()).await
+                    Peer::new(wire, request, subprotocol, self.used_ids.clone(), self.deadline())
+                        .await
                 }
                 Err(problem) => panic!("mock server: {problem}\n  at {at}"),
             }
         }
     }
 
-    /// Answers the next upgrade with an HTTP status, then ends the connection. Returns the refused request.
+    /// Answers the next upgrade with an HTTP status, then ends the connection. Returns the refused
+    /// request.
     ///
     /// `Content-Length` is added unless it is given. Any status may be used, 200 included.
     ///
@@ -233,7 +250,12 @@ impl Server {
     ///
     /// As [`accept`](Self::accept), but the offered subprotocols are not looked at.
     #[track_caller]
-    pub fn refuse(&self, status: u16, headers: &[(&str, &str)], body: &str) -> impl Future<Output = Request> {
+    pub fn refuse(
+        &self,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> impl Future<Output = Request> {
         let (at, response) = (Location::caller(), refusal(status, headers, body));
         async move { self.answer_raw(&response, at).await.1 }
     }
@@ -260,13 +282,18 @@ impl Server {
     #[track_caller]
     pub fn accept_silent(&self) -> impl Future<Output = Silence> {
         let at = Location::caller();
-        async move { Silence::new(None, self.within_deadline(at, "a connection", self.next_wire()).await) }
+        async move {
+            Silence::new(None, self.within_deadline(at, "a connection", self.next_wire()).await)
+        }
     }
 
     async fn answer_raw(&self, answer: &[u8], at: &'static Location<'static>) -> (Wire, Request) {
         let (mut wire, request) = self.next_request(at).await;
         let written = wire.write_all(answer).await.is_ok() && wire.flush().await.is_ok();
-        assert!(written, "mock server: the client dropped the connection before its upgrade was answered\n  at {at}");
+        assert!(
+            written,
+            "mock server: the client dropped the connection before its upgrade was answered\n  at {at}"
+        );
         (wire, request)
     }
 
@@ -282,12 +309,15 @@ impl Server {
         match &self.transport {
             Transport::Pipe { pipes, .. } => match pipes.lock().await.recv().await {
                 Some(pipe) => Wire::new(WireStream::Pipe(pipe)),
-                None => unreachable!("the network, which sends the pipes, lives as long as the server"),
+                None => {
+                    unreachable!("the network, which sends the pipes, lives as long as the server")
+                }
             },
             Transport::Tcp { listener, accepted, .. } => match listener.accept().await {
                 Ok((stream, _)) => {
                     accepted.fetch_add(1, Ordering::Relaxed);
-                    // Small frames must not wait for each other; a socket that is already gone has no such option.
+                    // Small frames must not wait for each other; a socket that is already gone has
+                    // no such option.
                     drop(stream.set_nodelay(true));
                     Wire::new(WireStream::Tcp(stream))
                 }
@@ -320,14 +350,19 @@ impl Server {
     fn network(&self) -> &Arc<Network> {
         match &self.transport {
             Transport::Pipe { network, .. } => network,
-            Transport::Tcp { .. } => panic!("mock server: this needs a server from `Server::in_memory`"),
+            Transport::Tcp { .. } => {
+                panic!("mock server: this needs a server from `Server::in_memory`")
+            }
         }
     }
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("url", &self.url()).field("dials", &self.dials()).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("url", &self.url())
+            .field("dials", &self.dials())
+            .finish_non_exhaustive()
     }
 }
 

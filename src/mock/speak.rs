@@ -1,6 +1,7 @@
 //! The server's side of one connection: what the script sends.
 //!
-//! Owns the server's vocabulary. Sends what it is told to, right or wrong: a client has to live with wrong servers.
+//! Owns the server's vocabulary. Sends what it is told to, right or wrong: a client has to live
+//! with wrong servers.
 
 use std::panic::Location;
 
@@ -39,7 +40,8 @@ impl Peer {
         async move { self.say(self.subprotocol.result(), Some(id), Some(payload), at).await }
     }
 
-    /// Sends `error`, which ends the operation. The payload is a list of errors, on the legacy subprotocol one error.
+    /// Sends `error`, which ends the operation. The payload is a list of errors, on the legacy
+    /// subprotocol one error.
     #[track_caller]
     pub fn error(&mut self, id: &str, payload: Value) -> impl Future<Output = ()> {
         let at = Location::caller();
@@ -103,14 +105,16 @@ impl Peer {
         async move { self.deliver(message, at).await }
     }
 
-    /// Sends a WebSocket ping frame. The answer is skipped, unless [`expect_ws_pong`](Self::expect_ws_pong) waits for it.
+    /// Sends a WebSocket ping frame. The answer is skipped, unless
+    /// [`expect_ws_pong`](Self::expect_ws_pong) waits for it.
     #[track_caller]
     pub fn ws_ping(&mut self, body: &[u8]) -> impl Future<Output = ()> {
         let (at, message) = (Location::caller(), Message::Ping(body.to_vec().into()));
         async move { self.deliver(message, at).await }
     }
 
-    /// Writes bytes as they are where the next frame would be, such as a frame that RFC 6455 forbids.
+    /// Writes bytes as they are where the next frame would be, such as a frame that RFC 6455
+    /// forbids.
     #[track_caller]
     pub fn send_raw_frame_bytes(&mut self, bytes: &[u8]) -> impl Future<Output = ()> {
         let at = Location::caller();
@@ -126,14 +130,16 @@ impl Peer {
         }
     }
 
-    /// Closes the connection as a good server does: sends a close frame, waits for the client's, ends the stream.
+    /// Closes the connection as a good server does: sends a close frame, waits for the client's,
+    /// ends the stream.
     ///
-    /// What the client had sent before, and its close frame, wait for their turn. Any code and any length of reason go
-    /// out as they are.
+    /// What the client had sent before, and its close frame, wait for their turn. Any code and any
+    /// length of reason go out as they are.
     ///
     /// # Panics
     ///
-    /// When the client neither answers nor drops the connection within the [deadline](Self::set_deadline).
+    /// When the client neither answers nor drops the connection within the
+    /// [deadline](Self::set_deadline).
     #[track_caller]
     pub fn close(&mut self, code: u16, reason: &str) -> impl Future<Output = ()> {
         let (at, frame) = (Location::caller(), close_frame(code, reason));
@@ -203,7 +209,12 @@ impl Peer {
         self.delivered(&line, sent, at);
     }
 
-    fn delivered(&mut self, line: &str, sent: Option<Result<(), Error>>, at: &'static Location<'static>) {
+    fn delivered(
+        &mut self,
+        line: &str,
+        sent: Option<Result<(), Error>>,
+        at: &'static Location<'static>,
+    ) {
         match sent {
             Some(Ok(())) => self.note('>', line),
             // The client is gone: as on a network, nobody tells the sender.
@@ -211,7 +222,9 @@ impl Peer {
                 self.note('>', &format!("(lost) {line}"));
             }
             Some(Err(error)) => self.fail(at, &format!("could not send {line}: {error}")),
-            None => self.fail(at, &format!("the client did not read {line} within {:?}", self.deadline)),
+            None => {
+                self.fail(at, &format!("the client did not read {line} within {:?}", self.deadline))
+            }
         }
     }
 }
@@ -226,7 +239,9 @@ fn describe(message: &Message) -> String {
         Message::Binary(bytes) => format!("{} binary bytes", bytes.len()),
         Message::Ping(_) => "a WebSocket ping".to_owned(),
         Message::Pong(_) => "a WebSocket pong".to_owned(),
-        Message::Close(Some(frame)) => format!("a close frame with {} `{}`", u16::from(frame.code), frame.reason),
+        Message::Close(Some(frame)) => {
+            format!("a close frame with {} `{}`", u16::from(frame.code), frame.reason)
+        }
         Message::Close(None) => "an empty close frame".to_owned(),
         Message::Frame(_) => "a raw frame".to_owned(),
     }

@@ -32,13 +32,19 @@ impl Request {
 
     /// All headers in order, with lower-case names; those that are not text are left out.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.inner.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+        self.inner
+            .headers()
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
     }
 
     /// The offered subprotocols in order, from all headers that offer any.
     pub fn subprotocols(&self) -> Vec<&str> {
         let headers = self.inner.headers().get_all(SUBPROTOCOL_HEADER).iter();
-        headers.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',').map(str::trim)).collect()
+        headers
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(',').map(str::trim))
+            .collect()
     }
 
     /// Reads the request's head.
@@ -49,13 +55,24 @@ impl Request {
                 break end;
             }
             match wire.read_buf(&mut head).await {
-                Ok(0) => return Err("the client dropped the connection before its upgrade request".to_owned()),
+                Ok(0) => {
+                    return Err(
+                        "the client dropped the connection before its upgrade request".to_owned()
+                    );
+                }
                 Ok(_) => {}
-                Err(error) => return Err(format!("the connection broke off before the upgrade request: {error}")),
+                Err(error) => {
+                    return Err(format!(
+                        "the connection broke off before the upgrade request: {error}"
+                    ));
+                }
             }
         };
         if head.len() > end + 4 {
-            return Err("the client went on before the upgrade was answered (RFC 6455 section 4.1)".to_owned());
+            return Err(
+                "the client went on before the upgrade was answered (RFC 6455 section 4.1)"
+                    .to_owned(),
+            );
         }
         let head = String::from_utf8_lossy(&head[..end]);
         Self::parse(&head).ok_or_else(|| format!("not an HTTP/1.1 GET request:\n{head}"))
@@ -75,7 +92,8 @@ impl Request {
     /// The offered subprotocol; the client must offer exactly one.
     pub(super) fn offered(&self) -> Result<Subprotocol, String> {
         let names = self.subprotocols();
-        check::offered(&names).map_err(|rule| format!("protocol rule broken: {rule}, but {names:?} was offered"))
+        check::offered(&names)
+            .map_err(|rule| format!("protocol rule broken: {rule}, but {names:?} was offered"))
     }
 }
 
@@ -106,14 +124,15 @@ impl Upgrade {
 
     /// Chooses a subprotocol, offered or not.
     ///
-    /// The peer speaks it if it is one of the two that exist, and else the offered one: a server that answers one and
-    /// speaks the other is real.
+    /// The peer speaks it if it is one of the two that exist, and else the offered one: a server
+    /// that answers one and speaks the other is real.
     pub fn subprotocol(mut self, name: &str) -> Self {
         self.chosen = Chosen::Name(name.to_owned());
         self
     }
 
-    /// Chooses none: the answer has no `Sec-WebSocket-Protocol` header. The peer speaks the offered one.
+    /// Chooses none: the answer has no `Sec-WebSocket-Protocol` header. The peer speaks the offered
+    /// one.
     pub fn without_subprotocol(mut self) -> Self {
         self.chosen = Chosen::None;
         self
@@ -126,31 +145,42 @@ impl Upgrade {
     }
 
     /// Writes the answer. Returns the subprotocol that is spoken from here.
-    pub(super) async fn answer(self, wire: &mut Wire, request: &Request) -> Result<Subprotocol, String> {
+    pub(super) async fn answer(
+        self,
+        wire: &mut Wire,
+        request: &Request,
+    ) -> Result<Subprotocol, String> {
         let offered = request.offered()?;
-        let mut response =
-            create_response(&request.inner).map_err(|error| format!("not a WebSocket upgrade request: {error}"))?;
+        let mut response = create_response(&request.inner)
+            .map_err(|error| format!("not a WebSocket upgrade request: {error}"))?;
         let (name, spoken) = match self.chosen {
             Chosen::Offered => (Some(offered.name().to_owned()), offered),
             Chosen::None => (None, offered),
-            Chosen::Name(name) => (Some(name.clone()), Subprotocol::from_name(&name).unwrap_or(offered)),
+            Chosen::Name(name) => {
+                (Some(name.clone()), Subprotocol::from_name(&name).unwrap_or(offered))
+            }
         };
         let subprotocol = name.map(|name| (SUBPROTOCOL_HEADER.to_owned(), name));
         for (name, value) in subprotocol.into_iter().chain(self.headers) {
-            append(response.headers_mut(), &name, &value).ok_or_else(|| format!("not a header: {name}: {value}"))?;
+            append(response.headers_mut(), &name, &value)
+                .ok_or_else(|| format!("not a header: {name}: {value}"))?;
         }
         let mut bytes = Vec::new();
-        write_response(&mut bytes, &response).map_err(|error| format!("the answer cannot be written: {error}"))?;
-        wire.write_all(&bytes)
-            .await
-            .map_err(|_| "the client dropped the connection before its upgrade was answered".to_owned())?;
+        write_response(&mut bytes, &response)
+            .map_err(|error| format!("the answer cannot be written: {error}"))?;
+        wire.write_all(&bytes).await.map_err(|_| {
+            "the client dropped the connection before its upgrade was answered".to_owned()
+        })?;
         Ok(spoken)
     }
 }
 
 /// A complete HTTP response; `Content-Length` is added unless it is among the headers.
 pub(super) fn refusal(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
-    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
+    let reason = StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or_default();
     let mut response = format!("HTTP/1.1 {status} {reason}\r\n");
     for (name, value) in headers {
         write_header(&mut response, name, value);
@@ -169,7 +199,8 @@ fn write_header(response: &mut String, name: &str, value: &str) {
 }
 
 fn append(headers: &mut HeaderMap, name: &str, value: &str) -> Option<()> {
-    headers.append(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
+    headers
+        .append(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
     Some(())
 }
 

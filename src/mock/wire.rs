@@ -1,8 +1,8 @@
 //! The byte stream under a connection, and what its frames reveal that the WebSocket library hides.
 //!
-//! Owns the pipe or socket, and a watch on the client's close frame: tungstenite replaces a close code that must not be
-//! sent by 1002, and drops a close frame that is too long, so the checker reads both from the bytes. Must not know
-//! GraphQL.
+//! Owns the pipe or socket, and a watch on the client's close frame: tungstenite replaces a close
+//! code that must not be sent by 1002, and drops a close frame that is too long, so the checker
+//! reads both from the bytes. Must not know GraphQL.
 
 use std::{
     io,
@@ -108,7 +108,8 @@ impl FrameWatch {
 }
 
 impl Body {
-    /// The body that a header announces (RFC 6455 section 5.2); `None` while the header is incomplete.
+    /// The body that a header announces (RFC 6455 section 5.2); `None` while the header is
+    /// incomplete.
     fn from_header(header: &[u8]) -> Option<Self> {
         let [start, length, rest @ ..] = header else { return None };
         let (extended_length_bytes, masked) = (
@@ -129,7 +130,11 @@ impl Body {
             extended_length.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
         };
         let is_close = start & 0x0f == OPCODE_CLOSE;
-        Some(Self { mask: mask.try_into().unwrap_or_default(), bytes_left, kept: is_close.then(Vec::new) })
+        Some(Self {
+            mask: mask.try_into().unwrap_or_default(),
+            bytes_left,
+            kept: is_close.then(Vec::new),
+        })
     }
 
     fn take(&mut self, bytes: &[u8]) {
@@ -143,7 +148,11 @@ impl Body {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let filled = buffer.filled().len();
         let result = match &mut self.stream {
             WireStream::Pipe(stream) => Pin::new(stream).poll_read(cx, buffer),
@@ -157,7 +166,11 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
             WireStream::Pipe(stream) => Pin::new(stream).poll_write(cx, bytes),
             WireStream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -188,8 +201,12 @@ mod tests {
 
     #[test]
     fn the_close_body_is_found_however_the_bytes_are_split() {
-        let bytes =
-            [masked(0x1, &[b'x'; 300]), masked(0x1, &vec![b'y'; 70_000]), masked(0x8, &[3, 237, b'b'])].concat();
+        let bytes = [
+            masked(0x1, &[b'x'; 300]),
+            masked(0x1, &vec![b'y'; 70_000]),
+            masked(0x8, &[3, 237, b'b']),
+        ]
+        .concat();
         for size in [1, 2, 7, 4096, bytes.len()] {
             let mut frames = FrameWatch::default();
             bytes.chunks(size).for_each(|chunk| frames.observe(chunk));

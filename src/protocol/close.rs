@@ -2,54 +2,9 @@
 //!
 //! Owns the mapping from a cause to a [`Verdict`]. Must not know how a verdict is carried out.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use crate::error::{ConnectError, DialError, Disconnect};
-
-/// A WebSocket close code (RFC 6455 section 7.4), with the codes that the GraphQL subprotocols add.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct CloseCode(pub u16);
-
-impl CloseCode {
-    /// The peer is done, or so it says: several servers also reject and restart with it.
-    pub const NORMAL: Self = Self(1000);
-    /// The peer shuts down or moves on.
-    pub const GOING_AWAY: Self = Self(1001);
-    /// The peer saw a WebSocket protocol error; also how some servers refuse a subprotocol or a credential.
-    pub const PROTOCOL_ERROR: Self = Self(1002);
-    /// A close frame without a code (RFC 6455 section 7.1.5). Never sent.
-    pub const NO_STATUS: Self = Self(1005);
-    /// A message was too big for the receiver.
-    pub const TOO_BIG: Self = Self(1009);
-    /// The server failed.
-    pub const INTERNAL_ERROR: Self = Self(1011);
-    /// The server is overloaded.
-    pub const TRY_AGAIN_LATER: Self = Self(1013);
-    /// `graphql-transport-ws`: the client received a message that it cannot read.
-    pub const BAD_RESPONSE: Self = Self(4004);
-    /// `graphql-transport-ws`: an invalid message.
-    pub const BAD_REQUEST: Self = Self(4400);
-    /// `graphql-transport-ws`: an operation before the acknowledgement.
-    pub const UNAUTHORIZED: Self = Self(4401);
-    /// `graphql-transport-ws`: the server refused `connection_init`.
-    pub const FORBIDDEN: Self = Self(4403);
-    /// `graphql-transport-ws`: the server speaks no offered subprotocol.
-    pub const SUBPROTOCOL_NOT_ACCEPTABLE: Self = Self(4406);
-    /// `graphql-transport-ws`: the server saw no `connection_init` in time.
-    pub const INIT_TIMEOUT: Self = Self(4408);
-    /// `graphql-transport-ws`: the operation id is in use.
-    pub const SUBSCRIBER_ALREADY_EXISTS: Self = Self(4409);
-    /// `graphql-transport-ws`: a second `connection_init`; on some gateways, too many connections.
-    pub const TOO_MANY_REQUESTS: Self = Self(4429);
-    /// `graphql-ws`' own code for a server that did not acknowledge in time.
-    pub const ACK_TIMEOUT: Self = Self(4504);
-}
-
-impl fmt::Display for CloseCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use crate::error::{CloseCode, ConnectError, DialError, Disconnect};
 
 /// What to do after a connection was lost or could not be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,13 +13,16 @@ pub(crate) enum Verdict {
     Retry,
     /// Try again, no sooner than this.
     RetryAfter(Duration),
-    /// The credentials were rejected: ask for new ones and try again at once; twice in a row is fatal.
+    /// The credentials were rejected: ask for new ones and try again at once; twice in a row is
+    /// fatal.
     Rejected,
-    /// Looks like a rejection or a restart: ask for new credentials, back off; the fifth in a row is fatal.
+    /// Looks like a rejection or a restart: ask for new credentials, back off; the fifth in a row
+    /// is fatal.
     Suspect,
     /// The server said that an operation id was in use: once is retried, twice is fatal.
     DuplicateId,
-    /// The server does not speak the subprotocol that was offered: try the other one, where there is one.
+    /// The server does not speak the subprotocol that was offered: try the other one, where there
+    /// is one.
     OtherSubprotocol,
     /// Trying again would end the same way.
     Fatal,
@@ -82,16 +40,20 @@ pub(crate) enum Stage {
 /// How strongly a loss after the acknowledgement points at what was sent last (rule 22).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Evidence {
-    /// A code about what the server received, or one of its own, such as 4500 or 4400 for a syntax error.
+    /// A code about what the server received, or one of its own, such as 4500 or 4400 for a syntax
+    /// error.
     Strong,
-    /// A handler that crashes looks like this, and so do a network that flaps and a server that fails.
+    /// A handler that crashes looks like this, and so do a network that flaps and a server that
+    /// fails.
     Weak,
 }
 
-/// The floor for servers that say "later": RFC 6455's 1013 and 4429 on gateways that count connections.
+/// The floor for servers that say "later": RFC 6455's 1013 and 4429 on gateways that count
+/// connections.
 pub(crate) const LONG_FLOOR: Duration = Duration::from_secs(5);
 
-/// The default verdict for a cause. `negotiable` says whether the subprotocol is still a matter of trial.
+/// The default verdict for a cause. `negotiable` says whether the subprotocol is still a matter of
+/// trial.
 pub(crate) fn verdict(cause: &Disconnect, stage: Stage, negotiable: bool) -> Verdict {
     match cause {
         Disconnect::Closed { code, .. } => close_verdict(*code, stage, negotiable),
@@ -101,9 +63,9 @@ pub(crate) fn verdict(cause: &Disconnect, stage: Stage, negotiable: bool) -> Ver
         | Disconnect::WebSocket(_)
         | Disconnect::Silent(_)
         | Disconnect::AckTimeout(_) => Verdict::Retry,
-        Disconnect::Violation(_) | Disconnect::MessageTooBig { .. } | Disconnect::NoSubprotocol { .. } => {
-            Verdict::Fatal
-        }
+        Disconnect::Violation(_)
+        | Disconnect::MessageTooBig { .. }
+        | Disconnect::NoSubprotocol { .. } => Verdict::Fatal,
         Disconnect::Credentials(error) => {
             if error.is_fatal() {
                 Verdict::Fatal
@@ -149,11 +111,14 @@ fn connect_verdict(error: &ConnectError, negotiable: bool) -> Verdict {
             | DialError::ProxyAuthRequired
             | DialError::Permanent(_) => Verdict::Fatal,
         },
-        // RFC 6455 section 4.2.2: a server that knows no offered subprotocol answers without one, or not at all.
+        // RFC 6455 section 4.2.2: a server that knows no offered subprotocol answers without one,
+        // or not at all.
         ConnectError::Subprotocol { .. } | ConnectError::Http { status: 400, .. } if negotiable => {
             Verdict::OtherSubprotocol
         }
-        ConnectError::Subprotocol { .. } | ConnectError::Redirected { .. } | ConnectError::Upgrade(_) => Verdict::Fatal,
+        ConnectError::Subprotocol { .. }
+        | ConnectError::Redirected { .. }
+        | ConnectError::Upgrade(_) => Verdict::Fatal,
         ConnectError::Http { status, retry_after, .. } => match status {
             401 | 403 => Verdict::Rejected,
             408 | 425 | 429 | 500..=599 => retry_after.map_or(Verdict::Retry, Verdict::RetryAfter),
@@ -162,7 +127,8 @@ fn connect_verdict(error: &ConnectError, negotiable: bool) -> Verdict {
     }
 }
 
-/// What a loss after the acknowledgement says about the operations that were sent last; `verdict` is the cause's own.
+/// What a loss after the acknowledgement says about the operations that were sent last; `verdict`
+/// is the cause's own.
 pub(crate) fn evidence(cause: &Disconnect, verdict: Verdict) -> Option<Evidence> {
     match verdict {
         Verdict::Retry | Verdict::Fatal => {}
@@ -180,7 +146,8 @@ pub(crate) fn evidence(cause: &Disconnect, verdict: Verdict) -> Option<Evidence>
             1002 | 1003 | 1007 | 1009 | 1010 | 4000..=4999 => Some(Evidence::Strong),
             _ => Some(Evidence::Weak),
         },
-        // Some servers put a syntax error into a close frame that is longer than a close frame may be.
+        // Some servers put a syntax error into a close frame that is longer than a close frame may
+        // be.
         Disconnect::Reset(_) | Disconnect::WebSocket(_) => Some(Evidence::Weak),
         Disconnect::Refused { .. }
         | Disconnect::Requested
@@ -194,7 +161,8 @@ pub(crate) fn evidence(cause: &Disconnect, verdict: Verdict) -> Option<Evidence>
     }
 }
 
-/// Cuts a close reason to what a close frame holds: 123 bytes of UTF-8 (RFC 6455 section 5.5), at a character boundary.
+/// Cuts a close reason to what a close frame holds: 123 bytes of UTF-8 (RFC 6455 section 5.5), at a
+/// character boundary.
 pub(crate) fn close_reason(reason: &str) -> &str {
     let mut end = reason.len().min(123);
     while !reason.is_char_boundary(end) {
@@ -226,11 +194,15 @@ mod tests {
         ];
         let retried = [
             DialError::Tls(io()),
-            DialError::ProxyUnreachable { proxy: String::new(), source: Arc::new(DialError::Connect(io())) },
+            DialError::ProxyUnreachable {
+                proxy: String::new(),
+                source: Arc::new(DialError::Connect(io())),
+            },
             DialError::ProxyFailed { reason: String::new() },
         ];
-        let verdict =
-            |dial: &DialError| verdict(&Disconnect::Connect(ConnectError::Dial(dial.clone())), Stage::Opening, false);
+        let verdict = |dial: &DialError| {
+            verdict(&Disconnect::Connect(ConnectError::Dial(dial.clone())), Stage::Opening, false)
+        };
         for error in fatal {
             assert_eq!(verdict(&error), Verdict::Fatal, "{error:?}");
         }

@@ -5,10 +5,13 @@ use std::{
     str::FromStr,
 };
 
+use crate::error::CloseCode;
+
 /// A GraphQL-over-WebSocket subprotocol, by its name in `Sec-WebSocket-Protocol`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Subprotocol {
-    /// `graphql-transport-ws`, the modern one (the npm package `graphql-ws` and everything newer than 2020).
+    /// `graphql-transport-ws`, the modern one (the npm package `graphql-ws` and everything newer
+    /// than 2020).
     GraphqlTransportWs,
     /// `graphql-ws`, the legacy one of `subscriptions-transport-ws`.
     GraphqlWs,
@@ -30,8 +33,8 @@ impl fmt::Display for Subprotocol {
     }
 }
 
-/// An operation's id on one socket: `serial.slot`. The serial is never used twice within a client (rule 9); the slot
-/// finds the operation without a search.
+/// An operation's id on one socket: `serial.slot`. The serial is never used twice within a client
+/// (rule 9); the slot finds the operation without a search.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct WireId {
     pub(crate) serial: u64,
@@ -78,6 +81,15 @@ fn decimal(text: &[u8]) -> Option<(u64, &[u8])> {
     (rest.len() < text.len()).then_some((value, rest))
 }
 
+/// Something to write, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Transmit {
+    Text(String),
+    /// A WebSocket ping frame.
+    Ping,
+    Close(CloseCode, &'static str),
+}
+
 /// A message from the client. Payloads are JSON already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outgoing<'a> {
@@ -108,7 +120,9 @@ impl Outgoing<'_> {
             Subprotocol::GraphqlWs => true,
         };
         match self {
-            Self::Init { payload } => format!(r#"{{"type":"connection_init","payload":{payload}}}"#),
+            Self::Init { payload } => {
+                format!(r#"{{"type":"connection_init","payload":{payload}}}"#)
+            }
             Self::Subscribe { id, payload } => {
                 let kind = if legacy { "start" } else { "subscribe" };
                 // Of thousands at once, none grows step by step.
@@ -122,7 +136,9 @@ impl Outgoing<'_> {
             }
             Self::Ping => r#"{"type":"ping"}"#.into(),
             Self::Pong { payload: None } => r#"{"type":"pong"}"#.into(),
-            Self::Pong { payload: Some(payload) } => format!(r#"{{"type":"pong","payload":{payload}}}"#),
+            Self::Pong { payload: Some(payload) } => {
+                format!(r#"{{"type":"pong","payload":{payload}}}"#)
+            }
             Self::Terminate => r#"{"type":"connection_terminate"}"#.into(),
         }
     }
@@ -142,7 +158,11 @@ mod tests {
         let id = WireId { serial: 3, slot: 1 };
         let payload = r#"{"query":"{a}"}"#;
         let rows = [
-            (Outgoing::Init { payload: "{}" }, json!({"type": "connection_init", "payload": {}}), None),
+            (
+                Outgoing::Init { payload: "{}" },
+                json!({"type": "connection_init", "payload": {}}),
+                None,
+            ),
             (
                 Outgoing::Subscribe { id, payload },
                 json!({"type": "subscribe", "id": "3.1", "payload": {"query": "{a}"}}),
@@ -155,7 +175,11 @@ mod tests {
             ),
             (Outgoing::Ping, json!({"type": "ping"}), None),
             (Outgoing::Pong { payload: None }, json!({"type": "pong"}), None),
-            (Outgoing::Pong { payload: Some("[1]") }, json!({"type": "pong", "payload": [1]}), None),
+            (
+                Outgoing::Pong { payload: Some("[1]") },
+                json!({"type": "pong", "payload": [1]}),
+                None,
+            ),
             (Outgoing::Terminate, json!({"type": "connection_terminate"}), None),
         ];
         for (message, modern, legacy) in rows {
@@ -169,8 +193,22 @@ mod tests {
     fn ids_read_back_and_foreign_ids_do_not() {
         let id = WireId { serial: u64::MAX, slot: u32::MAX };
         assert_eq!(id.to_string().parse(), Ok(id));
-        let foreign = ["", "1", ".", "1.", ".1", "+1.1", "1.+1", "1.2.3", "a.b", "1.4294967296", "-1.1", " 1.1"];
-        let too_large = ["18446744073709551616.1", "18446744073709551617.1", "99999999999999999999.1"];
+        let foreign = [
+            "",
+            "1",
+            ".",
+            "1.",
+            ".1",
+            "+1.1",
+            "1.+1",
+            "1.2.3",
+            "a.b",
+            "1.4294967296",
+            "-1.1",
+            " 1.1",
+        ];
+        let too_large =
+            ["18446744073709551616.1", "18446744073709551617.1", "99999999999999999999.1"];
         for foreign in foreign.into_iter().chain(too_large) {
             assert_eq!(foreign.parse::<WireId>(), Err(NotOurs), "{foreign:?}");
         }

@@ -1,7 +1,8 @@
 //! What the server says, read with one lenient vocabulary for both subprotocols (rule 2).
 //!
-//! Two readers: a prefix scan that LOCATES the payload of a `next` without reading it, and a reference parser for
-//! everything else. The scan declines whatever it is not sure of; a differential test holds the two together.
+//! Two readers: a prefix scan that LOCATES the payload of a `next` without reading it, and a
+//! reference parser for everything else. The scan declines whatever it is not sure of; a
+//! differential test holds the two together.
 
 use std::{borrow::Cow, ops::Range, sync::Arc};
 
@@ -22,7 +23,8 @@ pub(crate) enum Kind {
     KeepAlive,
     /// `connection_error`.
     ConnectionError,
-    /// `connection_terminate`: the client's to say on the legacy subprotocol, and some servers' goodbye.
+    /// `connection_terminate`: the client's to say on the legacy subprotocol, and some servers'
+    /// goodbye.
     Terminate,
     /// A type of neither subprotocol.
     Unknown,
@@ -79,7 +81,8 @@ impl Kind {
 pub(crate) struct Envelope {
     pub(crate) kind: Kind,
     pub(crate) id: Id,
-    /// Where its JSON is in the frame; absent for `null`, and for more than 64 KiB about the connection.
+    /// Where its JSON is in the frame; absent for `null`, and for more than 64 KiB about the
+    /// connection.
     pub(crate) payload: Option<Range<usize>>,
 }
 
@@ -110,7 +113,9 @@ impl Envelope {
     pub(crate) fn parse_fully(frame: &str) -> Result<Self, Unreadable> {
         let wire = Wire::read(frame).map_err(|_| Unreadable)?;
         let kind = Kind::read(&wire.kind);
-        let payload = wire.payload.filter(|payload| kind.is_of_operation() || payload.get().len() <= MAX_ASIDE);
+        let payload = wire
+            .payload
+            .filter(|payload| kind.is_of_operation() || payload.get().len() <= MAX_ASIDE);
         Ok(Self {
             kind,
             id: wire.id.map_or(Id::Absent, Id::read),
@@ -118,7 +123,8 @@ impl Envelope {
         })
     }
 
-    /// The prefix scan: knows a `next` that ends with its payload, has our ids, no escapes, and nothing else.
+    /// The prefix scan: knows a `next` that ends with its payload, has our ids, no escapes, and
+    /// nothing else.
     fn locate(frame: &str) -> Option<Self> {
         let mut scan = Scan(frame.as_bytes());
         let (mut is_next, mut id) = (false, None);
@@ -144,8 +150,15 @@ impl Envelope {
                     return None;
                 }
                 // Nothing, where the frame is cut short: whoever decodes it finds out.
-                let end = frame.trim_end_matches([' ', '\t', '\n', '\r']).strip_suffix('}').map_or(start, str::len);
-                return Some(Self { kind: Kind::Next, id: Id::Ours(id?), payload: Some(start..end) });
+                let end = frame
+                    .trim_end_matches([' ', '\t', '\n', '\r'])
+                    .strip_suffix('}')
+                    .map_or(start, str::len);
+                return Some(Self {
+                    kind: Kind::Next,
+                    id: Id::Ours(id?),
+                    payload: Some(start..end),
+                });
             }
             scan.take(b",")?;
         }
@@ -175,7 +188,8 @@ pub(crate) struct Payload {
     json: Range<usize>,
 }
 
-/// The text of a frame. As large as a `String`, in whose capacity there is room to tell the two apart.
+/// The text of a frame. As large as a `String`, in whose capacity there is room to tell the two
+/// apart.
 #[derive(Clone, Debug)]
 enum Frame {
     /// In a buffer that can be used again.
@@ -201,7 +215,9 @@ impl Payload {
         serde_json::from_str(&frame[self.json.clone()]).or_else(|error| {
             // Not a `T`, or not what the scan took it for: the reference parser knows which.
             match Wire::read(frame)?.payload {
-                Some(payload) if place(frame, payload) != self.json => serde_json::from_str(payload.get()),
+                Some(payload) if place(frame, payload) != self.json => {
+                    serde_json::from_str(payload.get())
+                }
                 Some(_) | None => Err(error),
             }
         })
@@ -230,8 +246,8 @@ impl Payload {
     }
 }
 
-/// The longest payload of a message about the connection, in bytes: it is read into a value of any shape, which may be a hundred
-/// times as large.
+/// The longest payload of a message about the connection, in bytes: it is read into a value of any
+/// shape, which may be a hundred times as large.
 const MAX_ASIDE: usize = 64 * 1024;
 
 /// Where a part of the frame is.
@@ -240,7 +256,8 @@ fn place(frame: &str, part: &RawValue) -> Range<usize> {
     start..start + part.get().len()
 }
 
-/// A message as the reference parser sees it: unknown fields are ignored, known ones given twice are an error.
+/// A message as the reference parser sees it: unknown fields are ignored, known ones given twice
+/// are an error.
 #[derive(Deserialize)]
 struct Wire<'a> {
     #[serde(borrow, rename = "type")]
@@ -331,11 +348,18 @@ mod tests {
 
     #[test]
     fn what_is_said_about_the_connection_has_a_bound_of_its_own() {
-        for (kind, is_of_operation) in
-            [("connection_ack", false), ("connection_error", false), ("ping", false), ("error", true), ("next", true)]
-        {
+        for (kind, is_of_operation) in [
+            ("connection_ack", false),
+            ("connection_error", false),
+            ("ping", false),
+            ("error", true),
+            ("next", true),
+        ] {
             for (len, fits) in [(MAX_ASIDE, true), (MAX_ASIDE + 1, false)] {
-                let text = format!(r#"{{"payload":"{}","type":"{kind}","id":"1.0"}}"#, "x".repeat(len - 2));
+                let text = format!(
+                    r#"{{"payload":"{}","type":"{kind}","id":"1.0"}}"#,
+                    "x".repeat(len - 2)
+                );
                 let payload = Envelope::parse(&text).unwrap().payload;
                 assert_eq!(payload.is_some(), fits || is_of_operation, "{kind}");
             }
@@ -358,13 +382,24 @@ mod tests {
 
     #[test]
     fn garbage_is_unreadable_and_odd_fields_are_absent() {
-        for text in ["", "x", "[]", "{}", "null", r#"{"type":1}"#, r#"["next","1",{}]"#, r#"{"type":"ka","type":"ka"}"#]
-        {
+        for text in [
+            "",
+            "x",
+            "[]",
+            "{}",
+            "null",
+            r#"{"type":1}"#,
+            r#"["next","1",{}]"#,
+            r#"{"type":"ka","type":"ka"}"#,
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
         let odd = r#"{"type":"odd","id":null,"payload":null}"#;
         assert_eq!(read(odd), Some((Kind::Unknown, Id::Absent, Ok(Value::Null))));
-        assert_eq!(read(r#"{"type":"complete","id":{}}"#), Some((Kind::Complete, Id::Absent, Ok(Value::Null))));
+        assert_eq!(
+            read(r#"{"type":"complete","id":{}}"#),
+            Some((Kind::Complete, Id::Absent, Ok(Value::Null)))
+        );
     }
 
     #[test]
@@ -387,7 +422,11 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_nested_lists_are_an_error_and_no_stack_overflow() {
-        let deep = format!(r#"{{"type":"next","id":"1.0","payload":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        let deep = format!(
+            r#"{{"type":"next","id":"1.0","payload":{}{}}}"#,
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
         assert_eq!(read(&deep).map(|m| m.2), Some(Err(())));
     }
 
@@ -408,9 +447,11 @@ mod tests {
         })
     }
 
-    /// A frame built field by field, in any order, with repeats, foreign fields and odd white space.
+    /// A frame built field by field, in any order, with repeats, foreign fields and odd white
+    /// space.
     fn frame() -> impl Strategy<Value = String> {
-        let kind = prop::sample::select(vec!["next", "data", "error", "complete", "ping", "ka", "odd"]);
+        let kind =
+            prop::sample::select(vec!["next", "data", "error", "complete", "ping", "ka", "odd"]);
         let field = prop_oneof![
             4 => kind.prop_map(|kind| format!("\"type\":\"{kind}\"")),
             4 => "[0-9.]{1,4}".prop_map(|id| format!("\"id\" : \"{id}\"")),
@@ -418,7 +459,8 @@ mod tests {
             1 => json().prop_map(|id| format!("\"id\":{id}")),
             1 => json().prop_map(|value| format!("\"extra\": {value}")),
         ];
-        let intact = prop::collection::vec(field, 0..5).prop_map(|fields| format!("{{{}}}", fields.join(" ,")));
+        let intact = prop::collection::vec(field, 0..5)
+            .prop_map(|fields| format!("{{{}}}", fields.join(" ,")));
         (intact, any::<prop::sample::Index>(), 0..8_u8).prop_map(|(text, index, damage)| {
             let mut cut = index.index(text.len() + 1);
             while !text.is_char_boundary(cut) {

@@ -1,4 +1,5 @@
-//! How long to wait between attempts (rule 24): decorrelated jitter, `U(base, min(cap, 3 * previous))`.
+//! How long to wait between attempts (rule 24): decorrelated jitter, `U(base, min(cap, 3 *
+//! previous))`.
 
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ impl Backoff {
         let most = self.previous.saturating_mul(3).min(self.cap);
         let span = most.saturating_sub(self.base);
         self.previous = self.base + span.mul_f64(rng.f64());
-        // A floor is not `previous`: a server's `Retry-After` must not stretch what comes after it. Jittered, too, as
-        // the server has told everyone the same.
+        // A floor is not `previous`: a server's `Retry-After` must not stretch what comes after it.
+        // Jittered, too, as the server has told everyone the same.
         if floor > self.previous { floor + self.base.mul_f64(rng.f64()) } else { self.previous }
     }
 

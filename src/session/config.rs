@@ -90,7 +90,8 @@ pub enum Verdict {
     Retry,
     /// Try again, no sooner than this.
     RetryAfter(Duration),
-    /// The credentials are no good: ask for new ones and try again at once. Twice in a row is fatal.
+    /// The credentials are no good: ask for new ones and try again at once. Twice in a row is
+    /// fatal.
     NewCredentials,
     /// End every operation with this cause; the client stays usable.
     Fatal,

@@ -1,5 +1,5 @@
-//! What the application wants of the connection itself: to have one, to have none for a while or any more, to have another,
-//! to know whether it still works.
+//! What the application wants of the connection itself: to have one, to have none for a while or
+//! any more, to have another, to know whether it still works.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +7,12 @@ use super::{End, Output, Phase, Role, Session, outbox::Queued, timers::Timer};
 use crate::{
     error::{CloseCode, Disconnect},
     protocol::Subprotocol,
-    status::Status,
+    session::Status,
 };
 
 impl<S: Clone> Session<S> {
-    /// Somebody waits for a connection, with or without operations; answered by `Output::Connected`.
+    /// Somebody waits for a connection, with or without operations; answered by
+    /// `Output::Connected`.
     pub(crate) fn connect(&mut self, now: Instant) {
         self.is_wanted = true;
         match self.leg.phase {
@@ -59,7 +60,11 @@ impl<S: Clone> Session<S> {
                 }
             }
             // There is an attempt already, or nothing to connect for.
-            Phase::Idle | Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_) | Phase::Ended => {}
+            Phase::Idle
+            | Phase::Authorizing
+            | Phase::Dialing(_)
+            | Phase::Closing(_)
+            | Phase::Ended => {}
         }
     }
 
@@ -134,7 +139,9 @@ impl<S: Clone> Session<S> {
     /// An open connection without operations is closed after a while.
     pub(super) fn look_for_idleness(&mut self, now: Instant) {
         // On another leg nothing begins.
-        let (Some(timeout), Role::Current) = (self.config.idle_timeout, self.leg.role) else { return };
+        let (Some(timeout), Role::Current) = (self.config.idle_timeout, self.leg.role) else {
+            return;
+        };
         if self.is_open() && !self.has_reason() {
             self.leg.timers.arm_by(Timer::Idle, now + timeout);
         } else {

@@ -1,12 +1,15 @@
 //! Moving to another connection without an outage: make before break.
 //!
-//! A second leg is opened while the first works. Once it is acknowledged it is the current one, and every subscription is issued
-//! there as well. For each the old leg counts, and what comes on the new one is held, until both have said the same item, or at once if
-//! the new one was told where to go on. Then it is completed on the old leg, and goes on with what is held. Where that does not come, some
-//! seconds have to do: it is completed on the old leg, and goes on once that has said all, when a probe behind the `complete` is
-//! answered. So a reader gets what came on the old leg and then what came on the new one, each in its order; nothing is
-//! missing, and what lies in the overlap comes twice. Calls stay where they were sent. A leg on which nothing is left is
-//! closed. As long as anything is to move, the way back is open: a new leg that fails leaves the old one as it was.
+//! A second leg is opened while the first works. Once it is acknowledged it is the current one, and
+//! every subscription is issued there as well. For each the old leg counts, and what comes on the
+//! new one is held, until both have said the same item, or at once if the new one was told where to
+//! go on. Then it is completed on the old leg, and goes on with what is held. Where that does not
+//! come, some seconds have to do: it is completed on the old leg, and goes on once that has said
+//! all, when a probe behind the `complete` is answered. So a reader gets what came on the old leg
+//! and then what came on the new one, each in its order; nothing is missing, and what lies in the
+//! overlap comes twice. Calls stay where they were sent. A leg on which nothing is left is closed.
+//! As long as anything is to move, the way back is open: a new leg that fails leaves the old one as
+//! it was.
 
 use std::{
     collections::BTreeSet,
@@ -24,12 +27,13 @@ use super::{
 };
 use crate::{
     error::{CloseCode, Disconnect},
-    mailbox::Gap,
     operation::OperationType,
     protocol::{Id, Kind, close::Stage},
+    response::Gap,
 };
 
-/// What is on its way from the retiring leg to the current one. Which operations are moving, the registry knows.
+/// What is on its way from the retiring leg to the current one. Which operations are moving, the
+/// registry knows.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
     /// Completed on the old leg, before the probe that is under way.
@@ -40,7 +44,8 @@ pub(super) struct Handover {
     probed_at: Option<Instant>,
     /// All has come on the old leg that will, or that is waited for: then something may be missing.
     drained: Vec<(u64, Option<Gap>)>,
-    /// Queries and mutations that stay on the old leg until they are answered. May name some that are gone.
+    /// Queries and mutations that stay on the old leg until they are answered. May name some that
+    /// are gone.
     staying: BTreeSet<u64>,
     /// Somebody waits for another connection.
     pub(super) is_wanted: bool,
@@ -66,7 +71,8 @@ impl<S: Clone> Session<S> {
         self.handover.staying = self.operations.begin_moving(now, old.span);
     }
 
-    /// Keeps a message on the current leg for later if its operation has not moved yet. Whether it does.
+    /// Keeps a message on the current leg for later if its operation has not moved yet. Whether it
+    /// does.
     pub(super) fn hold_frame(
         &mut self,
         now: Instant,
@@ -75,7 +81,8 @@ impl<S: Clone> Session<S> {
         frame: &str,
         payload: Option<&Range<usize>>,
     ) -> bool {
-        let (Id::Ours(wire_id), Kind::Next | Kind::Error | Kind::Complete, Role::Current) = (id, kind, self.leg.role)
+        let (Id::Ours(wire_id), Kind::Next | Kind::Error | Kind::Complete, Role::Current) =
+            (id, kind, self.leg.role)
         else {
             return false;
         };
@@ -128,13 +135,18 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// The server ended an operation on the leg that is being handled. Whether it goes on all the same, on the new one. If it was not
-    /// asked to end it, or did so with errors, perhaps it did before it began it on the new one.
+    /// The server ended an operation on the leg that is being handled. Whether it goes on all the
+    /// same, on the new one. If it was not asked to end it, or did so with errors, perhaps it did
+    /// before it began it on the new one.
     pub(super) fn is_drained(&mut self, id: u64, end: &End) -> bool {
-        let Some(moving) = self.operations.moving_mut(id).filter(|moving| moving.is_on_its_way()) else { return false };
+        let Some(moving) = self.operations.moving_mut(id).filter(|moving| moving.is_on_its_way())
+        else {
+            return false;
+        };
         // Or it has ended on both.
         let is_asked = std::mem::replace(&mut moving.is_completed, true) || moving.has_ended;
-        let gap = (!is_asked || matches!(end, End::Rejected(_))).then(|| Gap { reconnects: 1, ..Gap::default() });
+        let gap = (!is_asked || matches!(end, End::Rejected(_)))
+            .then(|| Gap { reconnects: 1, ..Gap::default() });
         self.handover.drained.push((id, gap));
         true
     }
@@ -146,19 +158,26 @@ impl<S: Clone> Session<S> {
         }
         let Some(moving) = self.operations.end_moving(id) else { return };
         let Some(operation) = self.operations.get(id) else { return };
-        let (sink, is_watched) = (operation.sink.clone(), operation.upkeep.is_some());
+        let (writer, is_watched) = (operation.writer.clone(), operation.watch.is_some());
         if is_watched {
             self.watch(now, id);
         }
-        if let Some(gap) = gap.or_else(|| moving.is_repeated().then(|| Gap { overlaps: 1, ..Gap::default() })) {
-            self.outputs.push_back(Output::Moved { sink: sink.clone(), gap });
+        if let Some(gap) =
+            gap.or_else(|| moving.is_repeated().then(|| Gap { overlaps: 1, ..Gap::default() }))
+        {
+            self.outputs.push_back(Output::Moved { writer: writer.clone(), gap });
         }
         let mut held = moving.held;
         // Its turn is after the items, for which there may be no room.
         let end = if moving.has_ended { held.pop() } else { None };
         for frame in held {
             if let Some((_, payload)) = self.read_frame(now, &frame) {
-                self.outputs.push_back(Output::Deliver { id, sink: sink.clone(), frame, payload });
+                self.outputs.push_back(Output::Deliver {
+                    id,
+                    writer: writer.clone(),
+                    frame,
+                    payload,
+                });
             }
         }
         self.outputs.extend(end.map(|frame| Output::End { id, frame }));
@@ -192,8 +211,12 @@ impl<S: Clone> Session<S> {
 
     /// A server that does not answer pings is not waited for without end.
     fn end_draining(&mut self, now: Instant) {
-        let (is_paused, resumed_at) = (self.leg.liveness.is_paused(), self.leg.liveness.resumed_at());
-        let Some(since) = self.handover.probed_at.map(|at| resumed_at.map_or(at, |resumed_at| resumed_at.max(at)))
+        let (is_paused, resumed_at) =
+            (self.leg.liveness.is_paused(), self.leg.liveness.resumed_at());
+        let Some(since) = self
+            .handover
+            .probed_at
+            .map(|at| resumed_at.map_or(at, |resumed_at| resumed_at.max(at)))
         else {
             return;
         };
@@ -201,7 +224,9 @@ impl<S: Clone> Session<S> {
             let Handover { probed, unprobed, drained, probed_at, .. } = &mut self.handover;
             *probed_at = None;
             let gap = reconnected(now, None);
-            drained.extend(probed.drain(..).chain(unprobed.drain(..)).map(|id| (id, Some(gap.clone()))));
+            drained.extend(
+                probed.drain(..).chain(unprobed.drain(..)).map(|id| (id, Some(gap.clone()))),
+            );
         }
     }
 
@@ -226,12 +251,14 @@ impl<S: Clone> Session<S> {
         self.operations.get(id).is_some_and(|operation| operation.is_on(span))
     }
 
-    /// The leg's calls will not be answered there: mutations are ambiguous, and queries are sent on the current leg.
+    /// The leg's calls will not be answered there: mutations are ambiguous, and queries are sent on
+    /// the current leg.
     fn give_up_calls(&mut self) {
         let (span, cause) = (self.leg.span, self.leg.broken.clone());
         self.give_up_mutations(span, cause.as_ref());
         let queries = self.operations.forget_sent(span);
-        if let Some(current) = self.legs().find(|leg| leg.role == Role::Current && matches!(leg.phase, Phase::Open(_)))
+        if let Some(current) =
+            self.legs().find(|leg| leg.role == Role::Current && matches!(leg.phase, Phase::Open(_)))
         {
             for id in queries {
                 current.outbox.push(Queued::Subscribe(id));
@@ -283,7 +310,11 @@ impl<S: Clone> Session<S> {
         }
         let cause = old.broken.clone();
         for id in self.operations.moving() {
-            self.moved(now, id, Some(Gap { reconnects: 1, cause: cause.clone(), ..Gap::default() }));
+            self.moved(
+                now,
+                id,
+                Some(Gap { reconnects: 1, cause: cause.clone(), ..Gap::default() }),
+            );
         }
         let current = std::mem::replace(&mut self.leg, old);
         self.other = Some(Box::new(current));
@@ -294,14 +325,16 @@ impl<S: Clone> Session<S> {
         self.handover = Handover { is_wanted: self.handover.is_wanted, ..Handover::default() };
     }
 
-    /// The current leg was lost while operations were moving to it. The one that they come from still works.
+    /// The current leg was lost while operations were moving to it. The one that they come from
+    /// still works.
     pub(super) fn go_back(&mut self, now: Instant, cause: Disconnect) {
         self.counts.handovers -= 1;
         self.give_up_mutations(self.leg.span, Some(&cause));
         let gap = Gap { reconnects: 1, cause: Some(cause.clone()), ..Gap::default() };
         for id in self.operations.moving() {
             if self.operations.moving_mut(id).is_some_and(|moving| moving.is_completed) {
-                // It was completed on the old leg, which may not have said all, and is issued there anew.
+                // It was completed on the old leg, which may not have said all, and is issued there
+                // anew.
                 self.moved(now, id, Some(gap.clone()));
             }
         }

@@ -1,18 +1,23 @@
-//! Sending what is live on a connection that has just opened: in order, each once, and no faster than is wanted.
+//! Sending what is live on a connection that has just opened: in order, each once, and no faster
+//! than is wanted.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{Output, Phase, Session, Span, outbox::Queued, registry::Wait, suspicion::reconnected, timers::Timer};
-use crate::{mailbox::Gap, operation::OperationType, protocol::Subprotocol};
+use super::{
+    Output, Phase, Session, Span, outbox::Queued, registry::Wait, suspicion::reconnected,
+    timers::Timer,
+};
+use crate::{operation::OperationType, protocol::Subprotocol, response::Gap};
 
 impl<S: Clone> Session<S> {
     /// The server has acknowledged: operations are sent here from now on.
     pub(super) fn enter_open(&mut self, now: Instant, subprotocol: Subprotocol, ack: Option<&str>) {
         self.leg.phase = Phase::Open(subprotocol);
-        self.leg.ack_payload = ack.and_then(|payload| serde_json::from_str(payload).ok()).map(Arc::new);
+        self.leg.ack_payload =
+            ack.and_then(|payload| serde_json::from_str(payload).ok()).map(Arc::new);
         self.leg.span = Span::after(self.operations.last_sent());
         self.negotiation.acked(subprotocol);
         self.retry.acked();
@@ -38,7 +43,8 @@ impl<S: Clone> Session<S> {
         self.probe_awaited();
     }
 
-    /// Issues what is live and not sent, in its original order, as one batch (rule 26), with its gap announced first (rule 28).
+    /// Issues what is live and not sent, in its original order, as one batch (rule 26), with its
+    /// gap announced first (rule 28).
     pub(super) fn issue_all(&mut self, now: Instant, gap: &Gap) {
         let mut watched = Vec::new();
         for operation in self.operations.iter() {
@@ -54,16 +60,17 @@ impl<S: Clone> Session<S> {
             if operation.was_issued && is_subscription {
                 let held = operation.outage.as_deref().cloned();
                 let gap = held.map_or_else(|| gap.clone(), |outage| reconnected(now, Some(outage)));
-                // What the old leg carries has no gap, but perhaps a place at which things are repeated.
+                // What the old leg carries has no gap, but perhaps a place at which things are
+                // repeated.
                 let gap = (!has_leg).then_some(gap);
-                self.outputs.push_back(Output::Reissue { sink: operation.sink.clone(), gap });
+                self.outputs.push_back(Output::Reissue { writer: operation.writer.clone(), gap });
             }
             match self.config.reissue_rate {
                 Some(_) if operation.was_issued => self.leg.outbox.push_paced(operation.id),
                 Some(_) | None => self.leg.outbox.push(Queued::Subscribe(operation.id)),
             }
             // What the old leg carries is looked after there until it has moved.
-            let is_watched = !has_leg && (operation.upkeep.is_some() || operation.outage.is_some());
+            let is_watched = !has_leg && (operation.watch.is_some() || operation.outage.is_some());
             watched.extend(is_watched.then_some(operation.id));
         }
         for id in watched {

@@ -1,7 +1,8 @@
 //! One leg of the conversation: a socket, from the retry sleep before it to its end.
 //!
-//! Owns what belongs to one socket and is forgotten with it. A session has one leg and, during a handover, a second; both are of
-//! this type, and what arrives on either is handled by the same code. Knows of operations only which of them it carries.
+//! Owns what belongs to one socket and is forgotten with it. A session has one leg and, during a
+//! handover, a second; both are of this type, and what arrives on either is handled by the same
+//! code. Knows of operations only which of them it carries.
 
 use std::{
     collections::BTreeSet,
@@ -27,7 +28,7 @@ use crate::{
 
 /// Which leg something is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum LegId {
+pub(crate) enum ConnectionId {
     A,
     B,
 }
@@ -64,7 +65,7 @@ pub(super) enum Phase {
 
 /// Not `Debug`: it holds the init payload (I13).
 pub(super) struct Leg {
-    pub(super) id: LegId,
+    pub(super) id: ConnectionId,
     pub(super) role: Role,
     pub(super) phase: Phase,
     pub(super) timers: Timers,
@@ -73,7 +74,8 @@ pub(super) struct Leg {
     pub(super) proofs: Proofs,
     /// What was sent here.
     pub(super) span: Span,
-    /// Removed with their result, and not completed by the server yet. The latest only: some servers never do.
+    /// Removed with their result, and not completed by the server yet. The latest only: some
+    /// servers never do.
     answered: BTreeSet<WireId>,
     /// Why writing to the socket failed.
     pub(super) broken: Option<Disconnect>,
@@ -87,7 +89,7 @@ pub(super) struct Leg {
     pub(super) ack_payload: Option<Arc<Value>>,
 }
 
-impl LegId {
+impl ConnectionId {
     /// In the order in which they are looked after.
     pub(crate) const ALL: [Self; 2] = [Self::A, Self::B];
 
@@ -102,7 +104,7 @@ impl LegId {
 impl Leg {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            id: LegId::A,
+            id: ConnectionId::A,
             role: Role::Current,
             phase: Phase::Idle,
             timers: Timers::default(),
@@ -191,10 +193,15 @@ impl Leg {
 
     /// Tells the server that this side has ended an operation.
     pub(super) fn complete(&mut self, wire_id: WireId, kind: OperationType) {
-        self.outbox.push(if self.must_stop(kind) { Queued::Stop(wire_id) } else { Queued::Complete(wire_id) });
+        self.outbox.push(if self.must_stop(kind) {
+            Queued::Stop(wire_id)
+        } else {
+            Queued::Complete(wire_id)
+        });
     }
 
-    /// On legacy a query or mutation is stopped whoever ended it: one server commits only then (rule 15).
+    /// On legacy a query or mutation is stopped whoever ended it: one server commits only then
+    /// (rule 15).
     pub(super) fn must_stop(&self, kind: OperationType) -> bool {
         let is_single = match kind {
             OperationType::Query | OperationType::Mutation => true,

@@ -1,4 +1,5 @@
-//! Whether the peer is alive: pings, their answers, and the server's own keepalive (rules 19 to 21).
+//! Whether the peer is alive: pings, their answers, and the server's own keepalive (rules 19 to
+//! 21).
 
 use std::{
     collections::VecDeque,
@@ -20,7 +21,8 @@ pub(super) struct Liveness {
     unanswered: Option<Instant>,
     /// When silence since then is death, sooner than after a ping.
     doubted_until: Option<Instant>,
-    /// Pings without a pong, oldest first, for the round-trip time; matched by order, as few servers echo a payload.
+    /// Pings without a pong, oldest first, for the round-trip time; matched by order, as few
+    /// servers echo a payload.
     pings: VecDeque<Instant>,
     last_keep_alive: Option<Instant>,
     /// The longest time seen between two `ka`, on any socket.
@@ -84,15 +86,23 @@ impl Liveness {
     /// Returns the round-trip time; a pong that nobody asked for has none.
     pub(super) fn pong(&mut self, now: Instant) -> Option<Duration> {
         // One that was never answered must not shift all that follow.
-        while self.pings.len() > 1 && self.interval.is_some_and(|interval| self.pings[0] + interval < now) {
+        while self.pings.len() > 1
+            && self.interval.is_some_and(|interval| self.pings[0] + interval < now)
+        {
             self.pings.pop_front();
         }
         self.pings.pop_front().map(|sent| now.saturating_duration_since(sent))
     }
 
-    /// Modern: a message at every interval, as some servers cut a client that sends none. Legacy: a WebSocket ping, and
-    /// only after twice the interval without anything inbound, as servers take pings badly.
-    pub(super) fn ping(&mut self, now: Instant, subprotocol: Subprotocol, timers: &mut Timers) -> Option<Ping> {
+    /// Modern: a message at every interval, as some servers cut a client that sends none. Legacy: a
+    /// WebSocket ping, and only after twice the interval without anything inbound, as servers take
+    /// pings badly.
+    pub(super) fn ping(
+        &mut self,
+        now: Instant,
+        subprotocol: Subprotocol,
+        timers: &mut Timers,
+    ) -> Option<Ping> {
         let pace = self.pace(subprotocol)?;
         let ping = match subprotocol {
             Subprotocol::GraphqlTransportWs => Ping::Message,
@@ -139,8 +149,8 @@ impl Liveness {
         (!self.paused).then_some(due - since)
     }
 
-    /// The first `ka` shows that the server sends them, the second one how often; from then on their absence counts,
-    /// unless something else arrives.
+    /// The first `ka` shows that the server sends them, the second one how often; from then on
+    /// their absence counts, unless something else arrives.
     pub(super) fn keep_alive(&mut self, now: Instant, timers: &mut Timers) {
         if let Some(last) = self.last_keep_alive.replace(now) {
             self.keep_alive_pace = self.keep_alive_pace.max(now.saturating_duration_since(last));

@@ -2,7 +2,10 @@
 
 use std::{ops::Range, time::Instant};
 
-use super::{End, Item, LegId, Output, Phase, Role, Session, Strictness, outbox::Queued, registry::Wait};
+use super::{
+    ConnectionId, End, Item, Output, Phase, Role, Session, Strictness, outbox::Queued,
+    registry::Wait,
+};
 use crate::{
     error::{CloseCode, Disconnect, Violation},
     operation::OperationType,
@@ -10,11 +13,16 @@ use crate::{
 };
 
 impl<S: Clone> Session<S> {
-    /// A text message arrived, or a binary one that is text. An item is returned at once, and nothing else follows from it
-    /// but that its operation is established.
-    pub(crate) fn handle_frame(&mut self, now: Instant, leg: LegId, frame: &str) -> Option<Item<'_, S>> {
+    /// A text message arrived, or a binary one that is text. An item is returned at once, and
+    /// nothing else follows from it but that its operation is established.
+    pub(crate) fn handle_frame(
+        &mut self,
+        now: Instant,
+        leg: ConnectionId,
+        frame: &str,
+    ) -> Option<Item<'_, S>> {
         let (slot, payload) = self.on(now, leg, |session| session.take_frame(now, frame))??;
-        self.operations.at(slot).map(|operation| Item { sink: &operation.sink, payload })
+        self.operations.at(slot).map(|operation| Item { writer: &operation.writer, payload })
     }
 
     /// Returns where the item is that came, and whose: an index into the operations.
@@ -46,7 +54,8 @@ impl<S: Clone> Session<S> {
 
     fn handle_message(&mut self, now: Instant, kind: Kind, id: Id, payload: Option<&str>) {
         match (self.leg.phase, kind) {
-            // Without a socket there is no message; after a shutdown only the peer's close is awaited.
+            // Without a socket there is no message; after a shutdown only the peer's close is
+            // awaited.
             (
                 Phase::Idle
                 | Phase::Waiting
@@ -59,7 +68,9 @@ impl<S: Clone> Session<S> {
             (Phase::Opening(_) | Phase::Open(_), Kind::Ping) => {
                 self.leg.outbox.owe_pong(payload);
             }
-            (Phase::Opening(_) | Phase::Open(_), Kind::Pong) => self.ponged(now, Subprotocol::GraphqlTransportWs),
+            (Phase::Opening(_) | Phase::Open(_), Kind::Pong) => {
+                self.ponged(now, Subprotocol::GraphqlTransportWs)
+            }
             (Phase::Opening(_) | Phase::Open(_), Kind::KeepAlive) => {
                 self.leg.liveness.keep_alive(now, &mut self.leg.timers);
             }
@@ -70,23 +81,33 @@ impl<S: Clone> Session<S> {
             }
             (Phase::Opening(_) | Phase::Open(_), Kind::Unknown) => self.unreadable(now),
             // Some servers answer what they do not like with an error that names no operation.
-            (Phase::Opening(_) | Phase::Open(_), Kind::Error) if id == Id::Absent => self.counts.ignored += 1,
+            (Phase::Opening(_) | Phase::Open(_), Kind::Error) if id == Id::Absent => {
+                self.counts.ignored += 1
+            }
             (Phase::Opening(_), Kind::Next | Kind::Error | Kind::Complete) => {
                 let cause = Disconnect::Violation(Violation::BeforeAck(kind.name()));
-                self.break_off(now, cause, Some((CloseCode::BAD_RESPONSE, "Unexpected message before ack")));
+                self.break_off(
+                    now,
+                    cause,
+                    Some((CloseCode::BAD_RESPONSE, "Unexpected message before ack")),
+                );
             }
-            (Phase::Open(_), Kind::Error) => self.finish(now, id, End::Rejected(payload.map(Box::from))),
+            (Phase::Open(_), Kind::Error) => {
+                self.finish(now, id, End::Rejected(payload.map(Box::from)))
+            }
             (Phase::Open(_), Kind::Complete) => self.finish(now, id, End::Completed),
             (Phase::Open(_), Kind::Terminate) => self.is_told_goodbye(now),
-            // A second ack is odd but harmless (rule 7), and after the ack a connection_error is no end (rule 21).
-            (Phase::Open(_), Kind::Next | Kind::Ack | Kind::ConnectionError) | (Phase::Opening(_), Kind::Terminate) => {
+            // A second ack is odd but harmless (rule 7), and after the ack a connection_error is no
+            // end (rule 21).
+            (Phase::Open(_), Kind::Next | Kind::Ack | Kind::ConnectionError)
+            | (Phase::Opening(_), Kind::Terminate) => {
                 self.counts.ignored += 1;
             }
         }
     }
 
     /// A message arrived that says nothing in our vocabulary.
-    pub(crate) fn handle_unreadable(&mut self, now: Instant, leg: LegId) {
+    pub(crate) fn handle_unreadable(&mut self, now: Instant, leg: ConnectionId) {
         self.on(now, leg, |session| session.unreadable(now));
     }
 
@@ -116,8 +137,8 @@ impl<S: Clone> Session<S> {
                     operation.is_cleared = true;
                     self.suspicion.cleared(now, id, &mut self.leg.timers);
                 }
-                if let Some(upkeep) = &mut operation.upkeep
-                    && let Some(at) = upkeep.received(now)
+                if let Some(watch) = &mut operation.watch
+                    && let Some(at) = watch.received(now)
                 {
                     self.operations.set_deadline(id, at);
                 }
@@ -127,7 +148,8 @@ impl<S: Clone> Session<S> {
                 } else if self.forget_awaited(id)
                     && let Some(operation) = self.operations.get(id)
                 {
-                    self.outputs.push_back(Output::Established { sink: operation.sink.clone() });
+                    self.outputs
+                        .push_back(Output::Established { writer: operation.writer.clone() });
                 }
                 return Some((wire_id.slot, payload));
             }
@@ -136,7 +158,8 @@ impl<S: Clone> Session<S> {
             self.leg.expect_complete(wire_id);
             return None;
         }
-        // It goes on after its first result, as a subscription does that was taken for a query. Legacy was stopped then.
+        // It goes on after its first result, as a subscription does that was taken for a query.
+        // Legacy was stopped then.
         if let Id::Ours(wire_id) = id
             && self.leg.phase == Phase::Open(Subprotocol::GraphqlTransportWs)
             && self.leg.take_expected(wire_id)
@@ -155,8 +178,9 @@ impl<S: Clone> Session<S> {
         };
         let operation = self.operations.by_wire_id(wire_id, self.leg.span);
         let id = operation.map(|operation| operation.id);
-        let restarts =
-            operation.and_then(|operation| operation.upkeep.as_ref()).is_some_and(|upkeep| upkeep.care.restart);
+        let restarts = operation
+            .and_then(|operation| operation.watch.as_ref())
+            .is_some_and(|watch| watch.watch_options.restart);
         if let Some(id) = id {
             self.suspicion.cleared(now, id, &mut self.leg.timers);
         }
@@ -172,20 +196,21 @@ impl<S: Clone> Session<S> {
             self.park(id, Wait::Verdict);
             if let Some(operation) = self.operations.get_mut(id) {
                 operation.is_cleared = true;
-                self.outputs.push_back(Output::Judge { sink: operation.sink.clone(), end });
+                self.outputs.push_back(Output::Judge { writer: operation.writer.clone(), end });
             }
         } else if let Some(operation) = id.and_then(|id| self.operations.remove(id)) {
             if self.leg.must_stop(operation.kind) {
                 self.leg.outbox.push(Queued::Stop(wire_id));
             }
             self.forget_awaited(operation.id);
-            self.outputs.push_back(Output::Finish { sink: operation.sink, end });
+            self.outputs.push_back(Output::Finish { writer: operation.writer, end });
             self.look_for_idleness(now);
         } else {
             if !self.leg.take_expected(wire_id) {
                 self.counts.ignored += 1;
             }
-            // Both sides end it at once: what is not written yet is not to be said any more (rule 13).
+            // Both sides end it at once: what is not written yet is not to be said any more (rule
+            // 13).
             self.leg.outbox.ended(wire_id);
         }
     }

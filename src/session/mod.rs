@@ -1,9 +1,10 @@
 //! The conversation with one server, over as many sockets as it takes.
 //!
-//! Owns every decision: when to dial, what to say, what a loss means, which operation gets what. Pure: `now` is an
-//! argument, randomness is one seed, no map is iterated in an order of its own; so the same inputs give the same
-//! outputs. Knows no socket and no task. `handle_*` takes what happened, verbs take what the application wants,
-//! `poll_*` gives what is to be done; spurious calls do nothing.
+//! Owns every decision: when to dial, what to say, what a loss means, which operation gets what.
+//! Pure: `now` is an argument, randomness is one seed, no map is iterated in an order of its own;
+//! so the same inputs give the same outputs. Knows no socket and no task. `handle_*` takes what
+//! happened, verbs take what the application wants, `poll_*` gives what is to be done; spurious
+//! calls do nothing.
 //!
 //! ```text
 //!        subscribe               credentials          upgraded            acknowledged
@@ -16,12 +17,14 @@
 //!  any ── shutdown ──> Closing (where there is a socket) ──> Ended
 //! ```
 //!
-//! These are the phases of one leg. During a handover there is a second one: a successor on its way to `Open`, where it becomes the
-//! current one, or one that it has replaced, on its way through `Closing`; see `handover.rs`.
+//! These are the phases of one leg. During a handover there is a second one: a successor on its way
+//! to `Open`, where it becomes the current one, or one that it has replaced, on its way through
+//! `Closing`; see `handover.rs`.
 
 mod backoff;
 mod config;
 mod control;
+mod credentials;
 mod handover;
 mod issue;
 mod leg;
@@ -36,10 +39,11 @@ mod proof;
 mod registry;
 mod renewal;
 mod retry;
+mod status;
 mod suspicion;
 mod timers;
 mod trial;
-mod upkeep;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -49,7 +53,6 @@ use std::{
     time::Instant,
 };
 
-pub use self::config::{Strictness, Verdict};
 #[cfg(feature = "client")]
 pub(crate) use self::{
     backoff::Backoff,
@@ -57,10 +60,15 @@ pub(crate) use self::{
 };
 pub(crate) use self::{
     config::{Config, VerdictHook},
-    leg::LegId,
-    output::{Counts, End, Granted, Item, Output, Transmit},
+    leg::ConnectionId,
+    output::{Counts, Granted, Item, Output},
     registry::Request,
-    upkeep::Care,
+    watch::WatchOptions,
+};
+pub use self::{
+    config::{Strictness, Verdict},
+    credentials::CredentialsReason,
+    status::{Stats, Status},
 };
 use self::{
     handover::Handover,
@@ -73,12 +81,12 @@ use self::{
 };
 use crate::{
     error::{CloseCode, ConnectError, CredentialsError, Disconnect},
-    protocol::{Subprotocol, close::Stage},
-    status::Status,
+    protocol::{Subprotocol, Transmit, close::Stage},
+    response::End,
 };
 
-/// The state machine. `S` is who reads an operation; the session only hands it back. Not `Debug`: it holds
-/// the init payload (I13).
+/// The state machine. `S` is who reads an operation; the session only hands it back. Not `Debug`:
+/// it holds the init payload (I13).
 pub(crate) struct Session<S> {
     config: Config,
     /// What is being handled is about this one; between two inputs it is the current one.
@@ -126,7 +134,12 @@ impl<S: Clone> Session<S> {
     }
 
     /// The provider answered.
-    pub(crate) fn handle_credentials(&mut self, now: Instant, leg: LegId, answer: Result<Granted, CredentialsError>) {
+    pub(crate) fn handle_credentials(
+        &mut self,
+        now: Instant,
+        leg: ConnectionId,
+        answer: Result<Granted, CredentialsError>,
+    ) {
         self.on(now, leg, |session| {
             if session.leg.phase != Phase::Authorizing {
                 return;
@@ -140,7 +153,8 @@ impl<S: Clone> Session<S> {
                 Ok(Granted { init_payload, lifetime }) => {
                     let subprotocol = session.negotiation.offer();
                     session.leg.outbox.owe_init(init_payload);
-                    session.leg.expires_at = lifetime.map(|lifetime| now + lifetime.min(config::MAX_DURATION));
+                    session.leg.expires_at =
+                        lifetime.map(|lifetime| now + lifetime.min(config::MAX_DURATION));
                     session.leg.phase = Phase::Dialing(subprotocol);
                     session.leg.timers.arm(Timer::Connect, now + session.config.connect_timeout);
                     session.counts.dials += 1;
@@ -152,7 +166,7 @@ impl<S: Clone> Session<S> {
     }
 
     /// The socket is there: `connection_init` goes first, and at once (rule 3).
-    pub(crate) fn handle_open(&mut self, now: Instant, leg: LegId) {
+    pub(crate) fn handle_open(&mut self, now: Instant, leg: ConnectionId) {
         self.on(now, leg, |session| {
             if let Phase::Dialing(subprotocol) = session.leg.phase {
                 session.leg.phase = Phase::Opening(subprotocol);
@@ -162,20 +176,24 @@ impl<S: Clone> Session<S> {
         });
     }
 
-    /// Something arrived that is no message: a WebSocket ping, which the socket itself answers, or a part of a message.
-    pub(crate) fn handle_activity(&mut self, now: Instant, leg: LegId) {
+    /// Something arrived that is no message: a WebSocket ping, which the socket itself answers, or
+    /// a part of a message.
+    pub(crate) fn handle_activity(&mut self, now: Instant, leg: ConnectionId) {
         self.on(now, leg, |session| session.leg.liveness.heard(now));
     }
 
-    /// A WebSocket pong frame arrived. Matched by order alone (rule 20); one that was not asked for is legal.
-    pub(crate) fn handle_pong(&mut self, now: Instant, leg: LegId) {
+    /// A WebSocket pong frame arrived. Matched by order alone (rule 20); one that was not asked for
+    /// is legal.
+    pub(crate) fn handle_pong(&mut self, now: Instant, leg: ConnectionId) {
         self.on(now, leg, |session| session.ponged(now, Subprotocol::GraphqlWs));
     }
 
     /// Writing to the socket failed. What can still be read has a while to say why.
-    pub(crate) fn handle_broken(&mut self, now: Instant, leg: LegId, cause: Disconnect) {
+    pub(crate) fn handle_broken(&mut self, now: Instant, leg: ConnectionId, cause: Disconnect) {
         self.on(now, leg, |session| {
-            if let (Phase::Opening(_) | Phase::Open(_), None) = (session.leg.phase, &session.leg.broken) {
+            if let (Phase::Opening(_) | Phase::Open(_), None) =
+                (session.leg.phase, &session.leg.broken)
+            {
                 session.leg.broken = Some(cause);
                 session.leg.timers.arm(Timer::Broken, now + session.config.ping_timeout);
             }
@@ -183,7 +201,7 @@ impl<S: Clone> Session<S> {
     }
 
     /// The socket, or the attempt at one, is of no more use.
-    pub(crate) fn handle_lost(&mut self, now: Instant, leg: LegId, cause: Disconnect) {
+    pub(crate) fn handle_lost(&mut self, now: Instant, leg: ConnectionId, cause: Disconnect) {
         self.on(now, leg, |session| session.lose(now, cause));
     }
 
@@ -194,7 +212,12 @@ impl<S: Clone> Session<S> {
     }
 
     /// Drops the socket, or the attempt at one, and decides what follows.
-    fn break_off(&mut self, now: Instant, cause: Disconnect, close: Option<(CloseCode, &'static str)>) {
+    fn break_off(
+        &mut self,
+        now: Instant,
+        cause: Disconnect,
+        close: Option<(CloseCode, &'static str)>,
+    ) {
         let stage = match self.leg.phase {
             Phase::Idle | Phase::Waiting | Phase::Ended => return,
             Phase::Closing(_) => {
@@ -238,7 +261,7 @@ impl<S: Clone> Session<S> {
     /// Time has passed; `poll_timeout` says when to call.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.expire(now);
-        for leg in LegId::ALL {
+        for leg in ConnectionId::ALL {
             self.on(now, leg, |session| session.expire_timers(now));
         }
     }
@@ -250,7 +273,9 @@ impl<S: Clone> Session<S> {
                 Timer::Connect => {
                     let cause = if self.leg.phase == Phase::Authorizing {
                         let timeout = self.config.credentials_timeout;
-                        Disconnect::Credentials(CredentialsError::transient(format!("no answer within {timeout:?}")))
+                        Disconnect::Credentials(CredentialsError::transient(format!(
+                            "no answer within {timeout:?}"
+                        )))
                     } else {
                         Disconnect::Connect(ConnectError::Timeout(self.config.connect_timeout))
                     };
@@ -258,7 +283,11 @@ impl<S: Clone> Session<S> {
                 }
                 Timer::Ack => {
                     let cause = Disconnect::AckTimeout(self.config.ack_timeout);
-                    self.break_off(now, cause, Some((CloseCode::ACK_TIMEOUT, "Connection acknowledgement timeout")));
+                    self.break_off(
+                        now,
+                        cause,
+                        Some((CloseCode::ACK_TIMEOUT, "Connection acknowledgement timeout")),
+                    );
                 }
                 Timer::Liveness => {
                     if let Some(silence) = self.leg.liveness.check(now, &mut self.leg.timers) {
@@ -267,7 +296,9 @@ impl<S: Clone> Session<S> {
                 }
                 Timer::Ping => self.leg.ping(now),
                 Timer::KeepAlive => {
-                    if let Some(silence) = self.leg.liveness.check_keep_alive(now, &mut self.leg.timers) {
+                    if let Some(silence) =
+                        self.leg.liveness.check_keep_alive(now, &mut self.leg.timers)
+                    {
                         self.break_off(now, Disconnect::Silent(silence), None);
                     }
                 }
@@ -309,9 +340,11 @@ impl<S: Clone> Session<S> {
     }
 
     /// The next thing to write on a leg. What was not taken from here was not sent.
-    pub(crate) fn poll_transmit(&mut self, leg: LegId) -> Option<Transmit> {
+    pub(crate) fn poll_transmit(&mut self, leg: ConnectionId) -> Option<Transmit> {
         let leg = if self.leg.id == leg { &mut self.leg } else { self.other.as_deref_mut()? };
-        let (Phase::Opening(subprotocol) | Phase::Open(subprotocol) | Phase::Closing(subprotocol)) = leg.phase else {
+        let (Phase::Opening(subprotocol) | Phase::Open(subprotocol) | Phase::Closing(subprotocol)) =
+            leg.phase
+        else {
             return None;
         };
         leg.outbox.next(subprotocol, &mut self.operations, &mut leg.proofs)
@@ -330,7 +363,7 @@ impl<S: Clone> Session<S> {
     }
 
     /// Whether a leg is acknowledged.
-    pub(crate) fn is_live(&self, leg: LegId) -> bool {
+    pub(crate) fn is_live(&self, leg: ConnectionId) -> bool {
         let other = self.other.as_deref().filter(|other| other.id == leg);
         let leg = if self.leg.id == leg { Some(&self.leg) } else { other };
         leg.is_some_and(|leg| matches!(leg.phase, Phase::Open(_)))
@@ -345,7 +378,12 @@ impl<S: Clone> Session<S> {
     }
 
     /// Handles what is about a leg as if it were the only one. Nothing happens if it is gone.
-    fn on<R>(&mut self, now: Instant, leg: LegId, handle: impl FnOnce(&mut Self) -> R) -> Option<R> {
+    fn on<R>(
+        &mut self,
+        now: Instant,
+        leg: ConnectionId,
+        handle: impl FnOnce(&mut Self) -> R,
+    ) -> Option<R> {
         if self.leg.id != leg {
             let other = self.other.as_mut().filter(|other| other.id == leg)?;
             std::mem::swap(&mut self.leg, other);

@@ -1,7 +1,8 @@
 //! How far one operation has got with moving from one leg to another, and what is known by then.
 //!
-//! Owns the question when the old leg has said all that the new one does not: once both have said the same two items. It must not be
-//! asked of the server, as one that is told to stop forgets what it has not sent.
+//! Owns the question when the old leg has said all that the new one does not: once both have said
+//! the same two items. It must not be asked of the server, as one that is told to stop forgets what
+//! it has not sent.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -26,7 +27,8 @@ pub(super) struct Moving {
     /// Of the pairs of items that are held.
     said: BTreeSet<u64>,
     last_said: Option<u64>,
-    /// The new leg was told where to go on, after the last item that came before: it says all that follows by itself.
+    /// The new leg was told where to go on, after the last item that came before: it says all that
+    /// follows by itself.
     pub(super) is_resumed: bool,
     /// When something came that this is about: on the old leg, or first on the new one.
     since: Instant,
@@ -61,7 +63,8 @@ impl Moving {
         }
     }
 
-    /// An item came on the old leg. Whether it has nothing to add now: the new one has said the same, and says all that follows.
+    /// An item came on the old leg. Whether it has nothing to add now: the new one has said the
+    /// same, and says all that follows.
     pub(super) fn came_on_old(&mut self, now: Instant, item: &str) -> bool {
         if self.held.is_empty() {
             self.since = now;
@@ -74,7 +77,8 @@ impl Moving {
         self.said.contains(&pair)
     }
 
-    /// A message came on the new leg, with an item or with none. Whether the old one has nothing to add now.
+    /// A message came on the new leg, with an item or with none. Whether the old one has nothing to
+    /// add now.
     pub(super) fn came_on_new(&mut self, now: Instant, frame: &str, item: Option<&str>) -> bool {
         if self.held.is_empty() {
             self.since = now;
@@ -95,13 +99,16 @@ impl Moving {
         self.is_resumed || self.last_seen.is_some() || !self.held.is_empty()
     }
 
-    /// What is to be done now; asked every second. The sockets are read since `read_since`, if that says anything.
+    /// What is to be done now; asked every second. The sockets are read since `read_since`, if that
+    /// says anything.
     pub(super) fn due(&mut self, now: Instant, read_since: Option<Instant>) -> Due {
         if self.new == 0 {
             // It may be sent right after this.
             (self.since, self.begun) = (now + Duration::from_secs(1), now);
         }
-        let passed = |since: Instant| now.saturating_duration_since(read_since.map_or(since, |read| read.max(since)));
+        let passed = |since: Instant| {
+            now.saturating_duration_since(read_since.map_or(since, |read| read.max(since)))
+        };
         match (self.is_completed, self.held.is_empty()) {
             (false, true) if passed(self.since) >= QUIET => Due::Drain,
             (false, false) if passed(self.since) >= BEHIND => Due::Drain,
@@ -111,7 +118,8 @@ impl Moving {
     }
 }
 
-/// What stands for an item and the one before it, if they differ: an item alone may come again, a pair hardly does.
+/// What stands for an item and the one before it, if they differ: an item alone may come again, a
+/// pair hardly does.
 fn pair(last: &mut Option<u64>, item: &str) -> Option<u64> {
     let item = digest(&item);
     let last = last.replace(item).filter(|last| *last != item)?;
@@ -124,12 +132,13 @@ fn digest(item: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// How long both legs carry an operation for which nothing comes on either. A server may begin an operation later than it has
-/// read it, and only an item shows that it has.
+/// How long both legs carry an operation for which nothing comes on either. A server may begin an
+/// operation later than it has read it, and only an item shows that it has.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// How long the old leg has to say what the new one has said. It may be behind, and forgets what it has not sent when it is told to
-/// stop. Some servers begin with a state that comes once, or say the same in other words; then this passes in vain.
+/// How long the old leg has to say what the new one has said. It may be behind, and forgets what it
+/// has not sent when it is told to stop. Some servers begin with a state that comes once, or say
+/// the same in other words; then this passes in vain.
 const BEHIND: Duration = Duration::from_secs(10);
 
 /// How long the new leg may say nothing while the old one does.

@@ -26,7 +26,8 @@ impl Negotiation {
         })
     }
 
-    /// Whether a refused subprotocol leaves something to try, or at least something to say about both.
+    /// Whether a refused subprotocol leaves something to try, or at least something to say about
+    /// both.
     pub(super) fn is_open(&self) -> bool {
         self.fixed.is_none() && self.proven.is_none()
     }
@@ -38,7 +39,9 @@ impl Negotiation {
                 self.modern_refused = Some(cause);
                 Ok(())
             }
-            Some(modern) => Err(Disconnect::NoSubprotocol { modern: Arc::new(modern), legacy: Arc::new(cause) }),
+            Some(modern) => {
+                Err(Disconnect::NoSubprotocol { modern: Arc::new(modern), legacy: Arc::new(cause) })
+            }
         }
     }
 

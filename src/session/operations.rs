@@ -3,17 +3,17 @@
 use std::time::Instant;
 
 use super::{
-    End, LegId, Output, Phase, Request, Session, Timer,
+    ConnectionId, End, Output, Phase, Request, Session, Timer,
     registry::{Operation, Span, Wait},
 };
 use crate::{error::Disconnect, operation::OperationType};
 
 impl<S: Clone> Session<S> {
     /// Starts an operation. `id` rises with every call.
-    pub(crate) fn subscribe(&mut self, now: Instant, id: u64, request: Request, sink: S) {
+    pub(crate) fn subscribe(&mut self, now: Instant, id: u64, request: Request, writer: S) {
         match self.leg.phase {
             Phase::Closing(_) | Phase::Ended => {
-                self.outputs.push_back(Output::Finish { sink, end: End::ShutDown });
+                self.outputs.push_back(Output::Finish { writer, end: End::ShutDown });
                 return;
             }
             Phase::Idle
@@ -23,7 +23,7 @@ impl<S: Clone> Session<S> {
             | Phase::Opening(_)
             | Phase::Open(_) => {}
         }
-        self.operations.insert(id, request, sink);
+        self.operations.insert(id, request, writer);
         if !self.hold_new(id) && self.is_open() {
             self.leg.timers.disarm(Timer::Idle);
             self.issue(now, id);
@@ -33,22 +33,28 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// Ends an operation from this side: its reader is gone. Nothing is said of one that was never written (rule 12).
+    /// Ends an operation from this side: its reader is gone. Nothing is said of one that was never
+    /// written (rule 12).
     pub(crate) fn cancel(&mut self, now: Instant, id: u64) {
         self.withdraw(now, id);
     }
 
-    /// Ends the queries and mutations whose time is up, and looks after the subscriptions whose time has come.
+    /// Ends the queries and mutations whose time is up, and looks after the subscriptions whose
+    /// time has come.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some((_, id)) = self.operations.next_deadline().filter(|(at, _)| *at <= now) {
-            if self.operations.get(id).is_some_and(|operation| operation.kind == OperationType::Subscription) {
+            if self
+                .operations
+                .get(id)
+                .is_some_and(|operation| operation.kind == OperationType::Subscription)
+            {
                 self.tend(now, id);
                 continue;
             }
             let Some((operation, written)) = self.withdraw(now, id) else { return };
             let ambiguous = written && operation.kind == OperationType::Mutation;
             let end = if ambiguous { End::Ambiguous(None) } else { End::TimedOut };
-            self.outputs.push_back(Output::Finish { sink: operation.sink, end });
+            self.outputs.push_back(Output::Finish { writer: operation.writer, end });
         }
     }
 
@@ -71,9 +77,12 @@ impl<S: Clone> Session<S> {
         Some((operation, is_known))
     }
 
-    /// Tells the server on every leg that carries an operation, but this one, that it is over. Whether there is any.
-    pub(super) fn complete(&mut self, id: u64, but: Option<LegId>) -> bool {
-        let (Some(operation), Some(wire_ids)) = (self.operations.get(id), self.operations.wire_ids(id)) else {
+    /// Tells the server on every leg that carries an operation, but this one, that it is over.
+    /// Whether there is any.
+    pub(super) fn complete(&mut self, id: u64, but: Option<ConnectionId>) -> bool {
+        let (Some(operation), Some(wire_ids)) =
+            (self.operations.get(id), self.operations.wire_ids(id))
+        else {
             return false;
         };
         let kind = operation.kind;
@@ -81,7 +90,8 @@ impl<S: Clone> Session<S> {
         for wire_id in wire_ids {
             // Nor is its end said twice (rule 13).
             let is_over = self.operations.has_ended(id, wire_id.serial);
-            let legs = self.legs().filter(|leg| Some(leg.id) != but && leg.span.has(wire_id.serial));
+            let legs =
+                self.legs().filter(|leg| Some(leg.id) != but && leg.span.has(wire_id.serial));
             for leg in legs {
                 if !is_over {
                     leg.complete(wire_id, kind);
@@ -92,11 +102,12 @@ impl<S: Clone> Session<S> {
         is_known
     }
 
-    /// Ends the mutations of a leg whose result will not come. They may have been executed, so they are never sent again (rule 27).
+    /// Ends the mutations of a leg whose result will not come. They may have been executed, so they
+    /// are never sent again (rule 27).
     pub(super) fn give_up_mutations(&mut self, span: Span, cause: Option<&Disconnect>) {
         for operation in self.operations.take_mutations(span) {
             let end = End::Ambiguous(cause.cloned());
-            self.outputs.push_back(Output::Finish { sink: operation.sink, end });
+            self.outputs.push_back(Output::Finish { writer: operation.writer, end });
         }
     }
 
@@ -117,7 +128,7 @@ impl<S: Clone> Session<S> {
         }
         for operation in self.operations.drain() {
             self.forget_awaited(operation.id);
-            self.outputs.push_back(Output::Finish { sink: operation.sink, end: end.clone() });
+            self.outputs.push_back(Output::Finish { writer: operation.writer, end: end.clone() });
         }
     }
 }

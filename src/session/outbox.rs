@@ -12,7 +12,8 @@ use crate::{
     protocol::{Outgoing, Subprotocol, WireId, close::close_reason},
 };
 
-/// The messages of one socket that are not written yet. Not `Debug`: it holds the init payload (I13).
+/// The messages of one socket that are not written yet. Not `Debug`: it holds the init payload
+/// (I13).
 #[derive(Default)]
 pub(super) struct Outbox {
     /// From the provider's answer until it is written; goes before everything (rule 3).
@@ -54,7 +55,9 @@ impl Outbox {
     }
 
     pub(super) fn owe_pong(&mut self, payload: Option<&str>) {
-        self.pong = Some(Pong { payload: payload.filter(|payload| payload.len() <= MAX_ECHO).map(Box::from) });
+        self.pong = Some(Pong {
+            payload: payload.filter(|payload| payload.len() <= MAX_ECHO).map(Box::from),
+        });
     }
 
     pub(super) fn push(&mut self, message: Queued) {
@@ -79,10 +82,12 @@ impl Outbox {
     /// Whether an operation that is not sent waits until it is allowed to.
     pub(super) fn is_paced(&self, id: u64) -> bool {
         // What lies in between and is not among them waits for something else.
-        self.paced.front().is_some_and(|first| *first <= id) && self.paced.back().is_some_and(|last| id <= *last)
+        self.paced.front().is_some_and(|first| *first <= id)
+            && self.paced.back().is_some_and(|last| id <= *last)
     }
 
-    /// Ahead of the data: the answer is waited for. Unless one still waits to be written, which will do.
+    /// Ahead of the data: the answer is waited for. Unless one still waits to be written, which
+    /// will do.
     pub(super) fn push_ping(&mut self, ping: Queued) -> bool {
         let new = !matches!(self.queue.front(), Some(Queued::Ping | Queued::WebSocketPing));
         if new {
@@ -95,8 +100,8 @@ impl Outbox {
         *self = Self::default();
     }
 
-    /// For a goodbye: what was started is still to be completed, and nothing else said but the init, without which there
-    /// is no goodbye either.
+    /// For a goodbye: what was started is still to be completed, and nothing else said but the
+    /// init, without which there is no goodbye either.
     pub(super) fn keep_only_completes(&mut self) {
         self.pong = None;
         self.queue.retain(|queued| matches!(queued, Queued::Complete(_) | Queued::Stop(_)));
@@ -117,17 +122,20 @@ impl Outbox {
         self.paced.clear();
     }
 
-    /// An operation was dropped before it was written. Sweeps once half of the queue is stale, so that a peer that never
-    /// reads cannot make it grow without end.
+    /// An operation was dropped before it was written. Sweeps once half of the queue is stale, so
+    /// that a peer that never reads cannot make it grow without end.
     pub(super) fn forget<S>(&mut self, operations: &Registry<S>) {
         self.stale += 1;
         if self.stale * 2 > self.queue.len() {
-            self.queue.retain(|queued| !matches!(queued, Queued::Subscribe(id) if operations.get(*id).is_none()));
+            self.queue.retain(
+                |queued| !matches!(queued, Queued::Subscribe(id) if operations.get(*id).is_none()),
+            );
             self.stale = 0;
         }
     }
 
-    /// The server ended what this side is about to end, too: that is not to be said any more (rule 13).
+    /// The server ended what this side is about to end, too: that is not to be said any more (rule
+    /// 13).
     pub(super) fn ended(&mut self, wire_id: WireId) {
         self.completing.remove(&wire_id);
     }
@@ -156,7 +164,9 @@ impl Outbox {
                     };
                     text(Outgoing::Subscribe { id, payload })
                 }
-                Queued::Complete(id) if self.completing.remove(&id) => text(Outgoing::Complete { id }),
+                Queued::Complete(id) if self.completing.remove(&id) => {
+                    text(Outgoing::Complete { id })
+                }
                 Queued::Complete(_) => continue,
                 Queued::Stop(id) => text(Outgoing::Complete { id }),
                 Queued::Ping => {

@@ -2,39 +2,42 @@
 
 use std::{ops::Range, time::Duration};
 
-use super::LegId;
+use super::ConnectionId;
 use crate::{
-    auth::CredentialsReason,
-    error::{CloseCode, Disconnect, SharedError},
-    mailbox::Gap,
-    protocol::{Payload, Subprotocol},
-    status::Status,
+    error::{CloseCode, Disconnect},
+    protocol::Subprotocol,
+    response::{End, Gap},
+    session::{CredentialsReason, Status},
 };
 
 /// Something to do, in order.
 #[derive(Debug)]
 pub(crate) enum Output<S> {
     /// Ask the provider; answer with `handle_credentials`.
-    Authorize(LegId, CredentialsReason),
+    Authorize(ConnectionId, CredentialsReason),
     /// Make a socket; answer with `handle_open` or `handle_lost`.
-    Dial(LegId, Subprotocol),
-    /// Drop the socket, or the attempt at one, after sending this close frame as far as that works at once.
-    Hangup(LegId, Option<(CloseCode, &'static str)>),
-    /// The operation is about to be sent again; `revise` says from where. Without a gap it goes on on the old leg for now.
-    Reissue { sink: S, gap: Option<Gap> },
+    Dial(ConnectionId, Subprotocol),
+    /// Drop the socket, or the attempt at one, after sending this close frame as far as that works
+    /// at once.
+    Hangup(ConnectionId, Option<(CloseCode, &'static str)>),
+    /// The operation is about to be sent again; `revise` says from where. Without a gap it goes on
+    /// on the old leg for now.
+    Reissue { writer: S, gap: Option<Gap> },
     /// What follows came on another leg.
-    Moved { sink: S, gap: Gap },
+    Moved { writer: S, gap: Gap },
     /// An item that was held: where its payload is in its frame, and whose it is.
-    Deliver { id: u64, sink: S, frame: Box<str>, payload: Range<usize> },
+    Deliver { id: u64, writer: S, frame: Box<str>, payload: Range<usize> },
     /// The server has read the operation on the current connection, as was asked.
-    Established { sink: S },
+    Established { writer: S },
     /// Nothing arrived for the operation for so long.
-    Stale { sink: S, idle_for: Duration },
-    /// The server has ended the operation, with these errors. Answer with `restart`, or with `cancel` and tell the reader.
-    Judge { sink: S, end: End },
+    Stale { writer: S, idle_for: Duration },
+    /// The server has ended the operation, with these errors. Answer with `restart`, or with
+    /// `cancel` and tell the reader.
+    Judge { writer: S, end: End },
     /// The operation is over (I1).
-    Finish { sink: S, end: End },
-    /// The message that ends an operation, after all of its items that were held. Answer with `end_held`.
+    Finish { writer: S, end: End },
+    /// The message that ends an operation, after all of its items that were held. Answer with
+    /// `end_held`.
     End { id: u64, frame: Box<str> },
     /// For who waits for a connection: there is one, or there will be none.
     Connected(Result<(), End>),
@@ -60,40 +63,8 @@ pub(crate) struct Granted {
 /// An item: where its payload is in the frame that was just handled, and whose it is.
 #[derive(Debug)]
 pub(crate) struct Item<'a, S> {
-    pub(crate) sink: &'a S,
+    pub(crate) writer: &'a S,
     pub(crate) payload: Range<usize>,
-}
-
-/// Something to write, in order.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Transmit {
-    Text(String),
-    /// A WebSocket ping frame.
-    Ping,
-    Close(CloseCode, &'static str),
-}
-
-/// How an operation ended.
-#[derive(Clone, Debug)]
-pub(crate) enum End {
-    Completed,
-    /// Of a query or mutation: its result.
-    Answered(Payload),
-    /// Of a mutation: it was written, and its result will not come; the cause is there if that was a lost connection.
-    Ambiguous(Option<Disconnect>),
-    /// Of a query or mutation: its time was up; a mutation was never written.
-    TimedOut,
-    /// The payload of the server's `error`, JSON.
-    Rejected(Option<Box<str>>),
-    Lost(Disconnect),
-    GaveUp {
-        attempts: u32,
-        cause: Disconnect,
-    },
-    Overflow,
-    /// The application's own code failed, without which the operation cannot go on.
-    Hook(SharedError),
-    ShutDown,
 }
 
 /// What the session counts.

@@ -6,10 +6,10 @@ use std::{
 };
 
 use super::{
-    Care,
+    WatchOptions,
     moving::{Due, Moving},
     suspicion::Outage,
-    upkeep::Upkeep,
+    watch::Watch,
 };
 use crate::{operation::OperationType, protocol::WireId};
 
@@ -21,7 +21,7 @@ pub(crate) struct Request {
     pub(crate) payload: Box<str>,
     /// When to end a query or mutation without a result.
     pub(crate) deadline: Option<Instant>,
-    pub(crate) care: Option<Box<Care>>,
+    pub(crate) watch_options: Option<Box<WatchOptions>>,
 }
 
 /// One live operation.
@@ -31,7 +31,7 @@ pub(super) struct Operation<S> {
     pub(super) id: u64,
     pub(super) kind: OperationType,
     /// Who reads it.
-    pub(super) sink: S,
+    pub(super) writer: S,
     /// The payload of its `subscribe`, serialized once.
     payload: Box<str>,
     /// The serial that it was sent with; 0 before the first time, and while it waits.
@@ -44,7 +44,7 @@ pub(super) struct Operation<S> {
     /// While it is held back for a trial: since when it has no connection.
     pub(super) outage: Option<Box<Outage>>,
     /// Rarely asked for.
-    pub(super) upkeep: Option<Box<Upkeep>>,
+    pub(super) watch: Option<Box<Watch>>,
 }
 
 /// What an operation waits for before it is sent, besides a connection.
@@ -73,7 +73,8 @@ pub(super) struct Registry<S> {
     deadlines: BTreeSet<(Instant, u64)>,
     /// The last serial given out.
     serial: u64,
-    /// Of a handover: the operations that the old leg carries and the new one is to, by the client's number.
+    /// Of a handover: the operations that the old leg carries and the new one is to, by the
+    /// client's number.
     moving: BTreeMap<u64, Moving>,
     /// Of the messages that are held, all together.
     held_bytes: usize,
@@ -128,21 +129,23 @@ impl<S> Registry<S> {
 
     /// Registers an operation, before anything of it is written (rule 9).
     #[expect(clippy::expect_used, reason = "the message names the invariant")]
-    pub(super) fn insert(&mut self, id: u64, request: Request, sink: S) {
+    pub(super) fn insert(&mut self, id: u64, request: Request, writer: S) {
         debug_assert!(!self.order.contains_key(&id), "an operation's number is used once");
-        let Request { kind, payload, deadline, care } = request;
-        let upkeep = care.filter(|care| care.is_wanted()).map(|care| Box::new(Upkeep::new(*care)));
+        let Request { kind, payload, deadline, watch_options } = request;
+        let watch = watch_options
+            .filter(|watch_options| watch_options.is_wanted())
+            .map(|watch_options| Box::new(Watch::new(*watch_options)));
         let operation = Some(Operation {
             id,
             kind,
-            sink,
+            writer,
             payload,
             serial: 0,
             was_issued: false,
             wait: Wait::Nothing,
             is_cleared: false,
             outage: None,
-            upkeep,
+            watch,
         });
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -182,7 +185,8 @@ impl<S> Registry<S> {
         self.deadlines.first().copied()
     }
 
-    /// Gives a live operation its id on the current leg; returns what to write. `None` if it is gone.
+    /// Gives a live operation its id on the current leg; returns what to write. `None` if it is
+    /// gone.
     pub(super) fn issue(&mut self, id: u64) -> Option<(WireId, &str)> {
         let slot = *self.order.get(&id)?;
         let operation = self.slots[slot as usize].as_mut()?;
@@ -203,7 +207,9 @@ impl<S> Registry<S> {
         self.deadlines.clear();
         self.cancel_moving();
         let mut slots = std::mem::take(&mut self.slots);
-        std::mem::take(&mut self.order).into_values().filter_map(move |slot| slots[slot as usize].take())
+        std::mem::take(&mut self.order)
+            .into_values()
+            .filter_map(move |slot| slots[slot as usize].take())
     }
 
     /// The operation behind an id that the server sent, if it is live and was sent on that leg.
@@ -227,7 +233,8 @@ impl<S> Registry<S> {
         }
     }
 
-    /// The ids under which the server knows an operation, on whatever leg, and that are to be completed.
+    /// The ids under which the server knows an operation, on whatever leg, and that are to be
+    /// completed.
     pub(super) fn wire_ids(&self, id: u64) -> Option<impl Iterator<Item = WireId> + use<S>> {
         let (slot, operation) = (*self.order.get(&id)?, self.get(id)?);
         let (old, new) = match self.moving.get(&id) {
@@ -238,22 +245,25 @@ impl<S> Registry<S> {
         Some([old, new].into_iter().map(move |serial| WireId { serial, slot }))
     }
 
-    /// From here on the subscriptions that this leg carries are to move to the current one. Returns the calls, which are not.
+    /// From here on the subscriptions that this leg carries are to move to the current one. Returns
+    /// the calls, which are not.
     pub(super) fn begin_moving(&mut self, now: Instant, span: Span) -> BTreeSet<u64> {
         let mut staying = BTreeSet::new();
         let mut moving = BTreeMap::new();
         for operation in self.iter().filter(|operation| operation.is_on(span)) {
             match operation.kind {
                 OperationType::Subscription => drop(moving.insert(operation.id, Moving::new(now))),
-                OperationType::Query | OperationType::Mutation => drop(staying.insert(operation.id)),
+                OperationType::Query | OperationType::Mutation => {
+                    staying.insert(operation.id);
+                }
             }
         }
         self.moving = moving;
         staying
     }
 
-    /// The operation is to be completed on the old leg. Returns its id there; `None` if it was, or is not written on the new
-    /// one yet.
+    /// The operation is to be completed on the old leg. Returns its id there; `None` if it was, or
+    /// is not written on the new one yet.
     pub(super) fn begin_draining(&mut self, id: u64) -> Option<WireId> {
         let (slot, moving) = (*self.order.get(&id)?, self.moving.get_mut(&id)?);
         if moving.new == 0 || std::mem::replace(&mut moving.is_completed, true) {
@@ -275,8 +285,8 @@ impl<S> Registry<S> {
         Some(moving)
     }
 
-    /// Keeps a message that came on the new leg, with an item or with none, or its end. Returns whether the old one has said that item, too, and
-    /// the size of all that is kept, in bytes.
+    /// Keeps a message that came on the new leg, with an item or with none, or its end. Returns
+    /// whether the old one has said that item, too, and the size of all that is kept, in bytes.
     pub(super) fn hold(
         &mut self,
         now: Instant,
@@ -306,9 +316,14 @@ impl<S> Registry<S> {
         self.held_bytes = 0;
     }
 
-    /// What this leg carries is not sent any more. Returns what that is, but for what is moving to another.
+    /// What this leg carries is not sent any more. Returns what that is, but for what is moving to
+    /// another.
     pub(super) fn forget_sent(&mut self, span: Span) -> Vec<u64> {
-        let sent: Vec<_> = self.iter().filter(|it| it.is_on(span) && !self.is_moving(it.id)).map(|it| it.id).collect();
+        let sent: Vec<_> = self
+            .iter()
+            .filter(|it| it.is_on(span) && !self.is_moving(it.id))
+            .map(|it| it.id)
+            .collect();
         for id in &sent {
             if let Some(operation) = self.get_mut(*id) {
                 operation.serial = 0;
@@ -353,7 +368,9 @@ impl<S> Registry<S> {
 
     /// Removes the mutations that a leg carries: they must not be sent again.
     pub(super) fn take_mutations(&mut self, span: Span) -> Vec<Operation<S>> {
-        let sent = |operation: &&Operation<S>| operation.kind == OperationType::Mutation && operation.is_on(span);
+        let sent = |operation: &&Operation<S>| {
+            operation.kind == OperationType::Mutation && operation.is_on(span)
+        };
         let ids: Vec<_> = self.iter().filter(sent).map(|operation| operation.id).collect();
         ids.into_iter().filter_map(|id| self.remove(id)).collect()
     }
@@ -370,7 +387,8 @@ impl<S> Registry<S> {
 
     /// Nobody waits for this any more.
     pub(super) fn end_wait(&mut self, wait: Wait) {
-        for operation in self.slots.iter_mut().flatten().filter(|operation| operation.wait == wait) {
+        for operation in self.slots.iter_mut().flatten().filter(|operation| operation.wait == wait)
+        {
             operation.wait = Wait::Nothing;
         }
     }

@@ -1,4 +1,5 @@
-//! When a connection that works is to be replaced, and the attempts at that, none of which can be fatal.
+//! When a connection that works is to be replaced, and the attempts at that, none of which can be
+//! fatal.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,12 @@ use super::{
 use crate::{
     error::Disconnect,
     protocol::close::{Stage, verdict},
-    status::Status,
+    session::Status,
 };
 
 impl<S: Clone> Session<S> {
-    /// Somebody wants another connection in place of the one that there is; answered by `Output::Rotated`.
+    /// Somebody wants another connection in place of the one that there is; answered by
+    /// `Output::Rotated`.
     pub(crate) fn rotate(&mut self, now: Instant) {
         self.handover.is_wanted = true;
         match self.leg.phase {
@@ -34,20 +36,27 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// The server will not keep the connection for long. Everybody else is told the same, so there is a delay, which grows if
-    /// it says so again and again.
+    /// The server will not keep the connection for long. Everybody else is told the same, so there
+    /// is a delay, which grows if it says so again and again.
     pub(super) fn is_told_goodbye(&mut self, now: Instant) {
-        if self.leg.role == Role::Current && !std::mem::replace(&mut self.leg.is_told_goodbye, true) {
+        if self.leg.role == Role::Current && !std::mem::replace(&mut self.leg.is_told_goodbye, true)
+        {
             let delay = self.retry.next_delay();
             self.leg.timers.arm_by(Timer::Renewal, now + delay);
         }
     }
 
-    /// Decides when the connection is to be replaced, if it lives that long: ahead of the end of its credentials.
+    /// Decides when the connection is to be replaced, if it lives that long: ahead of the end of
+    /// its credentials.
     pub(super) fn plan_renewal(&mut self, now: Instant) {
-        let lifetime = self.leg.expires_at.map(|at| at.saturating_duration_since(now)).filter(|left| !left.is_zero());
+        let lifetime = self
+            .leg
+            .expires_at
+            .map(|at| at.saturating_duration_since(now))
+            .filter(|left| !left.is_zero());
         let credentials = lifetime.map(|lifetime| {
-            let latest = lifetime.saturating_sub(HANDOVER).max(lifetime / 2).min(lifetime.mul_f64(0.9));
+            let latest =
+                lifetime.saturating_sub(HANDOVER).max(lifetime / 2).min(lifetime.mul_f64(0.9));
             self.retry.within(latest, 7.0 / 9.0, 1.0).max(SHORTEST_LIFE)
         });
         let age = self.config.max_connection_age.map(|age| self.retry.within(age, 0.9, 1.0));
@@ -57,7 +66,8 @@ impl<S: Clone> Session<S> {
         }
     }
 
-    /// The connection is to be replaced: now, or when nothing else is under way that needs all attention.
+    /// The connection is to be replaced: now, or when nothing else is under way that needs all
+    /// attention.
     pub(super) fn renew(&mut self, now: Instant) {
         if self.other.is_some() || self.suspicion.is_on_trial() {
             return self.leg.timers.arm(Timer::Renewal, now + LOOK_AGAIN);
@@ -97,7 +107,9 @@ impl<S: Clone> Session<S> {
         if !self.has_reason() {
             return false;
         }
-        let Some(successor) = self.other.take_if(|other| other.role == Role::Successor) else { return false };
+        let Some(successor) = self.other.take_if(|other| other.role == Role::Successor) else {
+            return false;
+        };
         self.leg = *successor;
         self.leg.role = Role::Current;
         if self.leg.phase == Phase::Waiting {
@@ -113,13 +125,18 @@ impl<S: Clone> Session<S> {
 
     /// Whether an attempt at a successor is under way.
     pub(super) fn is_succeeding(&self) -> bool {
-        let is_attempt = |phase| matches!(phase, Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_));
-        self.other.as_ref().is_some_and(|other| other.role == Role::Successor && is_attempt(other.phase))
+        let is_attempt =
+            |phase| matches!(phase, Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_));
+        self.other
+            .as_ref()
+            .is_some_and(|other| other.role == Role::Successor && is_attempt(other.phase))
     }
 }
 
-/// How long before credentials end a handover begins at the latest, if they last: it takes a dial and mostly no more than 10 s.
+/// How long before credentials end a handover begins at the latest, if they last: it takes a dial
+/// and mostly no more than 10 s.
 const HANDOVER: Duration = Duration::from_secs(12);
 
-/// No connection is replaced sooner because its credentials end: a provider that gives what is over at once must not make it spin.
+/// No connection is replaced sooner because its credentials end: a provider that gives what is over
+/// at once must not make it spin.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);

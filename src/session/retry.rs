@@ -13,7 +13,7 @@ use super::{
     config::{self, DialBudget},
     negotiation::Negotiation,
 };
-use crate::{auth::CredentialsReason, error::Disconnect, protocol::close::Verdict};
+use crate::{error::Disconnect, protocol::close::Verdict, session::CredentialsReason};
 
 /// Attempts, their spacing and their limits.
 pub(super) struct Retry {
@@ -84,7 +84,8 @@ impl Retry {
         (self.attempts, self.asked.clone())
     }
 
-    /// Nobody wanted the attempt any more before it dialed: it did not fail, and what the provider said was not tried.
+    /// Nobody wanted the attempt any more before it dialed: it did not fail, and what the provider
+    /// said was not tried.
     pub(super) fn unused(&mut self) {
         self.attempts = self.attempts.saturating_sub(1);
         self.reason = self.asked.clone();
@@ -101,20 +102,21 @@ impl Retry {
         (self.reason, self.asked) = (CredentialsReason::Reconnect, CredentialsReason::Reconnect);
     }
 
-    /// The connection has been up for a while; never called at the acknowledgement, since a server that acknowledges
-    /// and drops must see growing delays (rule 24).
+    /// The connection has been up for a while; never called at the acknowledgement, since a server
+    /// that acknowledges and drops must see growing delays (rule 24).
     pub(super) fn healthy(&mut self) {
         self.forgive();
         self.backoff.reset();
     }
 
-    /// The connection has been up for a while, and another is wanted all the same, which has to show first that it can be
-    /// had; so many attempts at that are under way.
+    /// The connection has been up for a while, and another is wanted all the same, which has to
+    /// show first that it can be had; so many attempts at that are under way.
     pub(super) fn still_healthy(&mut self, under_way: u32) {
         self.attempts = under_way;
     }
 
-    /// Every operation was ended: the next one gets every chance again, but no dial sooner (rule 23, I7).
+    /// Every operation was ended: the next one gets every chance again, but no dial sooner (rule
+    /// 23, I7).
     pub(super) fn forgive(&mut self) {
         self.attempts = 0;
         self.streaks = Streaks::default();
@@ -125,7 +127,9 @@ impl Retry {
         match self.hook.as_ref()?.ask(cause, self.attempts) {
             config::Verdict::Default => None,
             config::Verdict::Retry => Some(Verdict::Retry),
-            config::Verdict::RetryAfter(delay) => Some(Verdict::RetryAfter(delay.min(config::MAX_DURATION))),
+            config::Verdict::RetryAfter(delay) => {
+                Some(Verdict::RetryAfter(delay.min(config::MAX_DURATION)))
+            }
             config::Verdict::NewCredentials => Some(Verdict::Rejected),
             config::Verdict::Fatal => Some(Verdict::Fatal),
         }
@@ -143,8 +147,10 @@ impl Retry {
             self.reason = CredentialsReason::Rejected { cause: cause.clone() };
         }
         match (&cause, &self.asked, &self.reason) {
-            // Not answered, so asked again: a rejection must not be forgotten on the way. Nor that what was given last ends.
-            (Disconnect::Credentials(_), _, _) | (_, CredentialsReason::Expiring, CredentialsReason::Reconnect) => {
+            // Not answered, so asked again: a rejection must not be forgotten on the way. Nor that
+            // what was given last ends.
+            (Disconnect::Credentials(_), _, _)
+            | (_, CredentialsReason::Expiring, CredentialsReason::Reconnect) => {
                 self.reason = self.asked.clone();
             }
             (_, _, _) => {}
@@ -156,7 +162,9 @@ impl Retry {
                 (true, reaches(&mut self.streaks.rejected, 2).then_some(cause))
             }
             Verdict::Suspect => (false, reaches(&mut self.streaks.suspect, 5).then_some(cause)),
-            Verdict::DuplicateId => (false, reaches(&mut self.streaks.duplicate_id, 2).then_some(cause)),
+            Verdict::DuplicateId => {
+                (false, reaches(&mut self.streaks.duplicate_id, 2).then_some(cause))
+            }
             Verdict::OtherSubprotocol => (true, negotiation.refused(cause).err()),
             Verdict::Fatal => (false, Some(cause)),
         };
@@ -176,7 +184,9 @@ impl Retry {
     /// The credentials end soon: that is why they are asked for, unless there is more to say.
     pub(super) fn expiring(&mut self) {
         match self.reason {
-            CredentialsReason::Initial | CredentialsReason::Reconnect => self.reason = CredentialsReason::Expiring,
+            CredentialsReason::Initial | CredentialsReason::Reconnect => {
+                self.reason = CredentialsReason::Expiring
+            }
             CredentialsReason::Expiring | CredentialsReason::Rejected { .. } => {}
         }
     }

@@ -1,14 +1,17 @@
-//! Finding the operation that makes the server close the connection (rule 22), so that its siblings live on.
+//! Finding the operation that makes the server close the connection (rule 22), so that its siblings
+//! live on.
 //!
-//! Owns who is suspected, who is held back, and who is blamed. Must not know how an operation is sent, or when the next
-//! dial is.
+//! Owns who is suspected, who is held back, and who is blamed. Must not know how an operation is
+//! sent, or when the next dial is.
 //!
-//! An operation is cleared, for good, by the first message that arrives for it, or by a connection that outlives it. A loss
-//! while others were sent is a strike; the second in a row begins a trial. From then on what is cleared is sent at once,
-//! and the others in groups that double, each when the one before has survived for a while. A group that is lost comes first
-//! next time, and groups are of one again; so a bad operation is soon alone. It is blamed once the connection
-//! was lost right after it several times in a row, while others lived on that connection; and each time it is sent later
-//! in the life of the connection, so that connections which die young anyway convict nobody.
+//! An operation is cleared, for good, by the first message that arrives for it, or by a connection
+//! that outlives it. A loss while others were sent is a strike; the second in a row begins a trial.
+//! From then on what is cleared is sent at once, and the others in groups that double, each when
+//! the one before has survived for a while. A group that is lost comes first next time, and groups
+//! are of one again; so a bad operation is soon alone. It is blamed once the connection was lost
+//! right after it several times in a row, while others lived on that connection; and each time it
+//! is sent later in the life of the connection, so that connections which die young anyway convict
+//! nobody.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -23,9 +26,9 @@ use super::{
 };
 use crate::{
     error::Disconnect,
-    mailbox::Gap,
     operation::OperationType,
     protocol::close::{Evidence, Stage, Verdict, evidence, verdict},
+    response::Gap,
 };
 
 /// Since when there is no connection, and why.
@@ -38,7 +41,8 @@ pub(super) struct Suspicion {
     strikes: u32,
     /// How many of the latest of these were strong evidence.
     strong: u32,
-    /// What the connection carries up to this serial is cleared when it has been healthy for a while more; 0 at first.
+    /// What the connection carries up to this serial is cleared when it has been healthy for a
+    /// while more; 0 at first.
     mark: u64,
     /// The last operation that there was when the connection was opened.
     newest: u64,
@@ -50,7 +54,8 @@ pub(super) struct Suspicion {
 }
 
 impl Suspicion {
-    /// A message arrived for an operation that was not cleared, so what was sent last may be cleared by now.
+    /// A message arrived for an operation that was not cleared, so what was sent last may be
+    /// cleared by now.
     pub(super) fn cleared(&mut self, now: Instant, id: u64, timers: &mut Timers) {
         let Some(trial) = &mut self.trial else { return };
         trial.pardon(id);
@@ -62,7 +67,8 @@ impl Suspicion {
         }
     }
 
-    /// Until when it is to be seen whether this operation, which was sent last, closes the connection.
+    /// Until when it is to be seen whether this operation, which was sent last, closes the
+    /// connection.
     pub(super) fn tried_until(&self, now: Instant, id: u64) -> Option<Instant> {
         let group = self.trial.as_ref()?.group.as_ref()?;
         group.contains(&id).then(|| now + self.settle_time())
@@ -74,7 +80,9 @@ impl Suspicion {
 
     #[cfg(test)]
     pub(super) fn remembered(&self) -> usize {
-        self.trial.as_ref().map_or(0, |trial| trial.held.len() + trial.prime.len() + trial.accused.len())
+        self.trial
+            .as_ref()
+            .map_or(0, |trial| trial.held.len() + trial.prime.len() + trial.accused.len())
     }
 
     fn no_strike(&mut self) {
@@ -99,7 +107,8 @@ impl<S: Clone> Session<S> {
     pub(super) fn weigh(&mut self, cause: &Disconnect, stage: Stage) -> Verdict {
         let wanted = self.retry.wanted(cause);
         let verdict = wanted.unwrap_or_else(|| verdict(cause, stage, self.negotiation.is_open()));
-        // A server that crashed is not there for a while; that says no more. And the application knows best.
+        // A server that crashed is not there for a while; that says no more. And the application
+        // knows best.
         if stage == Stage::Opening || wanted == Some(Verdict::Fatal) {
             return verdict;
         }
@@ -131,7 +140,8 @@ impl<S: Clone> Session<S> {
             }
         }
         let retiring = self.other_span();
-        let elsewhere = self.operations.iter().filter(|operation| operation.is_on(retiring)).count();
+        let elsewhere =
+            self.operations.iter().filter(|operation| operation.is_on(retiring)).count();
         let remaining = self.operations.len() - mutations - elsewhere;
         if suspects == 0 {
             self.end_trial();
@@ -150,7 +160,9 @@ impl<S: Clone> Session<S> {
                     self.blame(id, cause);
                 }
             }
-            (Some(_), _) if self.suspicion.trial.is_some() => return self.hear(cause, verdict, evidence, remaining),
+            (Some(_), _) if self.suspicion.trial.is_some() => {
+                return self.hear(cause, verdict, evidence, remaining);
+            }
             (Some(_), _) => {
                 self.strike(evidence);
                 if self.suspicion.strikes >= STRIKES {
@@ -172,9 +184,16 @@ impl<S: Clone> Session<S> {
     }
 
     /// A connection was lost during a trial, and carried suspects.
-    fn hear(&mut self, cause: &Disconnect, verdict: Verdict, evidence: Evidence, remaining: usize) -> Verdict {
+    fn hear(
+        &mut self,
+        cause: &Disconnect,
+        verdict: Verdict,
+        evidence: Evidence,
+        remaining: usize,
+    ) -> Verdict {
         let (operations, span) = (&self.operations, self.leg.span);
-        let is_suspect = |id: &u64| operations.get(*id).is_some_and(|it| !it.is_cleared && it.is_on(span));
+        let is_suspect =
+            |id: &u64| operations.get(*id).is_some_and(|it| !it.is_cleared && it.is_on(span));
         let Some(trial) = &mut self.suspicion.trial else { return verdict };
         let group: Vec<_> = trial.group.iter().flatten().copied().filter(is_suspect).collect();
         trial.prime = group.iter().copied().collect();
@@ -196,7 +215,9 @@ impl<S: Clone> Session<S> {
                 } else {
                     trial.accuse(id, 0);
                     trial.without_control += 1;
-                    if verdict == Verdict::Fatal && trial.without_control >= remaining.min(MAX_WITHOUT_CONTROL) {
+                    if verdict == Verdict::Fatal
+                        && trial.without_control >= remaining.min(MAX_WITHOUT_CONTROL)
+                    {
                         return verdict;
                     }
                 }
@@ -214,9 +235,9 @@ impl<S: Clone> Session<S> {
 
     /// Ends the operation that closes the connection, and it alone.
     fn blame(&mut self, id: u64, cause: &Disconnect) {
-        let Some(Operation { sink, .. }) = self.operations.remove(id) else { return };
+        let Some(Operation { writer, .. }) = self.operations.remove(id) else { return };
         self.forget_awaited(id);
-        self.outputs.push_back(Output::Finish { sink, end: End::Lost(cause.clone()) });
+        self.outputs.push_back(Output::Finish { writer, end: End::Lost(cause.clone()) });
         // The losses so far were its doing.
         self.retry.forgive();
         self.suspicion.in_vain = 0;
@@ -241,7 +262,8 @@ impl<S: Clone> Session<S> {
         self.hold_back();
     }
 
-    /// After a loss during a trial: who is not cleared waits until it is its turn; those sent last come first.
+    /// After a loss during a trial: who is not cleared waits until it is its turn; those sent last
+    /// come first.
     fn hold_back(&mut self) {
         let Some(trial) = &mut self.suspicion.trial else { return };
         trial.size = 1;
@@ -249,8 +271,10 @@ impl<S: Clone> Session<S> {
         let held = std::mem::take(&mut trial.held);
         order.extend(group.into_iter().filter(|&id| self.hold(id)));
         order.extend(held.into_iter().filter(|&id| self.operations.waits(id, Wait::Trial)));
-        let others =
-            self.operations.iter().filter(|operation| operation.wait == Wait::Nothing && !operation.is_cleared);
+        let others = self
+            .operations
+            .iter()
+            .filter(|operation| operation.wait == Wait::Nothing && !operation.is_cleared);
         let others = others.map(|operation| (!operation.is_on(self.leg.span), operation.id));
         let mut others: Vec<_> = others.collect();
         others.sort_unstable();
@@ -276,10 +300,12 @@ impl<S: Clone> Session<S> {
         true
     }
 
-    /// During a trial a new operation waits for its turn, too, or it would blur what a loss says of the others. Whether
-    /// it does.
+    /// During a trial a new operation waits for its turn, too, or it would blur what a loss says of
+    /// the others. Whether it does.
     pub(super) fn hold_new(&mut self, id: u64) -> bool {
-        let (Some(trial), Some(operation)) = (&mut self.suspicion.trial, self.operations.get_mut(id)) else {
+        let (Some(trial), Some(operation)) =
+            (&mut self.suspicion.trial, self.operations.get_mut(id))
+        else {
             return false;
         };
         operation.wait = Wait::Trial;
@@ -294,11 +320,14 @@ impl<S: Clone> Session<S> {
     /// The connection is open.
     pub(super) fn await_trial(&mut self, now: Instant) {
         if let Some(trial) = &mut self.suspicion.trial {
-            let has_cleared = self.operations.iter().any(|it| it.is_cleared && it.wait == Wait::Nothing);
+            let has_cleared =
+                self.operations.iter().any(|it| it.is_cleared && it.wait == Wait::Nothing);
             trial.held.retain(|&id| self.operations.waits(id, Wait::Trial));
             if !has_cleared {
                 // The others are to show first that the server takes any.
-                let rank = |id: &u64| trial.accused.iter().position(|accused| accused.id == *id).map_or(0, |n| n + 1);
+                let rank = |id: &u64| {
+                    trial.accused.iter().position(|accused| accused.id == *id).map_or(0, |n| n + 1)
+                };
                 trial.held.make_contiguous().sort_by_key(rank);
             }
         }
@@ -321,7 +350,8 @@ impl<S: Clone> Session<S> {
         if let Some(group) = trial.group.take() {
             let (operations, span) = (&self.operations, self.leg.span);
             let is_queued = |id: &u64| {
-                operations.waits(*id, Wait::Nothing) && !operations.get(*id).is_some_and(|it| it.is_on(span))
+                operations.waits(*id, Wait::Nothing)
+                    && !operations.get(*id).is_some_and(|it| it.is_on(span))
             };
             if group.iter().any(is_queued) {
                 trial.group = Some(group);
@@ -348,7 +378,9 @@ impl<S: Clone> Session<S> {
                 continue;
             }
             let is_accused = trial.losses_of(id).is_some();
-            let mixes = |first: &u64| is_accused || trial.prime.contains(first) != trial.prime.contains(&id);
+            let mixes = |first: &u64| {
+                is_accused || trial.prime.contains(first) != trial.prime.contains(&id)
+            };
             if group.first().is_some_and(mixes) {
                 trial.held.push_front(id);
                 break;
@@ -386,9 +418,13 @@ impl<S: Clone> Session<S> {
             self.suspicion.mark = last_sent;
         }
         let newest = self.suspicion.newest;
-        // All that could have closed connections before this one is cleared; something new begins every now and then.
-        if self.suspicion.trial.is_none() && self.operations.iter().all(|it| it.is_cleared || it.id > newest) {
-            self.suspicion = Suspicion { mark: self.suspicion.mark, newest, ..Suspicion::default() };
+        // All that could have closed connections before this one is cleared; something new begins
+        // every now and then.
+        if self.suspicion.trial.is_none()
+            && self.operations.iter().all(|it| it.is_cleared || it.id > newest)
+        {
+            self.suspicion =
+                Suspicion { mark: self.suspicion.mark, newest, ..Suspicion::default() };
         }
         if is_paused || mark != last_sent {
             // Whatever is asked for, it must not spin.
@@ -407,7 +443,8 @@ pub(super) fn reconnected(now: Instant, outage: Option<Outage>) -> Gap {
     gap
 }
 
-/// How long what was sent has to close the connection: several round trips, and a server that thinks first.
+/// How long what was sent has to close the connection: several round trips, and a server that
+/// thinks first.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// How often that time doubles at most.
@@ -416,7 +453,8 @@ const MAX_DOUBLINGS: u32 = 2;
 /// Losses in a row that begin a trial.
 const STRIKES: u32 = 2;
 
-/// Losses in a row, with strong evidence, that end the only operation: nothing else can show that it is the one.
+/// Losses in a row, with strong evidence, that end the only operation: nothing else can show that
+/// it is the one.
 const STRIKES_WHEN_ALONE: u32 = 5;
 
 /// With a fatal verdict, so many operations that were tried in vain speak for all.

@@ -1,4 +1,5 @@
-//! The session's timers: a table, so that what can be waited for is a list and the next deadline a minimum.
+//! The session's timers: a table, so that what can be waited for is a list and the next deadline a
+//! minimum.
 
 use std::time::Instant;
 
@@ -85,7 +86,8 @@ impl Timers {
 
     /// Disarms and returns a timer that is due, in the table's order.
     pub(super) fn expire(&mut self, now: Instant) -> Option<Timer> {
-        let timer = Timer::ALL.into_iter().find(|&t| self.0[t as usize].is_some_and(|at| at <= now))?;
+        let timer =
+            Timer::ALL.into_iter().find(|&t| self.0[t as usize].is_some_and(|at| at <= now))?;
         self.disarm(timer);
         Some(timer)
     }

@@ -8,13 +8,15 @@ pub(super) struct Trial {
     pub(super) held: VecDeque<u64>,
     /// Of what was sent last, those that are not cleared yet; nobody before the first group.
     pub(super) group: Option<BTreeSet<u64>>,
-    /// Those of the group that was lost last: among them is the bad one, so that no group mixes them with others.
+    /// Those of the group that was lost last: among them is the bad one, so that no group mixes
+    /// them with others.
     pub(super) prime: BTreeSet<u64>,
     /// How many come next.
     pub(super) size: usize,
     /// Who was alone when the connection was lost, and is tried alone from then on.
     pub(super) accused: VecDeque<Accused>,
-    /// Losses since something survived: as many operations were alone, and nothing showed that others are taken.
+    /// Losses since something survived: as many operations were alone, and nothing showed that
+    /// others are taken.
     pub(super) without_control: usize,
 }
 

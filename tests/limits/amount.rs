@@ -42,8 +42,12 @@ fn json_of_any_depth_is_an_error_wherever_it_is_and_no_stack_overflow() {
         line.text(r#"{"id":"1.0","type":"next","payload":{"data":7}}"#).await;
         assert_eq!(item(&mut stream).await, 7);
         assert_eq!(client.stats().connections, 1);
-        line.text(&format!(r#"{{"id":"1.0","type":"error","payload":[{}{}]}}"#, "[".repeat(DEEP), "]".repeat(DEEP)))
-            .await;
+        line.text(&format!(
+            r#"{{"id":"1.0","type":"error","payload":[{}{}]}}"#,
+            "[".repeat(DEEP),
+            "]".repeat(DEEP)
+        ))
+        .await;
         let SubscriptionError::Rejected(errors) = error(&mut stream).await else { panic!() };
         assert!(errors[0].message.contains("recursion limit"), "{errors:?}");
     });
@@ -60,8 +64,16 @@ fn of_errors_and_extensions_no_more_is_built_than_the_bound() {
             // Those after the first hundred are passed over.
             (r#"{"id":"1.0","type":"next","payload":{"data":7,"errors":["#, "0]}}", true),
             (r#"{"id":"1.0","type":"next","payload":{"data":7,"errors":[["#, "0]]}}", false),
-            (r#"{"id":"1.0","type":"next","payload":{"data":7,"errors":[{"extensions":{"x":["#, "0]}}]}}", false),
-            (r#"{"id":"1.0","type":"next","payload":{"data":7,"extensions":{"x":["#, "0]}}}", false),
+            (
+                r#"{"id":"1.0","type":"next","payload":{"data":7,"errors":[{"extensions":{"x":["#,
+                "0]}}]}}",
+                false,
+            ),
+            (
+                r#"{"id":"1.0","type":"next","payload":{"data":7,"extensions":{"x":["#,
+                "0]}}}",
+                false,
+            ),
         ] {
             line.repeated(begin, OBJECT, MANY, end).await;
             match stream.next().await {
@@ -73,7 +85,8 @@ fn of_errors_and_extensions_no_more_is_built_than_the_bound() {
                 other => panic!("{other:?}"),
             }
         }
-        line.repeated(r#"{"id":"1.0","type":"error","payload":{"errors":["#, OBJECT, MANY, "0]}}").await;
+        line.repeated(r#"{"id":"1.0","type":"error","payload":{"errors":["#, OBJECT, MANY, "0]}}")
+            .await;
         let SubscriptionError::Rejected(errors) = error(&mut stream).await else { panic!() };
         assert!(errors[0].message.contains("65536 values"), "{errors:?}");
     });
@@ -81,13 +94,20 @@ fn of_errors_and_extensions_no_more_is_built_than_the_bound() {
 
 #[test]
 fn what_a_slow_reader_leaves_is_bounded_in_bytes_and_in_items() {
-    // Large items: by default 16 MiB wait at most. The buffers that they came in may be twice as large.
+    // Large items: by default 16 MiB wait at most. The buffers that they came in may be twice as
+    // large.
     within(2 * 16 * MIB + 4 * MIB + BASE, async {
         let mut server = Hostile::new();
         let (client, _stream) = client(&server);
         let mut line = server.subscribed().await;
         for _ in 0..600 {
-            line.repeated(r#"{"id":"1.0","type":"next","payload":{"data":""#, "x", 50_000, r#""}}"#).await;
+            line.repeated(
+                r#"{"id":"1.0","type":"next","payload":{"data":""#,
+                "x",
+                50_000,
+                r#""}}"#,
+            )
+            .await;
         }
         let stats = read_all(&client, &mut line).await;
         assert!(stats.queued_items > 300 && stats.dropped > 200, "{stats:?}");
@@ -114,7 +134,13 @@ fn small_items_that_wait_hold_no_large_buffers() {
         line.read_frame().await;
         for _ in 0..100 {
             // What the large one came in is given back, and the next that is received may take it.
-            line.repeated(r#"{"id":"2.1","type":"next","payload":{"data":""#, "x", 500_000, r#""}}"#).await;
+            line.repeated(
+                r#"{"id":"2.1","type":"next","payload":{"data":""#,
+                "x",
+                500_000,
+                r#""}}"#,
+            )
+            .await;
             item(&mut fast).await;
             line.text(r#"{"id":"1.0","type":"next","payload":{"data":7}}"#).await;
         }
@@ -139,7 +165,8 @@ fn of_what_is_said_about_the_connection_64_kib_are_read() {
         let mut line = server.accept().await;
         line.upgrade().await;
         line.read_frame().await;
-        line.repeated(r#"{"type":"connection_error","payload":{"message":["#, OBJECT, MIB, "0]}}").await;
+        line.repeated(r#"{"type":"connection_error","payload":{"message":["#, OBJECT, MIB, "0]}}")
+            .await;
         let mut line = server.accept().await;
         line.upgrade().await;
         line.read_frame().await;

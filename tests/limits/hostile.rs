@@ -1,4 +1,5 @@
-//! A server that writes bytes, right or wrong, and reads only when it likes. Allocates next to nothing.
+//! A server that writes bytes, right or wrong, and reads only when it likes. Allocates next to
+//! nothing.
 
 use std::sync::{Arc, Mutex};
 
@@ -26,7 +27,9 @@ impl Dialer for PipeDialer {
         Box::pin(async {
             let (client, server) = duplex(64 * 1024);
             let sent = self.0.lock().unwrap().send(server);
-            sent.map_err(|_| DialError::Other(Arc::new(std::io::Error::other("the test is over"))))?;
+            sent.map_err(|_| {
+                DialError::Other(Arc::new(std::io::Error::other("the test is over")))
+            })?;
             Ok(Box::new(client) as BoxedIo)
         })
     }
@@ -47,7 +50,8 @@ impl Hostile {
         Line(self.dials.recv().await.unwrap())
     }
 
-    /// The next connection, upgraded and acknowledged, with one operation read: what that is, is not looked at.
+    /// The next connection, upgraded and acknowledged, with one operation read: what that is, is
+    /// not looked at.
     pub(crate) async fn subscribed(&mut self) -> Line {
         let mut line = self.accept().await;
         line.upgrade().await;
@@ -62,7 +66,8 @@ impl Line {
     /// Answers the upgrade.
     pub(crate) async fn upgrade(&mut self) {
         let request = self.request().await;
-        let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+        let key =
+            request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
         let answer = format!(
             "HTTP/1.1 101 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\
              Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n",
@@ -109,8 +114,15 @@ impl Line {
         self.bytes(&head[..len]).await && self.bytes(payload).await
     }
 
-    /// Sends one frame of which the payload is begun, and then a part that is repeated, and then its end.
-    pub(crate) async fn repeated(&mut self, begin: &str, part: &str, times: usize, end: &str) -> bool {
+    /// Sends one frame of which the payload is begun, and then a part that is repeated, and then
+    /// its end.
+    pub(crate) async fn repeated(
+        &mut self,
+        begin: &str,
+        part: &str,
+        times: usize,
+        end: &str,
+    ) -> bool {
         let (head, len) = header(FIN | TEXT, begin.len() + part.len() * times + end.len());
         let many = part.repeat((32 * 1024 / part.len()).max(1));
         let mut left = part.len() * times;

@@ -1,7 +1,9 @@
-//! What a hostile server costs: at the peak, in bytes of this process, and how it ends. Each bound is a row of SECURITY.md.
+//! What a hostile server costs: at the peak, in bytes of this process, and how it ends. Each bound
+//! is a row of SECURITY.md.
 //!
-//! The allocator counts for the whole process, so one scenario runs at a time. The server's own part is a pipe of 64 KiB in
-//! each direction and what it is about to write; both are in what is counted.
+//! The allocator counts for the whole process, so one scenario runs at a time. The server's own
+//! part is a pipe of 64 KiB in each direction and what it is about to write; both are in what is
+//! counted.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "the clock that these tests read is paused")]
@@ -32,11 +34,18 @@ static MEMORY: PeakAlloc = PeakAlloc;
 fn within(bytes: usize, scenario: impl Future<Output = ()>) {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
-    // The clock moves only while nobody has anything to do, so this is no measure of speed: it ends what hangs.
-    runtime.block_on(async { timeout(Duration::from_secs(86_400), scenario).await }).expect("it hangs");
+    // The clock moves only while nobody has anything to do, so this is no measure of speed: it ends
+    // what hangs.
+    runtime
+        .block_on(async { timeout(Duration::from_secs(86_400), scenario).await })
+        .expect("it hangs");
     let peak = MEMORY.peak_usage().saturating_sub(before);
     println!("{} KiB of {} KiB", peak / KIB, bytes / KIB);
     assert!(peak <= bytes, "{peak} bytes instead of {bytes}");

@@ -79,9 +79,12 @@ fn a_server_that_trickles_byte_by_byte_is_served_all_the_same() {
         let mut server = Hostile::new();
         let (_client, mut stream) = client(&server);
         let mut line = server.subscribed().await;
-        let padding =
-            format!("{{\"id\":\"1.0\",\"type\":\"next\",\"payload\":{{\"x\":\"{}\",\"data\":8}}}}", "x".repeat(20_000));
-        let head = [&[FIN | TEXT, 126][..], &u16::try_from(padding.len()).unwrap().to_be_bytes()].concat();
+        let padding = format!(
+            "{{\"id\":\"1.0\",\"type\":\"next\",\"payload\":{{\"x\":\"{}\",\"data\":8}}}}",
+            "x".repeat(20_000)
+        );
+        let head =
+            [&[FIN | TEXT, 126][..], &u16::try_from(padding.len()).unwrap().to_be_bytes()].concat();
         for byte in head.iter().chain(padding.as_bytes()) {
             line.bytes(&[*byte]).await;
             // Everything that has arrived is looked at before the next one comes.
@@ -165,11 +168,16 @@ fn a_close_reason_is_told_up_to_123_bytes_and_a_longer_one_is_no_frame() {
             let (_client, mut stream) = client(&server);
             let mut line = server.subscribed().await;
             let reason = "r".repeat(len);
-            line.frame(FIN | CLOSE, &[&4000_u16.to_be_bytes()[..], reason.as_bytes()].concat()).await;
+            line.frame(FIN | CLOSE, &[&4000_u16.to_be_bytes()[..], reason.as_bytes()].concat())
+                .await;
             let _line = server.subscribed().await;
-            let Some(Ok(Event::Gap(gap))) = stream.next().await else { panic!("a gap was expected") };
+            let Some(Ok(Event::Gap(gap))) = stream.next().await else {
+                panic!("a gap was expected")
+            };
             match gap.cause {
-                Some(Disconnect::Closed { reason: told, .. }) => assert!(len == 123 && told == reason, "{told}"),
+                Some(Disconnect::Closed { reason: told, .. }) => {
+                    assert!(len == 123 && told == reason, "{told}")
+                }
                 Some(Disconnect::WebSocket(_)) => assert!(len > 123),
                 other => panic!("{other:?}"),
             }

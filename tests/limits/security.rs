@@ -10,7 +10,9 @@ fn named(text: &str) -> Vec<(&str, &str)> {
         for code in line.split('`').skip(1).step_by(2) {
             if Path::new(code).extension().is_some_and(|it| it == "rs") {
                 file = Some(code);
-            } else if code.matches('_').count() >= 3 && code.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            } else if code.matches('_').count() >= 3
+                && code.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            {
                 named.push((file.unwrap_or_else(|| panic!("{code} is in no file")), code));
             }
         }
@@ -18,13 +20,18 @@ fn named(text: &str) -> Vec<(&str, &str)> {
     named
 }
 
-/// Whether there is such a test in the source: the function, with an attribute or a macro that makes it one.
+/// Whether there is such a test in the source: the function, with an attribute or a macro that
+/// makes it one.
 fn is_test(source: &str, name: &str) -> bool {
     let lines: Vec<_> = source.lines().map(str::trim).collect();
     lines.iter().enumerate().any(|(at, line)| {
-        let is_function = ["fn", "async fn"].iter().any(|word| line.starts_with(&format!("{word} {name}(")));
+        let is_function =
+            ["fn", "async fn"].iter().any(|word| line.starts_with(&format!("{word} {name}(")));
         let before = &lines[at.saturating_sub(4)..at];
-        is_function && before.iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+        is_function
+            && before
+                .iter()
+                .any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
     })
 }
 
@@ -36,17 +43,20 @@ fn every_test_that_is_named_there_exists() {
     assert!(named.len() > 40, "{}", named.len());
     let missing: Vec<_> = named
         .iter()
-        .filter(|(file, name)| !fs::read_to_string(root.join(file)).is_ok_and(|source| is_test(&source, name)))
+        .filter(|(file, name)| {
+            !fs::read_to_string(root.join(file)).is_ok_and(|source| is_test(&source, name))
+        })
         .collect();
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
 #[test]
 fn every_row_of_its_tables_names_a_test() {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("SECURITY.md")).unwrap();
-    let rows = text
-        .lines()
-        .filter(|line| line.starts_with("| ") && !line.starts_with("| who |") && !line.starts_with("| of |"));
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("SECURITY.md")).unwrap();
+    let rows = text.lines().filter(|line| {
+        line.starts_with("| ") && !line.starts_with("| who |") && !line.starts_with("| of |")
+    });
     let (with, without): (Vec<_>, Vec<_>) = rows.partition(|row| !named(row).is_empty());
     // The one row that is in every other.
     assert!(with.len() > 25 && without.len() == 1, "{without:#?}");

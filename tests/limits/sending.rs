@@ -17,7 +17,8 @@ fn what_is_dropped_while_nothing_is_written_is_not_kept() {
         let variables = "x".repeat(10_000);
         let request = || Request::<Value>::new("subscription { a }").variables(&variables);
         for _ in 0..200 {
-            let streams: Vec<_> = (0..100).map(|_| client.subscribe_to(request()).unwrap()).collect();
+            let streams: Vec<_> =
+                (0..100).map(|_| client.subscribe_to(request()).unwrap()).collect();
             tokio::task::yield_now().await;
             drop(streams);
             tokio::task::yield_now().await;
@@ -101,7 +102,10 @@ fn a_message_of_any_size_finds_room_behind_pongs_that_nobody_read() {
             }
             pongs += 1;
         }
-        assert!((1_000..2_000).contains(&pongs), "what the pipe and the buffer hold, and not {pongs}");
+        assert!(
+            (1_000..2_000).contains(&pongs),
+            "what the pipe and the buffer hold, and not {pongs}"
+        );
         assert_eq!(client.stats().connections, 1);
     });
 }

@@ -47,7 +47,9 @@ fn the_body_of_a_refusal_is_not_read_to_its_end_if_it_has_none() {
         line.request().await;
         line.bytes(b"HTTP/1.1 404 No\r\n\r\n").await;
         while line.bytes(&[b'x'; 10_000]).await {}
-        let ConnectError::Http { status: 404, body, .. } = refused(&mut stream).await else { panic!() };
+        let ConnectError::Http { status: 404, body, .. } = refused(&mut stream).await else {
+            panic!()
+        };
         assert_eq!(body.len(), 1024);
     });
 }

@@ -1,6 +1,10 @@
 //! The example `live_feed` as its users see it: a process with arguments, output and an exit code.
 #![allow(dead_code, reason = "what only the program itself needs")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot be set up has failed"
+)]
 
 mod program;
 #[cfg(unix)]
@@ -9,7 +13,8 @@ mod signals;
 #[cfg(all(target_os = "linux", feature = "ring", feature = "platform-roots"))]
 mod tls;
 
-// The example's modules, for their table tests: an example has tests or is built as a program, never both.
+// The example's modules, for their table tests: an example has tests or is built as a program,
+// never both.
 #[path = "../../examples/live_feed/args.rs"]
 mod args;
 #[path = "../../examples/live_feed/demo.rs"]
@@ -71,7 +76,11 @@ async fn without_arguments_it_shows_the_embedded_market_in_lines_for_people() {
         assert!(matches!(columns[1], "trade" | "quote"), "{line}");
         columns[3].parse::<f64>().unwrap();
     }
-    for news in ["serving a market at ws://127.0.0.1:", "connected (graphql-transport-ws)", "20 events, 0 gaps"] {
+    for news in [
+        "serving a market at ws://127.0.0.1:",
+        "connected (graphql-transport-ws)",
+        "20 events, 0 gaps",
+    ] {
         assert!(run.stderr.contains(news), "{run:?}");
     }
 }
@@ -105,7 +114,11 @@ async fn cut_connections_are_gaps_and_the_streams_go_on() {
         let of_it: Vec<_> = lines.iter().filter(|line| line["operation"] == operation).collect();
         let gap = of_it.iter().position(|line| line["type"] == "gap").expect("a gap");
         assert!(of_it[gap]["reconnects"].as_u64() >= Some(1), "{}", of_it[gap]);
-        assert!(of_it[gap]["down_for_ms"].is_u64() && of_it[gap]["cause"].is_string(), "{}", of_it[gap]);
+        assert!(
+            of_it[gap]["down_for_ms"].is_u64() && of_it[gap]["cause"].is_string(),
+            "{}",
+            of_it[gap]
+        );
     }
     let last_gap = lines.iter().rposition(|line| line["type"] == "gap").unwrap();
     assert!(lines[last_gap..].iter().any(|line| line["type"] == "next"), "{run:?}");
@@ -136,8 +149,13 @@ async fn data_keeps_the_order_of_the_servers_keys() {
     let run = live_feed(&[&server.url(), "--query", query, "--json", "-n", "1"]).await;
     assert_eq!(run.code, 0, "{run:?}");
     let line = run.stdout.lines().next().unwrap();
-    assert!(line.starts_with(r#"{"type":"next","operation":"Odd","data":{"trades":{"size":"#), "{line}");
-    let places: Vec<_> = ["size", "at", "symbol", "price"].map(|key| line.find(&format!("\"{key}\":")).unwrap()).into();
+    assert!(
+        line.starts_with(r#"{"type":"next","operation":"Odd","data":{"trades":{"size":"#),
+        "{line}"
+    );
+    let places: Vec<_> = ["size", "at", "symbol", "price"]
+        .map(|key| line.find(&format!("\"{key}\":")).unwrap())
+        .into();
     assert!(places.is_sorted(), "{line}");
 }
 
@@ -145,7 +163,15 @@ async fn data_keeps_the_order_of_the_servers_keys() {
 async fn each_operation_has_its_own_variables_and_the_run_ends_with_the_last() {
     let last_trade = concat!(env!("CARGO_MANIFEST_DIR"), "/queries/last_trade.graphql");
     let server = server();
-    let args = ["--query-file", last_trade, "--variables", r#"{"symbol": "BTC"}"#, "--query", SYMBOLS, "--json"];
+    let args = [
+        "--query-file",
+        last_trade,
+        "--variables",
+        r#"{"symbol": "BTC"}"#,
+        "--query",
+        SYMBOLS,
+        "--json",
+    ];
     let run = live_feed(&[&[&*server.url()], &args[..]].concat()).await;
     assert_eq!(run.code, 0, "{run:?}");
     let lines = run.json();
@@ -159,7 +185,8 @@ async fn each_operation_has_its_own_variables_and_the_run_ends_with_the_last() {
 
 #[tokio::test]
 async fn the_time_limit_is_no_failure() {
-    let server = MarketServer::start(Options { trades_per_second: 0, ..Options::default() }).unwrap();
+    let server =
+        MarketServer::start(Options { trades_per_second: 0, ..Options::default() }).unwrap();
     let run = live_feed(&[&server.url(), "--query", TRADES, "--for", "200ms", "--json"]).await;
     assert_eq!((run.code, run.types()), (0, vec!["end".to_owned()]), "{run:?}");
 }
@@ -213,7 +240,9 @@ async fn wrong_usage_is_2_and_one_line_that_names_the_flag() {
 async fn help_explains_the_exit_codes() {
     let run = live_feed(&["--help"]).await;
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
-    for expected in ["Usage: live_feed [OPTIONS] [URL]", "Exit codes:", "4  gave up connecting (--retries)"] {
+    for expected in
+        ["Usage: live_feed [OPTIONS] [URL]", "Exit codes:", "4  gave up connecting (--retries)"]
+    {
         assert!(run.stdout.contains(expected), "{}", run.stdout);
     }
     assert_eq!(run.stdout.lines().find(|line| line.chars().count() > 110), None);
@@ -236,7 +265,9 @@ async fn rejected_credentials_are_3_and_shown_nowhere() {
     let args = ["--query", TRADES, "--json"];
     for (payload, code) in [(r#"{"token": "SECRET"}"#, 3), ("{}", 3), (r#"{"token": "GOOD"}"#, 0)] {
         let url = server.url();
-        let args = [&[&*url, "--init-payload", payload, "-H", "X-Key: SECRET", "-n", "1"], &args[..]].concat();
+        let args =
+            [&[&*url, "--init-payload", payload, "-H", "X-Key: SECRET", "-n", "1"], &args[..]]
+                .concat();
         let run = live_feed(&args).await;
         assert_eq!(run.code, code, "{run:?}");
         let end = run.json().pop().unwrap();
@@ -258,9 +289,13 @@ async fn a_log_of_everything_shows_no_credential() {
 #[tokio::test]
 async fn an_endpoint_that_does_not_exist_is_3() {
     let server = server();
-    let run = live_feed(&[&format!("{}/nowhere?key=SECRET", server.url()), "--query", TRADES]).await;
+    let run =
+        live_feed(&[&format!("{}/nowhere?key=SECRET", server.url()), "--query", TRADES]).await;
     assert_eq!((run.code, run.stdout.as_str()), (3, ""), "{run:?}");
-    assert!(run.stderr.contains("error: Trades: the connection was lost for good") && run.stderr.contains("404"));
+    assert!(
+        run.stderr.contains("error: Trades: the connection was lost for good")
+            && run.stderr.contains("404")
+    );
     assert!(!run.stderr.contains("SECRET"), "{run:?}");
 }
 
@@ -274,10 +309,19 @@ async fn an_operation_that_brings_only_errors_is_1() {
     ] {
         for subprotocol in ["graphql-transport-ws", "graphql-ws"] {
             for count in [&[][..], &["--count", "1"]] {
-                let args = [&[&*url, "--query", query, "--subprotocol", subprotocol, "--json"], count].concat();
+                let args =
+                    [&[&*url, "--query", query, "--subprotocol", subprotocol, "--json"], count]
+                        .concat();
                 let run = live_feed(&args).await;
-                assert_eq!((run.code, run.types()), (1, vec!["next".to_owned(), "end".to_owned()]), "{run:?}");
-                assert!(run.json()[0]["errors"][0]["message"].as_str().unwrap().contains(expected), "{run:?}");
+                assert_eq!(
+                    (run.code, run.types()),
+                    (1, vec!["next".to_owned(), "end".to_owned()]),
+                    "{run:?}"
+                );
+                assert!(
+                    run.json()[0]["errors"][0]["message"].as_str().unwrap().contains(expected),
+                    "{run:?}"
+                );
                 assert_eq!(run.json()[0]["data"], Value::Null);
             }
         }
@@ -287,7 +331,9 @@ async fn an_operation_that_brings_only_errors_is_1() {
 #[tokio::test]
 async fn the_greatest_code_of_all_operations_counts() {
     let server = server();
-    let run = live_feed(&[&server.url(), "--query", SYMBOLS, "--query", "subscription Bad { nonsense }"]).await;
+    let run =
+        live_feed(&[&server.url(), "--query", SYMBOLS, "--query", "subscription Bad { nonsense }"])
+            .await;
     assert_eq!(run.code, 1, "{run:?}");
     assert!(run.stdout.contains("--- Symbols: completed"), "{run:?}");
     assert!(run.stderr.contains("error: Bad: Unknown field"), "{run:?}");

@@ -50,9 +50,11 @@ pub(crate) async fn live_feed_logging(log: &str, args: &[&str]) -> Finished {
 
 /// Runs to the end, with these in its environment.
 pub(crate) async fn live_feed_with(environment: &[(&str, &str)], args: &[&str]) -> Finished {
-    Running::spawn(Command::new(example()).env_remove("RUST_LOG").envs(environment.iter().copied()).args(args))
-        .end()
-        .await
+    Running::spawn(
+        Command::new(example()).env_remove("RUST_LOG").envs(environment.iter().copied()).args(args),
+    )
+    .end()
+    .await
 }
 
 /// Runs to the end, and trusts the certificates of this file alone.
@@ -101,7 +103,10 @@ impl Running {
 
     /// The next line of its output; none at the end.
     pub(crate) async fn line(&mut self) -> Option<String> {
-        timeout(PATIENCE, self.stdout.next_line()).await.expect("the program prints or ends").unwrap()
+        timeout(PATIENCE, self.stdout.next_line())
+            .await
+            .expect("the program prints or ends")
+            .unwrap()
     }
 
     /// As Ctrl-C does.
@@ -133,10 +138,14 @@ impl Running {
     }
 }
 
-/// `cargo test` builds it; with `--test live_feed` alone, `cargo build --example live_feed` must have.
+/// `cargo test` builds it; with `--test live_feed` alone, `cargo build --example live_feed` must
+/// have.
 fn example() -> PathBuf {
     let test = env::current_exe().unwrap();
-    let built = test.parent().and_then(|deps| deps.parent()).expect("tests are built into target/<profile>/deps");
+    let built = test
+        .parent()
+        .and_then(|deps| deps.parent())
+        .expect("tests are built into target/<profile>/deps");
     built.join("examples").join("live_feed").with_extension(env::consts::EXE_EXTENSION)
 }
 

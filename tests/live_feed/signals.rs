@@ -43,7 +43,8 @@ async fn a_second_interrupt_does_not_wait_for_the_server() {
     let _server = first_item(listener).await;
     running.line().await.unwrap();
     running.interrupt().await;
-    // The end of the operation is printed at once; then the program waits for a server that never answers its close.
+    // The end of the operation is printed at once; then the program waits for a server that never
+    // answers its close.
     assert!(running.line().await.unwrap().contains("shut_down"));
     running.interrupt().await;
     let run = running.hang_up().await;

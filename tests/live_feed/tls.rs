@@ -1,5 +1,5 @@
-//! `wss://` with real TLS on the loopback interface. What is trusted is in the environment of the program alone, where the
-//! platform's verifier reads it on Linux.
+//! `wss://` with real TLS on the loopback interface. What is trusted is in the environment of the
+//! program alone, where the platform's verifier reads it on Linux.
 
 #[allow(dead_code, reason = "shared with tests/servers")]
 mod authority;
@@ -90,7 +90,9 @@ async fn a_connection_that_ends_without_a_goodbye_of_tls_is_a_gap() {
     // The front closes TCP when it loses the server.
     let cause = assert_goes_on(&authority, &market, || market.server.drop_connections()).await;
     assert!(
-        cause.starts_with("the connection broke off: peer closed connection without sending TLS close_notify"),
+        cause.starts_with(
+            "the connection broke off: peer closed connection without sending TLS close_notify"
+        ),
         "{cause}"
     );
 }
@@ -99,21 +101,36 @@ async fn a_connection_that_ends_without_a_goodbye_of_tls_is_a_gap() {
 async fn an_unknown_authority_is_refused_at_once() {
     let (trusted, unknown) = (Authority::new(), Authority::new());
     let identity = unknown.certify("localhost");
-    assert_refused_at_once(&trusted, identity, "localhost", "invalid peer certificate: UnknownIssuer").await;
+    assert_refused_at_once(
+        &trusted,
+        identity,
+        "localhost",
+        "invalid peer certificate: UnknownIssuer",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn an_expired_certificate_is_refused_at_once() {
     let authority = Authority::new();
     let identity = authority.certify_the_past("localhost");
-    assert_refused_at_once(&authority, identity, "localhost", "invalid peer certificate: certificate expired").await;
+    assert_refused_at_once(
+        &authority,
+        identity,
+        "localhost",
+        "invalid peer certificate: certificate expired",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_certificate_for_another_name_is_refused_at_once() {
     let authority = Authority::new();
-    for (certified, called) in [("example.com", "localhost"), ("localhost", "127.0.0.1"), ("127.0.0.1", "localhost")] {
-        let expected = format!("invalid peer certificate: certificate not valid for name \"{called}\"");
+    for (certified, called) in
+        [("example.com", "localhost"), ("localhost", "127.0.0.1"), ("127.0.0.1", "localhost")]
+    {
+        let expected =
+            format!("invalid peer certificate: certificate not valid for name \"{called}\"");
         assert_refused_at_once(&authority, authority.certify(certified), called, &expected).await;
     }
 }
@@ -123,7 +140,8 @@ async fn without_any_root_it_says_so_and_does_not_dial() {
     let authority = Authority::new();
     let market = SecureMarket::start(authority.certify("localhost")).await;
     let url = market.front.url("localhost");
-    let run = live_feed_trusting("/no/such/file".as_ref(), &[&url, "--query", TRADES, "--json"]).await;
+    let run =
+        live_feed_trusting("/no/such/file".as_ref(), &[&url, "--query", TRADES, "--json"]).await;
     assert_eq!((run.code, run.stdout.as_str()), (3, ""), "{run:?}");
     assert!(run.stderr.contains("error: TLS is not available: "), "{run:?}");
     assert_eq!(market.front.dialed().await, 0);
@@ -143,10 +161,16 @@ async fn a_server_without_tls_is_tried_again() {
     assert_eq!(market.connections().borrow().ever, 2);
 }
 
-/// Trades arrive, then the connection is lost, then there is a gap and trades arrive again. Returns the gap's cause.
-async fn assert_goes_on(authority: &Authority, market: &SecureMarket, lose: impl FnOnce()) -> String {
+/// Trades arrive, then the connection is lost, then there is a gap and trades arrive again. Returns
+/// the gap's cause.
+async fn assert_goes_on(
+    authority: &Authority,
+    market: &SecureMarket,
+    lose: impl FnOnce(),
+) -> String {
     let url = market.front.url("localhost");
-    let mut running = Running::start_trusting(authority.roots(), &[&url, "--query", TRADES, "--json"]);
+    let mut running =
+        Running::start_trusting(authority.roots(), &[&url, "--query", TRADES, "--json"]);
     let before = next(&mut running).await;
     lose();
     let gap = loop {
@@ -162,7 +186,12 @@ async fn assert_goes_on(authority: &Authority, market: &SecureMarket, lose: impl
 }
 
 /// A program that trusts `authority` dials once, sees no event, and says why.
-async fn assert_refused_at_once(authority: &Authority, identity: Identity, called: &str, expected: &str) {
+async fn assert_refused_at_once(
+    authority: &Authority,
+    identity: Identity,
+    called: &str,
+    expected: &str,
+) {
     let SecureMarket { front, server: _server } = SecureMarket::start(identity).await;
     // It must not come to that, but if it does, it ends soon.
     let args = [&front.url(called), "--query", TRADES, "--json", "--retries", "2"];
@@ -179,7 +208,11 @@ async fn assert_refused_at_once(authority: &Authority, identity: Identity, calle
 async fn assert_trades_arrive(authority: &Authority, front: &Front, called: &str) {
     let args = [&front.url(called), "--query", TRADES, "--json", "--count", "3"];
     let run = live_feed_trusting(authority.roots(), &args).await;
-    assert_eq!((run.code, run.types()), (0, ["next", "next", "next", "end"].map(str::to_owned).into()), "{run:?}");
+    assert_eq!(
+        (run.code, run.types()),
+        (0, ["next", "next", "next", "end"].map(str::to_owned).into()),
+        "{run:?}"
+    );
     assert_eq!(front.dialed().await, 1);
 }
 

@@ -25,7 +25,11 @@ async fn a_query_and_a_mutation_get_their_results_next_to_a_subscription() {
     let server = Server::in_memory();
     let (client, mut stream, mut peer, id) = live(&server).await;
     let calls = tokio::spawn(async move {
-        (client.query_with(query("q")).await.unwrap(), client.mutate_with(mutation("m")).await.unwrap(), client)
+        (
+            client.query_with(query("q")).await.unwrap(),
+            client.mutate_with(mutation("m")).await.unwrap(),
+            client,
+        )
     });
     for n in 1..=2 {
         let call = peer.expect_subscribe().await.id;
@@ -85,7 +89,10 @@ async fn a_call_waits_for_a_connection_up_to_its_timeout() {
 async fn a_mutation_without_an_answer_in_time_is_ambiguous_and_completed_on_the_server() {
     let server = Server::in_memory();
     let (client, _stream, mut peer, _) = live(&server).await;
-    let call = tokio::spawn(async move { (client.mutate_with(mutation("m")).timeout(secs(3)).await, client) });
+    let call =
+        tokio::spawn(
+            async move { (client.mutate_with(mutation("m")).timeout(secs(3)).await, client) },
+        );
     let id = peer.expect_subscribe().await.id;
     let (error, _client) = call.await.unwrap();
     assert!(matches!(error, Err(CallError::Ambiguous(None))), "{error:?}");
@@ -131,7 +138,10 @@ async fn a_call_ends_with_what_the_server_said() {
     let ((rejected, empty, odd, partial), ()) = futures::join!(calls, server);
     assert_eq!(rejected.to_string(), "the server rejected the operation: no such field");
     assert_eq!(empty.to_string(), "the server sent no result");
-    assert!(matches!(&odd, CallError::Decode(error) if error.errors()[0].message == "why"), "{odd:?}");
+    assert!(
+        matches!(&odd, CallError::Decode(error) if error.errors()[0].message == "why"),
+        "{odd:?}"
+    );
     assert_eq!((partial.data, partial.errors.len()), (Some(json!({"d": null})), 1));
 }
 
@@ -151,7 +161,8 @@ async fn what_would_be_executed_twice_or_only_once_is_refused() {
     assert!(matches!(refusal(error), SubscribeError::ShutDown));
 }
 
-/// Executions are counted where they happen. Connections are cut at random; some answers are lost with them.
+/// Executions are counted where they happen. Connections are cut at random; some answers are lost
+/// with them.
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_a_mutation_is_executed_at_most_once_and_its_result_tells_how_often() {
     for seed in 0..60 {
@@ -196,14 +207,19 @@ async fn whatever_happens_a_mutation_is_executed_at_most_once_and_its_result_tel
             let document = format!("mutation m{n} {{ m{n} }}");
             let times = executions.borrow().get(&document).copied().unwrap_or(0);
             if let Err(error) = &result {
-                assert!(error.may_have_been_executed() || times == 0, "seed {seed}: {document}: {error:?}");
+                assert!(
+                    error.may_have_been_executed() || times == 0,
+                    "seed {seed}: {document}: {error:?}"
+                );
             }
             match result {
                 Ok(_) => {
                     answered += 1;
                     assert_eq!(times, 1, "seed {seed}: {document}");
                 }
-                Err(CallError::Ambiguous(_)) => assert!(times <= 1, "seed {seed}: {document} {times} times"),
+                Err(CallError::Ambiguous(_)) => {
+                    assert!(times <= 1, "seed {seed}: {document} {times} times")
+                }
                 Err(CallError::Timeout(_)) => assert_eq!(times, 0, "seed {seed}: {document}"),
                 Err(other) => panic!("seed {seed}: {other:?}"),
             }
@@ -250,7 +266,8 @@ async fn a_generated_query_or_mutation_is_awaited_in_a_task_of_its_own() {
     let (client, _stream, mut peer, _) = live(&server).await;
     let refused = client.query::<Count>(PhantomData).await.unwrap_err();
     assert!(matches!(refused, CallError::NotSent(SubscribeError::Mutation)));
-    let call = tokio::spawn(async move { client.mutate::<Count>(PhantomData).timeout(secs(5)).await });
+    let call =
+        tokio::spawn(async move { client.mutate::<Count>(PhantomData).timeout(secs(5)).await });
     let subscribe = peer.expect_subscribe().await;
     assert_eq!(subscribe.payload["operationName"], "Count");
     peer.next(&subscribe.id, data(2)).await;

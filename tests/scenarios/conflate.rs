@@ -1,4 +1,5 @@
-//! Items that replace one another: a slow reader sees the newest of each key, and how many it did not.
+//! Items that replace one another: a slow reader sees the newest of each key, and how many it did
+//! not.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,12 @@ fn symbol(data: &Value) -> String {
 
 async fn quotes(server: &Server, capacity: usize) -> (Client, Subscription<Value>, Peer, String) {
     let client = client(server);
-    let stream = client.subscription_to(request("a")).latest_by(symbol).capacity(items(capacity)).start().unwrap();
+    let stream = client
+        .subscription_to(request("a"))
+        .latest_by(symbol)
+        .capacity(items(capacity))
+        .start()
+        .unwrap();
     let mut peer = connected(server).await;
     let id = peer.expect_subscribe().await.id;
     (client, stream, peer, id)
@@ -38,7 +44,11 @@ async fn a_slow_reader_sees_the_newest_quote_of_each_symbol_and_a_gap_that_count
     assert_eq!((replaced.dropped, replaced.replaced), (298, 298));
     assert!(replaced.is_lossless(), "{replaced:?}");
     for (symbol, price) in [("BTC", 100), ("ETH", 99), ("XMR", 99)] {
-        assert_eq!(item(&mut stream).await, quote(symbol, price)["data"], "in the order in which the symbols came");
+        assert_eq!(
+            item(&mut stream).await,
+            quote(symbol, price)["data"],
+            "in the order in which the symbols came"
+        );
     }
     assert_eq!(client.stats().queued_items, 0);
     // What was read is not replaced, but followed.
@@ -82,7 +92,11 @@ async fn every_quote_is_seen_or_counted_across_a_reconnect_and_beyond_the_capaci
         match event.unwrap() {
             Event::Next(Response { data: Some(data), .. }) => {
                 seen += 1;
-                assert_eq!(newest[&symbol(&data)], data["quote"]["price"], "the newest of its symbol");
+                assert_eq!(
+                    newest[&symbol(&data)],
+                    data["quote"]["price"],
+                    "the newest of its symbol"
+                );
             }
             Event::Next(_) => seen += 1,
             Event::Gap(gap) => {
@@ -100,7 +114,8 @@ async fn every_quote_is_seen_or_counted_across_a_reconnect_and_beyond_the_capaci
 async fn a_key_that_panics_ends_its_own_subscription_after_what_it_holds_and_nothing_else() {
     let server = Server::in_memory();
     let (client, mut sibling, mut peer, sibling_id) = live(&server).await;
-    let by_price = |data: &Value| data["quote"]["price"].as_u64().expect("a test panics on purpose");
+    let by_price =
+        |data: &Value| data["quote"]["price"].as_u64().expect("a test panics on purpose");
     let mut stream = client.subscription_to(request("b")).latest_by(by_price).start().unwrap();
     let id = peer.expect_subscribe().await.id;
     peer.next(&id, quote("BTC", 1)).await;
@@ -108,7 +123,11 @@ async fn a_key_that_panics_ends_its_own_subscription_after_what_it_holds_and_not
     assert_eq!(peer.expect_complete().await, id, "the server is told");
     assert_eq!(item(&mut stream).await, quote("BTC", 1)["data"]);
     let error = end(&mut stream).await;
-    assert!(matches!(&error, SubscriptionError::Hook(_)) && text(&error).contains("`latest_by` panicked"), "{error:?}");
+    assert!(
+        matches!(&error, SubscriptionError::Hook(_))
+            && text(&error).contains("`latest_by` panicked"),
+        "{error:?}"
+    );
     peer.next(&sibling_id, data(1)).await;
     assert_eq!(item(&mut sibling).await, 1);
     let stats = client.stats();
@@ -119,7 +138,8 @@ async fn a_key_that_panics_ends_its_own_subscription_after_what_it_holds_and_not
 async fn a_policy_that_is_set_after_a_key_is_the_one_that_counts() {
     let server = Server::in_memory();
     let client = client(&server);
-    let options = client.subscription_to(request("a")).latest_by(symbol).overflow(Overflow::DropOldest);
+    let options =
+        client.subscription_to(request("a")).latest_by(symbol).overflow(Overflow::DropOldest);
     let mut stream = options.start().unwrap();
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
@@ -137,11 +157,14 @@ async fn options_that_do_not_go_together_are_refused_at_the_start() {
     type Options = SubscriptionBuilder<Request<Value>>;
     let server = Server::in_memory();
     let client = client(&server);
-    let refused = |options: fn(Options) -> Options| match options(client.subscription_to(request("a"))).start() {
-        Err(SubscribeError::Option(text)) => Some(text),
-        Err(other) => panic!("{other:?}"),
-        Ok(_) => None,
-    };
+    let refused =
+        |options: fn(Options) -> Options| match options(client.subscription_to(request("a")))
+            .start()
+        {
+            Err(SubscribeError::Option(text)) => Some(text),
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => None,
+        };
     for (options, named) in [
         ((|options| options.overflow(Overflow::LatestBy)) as fn(Options) -> Options, "latest_by"),
         (|options| options.overflow(Overflow::Rewind), "resume_with"),
@@ -152,7 +175,8 @@ async fn options_that_do_not_go_together_are_refused_at_the_start() {
         assert!(refused(options).is_some_and(|text| text.contains(named)), "{named}");
     }
     for options in [
-        (|options| options.latest_by(symbol).overflow(Overflow::DropOldest)) as fn(Options) -> Options,
+        (|options| options.latest_by(symbol).overflow(Overflow::DropOldest))
+            as fn(Options) -> Options,
         (|options| options.overflow(Overflow::Rewind).resume_with(|_, _| {})),
         (|options| options.reissue_stale().first_item_within(Duration::MAX)),
         (|options| options.latest_by(symbol).restart_if(|_| true).idle_longer_than(secs(1))),

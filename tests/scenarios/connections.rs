@@ -1,4 +1,5 @@
-//! Several connections behind one client: where operations go, and that what happens to one connection stays there.
+//! Several connections behind one client: where operations go, and that what happens to one
+//! connection stays there.
 
 mod control;
 mod limit;
@@ -43,23 +44,29 @@ async fn operations_are_spread_evenly_though_no_connection_had_a_turn_yet() {
         let server = Server::in_memory();
         let client = spread(&server, connections);
         // No driver runs before this task waits.
-        let streams: Vec<_> = (0..operations).map(|n| subscribe(&client, &format!("s{n}"))).collect();
+        let streams: Vec<_> =
+            (0..operations).map(|n| subscribe(&client, &format!("s{n}"))).collect();
         let used = connections.min(operations);
         let mut peers = connect_all(&server, used).await;
         let mut seen = BTreeSet::new();
         for (lane, peer) in peers.iter_mut().enumerate() {
-            let (numbers, _) = carried(peer, operations / used + usize::from(lane < operations % used)).await;
+            let (numbers, _) =
+                carried(peer, operations / used + usize::from(lane < operations % used)).await;
             seen.extend(numbers);
             peer.expect_nothing_for(Duration::from_millis(1)).await;
         }
         assert_eq!(seen.len(), operations);
-        assert_eq!((server.dials(), client.stats().live_operations), (used as u64, operations as u64));
+        assert_eq!(
+            (server.dials(), client.stats().live_operations),
+            (used as u64, operations as u64)
+        );
         drop(streams);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_is_dialed_with_its_first_operation_and_calls_count_while_they_are_in_flight() {
+async fn a_connection_is_dialed_with_its_first_operation_and_calls_count_while_they_are_in_flight()
+{
     let server = Server::in_memory();
     let client = spread(&server, 3);
     server.expect_no_dial_for(secs(1)).await;
@@ -68,7 +75,8 @@ async fn a_connection_is_dialed_with_its_first_operation_and_calls_count_while_t
     assert_eq!(carried(&mut one, 1).await.0, [0]);
     server.expect_no_dial_for(secs(1)).await;
 
-    let mut query = tokio::spawn(client.query_with(Request::<Value>::new("query q1 { q }")).into_future());
+    let mut query =
+        tokio::spawn(client.query_with(Request::<Value>::new("query q1 { q }")).into_future());
     let mut two = connected(&server).await;
     let call = two.expect_subscribe().await;
     let _third = subscribe(&client, "s2");
@@ -86,7 +94,8 @@ async fn a_connection_is_dialed_with_its_first_operation_and_calls_count_while_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_hundred_thousand_operations_over_eight_connections_a_lost_one_disturbs_only_its_own() {
+async fn of_a_hundred_thousand_operations_over_eight_connections_a_lost_one_disturbs_only_its_own()
+{
     const OPERATIONS: usize = 100_000;
     const LANES: usize = 8;
     const LOST: usize = 3;
@@ -94,7 +103,8 @@ async fn of_a_hundred_thousand_operations_over_eight_connections_a_lost_one_dist
     let server = Server::in_memory();
     // So that nothing but what happens is on the wire.
     let client = builder(&server).connections(items(LANES)).ping_interval(None).build().unwrap();
-    let mut streams: Vec<_> = (0..OPERATIONS).map(|n| subscribe(&client, &format!("s{n}"))).collect();
+    let mut streams: Vec<_> =
+        (0..OPERATIONS).map(|n| subscribe(&client, &format!("s{n}"))).collect();
     let mut peers = connect_all(&server, LANES).await;
     let carried_by: Vec<_> = join_all(peers.iter_mut().map(|peer| carried(peer, EACH))).await;
     let all: HashSet<_> = carried_by.iter().flat_map(|(numbers, _)| numbers).collect();
@@ -117,10 +127,16 @@ async fn of_a_hundred_thousand_operations_over_eight_connections_a_lost_one_dist
     let mut again = connected(&server).await;
     let (numbers, ids) = carried(&mut again, EACH).await;
     let took = lost_at.elapsed();
-    assert!(took <= Duration::from_millis(1_500), "one backoff is at most three times 500 ms, this took {took:?}");
+    assert!(
+        took <= Duration::from_millis(1_500),
+        "one backoff is at most three times 500 ms, this took {took:?}"
+    );
     assert_eq!(numbers, *lost_numbers, "in their order");
     let before: HashSet<_> = lost_ids.iter().collect();
-    assert!(ids.iter().all(|id| !before.contains(id)), "with ids that its socket before did not see");
+    assert!(
+        ids.iter().all(|id| !before.contains(id)),
+        "with ids that its socket before did not see"
+    );
     until(&client, |status| matches!(status, Status::Open { .. })).await;
 
     join_all(peers.iter_mut().map(|peer| peer.expect_nothing_for(secs(60)))).await;
@@ -136,7 +152,10 @@ async fn of_a_hundred_thousand_operations_over_eight_connections_a_lost_one_dist
         assert!(nothing.is_none(), "{nothing:?}");
     }
     let stats = client.stats();
-    assert_eq!((stats.dials, stats.connections, stats.reconnects, stats.connections_open), (9, 9, 1, 8));
+    assert_eq!(
+        (stats.dials, stats.connections, stats.reconnects, stats.connections_open),
+        (9, 9, 1, 8)
+    );
     assert_eq!((stats.live_operations, stats.items), (OPERATIONS as u64, 7));
 }
 
@@ -164,7 +183,8 @@ async fn rule_23_what_is_fatal_for_one_connection_ends_its_operations_and_no_oth
     assert!(matches!(*client.status().borrow(), Status::Open { .. }));
     assert_eq!(client.stats().live_operations, 2);
 
-    // It carries nothing now, so what begins next goes there: dialed anew, and no sooner than after the backoff.
+    // It carries nothing now, so what begins next goes there: dialed anew, and no sooner than after
+    // the backoff.
     let ended = Instant::now();
     let _next = subscribe(&client, "s4");
     let mut again = connected(&server).await;
@@ -207,7 +227,8 @@ async fn each_connection_asks_for_credentials_of_its_own() {
         .unwrap();
     let _streams: Vec<_> = (0..6).map(|n| subscribe(&client, &format!("s{n}"))).collect();
     let peers = connect_all(&server, 3).await;
-    let tokens: BTreeSet<_> = peers.iter().map(|peer| peer.init_payload()["token"].as_u64().unwrap()).collect();
+    let tokens: BTreeSet<_> =
+        peers.iter().map(|peer| peer.init_payload()["token"].as_u64().unwrap()).collect();
     assert_eq!(tokens, BTreeSet::from([0, 1, 2]));
 }
 
@@ -236,7 +257,10 @@ async fn status_and_stats_are_one_view_of_all_connections() {
     two.sync().await;
     assert_eq!(item(&mut streams[0]).await, 0);
     let stats = client.stats();
-    assert_eq!((stats.dials, stats.connections, stats.reconnects, stats.connections_open), (3, 2, 0, 2));
+    assert_eq!(
+        (stats.dials, stats.connections, stats.reconnects, stats.connections_open),
+        (3, 2, 0, 2)
+    );
     assert_eq!((stats.items, stats.queued_items, stats.live_operations), (6, 5, 2));
     assert!(stats.bytes_in > 6 * 40, "{stats:?}");
 
@@ -273,9 +297,14 @@ async fn the_dial_budget_is_that_of_the_whole_client() {
         let (dials, per) = most(dials);
         builder(&server).max_dials(dials, per)
     };
-    for wrong in [with(2).connections(items(3)), with(100).max_subscriptions_per_connection(items(10))] {
+    for wrong in
+        [with(2).connections(items(3)), with(100).max_subscriptions_per_connection(items(10))]
+    {
         let error = wrong.build().unwrap_err();
-        assert!(matches!(error, BuildError::Option(text) if text.contains("max_dials")), "{error:?}");
+        assert!(
+            matches!(error, BuildError::Option(text) if text.contains("max_dials")),
+            "{error:?}"
+        );
     }
 
     let client = with(7).connections(items(3)).build().unwrap();

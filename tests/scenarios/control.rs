@@ -1,4 +1,5 @@
-//! The connection by the application's wish: made, paused, replaced, probed, and closed when nobody uses it.
+//! The connection by the application's wish: made, paused, replaced, probed, and closed when nobody
+//! uses it.
 
 use std::num::NonZeroU32;
 
@@ -74,7 +75,10 @@ async fn a_pause_keeps_the_streams_and_a_resume_goes_on_with_a_gap() {
     peer.next(&second_id, data(3)).await;
     assert_eq!(item(&mut stream).await, 1);
     let announced = gap(&mut stream).await;
-    assert!(matches!(announced.cause, Some(Disconnect::Requested)) && announced.down_for >= secs(600), "{announced:?}");
+    assert!(
+        matches!(announced.cause, Some(Disconnect::Requested)) && announced.down_for >= secs(600),
+        "{announced:?}"
+    );
     assert_eq!((item(&mut stream).await, item(&mut second).await), (json!(2), json!(3)));
 }
 

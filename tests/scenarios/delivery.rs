@@ -44,7 +44,9 @@ async fn a_rejection_ends_the_stream_with_the_servers_errors_however_they_are_sp
     let server = Server::in_memory();
     let (_client, mut stream, mut peer, id) = live(&server).await;
     peer.error(&id, json!([])).await;
-    assert!(matches!(end(&mut stream).await, SubscriptionError::Rejected(errors) if errors.is_empty()));
+    assert!(
+        matches!(end(&mut stream).await, SubscriptionError::Rejected(errors) if errors.is_empty())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,7 +64,11 @@ async fn errors_next_to_data_and_items_that_do_not_decode_do_not_end_the_stream(
     let mut stream = client.subscribe_to(Number).unwrap();
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
-    peer.next(&id, json!({"data": 1, "errors": [{"message": "partial"}], "extensions": {"cost": 2}})).await;
+    peer.next(
+        &id,
+        json!({"data": 1, "errors": [{"message": "partial"}], "extensions": {"cost": 2}}),
+    )
+    .await;
     peer.next(&id, json!({"data": "one", "errors": [{"message": "why"}]})).await;
     peer.next(&id, json!({"errors": [{"message": "only errors"}]})).await;
     peer.next(&id, json!({"data": 2})).await;
@@ -72,10 +78,16 @@ async fn errors_next_to_data_and_items_that_do_not_decode_do_not_end_the_stream(
     assert_eq!(response.extensions.unwrap()["cost"], 2);
     let Some(Err(error @ SubscriptionError::Decode(_))) = stream.next().await else { panic!() };
     assert!(!error.is_terminal());
-    assert!(text(&error).contains("why") && text(&error).contains("invalid type"), "{}", text(&error));
+    assert!(
+        text(&error).contains("why") && text(&error).contains("invalid type"),
+        "{}",
+        text(&error)
+    );
 
     let mut data = stream.data();
-    assert!(matches!(data.next().await, Some(Err(SubscriptionError::NoData(errors))) if errors.len() == 1));
+    assert!(
+        matches!(data.next().await, Some(Err(SubscriptionError::NoData(errors))) if errors.len() == 1)
+    );
     assert!(matches!(data.next().await, Some(Ok(2))));
 }
 
@@ -92,7 +104,10 @@ async fn a_stream_that_is_never_polled_delays_no_sibling_and_no_pong() {
             let got = timeout(secs(1), peer.serve_while(item(&mut read))).await;
             assert_eq!(got.expect("the sibling is not delayed"), n);
             peer.ping(Some(json!({"n": n}))).await;
-            assert_eq!(timeout(secs(1), peer.expect_pong()).await.expect("nor the pong"), Some(json!({"n": n})));
+            assert_eq!(
+                timeout(secs(1), peer.expect_pong()).await.expect("nor the pong"),
+                Some(json!({"n": n}))
+            );
         }
     }
     peer.sync().await;
@@ -111,7 +126,8 @@ async fn odd_messages_cost_nothing_but_a_count() {
     peer.next("someone else's", data(1)).await;
     peer.send_json(json!({"type": "error", "payload": {"message": "of no operation"}})).await;
     peer.send_binary(&[0xff, 0xfe]).await;
-    let binary = json!({"id": id, "payload": {"data": 2}, "type": "next", "extra": null}).to_string();
+    let binary =
+        json!({"id": id, "payload": {"data": 2}, "type": "next", "extra": null}).to_string();
     peer.send_binary(binary.as_bytes()).await;
     assert_eq!(item(&mut stream).await, 2);
     assert_eq!(client.stats().ignored, 5);
@@ -195,12 +211,14 @@ async fn an_operation_far_larger_than_what_is_written_at_once_is_sent_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_peer_does_not_read_is_not_written_and_what_was_dropped_meanwhile_is_never_mentioned() {
+async fn what_a_peer_does_not_read_is_not_written_and_what_was_dropped_meanwhile_is_never_mentioned()
+ {
     let server = Server::in_memory();
     let client = builder(&server).ping_interval(None).build().unwrap();
     let variables = json!({"v": "x".repeat(1_000)});
-    let streams: Vec<_> =
-        (0..3_000).map(|_| client.subscribe_to(request("a").variables(&variables)).unwrap()).collect();
+    let streams: Vec<_> = (0..3_000)
+        .map(|_| client.subscribe_to(request("a").variables(&variables)).unwrap())
+        .collect();
     let mut peer = connected(&server).await;
     settle().await;
     drop(streams);

@@ -76,11 +76,16 @@ async fn a_rejected_subscription_is_not_established_and_its_stream_says_so_too()
     peer.sync().await;
     for _ in 0..2 {
         let error = stream.established().await.unwrap_err();
-        assert!(matches!(&error, SubscriptionError::Rejected(errors) if errors[0].message == "no such field"));
+        assert!(
+            matches!(&error, SubscriptionError::Rejected(errors) if errors[0].message == "no such field")
+        );
     }
     assert_eq!(item(&mut stream).await, 1);
     assert!(matches!(end(&mut stream).await, SubscriptionError::Rejected(_)));
-    assert!(matches!(stream.established().await, Err(SubscriptionError::Rejected(_))), "after its end was read, too");
+    assert!(
+        matches!(stream.established().await, Err(SubscriptionError::Rejected(_))),
+        "after its end was read, too"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,7 +117,10 @@ async fn a_client_that_is_shut_down_or_gives_up_establishes_nothing() {
 
     let client = builder(&server).give_up_after(2).build().unwrap();
     let mut stream = subscribe(&client, "a");
-    assert!(matches!(stream.established().await, Err(SubscriptionError::GaveUp { attempts: 2, .. })));
+    assert!(matches!(
+        stream.established().await,
+        Err(SubscriptionError::GaveUp { attempts: 2, .. })
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +188,10 @@ async fn who_does_not_read_does_not_wait_for_itself() {
     for overflow in [Overflow::Block, Overflow::Rewind] {
         let server = Server::in_memory();
         let client = client(&server);
-        let options = client.subscription_to(request("a").variables(&json!({}))).overflow(overflow).capacity(items(2));
+        let options = client
+            .subscription_to(request("a").variables(&json!({})))
+            .overflow(overflow)
+            .capacity(items(2));
         let mut stream = options.resume_with(|_, _| {}).start().unwrap();
         let mut peer = connected(&server).await;
         let id = peer.expect_subscribe().await.id;
@@ -189,17 +200,26 @@ async fn who_does_not_read_does_not_wait_for_itself() {
         }
         settle().await;
         peer.auto_pong(false);
-        timeout(secs(5), stream.established()).await.expect("full, so something has arrived").unwrap();
+        timeout(secs(5), stream.established())
+            .await
+            .expect("full, so something has arrived")
+            .unwrap();
     }
 }
 
-/// The request for proof is behind many others, and the item for which there is no room arrives before it is heard.
+/// The request for proof is behind many others, and the item for which there is no room arrives
+/// before it is heard.
 #[tokio::test(start_paused = true)]
 async fn who_begins_to_wait_while_its_mailbox_is_full_does_not_wait_for_itself_either() {
     let server = Server::in_memory();
     let client = client(&server);
     let options = client.subscription_to(request("a").variables(&json!({})));
-    let mut stream = options.overflow(Overflow::Rewind).capacity(items(2)).resume_with(|_, _| {}).start().unwrap();
+    let mut stream = options
+        .overflow(Overflow::Rewind)
+        .capacity(items(2))
+        .resume_with(|_, _| {})
+        .start()
+        .unwrap();
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
     peer.next(&id, data(0)).await;

@@ -1,5 +1,5 @@
-//! A server that numbers its events, connections that are cut at random, readers that are slow at random: what is read, how often,
-//! and what the stream says of the rest.
+//! A server that numbers its events, connections that are cut at random, readers that are slow at
+//! random: what is read, how often, and what the stream says of the rest.
 
 use fastrand::Rng;
 use resub::Overflow;
@@ -10,7 +10,8 @@ use super::*;
 #[derive(Clone, Copy)]
 struct Feed {
     events: u64,
-    /// How many are published in a millisecond; all of them were published long ago if there is no pace.
+    /// How many are published in a millisecond; all of them were published long ago if there is no
+    /// pace.
     pace: Option<u64>,
     cuts: u64,
 }
@@ -30,7 +31,8 @@ impl Feed {
         let mut cuts = 0;
         loop {
             let mut peer = connected(server).await;
-            let mut cut_after = (cuts < self.cuts).then(|| random.u64(0..2 * self.events / (self.cuts + 1)));
+            let mut cut_after =
+                (cuts < self.cuts).then(|| random.u64(0..2 * self.events / (self.cuts + 1)));
             let mut live = Vec::<(String, u64)>::new();
             'connection: loop {
                 match timeout(Duration::from_millis(1), peer.serve_pings()).await {
@@ -91,7 +93,11 @@ async fn dawdle(random: &mut Rng) {
 }
 
 /// Reads until the last event was read; what was read, with the gaps in between.
-pub(super) async fn read(stream: &mut Subscription<Value>, last: u64, seed: u64) -> Vec<Result<u64, Gap>> {
+pub(super) async fn read(
+    stream: &mut Subscription<Value>,
+    last: u64,
+    seed: u64,
+) -> Vec<Result<u64, Gap>> {
     let (mut history, mut random) = (Vec::new(), Rng::with_seed(!seed));
     while history.last().and_then(|event: &Result<u64, Gap>| event.as_ref().ok()) != Some(&last) {
         match stream.next().await.unwrap().unwrap() {
@@ -129,7 +135,11 @@ async fn run(
 pub(super) fn assert_exactly_once(history: &[Result<u64, Gap>], events: u64, seed: u64) {
     let numbers = numbers(history);
     let wrong = numbers.iter().zip(1..).find(|(history, expected)| *history != expected);
-    assert!(wrong.is_none() && numbers.len() as u64 == events, "seed {seed}: {wrong:?} of {}", numbers.len());
+    assert!(
+        wrong.is_none() && numbers.len() as u64 == events,
+        "seed {seed}: {wrong:?} of {}",
+        numbers.len()
+    );
     let mut some = false;
     for event in history {
         match event {
@@ -161,8 +171,10 @@ fn assert_announced(history: &[Result<u64, Gap>], seed: u64) {
                 dropped += gap.dropped;
             }
             Ok(number) => {
-                let missing = number.checked_sub(last + 1).unwrap_or_else(|| panic!("seed {seed}: {number}"));
-                let announced = if reconnects == 0 { missing == dropped } else { missing >= dropped };
+                let missing =
+                    number.checked_sub(last + 1).unwrap_or_else(|| panic!("seed {seed}: {number}"));
+                let announced =
+                    if reconnects == 0 { missing == dropped } else { missing >= dropped };
                 assert!(
                     announced,
                     "seed {seed}: {missing} missing before {number}, {dropped} dropped, {reconnects} reconnects"
@@ -191,7 +203,11 @@ async fn with_resume_dedupe_and_rewind_every_event_is_read_once_and_in_order() {
         let (history, cut) = run(&server, client, feed, seed, stream).await;
         assert_exactly_once(&history, feed.events, seed);
         cuts += cut;
-        rewinds += history.iter().filter_map(|event| event.as_ref().err()).map(|gap| gap.restarts).sum::<u32>();
+        rewinds += history
+            .iter()
+            .filter_map(|event| event.as_ref().err())
+            .map(|gap| gap.restarts)
+            .sum::<u32>();
     }
     assert!(cuts > 200 && rewinds > 200, "{cuts} cuts and {rewinds} rewinds prove nothing");
 }
@@ -220,7 +236,8 @@ async fn with_resume_and_rewind_every_event_is_read_at_least_once() {
 #[expect(clippy::result_large_err, reason = "a gap is no error here")]
 #[tokio::test(start_paused = true)]
 async fn without_resume_every_event_that_was_not_read_lies_in_an_announced_gap() {
-    for overflow in [Overflow::DropOldest, Overflow::DropNewest, Overflow::Latest, Overflow::Block] {
+    for overflow in [Overflow::DropOldest, Overflow::DropNewest, Overflow::Latest, Overflow::Block]
+    {
         let mut lost = 0;
         for seed in 0..8 {
             let server = Server::in_memory();
@@ -228,9 +245,15 @@ async fn without_resume_every_event_that_was_not_read_lies_in_an_announced_gap()
             let client = builder(&server).seed(seed).backoff(backoff.0, backoff.1).build().unwrap();
             let feed = Feed { events: 8_000, pace: Some(3), cuts: 6 };
             let live = Request::<Value>::new("subscription Events { n }");
-            let stream = client.subscription_to(live).overflow(overflow).capacity(items(20)).start().unwrap();
+            let stream = client
+                .subscription_to(live)
+                .overflow(overflow)
+                .capacity(items(20))
+                .start()
+                .unwrap();
             let reading = async {
-                let (mut stream, mut history, mut random) = (stream, Vec::new(), Rng::with_seed(seed));
+                let (mut stream, mut history, mut random) =
+                    (stream, Vec::new(), Rng::with_seed(seed));
                 // The end may be what was lost.
                 while let Ok(event) = timeout(secs(3), stream.next()).await {
                     match event.unwrap().unwrap() {

@@ -15,9 +15,17 @@ struct Path {
 }
 
 impl Path {
-    async fn of(rng: &mut Rng, subprotocol: Subprotocol, interval: Duration, patience: Duration) -> Self {
+    async fn of(
+        rng: &mut Rng,
+        subprotocol: Subprotocol,
+        interval: Duration,
+        patience: Duration,
+    ) -> Self {
         let server = Server::in_memory();
-        let options = builder(&server).subprotocol(subprotocol).ping_interval(interval).ping_timeout(patience);
+        let options = builder(&server)
+            .subprotocol(subprotocol)
+            .ping_interval(interval)
+            .ping_timeout(patience);
         let client = options.build().unwrap();
         let stream = subscribe(&client, "a");
         let mut peer = connected(&server).await;
@@ -66,14 +74,22 @@ async fn a_half_open_path_is_found_within_interval_and_timeout_on_both_subprotoc
         let (interval, patience) = (secs(interval), secs(patience));
         for (subprotocol, bound) in [
             (Subprotocol::GraphqlTransportWs, interval + patience),
-            // Servers take pings badly there, so none is sent before twice the interval has passed without anything.
+            // Servers take pings badly there, so none is sent before twice the interval has passed
+            // without anything.
             (Subprotocol::GraphqlWs, interval * 2 + patience),
         ] {
             for seed in 0..SEEDS {
-                let path = Path::of(&mut Rng::with_seed(seed), subprotocol, interval, patience).await;
+                let path =
+                    Path::of(&mut Rng::with_seed(seed), subprotocol, interval, patience).await;
                 let found = path.falls_silent(|_| {}).await;
-                assert!(found <= bound + TICK, "{subprotocol:?} {interval:?} {patience:?} seed {seed}: {found:?}");
-                assert!(found + TICK >= patience.min(secs(1)), "{subprotocol:?} seed {seed}: no haste: {found:?}");
+                assert!(
+                    found <= bound + TICK,
+                    "{subprotocol:?} {interval:?} {patience:?} seed {seed}: {found:?}"
+                );
+                assert!(
+                    found + TICK >= patience.min(secs(1)),
+                    "{subprotocol:?} seed {seed}: no haste: {found:?}"
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Another connection in place of one that works: what the reader, the server and an operator see of it.
+//! Another connection in place of one that works: what the reader, the server and an operator see
+//! of it.
 
 use std::{
     sync::{
@@ -12,7 +13,8 @@ use resub::{Credentials, CredentialsReason, Disconnect, NotConnected, Overflow};
 
 use super::*;
 
-/// Serves a peer until the client closes it, with this answer to what it subscribes. Returns the code.
+/// Serves a peer until the client closes it, with this answer to what it subscribes. Returns the
+/// code.
 async fn serve_until_close(mut peer: Peer) -> u16 {
     while peer.serve_pings().await.is_some() {}
     peer.expect_close().await.0
@@ -81,11 +83,18 @@ async fn what_comes_twice_is_announced_and_with_dedupe_by_neither_comes_nor_is_a
             }
             read
         };
-        let (_, (), read) = futures::join!(serve_until_close(old), async { new.next(&new_id, data(4)).await }, reads);
+        let (_, (), read) = futures::join!(
+            serve_until_close(old),
+            async { new.next(&new_id, data(4)).await },
+            reads
+        );
         if dedupe {
             assert_eq!(read, [1, 2, 3, 4]);
         } else {
-            assert_eq!(read, [json!(1), json!(2), json!(3), json!("1 overlap"), json!(2), json!(3)]);
+            assert_eq!(
+                read,
+                [json!(1), json!(2), json!(3), json!("1 overlap"), json!(2), json!(3)]
+            );
             assert_eq!(item(&mut stream).await, 4);
         }
     }
@@ -120,7 +129,8 @@ async fn credentials_are_renewed_ahead_of_their_end_and_the_streams_go_on() {
         let mut peer = connected(&server).await;
         let mut id = peer.expect_subscribe().await.id;
         for n in 1..4_u64 {
-            let ((), mut new) = futures::join!(peer.serve_while(server.dialed(n + 1)), connected(&server));
+            let ((), mut new) =
+                futures::join!(peer.serve_while(server.dialed(n + 1)), connected(&server));
             assert_eq!(new.init_payload()["token"], n);
             let new_id = new.expect_subscribe().await.id;
             new.next(&new_id, data(n)).await;
@@ -195,7 +205,8 @@ async fn a_connection_is_replaced_when_it_is_old() {
 async fn a_mutation_in_flight_is_answered_by_the_connection_that_has_it_and_sent_on_no_other() {
     let server = Server::in_memory();
     let (client, _stream, mut old, _) = live(&server).await;
-    let call = tokio::spawn(client.mutate_with(Request::<Value>::new("mutation { m }")).into_future());
+    let call =
+        tokio::spawn(client.mutate_with(Request::<Value>::new("mutation { m }")).into_future());
     let mutation = old.expect_subscribe().await;
     let (rotated, mut new) = futures::join!(client.rotate(), connected(&server));
     rotated.unwrap();
@@ -219,7 +230,10 @@ async fn the_old_connection_that_dies_in_the_overlap_is_a_gap_with_the_cause() {
     let new_id = new.expect_subscribe().await.id;
     old.vanish();
     let announced = gap(&mut stream).await;
-    assert!(announced.reconnects == 1 && matches!(announced.cause, Some(Disconnect::Reset(_))), "{announced:?}");
+    assert!(
+        announced.reconnects == 1 && matches!(announced.cause, Some(Disconnect::Reset(_))),
+        "{announced:?}"
+    );
     new.next(&new_id, data(3)).await;
     assert_eq!(item(&mut stream).await, 3);
     assert_eq!(client.stats().dials, 2);
@@ -256,7 +270,8 @@ async fn a_rotation_of_several_connections_replaces_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn credentials_that_are_rejected_twice_end_all_in_the_servers_words_and_a_later_subscribe_dials_again() {
+async fn credentials_that_are_rejected_twice_end_all_in_the_servers_words_and_a_later_subscribe_dials_again()
+ {
     let server = Server::in_memory();
     let client = client(&server);
     let mut streams = [(); 3].map(|()| subscribe(&client, "a"));
@@ -307,7 +322,12 @@ async fn every_reader_of_a_shared_subscription_gets_what_was_held_once_and_in_or
 async fn a_reader_that_stops_the_socket_does_not_stop_a_connection_from_being_made() {
     let server = Server::in_memory();
     let client = client(&server);
-    let mut stream = client.subscription_to(request("a")).capacity(items(1)).overflow(Overflow::Block).start().unwrap();
+    let mut stream = client
+        .subscription_to(request("a"))
+        .capacity(items(1))
+        .overflow(Overflow::Block)
+        .start()
+        .unwrap();
     let mut old = connected(&server).await;
     let old_id = old.expect_subscribe().await.id;
     old.next(&old_id, data(1)).await;

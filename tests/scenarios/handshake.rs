@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use resub::{
-    BuildError, ConnectError, Credentials, CredentialsError, CredentialsReason, Disconnect, Subprotocol, mock::Upgrade,
+    BuildError, ConnectError, Credentials, CredentialsError, CredentialsReason, Disconnect,
+    Subprotocol, mock::Upgrade,
 };
 
 use super::*;
@@ -19,7 +20,9 @@ fn asked(server: &Server) -> (Client, Arc<Mutex<Vec<CredentialsReason>>>) {
             let token = reasons.len().to_string();
             async move {
                 let credentials = Credentials::none().init_payload(&json!({ "token": token }));
-                credentials.and_then(|c| c.header("Authorization", &token)).map_err(CredentialsError::fatal)
+                credentials
+                    .and_then(|c| c.header("Authorization", &token))
+                    .map_err(CredentialsError::fatal)
             }
         })
         .build()
@@ -87,7 +90,8 @@ async fn an_expired_token_is_replaced_at_once_and_the_stream_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_rejection_ends_every_stream_with_the_servers_words_and_a_later_subscribe_dials_again() {
+async fn a_second_rejection_ends_every_stream_with_the_servers_words_and_a_later_subscribe_dials_again()
+ {
     let server = Server::in_memory();
     let (client, reasons) = asked(&server);
     let (mut a, mut b) = (subscribe(&client, "a"), subscribe(&client, "b"));
@@ -118,7 +122,8 @@ async fn the_legacy_refusal_is_a_rejection_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_fails_hangs_or_panics_is_asked_again_and_one_that_gives_up_ends_everything() {
+async fn a_provider_that_fails_hangs_or_panics_is_asked_again_and_one_that_gives_up_ends_everything()
+ {
     let server = Server::in_memory();
     let times = Arc::new(Mutex::new(0));
     let client = builder(&server)
@@ -172,7 +177,9 @@ async fn the_legacy_subprotocol_is_tried_when_the_modern_one_is_refused_and_reme
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_answers_no_subprotocol_or_another_or_400_is_tried_with_the_other_one() {
-    for upgrade in [Some(Upgrade::new().without_subprotocol()), Some(Upgrade::new().subprotocol("mqtt")), None] {
+    for upgrade in
+        [Some(Upgrade::new().without_subprotocol()), Some(Upgrade::new().subprotocol("mqtt")), None]
+    {
         let server = Server::in_memory();
         let client = client(&server);
         let _stream = subscribe(&client, "a");
@@ -194,7 +201,10 @@ async fn when_neither_subprotocol_works_the_error_says_what_came_back() {
     server.refuse(400, &[], "not here").await;
     server.accept().await.expect_init().await.send_close(4406, "nor this").await;
     let error = text(&end(&mut stream).await);
-    assert!(error.contains("graphql-transport-ws") && error.contains("HTTP 400: not here"), "{error}");
+    assert!(
+        error.contains("graphql-transport-ws") && error.contains("HTTP 400: not here"),
+        "{error}"
+    );
     assert!(error.contains("graphql-ws") && error.contains("4406: nor this"), "{error}");
 }
 
@@ -209,7 +219,9 @@ async fn http_refusals_are_retried_after_what_the_server_asks_for_or_fatal() {
     assert!(since.elapsed() >= secs(40), "{:?}", since.elapsed());
     server.refuse(404, &[], "no such path").await;
     let error = end(&mut stream).await;
-    let Some(Disconnect::Connect(ConnectError::Http { status: 404, body, .. })) = error.disconnect() else {
+    let Some(Disconnect::Connect(ConnectError::Http { status: 404, body, .. })) =
+        error.disconnect()
+    else {
         panic!("{error:?}")
     };
     assert_eq!(body, "no such path");
@@ -224,7 +236,11 @@ async fn an_absurd_retry_after_parks_nobody_and_an_answer_in_http_1_0_is_no_end(
     server.refuse(503, &[("Retry-After", "18446744073709551615")], "").await;
     server.set_deadline(secs(2 * 60 * 60));
     drop(server.accept_raw("HTTP/1.0 503 Service Unavailable\r\n\r\n").await);
-    assert!(since.elapsed() >= secs(60 * 60) && since.elapsed() < secs(61 * 60), "{:?}", since.elapsed());
+    assert!(
+        since.elapsed() >= secs(60 * 60) && since.elapsed() < secs(61 * 60),
+        "{:?}",
+        since.elapsed()
+    );
     connected(&server).await.expect_subscribe().await;
 }
 
@@ -281,7 +297,10 @@ async fn the_ack_payload_is_exposed() {
     let _peer = server.accept().await.expect_init().await.ack_with(json!({"session": 7})).await;
     let open = until(&client, |status| matches!(status, Status::Open { .. })).await;
     let Status::Open { ack_payload, subprotocol, .. } = open else { unreachable!() };
-    assert_eq!((ack_payload.unwrap()["session"].clone(), subprotocol), (json!(7), Subprotocol::GraphqlTransportWs));
+    assert_eq!(
+        (ack_payload.unwrap()["session"].clone(), subprotocol),
+        (json!(7), Subprotocol::GraphqlTransportWs)
+    );
 }
 
 #[tokio::test]
@@ -318,7 +337,9 @@ async fn an_init_payload_above_the_limit_ends_what_asked_for_it() {
     assert!(matches!(fixed, Err(BuildError::Option(_))));
     let client = builder(&server)
         .max_message_size(2_000)
-        .credentials(move |_| std::future::ready(Credentials::none().init_payload(&large).map_err(Into::into)))
+        .credentials(move |_| {
+            std::future::ready(Credentials::none().init_payload(&large).map_err(Into::into))
+        })
         .build()
         .unwrap();
     let mut stream = subscribe(&client, "a");

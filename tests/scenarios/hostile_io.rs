@@ -42,13 +42,15 @@ struct FaultyIo {
 
 impl Dialer for Faulty {
     fn dial<'a>(&'a self, endpoint: &'a Url) -> DialFuture<'a> {
-        let text = json!({"type": "next", "id": "1.0", "payload": data("x".repeat(60_000))}).to_string();
+        let text =
+            json!({"type": "next", "id": "1.0", "payload": data("x".repeat(60_000))}).to_string();
         let mut frame = vec![0x81, 126];
         frame.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
         frame.extend(text.into_bytes());
         Box::pin(async move {
             let io = self.pipe.dial(endpoint).await?;
-            Ok(Box::new(FaultyIo { io, fault: self.fault, on: Arc::clone(&self.on), frame, at: 0 }) as BoxedIo)
+            Ok(Box::new(FaultyIo { io, fault: self.fault, on: Arc::clone(&self.on), frame, at: 0 })
+                as BoxedIo)
         })
     }
 }
@@ -60,7 +62,11 @@ impl FaultyIo {
 }
 
 impl AsyncRead for FaultyIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if !self.has(Fault::Endless) {
             return Pin::new(&mut self.io).poll_read(cx, buf);
         }
@@ -76,13 +82,21 @@ impl AsyncRead for FaultyIo {
 }
 
 impl AsyncWrite for FaultyIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.has(Fault::Deaf) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         if self.has(Fault::DeafLater) {
             self.at += 1;
-            return if self.at <= 3 { Poll::Pending } else { Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
+            return if self.at <= 3 {
+                Poll::Pending
+            } else {
+                Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+            };
         }
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
@@ -118,7 +132,9 @@ async fn a_socket_that_always_has_more_to_read_starves_neither_writes_nor_timers
     }
     drop(stream);
     assert_eq!(timeout(secs(20), peer.expect_complete()).await.expect("the cancel is written"), id);
-    timeout(secs(20), client.shutdown(Duration::from_millis(100))).await.expect("shutdown always returns");
+    timeout(secs(20), client.shutdown(Duration::from_millis(100)))
+        .await
+        .expect("shutdown always returns");
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,7 +188,8 @@ async fn a_dialer_that_panics_is_an_attempt_that_failed() {
     assert!(text(&cause).contains("the dialer panicked"), "{cause:?}");
 }
 
-/// A stream that is never ready at once, takes and gives a few bytes at a time, and sends nothing that is not flushed.
+/// A stream that is never ready at once, takes and gives a few bytes at a time, and sends nothing
+/// that is not flushed.
 struct Choppy {
     io: BoxedIo,
     random: u64,
@@ -188,7 +205,8 @@ impl Dialer for ChoppyDialer {
     fn dial<'a>(&'a self, endpoint: &'a Url) -> DialFuture<'a> {
         Box::pin(async move {
             let io = self.0.dial(endpoint).await?;
-            Ok(Box::new(Choppy { io, random: self.1, taken: Vec::new(), put_off: [false; 3] }) as BoxedIo)
+            Ok(Box::new(Choppy { io, random: self.1, taken: Vec::new(), put_off: [false; 3] })
+                as BoxedIo)
         })
     }
 }
@@ -225,7 +243,11 @@ impl Choppy {
 }
 
 impl AsyncRead for Choppy {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         ready!(self.poll_turn(0, cx));
         let len = self.random(300) + 1;
         let mut part = buf.take(len);
@@ -237,7 +259,11 @@ impl AsyncRead for Choppy {
 }
 
 impl AsyncWrite for Choppy {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         ready!(self.poll_turn(1, cx));
         if self.taken.len() > 5_000 {
             ready!(self.poll_send(cx))?;
@@ -262,7 +288,8 @@ async fn nothing_is_lost_or_late_on_a_stream_that_is_never_ready_and_takes_few_b
     for seed in 1..=20 {
         let server = Server::in_memory();
         let dialer = ChoppyDialer(server.dialer(), seed);
-        let client = Client::builder(server.url()).dialer(dialer).ping_interval(None).build().unwrap();
+        let client =
+            Client::builder(server.url()).dialer(dialer).ping_interval(None).build().unwrap();
         let big = json!({"padding": "x".repeat(1_000)});
         let mut streams: Vec<_> =
             (0..200).map(|_| client.subscribe_to(request("a").variables(&big)).unwrap()).collect();
@@ -273,9 +300,15 @@ async fn nothing_is_lost_or_late_on_a_stream_that_is_never_ready_and_takes_few_b
                 peer.next(id, data(n)).await;
             }
             peer.ping(Some(json!({"n": n}))).await;
-            assert_eq!(timeout(secs(1), peer.expect_pong()).await.expect("a pong"), Some(json!({"n": n})));
+            assert_eq!(
+                timeout(secs(1), peer.expect_pong()).await.expect("a pong"),
+                Some(json!({"n": n}))
+            );
             peer.ws_ping(b"p").await;
-            assert_eq!(timeout(secs(1), peer.expect_ws_pong()).await.expect("a pong of the WebSocket"), b"p");
+            assert_eq!(
+                timeout(secs(1), peer.expect_ws_pong()).await.expect("a pong of the WebSocket"),
+                b"p"
+            );
         }
         for stream in &mut streams {
             for n in 0..5 {
@@ -298,7 +331,8 @@ async fn nothing_is_lost_or_late_on_a_stream_that_is_never_ready_and_takes_few_b
 
 type Interrupt = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
-/// Runs something in the middle of the driver's turn: after it has looked for commands, before it reads.
+/// Runs something in the middle of the driver's turn: after it has looked for commands, before it
+/// reads.
 struct Interrupting {
     pipe: PipeDialer,
     interrupt: Interrupt,
@@ -316,7 +350,11 @@ impl Dialer for Interrupting {
 }
 
 impl AsyncRead for InterruptingIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.0).poll_read(cx, buf))?;
         if let Some(interrupt) = self.1.lock().unwrap().take() {
             interrupt();
@@ -326,7 +364,11 @@ impl AsyncRead for InterruptingIo {
 }
 
 impl AsyncWrite for InterruptingIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, bytes)
     }
 

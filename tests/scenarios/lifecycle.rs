@@ -73,11 +73,17 @@ async fn shutdown_returns_whatever_the_connection_is_doing() {
 
 #[tokio::test(start_paused = true)]
 async fn shutdown_returns_when_a_mailbox_is_full_and_what_it_holds_can_still_be_read() {
-    for overflow in [Overflow::Block, Overflow::DropOldest, Overflow::DropNewest, Overflow::Latest] {
+    for overflow in [Overflow::Block, Overflow::DropOldest, Overflow::DropNewest, Overflow::Latest]
+    {
         let server = Server::in_memory();
         let client = client(&server);
         let capacity = NonZeroUsize::MIN;
-        let mut stream = client.subscription_to(request("a")).overflow(overflow).capacity(capacity).start().unwrap();
+        let mut stream = client
+            .subscription_to(request("a"))
+            .overflow(overflow)
+            .capacity(capacity)
+            .start()
+            .unwrap();
         let mut peer = connected(&server).await;
         let id = peer.expect_subscribe().await.id;
         for n in 0..10 {
@@ -154,7 +160,9 @@ async fn streams_outlive_the_client_and_dropping_all_ends_the_task_and_closes_th
         peer.expect_end().await;
     };
     timeout(secs(5), peer_side).await.expect("the socket is closed");
-    timeout(secs(5), async { while status.changed().await.is_ok() {} }).await.expect("the driver is gone");
+    timeout(secs(5), async { while status.changed().await.is_ok() {} })
+        .await
+        .expect("the driver is gone");
     tokio::task::yield_now().await;
     assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
 }
@@ -166,12 +174,20 @@ async fn an_orphaned_client_does_not_wait_for_a_dead_peer() {
     let _silence = peer.go_silent();
     let mut status = client.status();
     drop((client, stream));
-    timeout(secs(5), async { while status.changed().await.is_ok() {} }).await.expect("the driver is gone");
+    timeout(secs(5), async { while status.changed().await.is_ok() {} })
+        .await
+        .expect("the driver is gone");
 }
 
 #[test]
 fn a_runtime_that_ends_leaves_no_reader_hanging_and_handles_that_say_so() {
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
     let server = Server::in_memory();
     let (client, mut live_stream, mut unsent) = runtime().block_on(async {
         let (client, stream, _peer, _) = live(&server).await;
@@ -192,7 +208,8 @@ fn a_runtime_that_ends_leaves_no_reader_hanging_and_handles_that_say_so() {
 async fn handles_work_from_threads_without_a_runtime() {
     let server = Server::in_memory();
     let client = client(&server);
-    let stream = std::thread::scope(|scope| scope.spawn(|| subscribe(&client, "a")).join().unwrap());
+    let stream =
+        std::thread::scope(|scope| scope.spawn(|| subscribe(&client, "a")).join().unwrap());
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
     std::thread::spawn(move || drop(stream)).join().unwrap();
@@ -201,7 +218,8 @@ async fn handles_work_from_threads_without_a_runtime() {
 
 #[test]
 fn a_subscribe_that_races_with_the_end_is_refused_or_ended_and_never_hangs() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for _ in 0..15 {
         let server = Server::in_memory();
         let client = runtime.block_on(async { client(&server) });

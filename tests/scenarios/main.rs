@@ -1,4 +1,5 @@
-//! The client against the scripted server, on in-memory pipes and a paused clock: what happens when things go wrong.
+//! The client against the scripted server, on in-memory pipes and a paused clock: what happens when
+//! things go wrong.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "the clock that these tests read is paused")]
@@ -73,8 +74,11 @@ fn data(n: impl Into<Value>) -> Value {
     json!({"data": n.into()})
 }
 
-/// The next event, within an hour of the paused clock: a reader that nobody wakes is a failure, not a hang.
-async fn event(subscription: &mut Subscription<Value>) -> Option<Result<Event<Value>, SubscriptionError>> {
+/// The next event, within an hour of the paused clock: a reader that nobody wakes is a failure, not
+/// a hang.
+async fn event(
+    subscription: &mut Subscription<Value>,
+) -> Option<Result<Event<Value>, SubscriptionError>> {
     woken(subscription.next()).await
 }
 

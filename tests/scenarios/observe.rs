@@ -37,7 +37,10 @@ async fn stats_count_what_happened() {
     peer.sync().await;
     assert_eq!(item(&mut stream).await, 0);
     let stats = client.stats();
-    assert_eq!((stats.dials, stats.connections, stats.reconnects, stats.live_operations), (1, 1, 0, 1));
+    assert_eq!(
+        (stats.dials, stats.connections, stats.reconnects, stats.live_operations),
+        (1, 1, 0, 1)
+    );
     assert_eq!((stats.items, stats.queued_items, stats.dropped, stats.ignored), (5, 4, 0, 0));
     assert!(stats.bytes_in > 5 * 50 && stats.bytes_out > 50, "{stats:?}");
     assert_eq!(stats.round_trip_time, None);
@@ -80,8 +83,9 @@ impl io::Write for Log {
 /// From here on this thread's log is in [`LOG`].
 fn watch_log() {
     static WATCHED: Once = Once::new();
-    // Of everybody, those included who log through the `log` crate; but `tungstenite` shows frames at this level. The default of
-    // the process, as that of a thread does not reach events that another test was the first to pass.
+    // Of everybody, those included who log through the `log` crate; but `tungstenite` shows frames
+    // at this level. The default of the process, as that of a thread does not reach events that
+    // another test was the first to pass.
     WATCHED.call_once(|| {
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter("trace,tungstenite::protocol=info,tokio_tungstenite=info")
@@ -112,7 +116,9 @@ async fn credentials_that_leave_this_machine_without_tls_are_warned_of_once_for_
     let elsewhere: IpAddr = [192, 0, 2, 1].into();
     // A proxy is there to lead elsewhere.
     let proxied = header("ws://localhost/").proxy("socks5h://localhost".parse::<Proxy>().unwrap());
-    for builder in [header(AFAR), payload, provider, header("ws://localhost/").addresses([elsewhere]), proxied] {
+    for builder in
+        [header(AFAR), payload, provider, header("ws://localhost/").addresses([elsewhere]), proxied]
+    {
         let warnings = logged(builder).await;
         let [warning] = &warnings[..] else { panic!("{warnings:?}") };
         assert!(warning.contains(" resub: credentials go to the server without TLS"), "{warning}");
@@ -137,8 +143,12 @@ async fn credentials_that_leave_this_machine_without_tls_are_warned_of_once_for_
 #[tokio::test(start_paused = true)]
 async fn tls_that_is_required_is_required_of_every_endpoint() {
     let server = Server::in_memory();
-    for endpoint in ["ws://example.com/", "http://example.com/", "ws://localhost/", "ws://127.0.0.1/"] {
-        for builder in [Client::builder(endpoint), Client::builder(endpoint).dialer(server.dialer())] {
+    for endpoint in
+        ["ws://example.com/", "http://example.com/", "ws://localhost/", "ws://127.0.0.1/"]
+    {
+        for builder in
+            [Client::builder(endpoint), Client::builder(endpoint).dialer(server.dialer())]
+        {
             let error = builder.require_tls().build().unwrap_err();
             assert!(matches!(error, BuildError::TlsRequired), "{error:?}");
             assert_eq!(error.to_string(), "the endpoint is not wss://, and TLS is required");
@@ -155,20 +165,28 @@ async fn no_secret_and_no_payload_is_in_any_log_error_or_debug_output() {
 
     let server = Server::in_memory();
     let mut seen = String::new();
-    let builder =
-        Client::builder("ws://mock/path?token=SECRET-query").dialer(server.dialer()).credentials(|reason| async move {
+    let builder = Client::builder("ws://mock/path?token=SECRET-query")
+        .dialer(server.dialer())
+        .credentials(|reason| async move {
             let _ = reason;
-            let credentials = Credentials::none().init_payload(&json!({"token": "SECRET-init"})).unwrap();
-            let credentials = credentials.header("Authorization", "SECRET-header").map_err(CredentialsError::fatal)?;
+            let credentials =
+                Credentials::none().init_payload(&json!({"token": "SECRET-init"})).unwrap();
+            let credentials = credentials
+                .header("Authorization", "SECRET-header")
+                .map_err(CredentialsError::fatal)?;
             credentials.header("Cookie", "session=SECRET-cookie").map_err(CredentialsError::fatal)
         });
     seen += &format!("{builder:?}");
     let client = builder.build().unwrap();
     seen += &format!("{client:?}");
-    let mut stream = client.subscribe_to(request("a").variables(&json!({"v": "SECRET-variable"}))).unwrap();
+    let mut stream =
+        client.subscribe_to(request("a").variables(&json!({"v": "SECRET-variable"}))).unwrap();
     seen += &format!("{stream:?}");
     let mut peer = connected(&server).await;
-    assert!(peer.request().path().contains("SECRET-query") && peer.init_payload()["token"] == "SECRET-init");
+    assert!(
+        peer.request().path().contains("SECRET-query")
+            && peer.init_payload()["token"] == "SECRET-init"
+    );
     assert_eq!(peer.request().header("cookie"), Some("session=SECRET-cookie"));
     let id = peer.expect_subscribe().await.id;
     peer.next(&id, data("SECRET-item")).await;
@@ -182,14 +200,24 @@ async fn no_secret_and_no_payload_is_in_any_log_error_or_debug_output() {
         server.accept().await.expect_init().await.send_close(4403, "Forbidden").await;
     }
     seen += &format!("{:?}", stream.next().await);
-    let static_credentials =
-        Client::builder("ws://h/?SECRET").header("A", "SECRET").init_payload(&json!({"a": "SECRET"}));
+    let static_credentials = Client::builder("ws://h/?SECRET")
+        .header("A", "SECRET")
+        .init_payload(&json!({"a": "SECRET"}));
     seen += &format!("{static_credentials:?}");
     client.shutdown(secs(1)).await;
     drop(stream);
 
     let logged = String::from_utf8(LOG.take()).unwrap();
-    for expected in ["connecting", "open", "waiting", "lost", "subscribed", "received", "ended", "server.address"] {
+    for expected in [
+        "connecting",
+        "open",
+        "waiting",
+        "lost",
+        "subscribed",
+        "received",
+        "ended",
+        "server.address",
+    ] {
         assert!(logged.contains(expected), "{expected} in {logged}");
     }
     for text in [&logged, &seen] {
@@ -214,7 +242,11 @@ async fn a_reconnect_is_a_warning_where_something_may_be_lost_and_none_where_all
         connected(&server).await.expect_subscribe().await;
         assert_eq!(gap(&mut stream).await.resumed, resumes);
         let logged = String::from_utf8(LOG.take()).unwrap();
-        assert_eq!(logged.lines().filter(|line| line.contains(" WARN ")).count(), warnings, "{logged}");
+        assert_eq!(
+            logged.lines().filter(|line| line.contains(" WARN ")).count(),
+            warnings,
+            "{logged}"
+        );
     }
 }
 
@@ -229,8 +261,11 @@ async fn events_say_which_connection_they_are_about_where_there_are_several() {
         until(&client, |status| matches!(status, Status::Open { .. })).await;
         let logged = String::from_utf8(LOG.take()).unwrap();
         let about = |event: &str| {
-            let lines = logged.lines().filter(|line| line.contains(event) && line.contains("connection="));
-            lines.map(|line| line.split("connection=").nth(1).unwrap().chars().next().unwrap()).collect::<Vec<_>>()
+            let lines =
+                logged.lines().filter(|line| line.contains(event) && line.contains("connection="));
+            lines
+                .map(|line| line.split("connection=").nth(1).unwrap().chars().next().unwrap())
+                .collect::<Vec<_>>()
         };
         for event in [" open", "subscribed"] {
             let mut numbers = about(event);

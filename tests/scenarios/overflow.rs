@@ -5,9 +5,18 @@ use resub::Overflow;
 use super::*;
 
 /// A client with one live subscription under this policy, holding up to `capacity` items.
-async fn bounded(server: &Server, overflow: Overflow, capacity: usize) -> (Client, Subscription<Value>, Peer, String) {
+async fn bounded(
+    server: &Server,
+    overflow: Overflow,
+    capacity: usize,
+) -> (Client, Subscription<Value>, Peer, String) {
     let client = client(server);
-    let stream = client.subscription_to(request("a")).overflow(overflow).capacity(items(capacity)).start().unwrap();
+    let stream = client
+        .subscription_to(request("a"))
+        .overflow(overflow)
+        .capacity(items(capacity))
+        .start()
+        .unwrap();
     let mut peer = connected(server).await;
     let id = peer.expect_subscribe().await.id;
     (client, stream, peer, id)
@@ -82,7 +91,10 @@ async fn block_loses_nothing_stalls_its_siblings_and_outlives_the_liveness_deadl
         peer.next(&slow_id, data(n)).await;
     }
     peer.next(&sibling_id, data("late")).await;
-    assert!(timeout(secs(5), peer.serve_while(sibling.next())).await.is_err(), "documented: it stalls its siblings");
+    assert!(
+        timeout(secs(5), peer.serve_while(sibling.next())).await.is_err(),
+        "documented: it stalls its siblings"
+    );
     // Pings go unanswered, as nothing is read; that is no reason to give the connection up.
     assert!(timeout(secs(600), peer.serve_while(sibling.next())).await.is_err());
     for n in 0..10 {
@@ -134,7 +146,8 @@ async fn a_blocked_client_that_loses_its_connection_loses_nothing_that_had_arriv
 async fn bytes_are_bounded_too() {
     let server = Server::in_memory();
     let client = client(&server);
-    let mut stream = client.subscription_to(request("a")).capacity_bytes(items(10_000)).start().unwrap();
+    let mut stream =
+        client.subscription_to(request("a")).capacity_bytes(items(10_000)).start().unwrap();
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
     let big = "x".repeat(3_000);
@@ -150,13 +163,20 @@ async fn bytes_are_bounded_too() {
 async fn bytes_are_bounded_whatever_surrounds_the_payload() {
     let server = Server::in_memory();
     let client = client(&server);
-    let _unread = client.subscription_to(request("a")).capacity_bytes(items(10_000)).start().unwrap();
+    let _unread =
+        client.subscription_to(request("a")).capacity_bytes(items(10_000)).start().unwrap();
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
     let padding = " ".repeat(50_000);
     for n in 0..10 {
-        peer.send_text(&format!(r#"{{"type":"next","id":"{id}",{padding}"payload":{{"data":{n}}}}}"#)).await;
-        peer.send_text(&format!(r#"{{"payload":{{"data":{n}}},"x":"{padding}","type":"next","id":"{id}"}}"#)).await;
+        peer.send_text(&format!(
+            r#"{{"type":"next","id":"{id}",{padding}"payload":{{"data":{n}}}}}"#
+        ))
+        .await;
+        peer.send_text(&format!(
+            r#"{{"payload":{{"data":{n}}},"x":"{padding}","type":"next","id":"{id}"}}"#
+        ))
+        .await;
     }
     peer.sync().await;
     assert_eq!(client.stats().queued_items, 1);
@@ -166,7 +186,12 @@ async fn bytes_are_bounded_whatever_surrounds_the_payload() {
 async fn a_reader_that_makes_room_wakes_the_driver_and_a_gap_wakes_the_reader() {
     let server = Server::in_memory();
     let client = builder(&server).ping_interval(None).build().unwrap();
-    let mut slow = client.subscription_to(request("a")).overflow(Overflow::Block).capacity(items(1)).start().unwrap();
+    let mut slow = client
+        .subscription_to(request("a"))
+        .overflow(Overflow::Block)
+        .capacity(items(1))
+        .start()
+        .unwrap();
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
     for n in 0..5 {
@@ -197,7 +222,8 @@ async fn block_reads_on_as_soon_as_there_is_room_however_the_reader_took_its_ite
         peer.next(&sibling_id, data(n)).await;
         peer.next(&slow_id, data(16 + n)).await;
     }
-    // Each item that is read makes room for the sibling's next one, which comes before the item that fills the queue again.
+    // Each item that is read makes room for the sibling's next one, which comes before the item
+    // that fills the queue again.
     for n in 0..16 {
         assert_eq!(peer.serve_while(item(&mut slow)).await, n);
         assert_eq!(peer.serve_while(item(&mut sibling)).await, n);
@@ -238,7 +264,8 @@ async fn block_reads_on_with_every_item_that_is_read() {
             peer.next(&sibling_id, data(n - 6)).await;
         }
     }
-    // Each place in the queue lets the sibling's next item through, and then an item that takes the place.
+    // Each place in the queue lets the sibling's next item through, and then an item that takes the
+    // place.
     for n in 0..30 {
         assert_eq!(peer.serve_while(item(&mut slow)).await, n);
         assert_eq!(peer.serve_while(item(&mut sibling)).await, n);

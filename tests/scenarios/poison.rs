@@ -11,7 +11,8 @@ async fn a_syntax_error_that_closes_the_connection_ends_its_own_stream_and_no_ot
     for code in [4500, 4400] {
         let server = Server::in_memory();
         let client = client(&server);
-        let mut streams: BTreeMap<_, _> = (0..101).map(|n| (n, subscribe(&client, &format!("s{n}")))).collect();
+        let mut streams: BTreeMap<_, _> =
+            (0..101).map(|n| (n, subscribe(&client, &format!("s{n}")))).collect();
         let mut bad = streams.remove(&57).unwrap();
 
         let (mut peer, mut ids, mut connections) = (connected(&server).await, BTreeMap::new(), 1);
@@ -32,7 +33,9 @@ async fn a_syntax_error_that_closes_the_connection_ends_its_own_stream_and_no_ot
         assert!(gap(&mut bad).await.reconnects >= 4);
         let error = end(&mut bad).await;
         assert!(matches!(error, SubscriptionError::Lost(_)), "{error:?}");
-        let Some(Disconnect::Closed { code: seen, reason }) = error.disconnect() else { panic!("{error:?}") };
+        let Some(Disconnect::Closed { code: seen, reason }) = error.disconnect() else {
+            panic!("{error:?}")
+        };
         assert_eq!((*seen, reason.as_str()), (CloseCode(code), "Syntax Error: Unexpected Name"));
 
         assert_eq!(client.stats().live_operations, 100, "nobody else ended");

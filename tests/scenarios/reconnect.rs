@@ -22,7 +22,11 @@ async fn a_subscription_continues_after_a_gap_when_the_server_vanishes() {
     peer.next(&again.id, data(2)).await;
     let gap = gap(&mut stream).await;
     assert_eq!((gap.reconnects, gap.dropped), (1, 0));
-    assert!(gap.down_for >= Duration::from_millis(500) && matches!(gap.cause, Some(Disconnect::Reset(_))), "{gap:?}");
+    assert!(
+        gap.down_for >= Duration::from_millis(500)
+            && matches!(gap.cause, Some(Disconnect::Reset(_))),
+        "{gap:?}"
+    );
     assert_eq!(item(&mut stream).await, 2);
 
     drop(stream);
@@ -76,8 +80,9 @@ async fn a_thousand_subscriptions_are_issued_again_exactly_once_and_in_order() {
 
     let mut peer = connected(&server).await;
     let again = peer.expect_subscribes(1_000).await;
-    let queries =
-        |subscribes: &[resub::mock::Subscribe]| subscribes.iter().map(|s| s.query.clone()).collect::<Vec<_>>();
+    let queries = |subscribes: &[resub::mock::Subscribe]| {
+        subscribes.iter().map(|s| s.query.clone()).collect::<Vec<_>>()
+    };
     assert_eq!(queries(&again), queries(&first));
     peer.expect_nothing_for(secs(3)).await;
     for (stream, subscribe) in streams.iter_mut().zip(&again) {
@@ -108,7 +113,10 @@ async fn a_half_open_connection_is_noticed_within_interval_and_timeout() {
     let (client, mut stream, peer, _) = live(&server).await;
     let since = Instant::now();
     let silence = peer.go_silent();
-    until(&client, |status| matches!(status, Status::Waiting { cause: Some(Disconnect::Silent(_)), .. })).await;
+    until(&client, |status| {
+        matches!(status, Status::Waiting { cause: Some(Disconnect::Silent(_)), .. })
+    })
+    .await;
     assert!(since.elapsed() <= secs(20), "{:?}", since.elapsed());
     drop(silence);
     let mut peer = connected(&server).await;
@@ -188,7 +196,11 @@ async fn subscribing_and_dropping_in_a_loop_is_no_dial_storm() {
         dials += 1;
         let _ = timeout(Duration::from_millis(1), server.dialed(u64::MAX)).await;
     }
-    assert!(dials > 5_000 && server.dials() < 15, "{dials} subscriptions, {} dials", server.dials());
+    assert!(
+        dials > 5_000 && server.dials() < 15,
+        "{dials} subscriptions, {} dials",
+        server.dials()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,7 +240,8 @@ async fn a_fatal_close_ends_every_stream_with_the_servers_words_and_the_client_s
     peer.send_close(4400, "Invalid message").await;
     assert_eq!(peer.expect_close().await.0, 4400, "a close is answered");
     let error = end(&mut stream).await;
-    let Some(Disconnect::Closed { code: CloseCode::BAD_REQUEST, reason }) = error.disconnect() else {
+    let Some(Disconnect::Closed { code: CloseCode::BAD_REQUEST, reason }) = error.disconnect()
+    else {
         panic!("{error:?}")
     };
     assert_eq!(reason, "Invalid message");

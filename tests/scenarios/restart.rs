@@ -1,4 +1,5 @@
-//! A server ends operations in passing: those that say so are sent again alone, and nothing else is disturbed.
+//! A server ends operations in passing: those that say so are sent again alone, and nothing else is
+//! disturbed.
 
 use resub::{GraphQlError, SubscriptionBuilder, mock::Subscribe};
 
@@ -9,7 +10,11 @@ fn errors(message: &str) -> Value {
 }
 
 /// The options of a subscription that takes these errors for transient.
-fn restarting(client: &Client, name: &str, transient: &'static str) -> SubscriptionBuilder<Request<Value>> {
+fn restarting(
+    client: &Client,
+    name: &str,
+    transient: &'static str,
+) -> SubscriptionBuilder<Request<Value>> {
     client
         .subscription_to(request(name))
         .restart_if(move |errors| errors.iter().any(|error| error.message == transient))
@@ -36,7 +41,9 @@ async fn an_operation_that_completes_after_an_error_is_sent_again_with_the_error
     peer.next(&first, json!({"data": null, "errors": errors("busy")})).await;
     peer.complete(&first).await;
     assert_eq!(item(&mut stream).await, 1);
-    let Some(Ok(Event::Next(item_with_errors))) = event(&mut stream).await else { panic!("the errors are an item") };
+    let Some(Ok(Event::Next(item_with_errors))) = event(&mut stream).await else {
+        panic!("the errors are an item")
+    };
     assert_eq!((item_with_errors.data, messages(&item_with_errors.errors)), (None, vec!["busy"]));
 
     let ended = Instant::now();
@@ -45,7 +52,10 @@ async fn an_operation_that_completes_after_an_error_is_sent_again_with_the_error
     assert!((500..=1_500).contains(&ended.elapsed().as_millis()), "{:?}", ended.elapsed());
     peer.next(&again.id, data(2)).await;
     let gap = gap(&mut stream).await;
-    assert_eq!((gap.restarts, gap.reconnects, gap.dropped, messages(&gap.errors)), (1, 0, 0, vec!["busy"]));
+    assert_eq!(
+        (gap.restarts, gap.reconnects, gap.dropped, messages(&gap.errors)),
+        (1, 0, 0, vec!["busy"])
+    );
     assert!(!gap.is_lossless() && gap.cause.is_none(), "{gap:?}");
     assert_eq!(item(&mut stream).await, 2);
     peer.complete(&again.id).await;
@@ -63,7 +73,9 @@ async fn an_error_message_is_transient_if_the_application_says_so_and_else_the_e
         assert_eq!(messages(&gap(&mut stream).await.errors), ["busy"]);
     }
     peer.error(&id, errors("denied")).await;
-    let SubscriptionError::Rejected(errors) = end(&mut stream).await else { panic!("a rejection was expected") };
+    let SubscriptionError::Rejected(errors) = end(&mut stream).await else {
+        panic!("a rejection was expected")
+    };
     assert_eq!(messages(&errors), ["denied"]);
     peer.expect_nothing_for(secs(25)).await;
     assert_eq!((client.stats().connections, client.stats().live_operations), (1, 0));
@@ -73,7 +85,11 @@ async fn an_error_message_is_transient_if_the_application_says_so_and_else_the_e
 async fn a_plain_end_can_be_taken_for_transient_and_is_none_by_default() {
     let server = Server::in_memory();
     let client = client(&server);
-    let mut stream = client.subscription_to(request("a")).restart_if(<[GraphQlError]>::is_empty).start().unwrap();
+    let mut stream = client
+        .subscription_to(request("a"))
+        .restart_if(<[GraphQlError]>::is_empty)
+        .start()
+        .unwrap();
     let mut plain = subscribe(&client, "b");
     let mut peer = connected(&server).await;
     let ids = peer.expect_subscribes(2).await;
@@ -97,7 +113,8 @@ async fn an_operation_that_is_denied_disturbs_none_of_its_siblings() {
     let ids = peer.expect_subscribes(10).await;
     let mut denied = restarting(&client, "denied", "busy").start().unwrap();
     let mut busy = restarting(&client, "busy", "busy").start().unwrap();
-    let (denied_id, mut busy_id) = (peer.expect_subscribe().await.id, peer.expect_subscribe().await.id);
+    let (denied_id, mut busy_id) =
+        (peer.expect_subscribe().await.id, peer.expect_subscribe().await.id);
     peer.error(&denied_id, errors("denied")).await;
     assert!(matches!(end(&mut denied).await, SubscriptionError::Rejected(_)));
     for round in 0..20 {
@@ -129,20 +146,28 @@ async fn a_server_that_keeps_ending_an_operation_sees_growing_delays() {
     let ended = Instant::now();
     peer.error(&id, errors("busy")).await;
     peer.expect_subscribe().await;
-    assert!(ended.elapsed() <= Duration::from_millis(1_500), "it had run for a while: {:?}", ended.elapsed());
+    assert!(
+        ended.elapsed() <= Duration::from_millis(1_500),
+        "it had run for a while: {:?}",
+        ended.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_judge_that_panics_ends_its_own_subscription_and_nothing_else() {
     let server = Server::in_memory();
     let (client, mut sibling, mut peer, id) = live(&server).await;
-    let mut stream =
-        client.subscription_to(request("b")).restart_if(|_| panic!("a test panics on purpose")).start().unwrap();
+    let mut stream = client
+        .subscription_to(request("b"))
+        .restart_if(|_| panic!("a test panics on purpose"))
+        .start()
+        .unwrap();
     let judged = peer.expect_subscribe().await.id;
     peer.complete(&judged).await;
     let error = end(&mut stream).await;
     assert!(
-        matches!(&error, SubscriptionError::Hook(_)) && text(&error).contains("`restart_if` panicked"),
+        matches!(&error, SubscriptionError::Hook(_))
+            && text(&error).contains("`restart_if` panicked"),
         "{error:?}"
     );
     peer.next(&id, data(1)).await;

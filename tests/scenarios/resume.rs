@@ -1,5 +1,5 @@
-//! Going on after the last item received: by cursor after a loss, by rewinding for a slow reader, without what an overlap
-//! repeats.
+//! Going on after the last item received: by cursor after a loss, by rewinding for a slow reader,
+//! without what an overlap repeats.
 
 use std::sync::{
     Arc,
@@ -11,7 +11,8 @@ use resub::{Overflow, SubscribeError, SubscriptionBuilder};
 use super::*;
 
 fn numbered(client: &Client) -> SubscriptionBuilder<Request<Value>> {
-    let request = Request::new("subscription Events($after: Int) { n }").variables(&json!({"after": null}));
+    let request =
+        Request::new("subscription Events($after: Int) { n }").variables(&json!({"after": null}));
     client.subscription_to(request)
 }
 
@@ -59,7 +60,11 @@ async fn the_position_is_that_of_the_last_item_received_read_or_not() {
         peer.next(&first.id, n(item)).await;
     }
     peer.sync().await;
-    assert_eq!((number(&mut stream).await, runs.load(Relaxed)), (1, 0), "no hook while all is well");
+    assert_eq!(
+        (number(&mut stream).await, runs.load(Relaxed)),
+        (1, 0),
+        "no hook while all is well"
+    );
     peer.vanish();
 
     let mut peer = connected(&server).await;
@@ -70,7 +75,10 @@ async fn the_position_is_that_of_the_last_item_received_read_or_not() {
         assert_eq!(number(&mut stream).await, item);
     }
     let announced = gap(&mut stream).await;
-    assert!(announced.resumed && announced.is_lossless() && announced.reconnects == 1, "{announced:?}");
+    assert!(
+        announced.resumed && announced.is_lossless() && announced.reconnects == 1,
+        "{announced:?}"
+    );
     // Nothing new arrived: the position is still there, and nobody is asked for it.
     peer.vanish();
     let mut peer = connected(&server).await;
@@ -124,7 +132,11 @@ async fn what_has_no_data_or_does_not_decode_does_not_move_the_position() {
     let again = peer.expect_subscribe().await;
     assert_eq!(again.variables, json!({"after": 7}));
     // Errors first, and data all the same.
-    peer.send_text(&format!(r#"{{"id":"{}","type":"next","payload":{{"errors":[{{}}],"data":[8]}}}}"#, again.id)).await;
+    peer.send_text(&format!(
+        r#"{{"id":"{}","type":"next","payload":{{"errors":[{{}}],"data":[8]}}}}"#,
+        again.id
+    ))
+    .await;
     peer.sync().await;
     peer.vanish();
     assert_eq!(connected(&server).await.expect_subscribe().await.variables, json!({"after": 8}));
@@ -136,8 +148,10 @@ async fn a_hook_that_panics_or_makes_no_request_ends_its_own_subscription_alone(
     let server = Server::in_memory();
     let client = builder(&server).max_message_size(1024).build().unwrap();
     let mut panics = numbered(&client).resume_with(|_, _| panic!("a bug")).start().unwrap();
-    let mut grows =
-        numbered(&client).resume_with(|_, variables| variables["after"] = "x".repeat(2_000).into()).start().unwrap();
+    let mut grows = numbered(&client)
+        .resume_with(|_, variables| variables["after"] = "x".repeat(2_000).into())
+        .start()
+        .unwrap();
     let mut sibling = numbered(&client).resume_with(after_last).start().unwrap();
     let mut peer = connected(&server).await;
     for subscribe in peer.expect_subscribes(3).await {
@@ -149,10 +163,16 @@ async fn a_hook_that_panics_or_makes_no_request_ends_its_own_subscription_alone(
     let mut peer = connected(&server).await;
     assert_eq!(peer.expect_subscribe().await.variables, json!({"after": 3}), "the sibling's");
     peer.expect_nothing_for(secs(5)).await;
-    for (stream, why) in [(&mut panics, "`resume_with` panicked"), (&mut grows, "above the limit of 1024 bytes")] {
+    for (stream, why) in
+        [(&mut panics, "`resume_with` panicked"), (&mut grows, "above the limit of 1024 bytes")]
+    {
         assert_eq!(number(stream).await, 3);
         let error = end(stream).await;
-        assert!(matches!(error, SubscriptionError::Hook(_)) && text(&error).contains(why), "{}", text(&error));
+        assert!(
+            matches!(error, SubscriptionError::Hook(_)) && text(&error).contains(why),
+            "{}",
+            text(&error)
+        );
     }
     assert_eq!(number(&mut sibling).await, 3);
     assert!(gap(&mut sibling).await.resumed);
@@ -163,8 +183,11 @@ async fn a_hook_that_panics_or_makes_no_request_ends_its_own_subscription_alone(
 async fn what_an_overlap_repeats_is_left_out_within_the_window_and_nothing_without_data() {
     let server = Server::in_memory();
     let client = client(&server);
-    let mut stream =
-        numbered(&client).dedupe_by(items(3), |data| data["n"].as_u64()).resume_with(after_last).start().unwrap();
+    let mut stream = numbered(&client)
+        .dedupe_by(items(3), |data| data["n"].as_u64())
+        .resume_with(after_last)
+        .start()
+        .unwrap();
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
     for item in [1, 2, 3, 3, 2, 4, 2, 1] {
@@ -177,7 +200,10 @@ async fn what_an_overlap_repeats_is_left_out_within_the_window_and_nothing_witho
     }
     peer.sync().await;
     for _ in 0..2 {
-        assert!(matches!(event(&mut stream).await, Some(Ok(Event::Next(Response { data: None, .. })))));
+        assert!(matches!(
+            event(&mut stream).await,
+            Some(Ok(Event::Next(Response { data: None, .. })))
+        ));
     }
     assert_eq!(client.stats().queued_items, 0);
 }
@@ -186,11 +212,16 @@ async fn what_an_overlap_repeats_is_left_out_within_the_window_and_nothing_witho
 async fn a_slow_reader_rewinds_alone_and_goes_on_after_what_it_holds() {
     let server = Server::in_memory();
     let client = client(&server);
-    let mut stream =
-        numbered(&client).overflow(Overflow::Rewind).capacity(items(3)).resume_with(after_last).start().unwrap();
+    let mut stream = numbered(&client)
+        .overflow(Overflow::Rewind)
+        .capacity(items(3))
+        .resume_with(after_last)
+        .start()
+        .unwrap();
     let mut sibling = subscribe(&client, "b");
     let mut peer = connected(&server).await;
-    let [id, other] = <[_; 2]>::try_from(peer.expect_subscribes(2).await).unwrap().map(|subscribe| subscribe.id);
+    let [id, other] =
+        <[_; 2]>::try_from(peer.expect_subscribes(2).await).unwrap().map(|subscribe| subscribe.id);
     for item in 1..=10 {
         peer.next(&id, n(item)).await;
     }
@@ -205,7 +236,10 @@ async fn a_slow_reader_rewinds_alone_and_goes_on_after_what_it_holds() {
     assert_eq!(number(&mut stream).await, 3);
 
     let (announced, again) = futures::join!(gap(&mut stream), peer.expect_subscribe());
-    assert_eq!((again.variables, announced.restarts, announced.reconnects), (json!({"after": 3}), 1, 0));
+    assert_eq!(
+        (again.variables, announced.restarts, announced.reconnects),
+        (json!({"after": 3}), 1, 0)
+    );
     assert!(announced.is_lossless() && announced.dropped == 0);
     peer.next(&again.id, n(4)).await;
     assert_eq!(number(&mut stream).await, 4);
@@ -215,8 +249,12 @@ async fn a_slow_reader_rewinds_alone_and_goes_on_after_what_it_holds() {
 async fn a_rewound_subscription_survives_a_loss_and_waits_for_its_reader() {
     let server = Server::in_memory();
     let client = client(&server);
-    let mut stream =
-        numbered(&client).overflow(Overflow::Rewind).capacity(items(2)).resume_with(after_last).start().unwrap();
+    let mut stream = numbered(&client)
+        .overflow(Overflow::Rewind)
+        .capacity(items(2))
+        .resume_with(after_last)
+        .start()
+        .unwrap();
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
     for item in 1..=3 {
@@ -256,8 +294,12 @@ async fn options_that_do_not_go_together_are_refused() {
 async fn the_legacy_subprotocol_resumes_and_rewinds_as_well() {
     let server = Server::in_memory();
     let client = builder(&server).subprotocol(resub::Subprotocol::GraphqlWs).build().unwrap();
-    let mut stream =
-        numbered(&client).overflow(Overflow::Rewind).capacity(items(2)).resume_with(after_last).start().unwrap();
+    let mut stream = numbered(&client)
+        .overflow(Overflow::Rewind)
+        .capacity(items(2))
+        .resume_with(after_last)
+        .start()
+        .unwrap();
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
     for item in 1..=3 {

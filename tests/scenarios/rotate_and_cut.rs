@@ -1,5 +1,5 @@
-//! Rotations while connections are cut at random, at either end of a handover, and readers are slow at random: every event is
-//! still read once.
+//! Rotations while connections are cut at random, at either end of a handover, and readers are slow
+//! at random: every event is still read once.
 
 use std::cell::Cell;
 
@@ -18,7 +18,8 @@ const STREAMS: usize = 3;
 /// More than what a connection is ahead of another, and what it repeats.
 const WINDOW: usize = 512;
 
-/// A feed of numbered events that honours `after`, over as many connections as there are, each behind by a time of its own.
+/// A feed of numbered events that honours `after`, over as many connections as there are, each
+/// behind by a time of its own.
 struct Feed {
     events: u64,
     begun: Instant,
@@ -71,7 +72,9 @@ impl Feed {
         match cut_after {
             None => serve.await,
             // Who is dropped is gone without a word.
-            Some(after) => self.cuts.set(self.cuts.get() + u64::from(timeout(after, serve).await.is_err())),
+            Some(after) => {
+                self.cuts.set(self.cuts.get() + u64::from(timeout(after, serve).await.is_err()))
+            }
         }
     }
 
@@ -96,7 +99,8 @@ async fn run(server: &Server, client: &Client, events: u64, seed: u64, trouble: 
     let mut random = Rng::with_seed(seed);
     let streams = (0..STREAMS).map(|_| {
         let capacity = items(random.usize(40..150));
-        let subscription = client.subscription_to(request()).overflow(Overflow::Rewind).capacity(capacity);
+        let subscription =
+            client.subscription_to(request()).overflow(Overflow::Rewind).capacity(capacity);
         subscription.resume_with(go_on).dedupe_by(items(WINDOW), number).start().unwrap()
     });
     let mut streams: Vec<_> = streams.collect();
@@ -117,8 +121,11 @@ async fn run(server: &Server, client: &Client, events: u64, seed: u64, trouble: 
     };
     for history in histories {
         assert_exactly_once(&history, events, seed);
-        trouble.restarts +=
-            history.iter().filter_map(|event| event.as_ref().err()).map(|gap| gap.restarts).sum::<u32>();
+        trouble.restarts += history
+            .iter()
+            .filter_map(|event| event.as_ref().err())
+            .map(|gap| gap.restarts)
+            .sum::<u32>();
     }
     trouble.cuts += feed.cuts.get();
     trouble.handovers += client.stats().handovers;
@@ -134,7 +141,10 @@ async fn every_event_is_read_once_and_in_order_while_the_client_rotates_and_conn
         run(&server, &client, 3_000, seed, &mut trouble).await;
     }
     let Trouble { cuts, handovers, restarts } = trouble;
-    assert!(cuts > 60 && handovers > 200 && restarts > 100, "{cuts}, {handovers}, {restarts}: that proves nothing");
+    assert!(
+        cuts > 60 && handovers > 200 && restarts > 100,
+        "{cuts}, {handovers}, {restarts}: that proves nothing"
+    );
 }
 
 /// On real sockets and in real time.
@@ -144,7 +154,8 @@ async fn over_tcp_every_event_is_read_once_while_the_client_rotates_and_connecti
     for seed in 0..4 {
         let server = Server::tcp().await;
         let backoff = (Duration::from_millis(1), Duration::from_millis(5));
-        let client = Client::builder(server.url()).seed(seed).backoff(backoff.0, backoff.1).build().unwrap();
+        let client =
+            Client::builder(server.url()).seed(seed).backoff(backoff.0, backoff.1).build().unwrap();
         run(&server, &client, 3_000, seed, &mut trouble).await;
     }
     let Trouble { cuts, handovers, .. } = trouble;

@@ -16,7 +16,10 @@ fn options(client: &Client) -> SubscriptionBuilder<Request<Value>> {
 }
 
 /// A client, so many readers of one operation, and the peer that has it.
-async fn shared(server: &Server, readers: usize) -> (Client, Vec<Subscription<Value>>, Peer, String) {
+async fn shared(
+    server: &Server,
+    readers: usize,
+) -> (Client, Vec<Subscription<Value>>, Peer, String) {
     let client = client(server);
     let readers = (0..readers).map(|_| share(&client, "a")).collect();
     let mut peer = connected(server).await;
@@ -57,23 +60,28 @@ async fn equal_subscriptions_are_one_operation_and_every_reader_gets_every_item_
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_that_differ_in_anything_and_subscriptions_that_are_not_shared_are_operations_of_their_own() {
+async fn requests_that_differ_in_anything_and_subscriptions_that_are_not_shared_are_operations_of_their_own()
+ {
     struct Persisted(&'static str);
     impl Operation for Persisted {
         type Data = Value;
         fn payload(&self) -> Result<Box<serde_json::value::RawValue>, serde_json::Error> {
-            serde_json::value::to_raw_value(&json!({"query": "subscription { a }", "extensions": {"hash": self.0}}))
+            serde_json::value::to_raw_value(
+                &json!({"query": "subscription { a }", "extensions": {"hash": self.0}}),
+            )
         }
     }
     let server = Server::in_memory();
     let client = client(&server);
-    let with = |n: u64| client.subscribe_shared_to(request("a").variables(&json!({"n": n}))).unwrap();
+    let with =
+        |n: u64| client.subscribe_shared_to(request("a").variables(&json!({"n": n}))).unwrap();
     let named = |name: &str| {
         let both = Request::<Value>::new("subscription A { a } subscription B { b }");
         client.subscribe_shared_to(both.operation_name(name)).unwrap()
     };
     let persisted = |hash| client.subscribe_shared_to(Persisted(hash)).unwrap();
-    let all = || [share(&client, "a"), share(&client, "b"), with(1), with(2), named("A"), named("B")];
+    let all =
+        || [share(&client, "a"), share(&client, "b"), with(1), with(2), named("A"), named("B")];
     let first = (all(), [persisted("x"), persisted("y")], subscribe(&client, "a"));
     let again = (all(), [persisted("x"), persisted("y")], subscribe(&client, "a"));
     let mut peer = connected(&server).await;
@@ -113,7 +121,8 @@ async fn a_late_reader_begins_with_the_next_item_or_with_the_last_one_if_it_aske
     let (client, _readers, mut peer, id) = shared(&server, 1).await;
     let mut nothing_yet = options(&client).replay_last().start().unwrap();
     publish(&mut peer, &id, 1..=3).await;
-    let (mut late, mut replayed) = (share(&client, "a"), options(&client).replay_last().start().unwrap());
+    let (mut late, mut replayed) =
+        (share(&client, "a"), options(&client).replay_last().start().unwrap());
     settle().await;
     assert_eq!(client.stats().queued_items, 3 + 3 + 1);
     publish(&mut peer, &id, 4..=5).await;
@@ -155,7 +164,10 @@ async fn a_reconnect_sends_the_operation_once_and_every_reader_sees_one_gap() {
     for replayed in [&mut replayed, &mut later] {
         assert_eq!(item(replayed).await, 1);
         let missed = gap(replayed).await;
-        assert!(missed.reconnects == 1 && !missed.is_lossless(), "what was replayed is from before it: {missed:?}");
+        assert!(
+            missed.reconnects == 1 && !missed.is_lossless(),
+            "what was replayed is from before it: {missed:?}"
+        );
         assert_eq!(item(replayed).await, 2);
     }
     assert_eq!(item(&mut next).await, 2, "one that comes after it has missed nothing");
@@ -178,7 +190,10 @@ async fn it_works_offline_and_on_threads_without_a_runtime() {
     server.online();
     let mut peer = connected(&server).await;
     let subscribed = peer.expect_subscribe().await;
-    assert!(subscribed.query.contains("subscription a"), "what was dropped before is never mentioned: {subscribed:?}");
+    assert!(
+        subscribed.query.contains("subscription a"),
+        "what was dropped before is never mentioned: {subscribed:?}"
+    );
     publish(&mut peer, &subscribed.id, [1]).await;
     for reader in &mut readers {
         assert_eq!(item(reader).await, 1);
@@ -221,7 +236,10 @@ async fn each_reader_can_wait_until_the_operation_is_established_and_take_a_snap
     let server = Server::in_memory();
     let (client, mut readers, mut peer, id) = shared(&server, 2).await;
     for reader in &mut readers {
-        timeout(secs(1), peer.serve_while(reader.established())).await.expect("established").unwrap();
+        timeout(secs(1), peer.serve_while(reader.established()))
+            .await
+            .expect("established")
+            .unwrap();
     }
     publish(&mut peer, &id, 1..=3).await;
     // Of all readers only this one queries.
@@ -249,14 +267,20 @@ async fn each_reader_can_wait_until_the_operation_is_established_and_take_a_snap
     peer.complete(&query.id).await;
     publish(&mut peer, &id, 4..=5).await;
     peer.complete(&id).await;
-    assert_eq!(reads.await.unwrap(), ["snapshot 3", "item 4", "item 5"], "what was replayed is in the snapshot");
+    assert_eq!(
+        reads.await.unwrap(),
+        ["snapshot 3", "item 4", "item 5"],
+        "what was replayed is in the snapshot"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_several_connections_equal_subscriptions_are_still_one_operation_and_others_use_all_of_them() {
+async fn over_several_connections_equal_subscriptions_are_still_one_operation_and_others_use_all_of_them()
+ {
     let server = Server::in_memory();
     let client = builder(&server).connections(items(4)).build().unwrap();
-    let readers: Vec<_> = (0..40).flat_map(|n| [n; 3]).map(|n| share(&client, &format!("s{n}"))).collect();
+    let readers: Vec<_> =
+        (0..40).flat_map(|n| [n; 3]).map(|n| share(&client, &format!("s{n}"))).collect();
     let mut peers = futures::future::join_all((0..4).map(|_| connected(&server))).await;
     let mut carried = Vec::new();
     for peer in &mut peers {
@@ -275,7 +299,8 @@ async fn over_several_connections_equal_subscriptions_are_still_one_operation_an
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_reader_of_a_shared_operation_moves_with_it_and_hears_of_the_overlap_unless_it_removes_that() {
+async fn every_reader_of_a_shared_operation_moves_with_it_and_hears_of_the_overlap_unless_it_removes_that()
+ {
     let server = Server::in_memory();
     let (client, mut readers, mut old, old_id) = shared(&server, 2).await;
     let dedupe = options(&client).shared().dedupe_by(items(8), Value::clone).start().unwrap();

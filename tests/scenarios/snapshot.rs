@@ -158,7 +158,8 @@ async fn a_reconnect_is_a_gap_and_a_new_snapshot_before_any_other_item() {
 async fn a_gap_that_was_bridged_needs_no_snapshot() {
     let server = Server::in_memory();
     let client = client(&server);
-    let resumed = options(&client).resume_with(|last, variables| *variables = json!({ "after": last }));
+    let resumed =
+        options(&client).resume_with(|last, variables| *variables = json!({ "after": last }));
     let mut stream = synced(&client, resumed.start().unwrap());
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
@@ -188,7 +189,8 @@ async fn a_connection_lost_while_the_query_runs_costs_another_query() {
     let connecting = async {
         let mut peer = connected(&server).await;
         let both = peer.expect_subscribes(2).await;
-        // It was sent again behind the subscription, so it is not older than what follows; but nobody has proven that.
+        // It was sent again behind the subscription, so it is not older than what follows; but
+        // nobody has proven that.
         peer.next(&both[1].id, data(5)).await;
         peer.next(&both[0].id, data(6)).await;
         (peer, both[0].id.clone())
@@ -233,7 +235,9 @@ async fn what_the_queue_does_not_hold_while_the_query_runs_leads_to_another_snap
             assert_eq!(peer.serve_while(snapshot(&mut stream)).await, 20);
             peer.next(&id, data(21)).await;
             match next(&mut stream).await {
-                Some(Ok(Synced::Live(Event::Next(item)))) => break assert_eq!(item.data, Some(json!(21))),
+                Some(Ok(Synced::Live(Event::Next(item)))) => {
+                    break assert_eq!(item.data, Some(json!(21)));
+                }
                 // A gap behind what was kept.
                 Some(Ok(Synced::Live(Event::Gap(gap)))) => dropped += gap.dropped,
                 other => panic!("{overflow:?}: {other:?}"),
@@ -249,7 +253,8 @@ async fn what_the_queue_does_not_hold_while_the_query_runs_leads_to_another_snap
 async fn a_rewound_subscription_goes_on_behind_the_snapshot() {
     let server = Server::in_memory();
     let client = client(&server);
-    let resumed = options(&client).resume_with(|last, variables| *variables = json!({ "after": last }));
+    let resumed =
+        options(&client).resume_with(|last, variables| *variables = json!({ "after": last }));
     let rewound = resumed.overflow(Overflow::Rewind).capacity(items(3)).start().unwrap();
     let mut stream = synced(&client, rewound);
     let mut peer = connected(&server).await;
@@ -319,18 +324,31 @@ async fn what_has_no_position_is_passed_on() {
     assert!(timeout(secs(1), peer.serve_while(stream.next())).await.is_err());
     let query = peer.expect_subscribe().await.id;
     peer.next(&query, json!({"data": 5, "errors": [{"message": "a field has failed"}]})).await;
-    for payload in [data(5), json!({"data": null, "errors": [{"message": "why"}]}), data("odd"), data(6)] {
+    for payload in
+        [data(5), json!({"data": null, "errors": [{"message": "why"}]}), data("odd"), data(6)]
+    {
         peer.next(&id, payload).await;
     }
     let read = stream.next().await;
-    assert!(matches!(&read, Some(Ok(Synced::Snapshot(Response { errors, .. }))) if errors.len() == 1), "{read:?}");
+    assert!(
+        matches!(&read, Some(Ok(Synced::Snapshot(Response { errors, .. }))) if errors.len() == 1),
+        "{read:?}"
+    );
     let read = stream.next().await;
-    assert!(matches!(&read, Some(Ok(Synced::Live(Event::Next(Response { data: None, .. }))))), "{read:?}");
+    assert!(
+        matches!(&read, Some(Ok(Synced::Live(Event::Next(Response { data: None, .. }))))),
+        "{read:?}"
+    );
     let read = stream.next().await;
-    let Some(Err(error @ SnapshotError::Subscription(SubscriptionError::Decode(_)))) = read else { panic!("{read:?}") };
+    let Some(Err(error @ SnapshotError::Subscription(SubscriptionError::Decode(_)))) = read else {
+        panic!("{read:?}")
+    };
     assert!(!error.is_terminal());
     let read = stream.next().await;
-    assert!(matches!(&read, Some(Ok(Synced::Live(Event::Next(Response { data: Some(6), .. }))))), "{read:?}");
+    assert!(
+        matches!(&read, Some(Ok(Synced::Live(Event::Next(Response { data: Some(6), .. }))))),
+        "{read:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

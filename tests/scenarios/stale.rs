@@ -1,4 +1,5 @@
-//! A server forgets an operation and says nothing: the stream does, and sends it again if that is wanted.
+//! A server forgets an operation and says nothing: the stream does, and sends it again if that is
+//! wanted.
 
 use resub::{Overflow, Subprotocol};
 
@@ -16,12 +17,18 @@ async fn an_operation_for_which_nothing_comes_is_stale_once_for_each_silence() {
     for subprotocol in [Subprotocol::GraphqlTransportWs, Subprotocol::GraphqlWs] {
         let server = Server::in_memory();
         let client = builder(&server).subprotocol(subprotocol).build().unwrap();
-        let options = client.subscription_to(request("a")).first_item_within(secs(5)).idle_longer_than(secs(60));
+        let options = client
+            .subscription_to(request("a"))
+            .first_item_within(secs(5))
+            .idle_longer_than(secs(60));
         let mut stream = options.start().unwrap();
         let mut peer = connected(&server).await;
         let id = peer.expect_subscribe().await.id;
         let begun = Instant::now();
-        assert_eq!((peer.serve_while(stale(&mut stream)).await, begun.elapsed()), (secs(5), secs(5)));
+        assert_eq!(
+            (peer.serve_while(stale(&mut stream)).await, begun.elapsed()),
+            (secs(5), secs(5))
+        );
         for n in 0..3 {
             peer.serve_while(tokio::time::sleep(secs(600))).await;
             peer.next(&id, data(n)).await;
@@ -70,7 +77,12 @@ async fn a_stale_operation_is_sent_again_alone_while_its_busy_sibling_keeps_its_
 async fn the_time_without_a_connection_is_a_gap_and_no_silence() {
     let server = Server::in_memory();
     let client = client(&server);
-    let mut stream = client.subscription_to(request("a")).idle_longer_than(secs(5)).reissue_stale().start().unwrap();
+    let mut stream = client
+        .subscription_to(request("a"))
+        .idle_longer_than(secs(5))
+        .reissue_stale()
+        .start()
+        .unwrap();
     let mut peer = connected(&server).await;
     let id = peer.expect_subscribe().await.id;
     peer.next(&id, data(1)).await;
@@ -91,9 +103,11 @@ async fn the_time_without_a_connection_is_a_gap_and_no_silence() {
 async fn a_socket_that_is_not_read_for_a_slow_reader_makes_its_sibling_wait_but_not_stale() {
     let server = Server::in_memory();
     let client = client(&server);
-    let blocking = client.subscription_to(request("slow")).overflow(Overflow::Block).capacity(items(1));
+    let blocking =
+        client.subscription_to(request("slow")).overflow(Overflow::Block).capacity(items(1));
     let mut slow = blocking.start().unwrap();
-    let mut sibling = client.subscription_to(request("b")).idle_longer_than(secs(5)).start().unwrap();
+    let mut sibling =
+        client.subscription_to(request("b")).idle_longer_than(secs(5)).start().unwrap();
     let mut peer = connected(&server).await;
     let ids = peer.expect_subscribes(2).await;
     peer.next(&ids[1].id, data(0)).await;

@@ -1,6 +1,9 @@
 //! What a server may answer to the WebSocket upgrade, and what becomes of the streams.
 
-use resub::{BuildError, ConnectError, Credentials, CredentialsReason, Disconnect, UpgradeFlaw, mock::Upgrade};
+use resub::{
+    BuildError, ConnectError, Credentials, CredentialsReason, Disconnect, UpgradeFlaw,
+    mock::Upgrade,
+};
 
 use super::*;
 
@@ -17,20 +20,36 @@ async fn what_will_not_pass_ends_the_stream_with_the_status_and_the_servers_word
     for (answer, status, said) in [
         ("HTTP/1.1 404 Not Found\r\nContent-Length: 12\r\n\r\nno such path", 404, "no such path"),
         ("HTTP/1.0 404 Not Found\r\n\r\nno such path", 404, "no such path"),
-        ("HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nContent-Length: 8\r\n\r\nno hands", 426, "no hands"),
-        ("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<title>Welcome</title>", 200, "<title>Welcome</title>"),
-        ("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n", 410, ""),
+        (
+            "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nContent-Length: 8\r\n\r\nno hands",
+            426,
+            "no hands",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<title>Welcome</title>",
+            200,
+            "<title>Welcome</title>",
+        ),
+        (
+            "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n",
+            410,
+            "",
+        ),
     ] {
         let server = Server::in_memory();
         let client = client(&server);
         let mut stream = subscribe(&client, "a");
         let _open = server.accept_raw(answer).await;
         let error = refused(&server, &mut stream, 1).await;
-        let ConnectError::Http { status: told, body, headers, .. } = &error else { panic!("{error:?}") };
+        let ConnectError::Http { status: told, body, headers, .. } = &error else {
+            panic!("{error:?}")
+        };
         assert_eq!((*told, body.as_str()), (status, said));
         assert_eq!(headers.get("upgrade"), (status == 426).then_some("websocket"));
         assert!(
-            error.to_string().starts_with(&format!("the server answered the upgrade with HTTP {status}")),
+            error
+                .to_string()
+                .starts_with(&format!("the server answered the upgrade with HTTP {status}")),
             "{error}"
         );
     }
@@ -67,7 +86,11 @@ async fn a_status_that_may_pass_is_retried_in_http_1_0_as_well_and_after_what_wa
         drop(server.accept_raw(answer).await);
         let since = Instant::now();
         server.dialed(server.dials() + 1).await;
-        assert!(since.elapsed() >= secs(at_least) && since.elapsed() < secs(at_least + 35), "{:?}", since.elapsed());
+        assert!(
+            since.elapsed() >= secs(at_least) && since.elapsed() < secs(at_least + 35),
+            "{:?}",
+            since.elapsed()
+        );
     }
     connected(&server).await.expect_subscribe().await;
 }
@@ -88,7 +111,9 @@ async fn a_refused_credential_is_replaced_at_once_even_if_the_refusal_never_ends
             .unwrap();
         let _stream = subscribe(&client, "a");
         let since = Instant::now();
-        let refusal = format!("HTTP/1.1 {status} No\r\nSet-Cookie: a=b\r\nContent-Length: 1000\r\n\r\ntoken expired");
+        let refusal = format!(
+            "HTTP/1.1 {status} No\r\nSet-Cookie: a=b\r\nContent-Length: 1000\r\n\r\ntoken expired"
+        );
         let _open = server.accept_raw(refusal).await;
         let peer = server.accept().await;
         let told = format!("the server answered the upgrade with HTTP {status}: token expired");
@@ -128,7 +153,9 @@ async fn an_upgrade_may_come_with_other_words_about_the_connection_and_with_no_e
     let server = Server::in_memory();
     let client = client(&server);
     let mut stream = subscribe(&client, "a");
-    let _peer = server.accept_with(Upgrade::new().header("Sec-WebSocket-Extensions", "permessage-deflate")).await;
+    let _peer = server
+        .accept_with(Upgrade::new().header("Sec-WebSocket-Extensions", "permessage-deflate"))
+        .await;
     let error = refused(&server, &mut stream, 1).await;
     assert!(matches!(error, ConnectError::Upgrade(UpgradeFlaw::Extension)), "{error:?}");
     assert_eq!(
@@ -158,7 +185,10 @@ async fn headers_without_end_end_the_stream() {
     let since = Instant::now();
     let _open = server.accept_raw(format!("HTTP/1.1 101 OK\r\nX: {}", "x".repeat(70_000))).await;
     let error = refused(&server, &mut stream, 1).await;
-    assert!(matches!(error, ConnectError::Upgrade(UpgradeFlaw::TooLarge { limit: 65_536 })), "{error:?}");
+    assert!(
+        matches!(error, ConnectError::Upgrade(UpgradeFlaw::TooLarge { limit: 65_536 })),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("more than 65536 bytes"), "{error}");
     assert_eq!(since.elapsed(), Duration::ZERO);
 }
@@ -168,9 +198,13 @@ async fn an_answer_that_never_gets_on_is_given_up_in_time_and_tried_again() {
     let server = Server::in_memory();
     let client = builder(&server).connect_timeout(secs(3)).build().unwrap();
     let _stream = subscribe(&client, "a");
-    let _open = server.accept_raw("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 101 Switching Protocols\r\nUpgrade:").await;
+    let _open = server
+        .accept_raw("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 101 Switching Protocols\r\nUpgrade:")
+        .await;
     let status = until(&client, |status| matches!(status, Status::Waiting { .. })).await;
-    let Status::Waiting { cause: Some(Disconnect::Connect(ConnectError::Timeout(after))), .. } = status else {
+    let Status::Waiting { cause: Some(Disconnect::Connect(ConnectError::Timeout(after))), .. } =
+        status
+    else {
         panic!("{status:?}")
     };
     assert_eq!(after, secs(3));
@@ -181,7 +215,13 @@ async fn an_answer_that_never_gets_on_is_given_up_in_time_and_tried_again() {
 async fn the_host_may_be_another_and_what_makes_the_upgrade_may_not() {
     let server = Server::in_memory();
     let with = |name: &str| builder(&server).header(name, "market.internal").build();
-    for name in ["Connection", "upgrade", "Sec-WebSocket-Version", "sec-websocket-extensions", "Transfer-Encoding"] {
+    for name in [
+        "Connection",
+        "upgrade",
+        "Sec-WebSocket-Version",
+        "sec-websocket-extensions",
+        "Transfer-Encoding",
+    ] {
         assert!(matches!(with(name), Err(BuildError::Header(named)) if named == name), "{name}");
     }
     let client = with("host").unwrap();

@@ -14,11 +14,13 @@ use crate::fixture::{self, Desk, Options, REJECTION, TestServer, WithoutToken};
 
 pub(crate) fn start(options: Options) -> TestServer {
     let desk = Desk::default();
-    let schema = Schema::new(Query, Mutation { desk: desk.clone() }, Subscription { desk: desk.clone() });
+    let schema =
+        Schema::new(Query, Mutation { desk: desk.clone() }, Subscription { desk: desk.clone() });
     let admit = move |init: Value| async move { admit(&init, options.without_token) };
     let upgrade = async move |protocol: GraphQLProtocol, ws: WebSocketUpgrade| {
-        ws.protocols(ALL_WEBSOCKET_PROTOCOLS)
-            .on_upgrade(move |socket| GraphQLWebSocket::new(socket, schema, protocol).on_connection_init(admit).serve())
+        ws.protocols(ALL_WEBSOCKET_PROTOCOLS).on_upgrade(move |socket| {
+            GraphQLWebSocket::new(socket, schema, protocol).on_connection_init(admit).serve()
+        })
     };
     TestServer::serve(options.port, Router::new().route("/graphql", any(upgrade)), desk)
 }
@@ -54,11 +56,18 @@ struct Subscription {
 
 #[Subscription]
 impl Subscription {
-    async fn ticks(&self, n: i32, #[graphql(default = 10)] every_ms: i32) -> impl Stream<Item = i32> + use<> {
+    async fn ticks(
+        &self,
+        n: i32,
+        #[graphql(default = 10)] every_ms: i32,
+    ) -> impl Stream<Item = i32> + use<> {
         fixture::ticks(&self.desk.streams, n, every_ms)
     }
 
-    async fn forever(&self, #[graphql(default = 10)] every_ms: i32) -> impl Stream<Item = i32> + use<> {
+    async fn forever(
+        &self,
+        #[graphql(default = 10)] every_ms: i32,
+    ) -> impl Stream<Item = i32> + use<> {
         fixture::counting(&self.desk.streams, every_ms)
     }
 

@@ -7,7 +7,9 @@ use resub::{Status, Subprotocol, SubscribeError, SubscriptionError};
 use serde_json::json;
 
 use crate::fixture::Options;
-use crate::pair::{Pair, Server, end, impatient, item, on_each_pair, on_each_server, subscribe, until_open};
+use crate::pair::{
+    Pair, Server, end, impatient, item, on_each_pair, on_each_server, subscribe, until_open,
+};
 use crate::raw::{until, within};
 
 on_each_pair!(items_come_in_order_and_the_stream_ends_when_the_server_completes_it);
@@ -52,7 +54,10 @@ async fn a_client_that_was_told_no_subprotocol_finds_the_modern_one_at_once(serv
         assert_eq!(item(&mut ticks).await, json!({ "ticks": n }));
     }
     let status = client.status().borrow().clone();
-    assert!(matches!(status, Status::Open { subprotocol: Subprotocol::GraphqlTransportWs, .. }), "{status:?}");
+    assert!(
+        matches!(status, Status::Open { subprotocol: Subprotocol::GraphqlTransportWs, .. }),
+        "{status:?}"
+    );
     assert_eq!(server.connections().borrow().ever, 1);
 }
 
@@ -62,7 +67,8 @@ async fn two_hundred_subscriptions_share_one_connection_and_each_gets_all_of_its
     let client = pair.client(&server);
     join_all((0..200).map(async |number| {
         let n = 5 + number % 7;
-        let mut ticks = subscribe(&client, &format!("subscription {{ ticks(n: {n}, everyMs: 1) }}"));
+        let mut ticks =
+            subscribe(&client, &format!("subscription {{ ticks(n: {n}, everyMs: 1) }}"));
         for expected in 0..n {
             assert_eq!(item(&mut ticks).await, json!({ "ticks": expected }));
         }
@@ -77,7 +83,8 @@ on_each_pair!(a_dropped_subscription_is_cancelled_on_the_server_and_its_sibling_
 async fn a_dropped_subscription_is_cancelled_on_the_server_and_its_sibling_goes_on(pair: Pair) {
     let server = pair.start();
     let client = pair.client(&server);
-    let [mut kept, mut dropped] = [(); 2].map(|()| subscribe(&client, "subscription { forever(everyMs: 5) }"));
+    let [mut kept, mut dropped] =
+        [(); 2].map(|()| subscribe(&client, "subscription { forever(everyMs: 5) }"));
     assert_eq!(item(&mut kept).await, json!({"forever": 0}));
     assert_eq!(item(&mut dropped).await, json!({"forever": 0}));
     assert_eq!(server.streams().borrow().now, 2);
@@ -95,7 +102,8 @@ on_each_pair!(a_shutdown_ends_every_stream_and_closes_the_connection);
 async fn a_shutdown_ends_every_stream_and_closes_the_connection(pair: Pair) {
     let server = pair.start();
     let client = pair.client(&server);
-    let [mut a, mut b] = [(); 2].map(|()| subscribe(&client, "subscription { forever(everyMs: 60000) }"));
+    let [mut a, mut b] =
+        [(); 2].map(|()| subscribe(&client, "subscription { forever(everyMs: 60000) }"));
     for stream in [&mut a, &mut b] {
         assert_eq!(item(stream).await, json!({"forever": 0}));
     }
@@ -108,7 +116,8 @@ async fn a_shutdown_ends_every_stream_and_closes_the_connection(pair: Pair) {
     }
     until(server.streams(), |streams| streams.now == 0).await;
     until(server.connections(), |connections| connections.now == 0).await;
-    let refusal = client.subscribe_to(resub::Request::<()>::new("subscription { forever }")).unwrap_err();
+    let refusal =
+        client.subscribe_to(resub::Request::<()>::new("subscription { forever }")).unwrap_err();
     assert!(matches!(refusal, SubscribeError::ShutDown), "{refusal:?}");
 }
 
@@ -119,20 +128,28 @@ async fn the_connection_is_closed_when_nobody_holds_the_client_or_a_stream_any_m
     let mut stream = subscribe(&client, "subscription { forever(everyMs: 5) }");
     drop(client);
     for n in 0..5 {
-        assert_eq!(item(&mut stream).await, json!({ "forever": n }), "a stream keeps its client alive");
+        assert_eq!(
+            item(&mut stream).await,
+            json!({ "forever": n }),
+            "a stream keeps its client alive"
+        );
     }
     drop(stream);
     until(server.streams(), |streams| streams.now == 0).await;
     until(server.connections(), |connections| connections.now == 0).await;
 }
 
-/// juniper drops a client that has sent no protocol `ping` for 15 seconds; its seconds are what this test waits by.
+/// juniper drops a client that has sent no protocol `ping` for 15 seconds; its seconds are what
+/// this test waits by.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_with_default_options_outlives_junipers_dead_man_switch_whether_items_come_or_not() {
+async fn a_client_with_default_options_outlives_junipers_dead_man_switch_whether_items_come_or_not()
+{
     let outlives = async |pair: Pair, every_ms: u32, items: usize| {
         let server = pair.start();
-        let client = resub::Client::builder(server.url()).subprotocol(pair.subprotocol).build().unwrap();
-        let mut clock = subscribe(&client, &format!("subscription {{ forever(everyMs: {every_ms}) }}"));
+        let client =
+            resub::Client::builder(server.url()).subprotocol(pair.subprotocol).build().unwrap();
+        let mut clock =
+            subscribe(&client, &format!("subscription {{ forever(everyMs: {every_ms}) }}"));
         for n in 0..items {
             assert_eq!(item(&mut clock).await, json!({ "forever": n }), "{pair:?}");
         }

@@ -1,23 +1,27 @@
-//! The client and a server that admits only those who have the token. Servers say no in four ways, see `smoke.rs`.
+//! The client and a server that admits only those who have the token. Servers say no in four ways,
+//! see `smoke.rs`.
 
 use std::future::ready;
 use std::sync::{Arc, Mutex};
 
 use resub::{
-    ClientBuilder, CloseCode, Credentials, CredentialsError, CredentialsReason, Disconnect, Subprotocol,
-    SubscriptionError,
+    ClientBuilder, CloseCode, Credentials, CredentialsError, CredentialsReason, Disconnect,
+    Subprotocol, SubscriptionError,
 };
 use serde_json::json;
 
 use crate::fixture::{Options, REJECTION, TestServer, WithoutToken};
-use crate::pair::{Pair, Server, end, gap, impatient, item, on_each_pair, on_each_server, subscribe, text};
+use crate::pair::{
+    Pair, Server, end, gap, impatient, item, on_each_pair, on_each_server, subscribe, text,
+};
 
 const TICKS: &str = "subscription { ticks(n: 2, everyMs: 1) }";
 
 on_each_pair!(a_good_token_in_the_init_payload_opens_a_closed_server);
 async fn a_good_token_in_the_init_payload_opens_a_closed_server(pair: Pair) {
     let server = closed(pair.server);
-    let client = pair.builder(&server.url()).init_payload(&json!({"token": "good"})).build().unwrap();
+    let client =
+        pair.builder(&server.url()).init_payload(&json!({"token": "good"})).build().unwrap();
     let mut ticks = subscribe(&client, TICKS);
     for n in 0..2 {
         assert_eq!(item(&mut ticks).await, json!({ "ticks": n }));
@@ -26,8 +30,12 @@ async fn a_good_token_in_the_init_payload_opens_a_closed_server(pair: Pair) {
     assert_eq!(server.connections().borrow().ever, 1);
 }
 
-on_each_pair!(a_token_that_stays_bad_ends_the_stream_with_the_servers_words_and_leaves_the_client_usable);
-async fn a_token_that_stays_bad_ends_the_stream_with_the_servers_words_and_leaves_the_client_usable(pair: Pair) {
+on_each_pair!(
+    a_token_that_stays_bad_ends_the_stream_with_the_servers_words_and_leaves_the_client_usable
+);
+async fn a_token_that_stays_bad_ends_the_stream_with_the_servers_words_and_leaves_the_client_usable(
+    pair: Pair,
+) {
     let server = closed(pair.server);
     let vault = Vault::holding(&["bad"]);
     let client = vault.guard(pair.builder(&server.url())).build().unwrap();
@@ -35,7 +43,8 @@ async fn a_token_that_stays_bad_ends_the_stream_with_the_servers_words_and_leave
     assert!(text(&error).contains(REJECTION), "{}", text(&error));
     let SubscriptionError::Lost(cause) = error else { panic!("{error:?}") };
     assert_rejection(pair, &cause);
-    // A close that only some servers mean so is believed at the fifth time, a clear one at the second.
+    // A close that only some servers mean so is believed at the fifth time, a clear one at the
+    // second.
     let rejected = match (pair.server, pair.subprotocol) {
         (Server::AsyncGraphql, Subprotocol::GraphqlTransportWs) => 4,
         (Server::AsyncGraphql, Subprotocol::GraphqlWs) | (Server::Juniper, _) => 1,
@@ -48,7 +57,9 @@ async fn a_token_that_stays_bad_ends_the_stream_with_the_servers_words_and_leave
 }
 
 on_each_pair!(a_provider_that_finds_a_good_token_when_told_of_the_rejection_saves_the_stream);
-async fn a_provider_that_finds_a_good_token_when_told_of_the_rejection_saves_the_stream(pair: Pair) {
+async fn a_provider_that_finds_a_good_token_when_told_of_the_rejection_saves_the_stream(
+    pair: Pair,
+) {
     let server = closed(pair.server);
     let vault = Vault::holding(&["stale", "good"]);
     let client = vault.guard(pair.builder(&server.url())).build().unwrap();
@@ -58,7 +69,8 @@ async fn a_provider_that_finds_a_good_token_when_told_of_the_rejection_saves_the
     }
     assert!(end(&mut ticks).await.is_none());
     let reasons = vault.reasons();
-    let [CredentialsReason::Initial, CredentialsReason::Rejected { cause, .. }] = &reasons[..] else {
+    let [CredentialsReason::Initial, CredentialsReason::Rejected { cause, .. }] = &reasons[..]
+    else {
         panic!("{reasons:?}")
     };
     assert_rejection(pair, cause);
@@ -70,8 +82,12 @@ async fn a_token_that_expired_during_an_outage_costs_no_more_than_the_gap(pair: 
     assert_an_expiry_costs_no_more_than_the_gap(&server, pair.builder(&server.url())).await;
 }
 
-on_each_server!(a_client_that_found_its_subprotocol_does_not_take_an_expired_token_for_a_refused_one);
-async fn a_client_that_found_its_subprotocol_does_not_take_an_expired_token_for_a_refused_one(server: Server) {
+on_each_server!(
+    a_client_that_found_its_subprotocol_does_not_take_an_expired_token_for_a_refused_one
+);
+async fn a_client_that_found_its_subprotocol_does_not_take_an_expired_token_for_a_refused_one(
+    server: Server,
+) {
     let server = closed(server);
     assert_an_expiry_costs_no_more_than_the_gap(&server, impatient(&server.url())).await;
 }
@@ -90,7 +106,11 @@ async fn assert_an_expiry_costs_no_more_than_the_gap(server: &TestServer, builde
     assert!(
         matches!(
             reasons[..],
-            [CredentialsReason::Initial, CredentialsReason::Reconnect, CredentialsReason::Rejected { .. }]
+            [
+                CredentialsReason::Initial,
+                CredentialsReason::Reconnect,
+                CredentialsReason::Rejected { .. }
+            ]
         ),
         "{reasons:?}"
     );
@@ -144,8 +164,8 @@ fn closed(server: Server) -> TestServer {
     server.start(Options { without_token: WithoutToken::Reject, ..Options::default() })
 }
 
-/// Provides tokens as an application would: keeps to one until it is rejected, then takes the next if there is one.
-/// Remembers why it was asked.
+/// Provides tokens as an application would: keeps to one until it is rejected, then takes the next
+/// if there is one. Remembers why it was asked.
 #[derive(Clone, Default)]
 struct Vault(Arc<Mutex<Content>>);
 
@@ -184,6 +204,9 @@ impl Vault {
     }
 
     fn rejections(&self) -> usize {
-        self.reasons().iter().filter(|reason| matches!(reason, CredentialsReason::Rejected { .. })).count()
+        self.reasons()
+            .iter()
+            .filter(|reason| matches!(reason, CredentialsReason::Rejected { .. }))
+            .count()
     }
 }

@@ -13,8 +13,12 @@ async fn queries_and_mutations_are_answered_next_to_a_live_subscription(pair: Pa
     let mut ticks = subscribe(&client, "subscription { forever(everyMs: 1) }");
     assert_eq!(item(&mut ticks).await, json!({ "forever": 0 }));
     for n in 0..20 {
-        let sum = Request::<Value>::new("mutation($n: Int!) { add(a: $n, b: 1) }").variables(&json!({ "n": n }));
-        assert_eq!(within(client.mutate_with(sum)).await.unwrap().data, Some(json!({ "add": n + 1 })));
+        let sum = Request::<Value>::new("mutation($n: Int!) { add(a: $n, b: 1) }")
+            .variables(&json!({ "n": n }));
+        assert_eq!(
+            within(client.mutate_with(sum)).await.unwrap().data,
+            Some(json!({ "add": n + 1 }))
+        );
         let answer = within(client.query_with(Request::<Value>::new("{ answer }"))).await.unwrap();
         assert_eq!(answer.data, Some(json!({ "answer": 42 })));
     }
@@ -22,8 +26,12 @@ async fn queries_and_mutations_are_answered_next_to_a_live_subscription(pair: Pa
     assert_eq!(server.connections().borrow().ever, 1);
     let error = within(client.query_with(Request::<Value>::new("{ nothing }"))).await;
     match error {
-        Err(CallError::Rejected(errors)) => assert!(errors[0].message.contains("nothing"), "{errors:?}"),
-        Ok(response) => assert!(response.data.is_none() && response.errors[0].message.contains("nothing")),
+        Err(CallError::Rejected(errors)) => {
+            assert!(errors[0].message.contains("nothing"), "{errors:?}")
+        }
+        Ok(response) => {
+            assert!(response.data.is_none() && response.errors[0].message.contains("nothing"))
+        }
         Err(other) => panic!("{other:?}"),
     }
     item(&mut ticks).await;

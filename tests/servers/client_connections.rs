@@ -60,7 +60,10 @@ async fn a_limit_makes_the_connections_that_it_takes_and_a_drop_makes_room(pair:
     let client = limited(Some(2));
     let mut streams: Vec<_> = (0..20).map(|_| subscribe(&client, FOREVER)).collect();
     let full = client.subscribe_to(resub::Request::<serde_json::Value>::new(FOREVER));
-    assert!(matches!(full, Err(SubscribeError::Full { connections: 2, limit: 10, .. })), "{full:?}");
+    assert!(
+        matches!(full, Err(SubscribeError::Full { connections: 2, limit: 10, .. })),
+        "{full:?}"
+    );
     for stream in &mut streams {
         assert_eq!(item(stream).await, json!({"forever": 0}));
     }

@@ -20,7 +20,8 @@ async fn a_syntax_error_ends_its_own_stream_with_the_servers_errors(pair: Pair) 
     assert!(!errors[0].message.is_empty(), "{errors:?}");
 }
 
-/// Subscribes to what the server does not execute, while something else is live; returns the errors.
+/// Subscribes to what the server does not execute, while something else is live; returns the
+/// errors.
 async fn refused_beside_a_sibling(pair: Pair, document: &str) -> Vec<GraphQlError> {
     let server = pair.start();
     let client = pair.client(&server);
@@ -77,8 +78,12 @@ struct Reading {
     broken: Option<i32>,
 }
 
-on_each_pair!(an_item_with_a_hole_where_its_type_has_none_is_an_error_with_the_servers_own_and_ends_nothing);
-async fn an_item_with_a_hole_where_its_type_has_none_is_an_error_with_the_servers_own_and_ends_nothing(pair: Pair) {
+on_each_pair!(
+    an_item_with_a_hole_where_its_type_has_none_is_an_error_with_the_servers_own_and_ends_nothing
+);
+async fn an_item_with_a_hole_where_its_type_has_none_is_an_error_with_the_servers_own_and_ends_nothing(
+    pair: Pair,
+) {
     let server = pair.start();
     let client = pair.client(&server);
     let request = Request::<Partial>::new("subscription { partial(n: 3) { value broken } }");
@@ -87,8 +92,9 @@ async fn an_item_with_a_hole_where_its_type_has_none_is_an_error_with_the_server
         match pair.server {
             // A field left out is none.
             Server::AsyncGraphql => {
-                let Event::Next(Response { data: Some(Partial { partial: reading }), errors, .. }) =
-                    event(&mut readings).await
+                let Event::Next(Response {
+                    data: Some(Partial { partial: reading }), errors, ..
+                }) = event(&mut readings).await
                 else {
                     panic!("not an item with data")
                 };
@@ -131,5 +137,8 @@ async fn response(subscription: &mut Subscription<Value>) -> Response<Value> {
 fn assert_no_reading(errors: &[GraphQlError]) {
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert_eq!(errors[0].message, "no reading");
-    assert_eq!(errors[0].path, ["partial", "broken"].map(|field| PathSegment::Field(field.to_owned())));
+    assert_eq!(
+        errors[0].path,
+        ["partial", "broken"].map(|field| PathSegment::Field(field.to_owned()))
+    );
 }

@@ -6,11 +6,15 @@ use futures::future::join_all;
 use resub::{Client, ConnectError, DialError, Disconnect, Event, Status, SubscriptionError};
 use serde_json::json;
 
-use crate::pair::{Pair, end, event, gap, item, on_each_pair, subscribe, text, until_down, until_open};
+use crate::pair::{
+    Pair, end, event, gap, item, on_each_pair, subscribe, text, until_down, until_open,
+};
 use crate::raw::{until, within};
 
 on_each_pair!(a_stream_goes_on_by_itself_after_one_gap_when_its_server_was_killed_and_restarted);
-async fn a_stream_goes_on_by_itself_after_one_gap_when_its_server_was_killed_and_restarted(pair: Pair) {
+async fn a_stream_goes_on_by_itself_after_one_gap_when_its_server_was_killed_and_restarted(
+    pair: Pair,
+) {
     let server = pair.start();
     let client = pair.client(&server);
     let mut status = client.status();
@@ -90,7 +94,8 @@ on_each_pair!(what_was_dropped_or_started_during_an_outage_is_left_out_or_includ
 async fn what_was_dropped_or_started_during_an_outage_is_left_out_or_included(pair: Pair) {
     let server = pair.start();
     let client = pair.client(&server);
-    let [mut kept, mut dropped] = [(); 2].map(|()| subscribe(&client, "subscription { forever(everyMs: 60000) }"));
+    let [mut kept, mut dropped] =
+        [(); 2].map(|()| subscribe(&client, "subscription { forever(everyMs: 60000) }"));
     for subscription in [&mut kept, &mut dropped] {
         assert_eq!(item(subscription).await, json!({"forever": 0}));
     }
@@ -104,7 +109,11 @@ async fn what_was_dropped_or_started_during_an_outage_is_left_out_or_included(pa
     gap(&mut kept).await;
     assert_eq!(item(&mut kept).await, json!({"forever": 0}));
     for n in 0..2 {
-        assert_eq!(item(&mut started).await, json!({ "ticks": n }), "it was never sent before, so it has no gap");
+        assert_eq!(
+            item(&mut started).await,
+            json!({ "ticks": n }),
+            "it was never sent before, so it has no gap"
+        );
     }
     assert!(end(&mut started).await.is_none());
     assert_eq!(server.streams().borrow().ever, 4);
@@ -134,7 +143,9 @@ async fn a_wrong_path_ends_every_stream_and_leaves_the_client_usable(pair: Pair)
         let siblings = [(); 2].map(|()| subscribe(&client, "subscription { forever }"));
         join_all(siblings.map(async |mut subscription| {
             let error = end(&mut subscription).await.expect("an error");
-            let SubscriptionError::Lost(Disconnect::Connect(ConnectError::Http { status, .. })) = &error else {
+            let SubscriptionError::Lost(Disconnect::Connect(ConnectError::Http { status, .. })) =
+                &error
+            else {
                 panic!("{error:?}")
             };
             assert_eq!(*status, 404);

@@ -21,17 +21,21 @@ const STREAMS: usize = 10;
 const WINDOW: NonZeroUsize = NonZeroUsize::new(1_024).unwrap();
 
 on_each_pair!(fifty_rotations_under_load_lose_nothing_repeat_nothing_and_run_no_mutation_twice);
-async fn fifty_rotations_under_load_lose_nothing_repeat_nothing_and_run_no_mutation_twice(pair: Pair) {
+async fn fifty_rotations_under_load_lose_nothing_repeat_nothing_and_run_no_mutation_twice(
+    pair: Pair,
+) {
     let server = Arc::new(pair.start());
     let client = pair.client(&server);
     let number = |data: &Value| data["feed"].as_i64();
-    let start = |_| client.subscription_to(Request::new(FEED)).dedupe_by(WINDOW, number).start().unwrap();
+    let start =
+        |_| client.subscription_to(Request::new(FEED)).dedupe_by(WINDOW, number).start().unwrap();
     let load = Load::start(&server, &client, (0..STREAMS).map(start).collect()).await;
     rotate(&server, &client, 50).await;
     let (streams, answered) = load.stop().await;
 
     for (_, seen) in &streams {
-        let wrong = seen.iter().zip(1..).find(|(seen, expected)| seen.as_ref().ok() != Some(expected));
+        let wrong =
+            seen.iter().zip(1..).find(|(seen, expected)| seen.as_ref().ok() != Some(expected));
         assert!(wrong.is_none(), "{wrong:?}");
     }
     let mut executed = server.added();
@@ -45,10 +49,14 @@ async fn fifty_rotations_under_load_lose_nothing_repeat_nothing_and_run_no_mutat
 }
 
 on_each_pair!(without_dedupe_what_comes_twice_follows_a_gap_that_says_so_and_nothing_is_lost);
-async fn without_dedupe_what_comes_twice_follows_a_gap_that_says_so_and_nothing_is_lost(pair: Pair) {
+async fn without_dedupe_what_comes_twice_follows_a_gap_that_says_so_and_nothing_is_lost(
+    pair: Pair,
+) {
     let server = Arc::new(pair.start());
     let client = pair.client(&server);
-    let load = Load::start(&server, &client, (0..STREAMS).map(|_| subscribe(&client, FEED)).collect()).await;
+    let load =
+        Load::start(&server, &client, (0..STREAMS).map(|_| subscribe(&client, FEED)).collect())
+            .await;
     rotate(&server, &client, 20).await;
     let (streams, _) = load.stop().await;
 
@@ -63,7 +71,10 @@ async fn without_dedupe_what_comes_twice_follows_a_gap_that_says_so_and_nothing_
                     false
                 }
                 Err(gap) => {
-                    assert!(gap.overlaps > 0 && gap.is_lossless() && gap.cause.is_none(), "{gap:?}");
+                    assert!(
+                        gap.overlaps > 0 && gap.is_lossless() && gap.cause.is_none(),
+                        "{gap:?}"
+                    );
                     true
                 }
             };
@@ -77,13 +88,21 @@ async fn without_dedupe_what_comes_twice_follows_a_gap_that_says_so_and_nothing_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_outlives_three_tokens_without_a_gap_and_the_server_never_has_to_cut() {
     let lifetime = Duration::from_secs(2);
-    let options = market::Options { token_lifetime: Some(lifetime), trades_per_second: 200, ..Default::default() };
+    let options = market::Options {
+        token_lifetime: Some(lifetime),
+        trades_per_second: 200,
+        ..Default::default()
+    };
     let server = MarketServer::start(options).unwrap();
     let tokens = server.tokens().unwrap();
     let minting = tokens.clone();
     let provide = move |_| {
         let credentials = Credentials::none().init_payload(&json!({"token": minting.mint()}));
-        ready(credentials.map(|credentials| credentials.expires_in(lifetime)).map_err(CredentialsError::fatal))
+        ready(
+            credentials
+                .map(|credentials| credentials.expires_in(lifetime))
+                .map_err(CredentialsError::fatal),
+        )
     };
     let client = impatient(&server.url()).credentials(provide).build().unwrap();
     let sequence = |data: &Value| data["trades"]["sequence"].as_i64();
@@ -123,7 +142,11 @@ struct Load {
 type Seen = Vec<Result<i64, Gap>>;
 
 impl Load {
-    async fn start(server: &Arc<TestServer>, client: &Client, streams: Vec<Subscription<Value>>) -> Self {
+    async fn start(
+        server: &Arc<TestServer>,
+        client: &Client,
+        streams: Vec<Subscription<Value>>,
+    ) -> Self {
         until(server.streams(), |running| running.now == streams.len()).await;
         let is_over = Arc::new(AtomicBool::new(false));
         let called = Arc::<AtomicI32>::default();
@@ -131,7 +154,9 @@ impl Load {
             publisher: tokio::spawn(publish(Arc::clone(server), Arc::clone(&is_over))),
             readers: streams.into_iter().map(|stream| tokio::spawn(read(stream))).collect(),
             callers: (0..2)
-                .map(|_| tokio::spawn(call(client.clone(), Arc::clone(&called), Arc::clone(&is_over))))
+                .map(|_| {
+                    tokio::spawn(call(client.clone(), Arc::clone(&called), Arc::clone(&is_over)))
+                })
                 .collect(),
             called,
             is_over,
@@ -145,7 +170,8 @@ impl Load {
         for answered in within(join_all(self.callers)).await {
             answered.unwrap();
         }
-        let streams = within(join_all(self.readers)).await.into_iter().map(Result::unwrap).collect();
+        let streams =
+            within(join_all(self.readers)).await.into_iter().map(Result::unwrap).collect();
         (streams, self.called.load(Relaxed))
     }
 }
@@ -185,7 +211,8 @@ async fn call(client: Client, called: Arc<AtomicI32>, is_over: Arc<AtomicBool>) 
     while !is_over.load(Relaxed) {
         pace.tick().await;
         let n = called.fetch_add(1, Relaxed);
-        let add = Request::<Value>::new("mutation($n: Int!) { add(a: $n, b: 1) }").variables(&json!({ "n": n }));
+        let add = Request::<Value>::new("mutation($n: Int!) { add(a: $n, b: 1) }")
+            .variables(&json!({ "n": n }));
         let answer = within(client.mutate_with(add)).await.unwrap();
         assert_eq!(answer.data, Some(json!({ "add": n + 1 })));
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use resub::{Client, Event, Gap, Request, Response, Subprotocol, Subscription, SubscriptionError, Synced};
+use resub::{
+    Client, Event, Gap, Request, Response, Subprotocol, Subscription, SubscriptionError, Synced,
+};
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
@@ -54,7 +56,9 @@ async fn a_subscription_is_established_or_ends(pair: Pair) {
     assert!(end(&mut none).await.is_none());
     let mut wrong = subscribe(&client, "subscription { nothing }");
     match within(wrong.established()).await {
-        Err(SubscriptionError::Rejected(errors)) => assert!(errors[0].message.contains("nothing"), "{errors:?}"),
+        Err(SubscriptionError::Rejected(errors)) => {
+            assert!(errors[0].message.contains("nothing"), "{errors:?}")
+        }
         // Some servers say so in an item.
         Ok(()) => {}
         Err(other) => panic!("{other:?}"),
@@ -71,7 +75,11 @@ async fn no_trade_is_missing_behind_a_snapshot_while_connections_are_cut() {
         for _ in 0..5 {
             let queries = client.clone();
             let mut last_trade = trades(&client).with_snapshot(
-                move || queries.query_with(Request::<Value>::new("{ lastTrade(symbol: \"BTC\") { sequence } }")),
+                move || {
+                    queries.query_with(Request::<Value>::new(
+                        "{ lastTrade(symbol: \"BTC\") { sequence } }",
+                    ))
+                },
                 |snapshot| snapshot["lastTrade"]["sequence"].as_i64(),
                 |last, trade| trade["trades"]["sequence"].as_i64() > *last,
             );

@@ -1,4 +1,5 @@
-//! What both test servers share: one shape to drive them by, and the streams that their subscriptions serve.
+//! What both test servers share: one shape to drive them by, and the streams that their
+//! subscriptions serve.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -25,10 +26,11 @@ use crate::market::listener::{Count, Gauge, Serving};
 /// }
 /// type Reading { value: Int! broken: Int }
 /// ```
-/// Of a `partial` item async-graphql sends `{"value": 0}`, without the key `broken`; juniper sends null for the whole
-/// reading, although its type is not nullable.
+/// Of a `partial` item async-graphql sends `{"value": 0}`, without the key `broken`; juniper sends
+/// null for the whole reading, although its type is not nullable.
 ///
-/// `connection_init` may carry `{"token": "good"}`; any other token is rejected, none is decided by [`Options`].
+/// `connection_init` may carry `{"token": "good"}`; any other token is rejected, none is decided by
+/// [`Options`].
 pub(crate) struct TestServer {
     serving: Serving,
     desk: Desk,
@@ -45,7 +47,11 @@ pub(crate) struct Desk {
 
 impl Default for Desk {
     fn default() -> Self {
-        Self { streams: Gauge::default(), feed: broadcast::Sender::new(FEED_ROOM), added: Arc::default() }
+        Self {
+            streams: Gauge::default(),
+            feed: broadcast::Sender::new(FEED_ROOM),
+            added: Arc::default(),
+        }
     }
 }
 
@@ -138,27 +144,35 @@ impl TestServer {
 pub(crate) fn counting(streams: &Gauge, every_ms: i32) -> impl Stream<Item = i32> + Send + use<> {
     let entered = streams.enter();
     let period = Duration::from_millis(u64::try_from(every_ms).unwrap_or(0).max(1));
-    stream::unfold((0, tokio::time::interval(period), entered), |(n, mut interval, entered)| async move {
-        interval.tick().await;
-        Some((n, (n + 1, interval, entered)))
-    })
+    stream::unfold(
+        (0, tokio::time::interval(period), entered),
+        |(n, mut interval, entered)| async move {
+            interval.tick().await;
+            Some((n, (n + 1, interval, entered)))
+        },
+    )
 }
 
 /// The first `n` of [`counting`].
-pub(crate) fn ticks(streams: &Gauge, n: i32, every_ms: i32) -> impl Stream<Item = i32> + Send + use<> {
+pub(crate) fn ticks(
+    streams: &Gauge,
+    n: i32,
+    every_ms: i32,
+) -> impl Stream<Item = i32> + Send + use<> {
     counting(streams, every_ms).take(usize::try_from(n).unwrap_or(0))
 }
 
 /// Two items, one error, the end.
-pub(crate) fn failing(streams: &Gauge) -> impl Stream<Item = Result<i32, &'static str>> + Send + use<> {
+pub(crate) fn failing(
+    streams: &Gauge,
+) -> impl Stream<Item = Result<i32, &'static str>> + Send + use<> {
     ticks(streams, 3, 1).map(|n| if n < 2 { Ok(n) } else { Err("the source has failed") })
 }
 
 /// What is published from now on.
 pub(crate) fn feed(desk: &Desk) -> impl Stream<Item = i32> + Send + use<> {
     let (feed, entered) = (desk.feed.subscribe(), desk.streams.enter());
-    stream::unfold(
-        (feed, entered),
-        |(mut feed, entered)| async move { Some((feed.recv().await.ok()?, (feed, entered))) },
-    )
+    stream::unfold((feed, entered), |(mut feed, entered)| async move {
+        Some((feed.recv().await.ok()?, (feed, entered)))
+    })
 }

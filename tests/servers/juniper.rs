@@ -1,5 +1,5 @@
-//! The test server on juniper, with its default keep-alive: on `graphql-transport-ws` it drops a client that has sent no
-//! protocol `ping` for 15 seconds.
+//! The test server on juniper, with its default keep-alive: on `graphql-transport-ws` it drops a
+//! client that has sent no protocol `ping` for 15 seconds.
 #![allow(clippy::unused_async, reason = "a resolver is async, whatever it does")]
 
 use std::pin::Pin;
@@ -9,7 +9,9 @@ use axum::Router;
 use axum::extract::WebSocketUpgrade;
 use axum::routing::any;
 use futures::stream::{Stream, StreamExt};
-use juniper::{FieldResult, RootNode, ScalarValue, Variables, graphql_object, graphql_subscription};
+use juniper::{
+    FieldResult, RootNode, ScalarValue, Variables, graphql_object, graphql_subscription,
+};
 use juniper_axum::subscriptions::serve_ws;
 use juniper_graphql_ws::ConnectionConfig;
 
@@ -21,10 +23,15 @@ pub(crate) fn start(options: Options) -> TestServer {
     let context = desk.clone();
     let admit = move |init: Variables| async move {
         let token = init.get("token").and_then(|token| token.as_scalar()?.try_as_str());
-        if options.without_token.admits(token) { Ok(ConnectionConfig::new(context)) } else { Err(Rejected) }
+        if options.without_token.admits(token) {
+            Ok(ConnectionConfig::new(context))
+        } else {
+            Err(Rejected)
+        }
     };
     let upgrade = async move |ws: WebSocketUpgrade| {
-        ws.protocols(["graphql-transport-ws", "graphql-ws"]).on_upgrade(move |socket| serve_ws(socket, schema, admit))
+        ws.protocols(["graphql-transport-ws", "graphql-ws"])
+            .on_upgrade(move |socket| serve_ws(socket, schema, admit))
     };
     TestServer::serve(options.port, Router::new().route("/graphql", any(upgrade)), desk)
 }

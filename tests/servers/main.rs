@@ -1,5 +1,10 @@
-//! The client against real servers over real sockets: async-graphql and juniper, on both subprotocols.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
+//! The client against real servers over real sockets: async-graphql and juniper, on both
+//! subprotocols.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot be set up has failed"
+)]
 
 mod async_graphql;
 mod client;

@@ -1,10 +1,14 @@
-//! The client beside each server on each subprotocol, and how its streams are read. Holds no claim of its own.
+//! The client beside each server on each subprotocol, and how its streams are read. Holds no claim
+//! of its own.
 
 use std::error::Error;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use resub::{Client, ClientBuilder, Event, Gap, Request, Status, Subprotocol, Subscription, SubscriptionError};
+use resub::{
+    Client, ClientBuilder, Event, Gap, Request, Status, Subprotocol, Subscription,
+    SubscriptionError,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -42,7 +46,8 @@ macro_rules! on_each_pair {
     };
 }
 
-/// Makes a test of the claim, an `async fn(Server)`, for each server; the client is told no subprotocol.
+/// Makes a test of the claim, an `async fn(Server)`, for each server; the client is told no
+/// subprotocol.
 macro_rules! on_each_server {
     ($claim:ident) => {
         mod $claim {
@@ -118,7 +123,9 @@ pub(crate) fn subscribe(client: &Client, document: &str) -> Subscription<Value> 
 }
 
 /// The next event, which is not an error.
-pub(crate) async fn event<T: DeserializeOwned + Debug>(subscription: &mut Subscription<T>) -> Event<T> {
+pub(crate) async fn event<T: DeserializeOwned + Debug>(
+    subscription: &mut Subscription<T>,
+) -> Event<T> {
     within(subscription.next()).await.expect("not the end").expect("not an error")
 }
 
@@ -142,7 +149,9 @@ pub(crate) async fn gap<T: DeserializeOwned + Debug>(subscription: &mut Subscrip
 }
 
 /// The end, which is next, and after which nothing follows.
-pub(crate) async fn end<T: DeserializeOwned + Debug>(subscription: &mut Subscription<T>) -> Option<SubscriptionError> {
+pub(crate) async fn end<T: DeserializeOwned + Debug>(
+    subscription: &mut Subscription<T>,
+) -> Option<SubscriptionError> {
     let end = match within(subscription.next()).await {
         None => None,
         Some(Err(error)) => Some(error),
@@ -171,6 +180,7 @@ pub(crate) async fn until_open(status: &mut watch::Receiver<Status>) {
 
 /// Waits until the client knows that it is not.
 pub(crate) async fn until_down(status: &mut watch::Receiver<Status>) {
-    let is_down = |status: &Status| matches!(status, Status::Waiting { .. } | Status::Connecting { .. });
+    let is_down =
+        |status: &Status| matches!(status, Status::Waiting { .. } | Status::Connecting { .. });
     within(status.wait_for(is_down)).await.unwrap();
 }

@@ -47,7 +47,8 @@ async fn socks5_without_the_h_resolves_the_name_here() {
     let server = start();
     let stand = Stand::start(Manner::Socks, server.addr()).await;
     let proxy: Proxy = format!("socks5://{}", stand.addr()).parse().unwrap();
-    let client = |endpoint| impatient(endpoint).give_up_after(1).proxy(proxy.clone()).build().unwrap();
+    let client =
+        |endpoint| impatient(endpoint).give_up_after(1).proxy(proxy.clone()).build().unwrap();
     assert_ticks(&client("ws://localhost:4000/graphql")).await;
     let asked = stand.asked().join(" ");
     assert!(["127.0.0.1:4000", "::1:4000"].contains(&asked.as_str()), "{asked}");
@@ -90,7 +91,8 @@ async fn a_login_that_does_not_fit_next_to_the_name_is_not_tried_again() {
     let server = start();
     let stand = Stand::start(Manner::SocksLogin, server.addr()).await;
     let proxy: Proxy = format!("socks5h://{}", stand.addr()).parse().unwrap();
-    let client = impatient(ENDPOINT).proxy(proxy.login("Aladdin", &"s".repeat(255))).build().unwrap();
+    let client =
+        impatient(ENDPOINT).proxy(proxy.login("Aladdin", &"s".repeat(255))).build().unwrap();
     let (error, is_fatal) = failure(&client).await;
     assert!(matches!(error, DialError::ProxyRefused { .. }) && is_fatal, "{error:?}");
 }
@@ -110,7 +112,8 @@ async fn what_a_proxy_says_decides_whether_it_is_tried_again() {
         (Manner::SocksReplying(0xf0), "socks5h", "its answer is not one of SOCKS5", false),
     ] {
         let stand = Stand::start(manner, server.addr()).await;
-        let (error, is_fatal) = failure(&through(&format!("{scheme}://{}", stand.addr())).build().unwrap()).await;
+        let (error, is_fatal) =
+            failure(&through(&format!("{scheme}://{}", stand.addr())).build().unwrap()).await;
         let said = match &error {
             DialError::ProxyRefused { reason } if fatal => reason,
             DialError::ProxyFailed { reason } if !fatal => reason,
@@ -124,14 +127,21 @@ async fn what_a_proxy_says_decides_whether_it_is_tried_again() {
 #[tokio::test]
 async fn a_proxy_that_is_gone_or_is_none_is_named_without_its_login() {
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let (error, is_fatal) = failure(&through(&format!("socks5h://me:secret@{gone}")).build().unwrap()).await;
-    assert!(matches!(&error, DialError::ProxyUnreachable { proxy, .. } if *proxy == format!("socks5h://{gone}")));
+    let (error, is_fatal) =
+        failure(&through(&format!("socks5h://me:secret@{gone}")).build().unwrap()).await;
+    assert!(
+        matches!(&error, DialError::ProxyUnreachable { proxy, .. } if *proxy == format!("socks5h://{gone}"))
+    );
     assert!(!is_fatal && !format!("{error:?}").contains("secret"), "{error:?}");
 
     // A SOCKS client at an HTTP server.
     let server = start();
-    let (error, _) = failure(&through(&format!("socks5h://{}", server.addr())).build().unwrap()).await;
-    assert!(matches!(error, DialError::ProxyFailed { .. } | DialError::ProxyUnreachable { .. }), "{error:?}");
+    let (error, _) =
+        failure(&through(&format!("socks5h://{}", server.addr())).build().unwrap()).await;
+    assert!(
+        matches!(error, DialError::ProxyFailed { .. } | DialError::ProxyUnreachable { .. }),
+        "{error:?}"
+    );
 }
 
 /// Variables are those of a process, so this test runs in one of its own, too.
@@ -197,8 +207,13 @@ async fn assert_ticks(client: &Client) {
 /// Why the client could not dial, and whether it took that for final.
 async fn failure(client: &Client) -> (DialError, bool) {
     match end(&mut subscribe(client, "subscription { ticks(n: 3) }")).await {
-        Some(SubscriptionError::Lost(Disconnect::Connect(ConnectError::Dial(error)))) => (error, true),
-        Some(SubscriptionError::GaveUp { cause: Disconnect::Connect(ConnectError::Dial(error)), .. }) => (error, false),
+        Some(SubscriptionError::Lost(Disconnect::Connect(ConnectError::Dial(error)))) => {
+            (error, true)
+        }
+        Some(SubscriptionError::GaveUp {
+            cause: Disconnect::Connect(ConnectError::Dial(error)),
+            ..
+        }) => (error, false),
         other => panic!("{other:?}"),
     }
 }

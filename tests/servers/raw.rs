@@ -71,7 +71,9 @@ impl RawClient {
     /// Opens a WebSocket, and says nothing on it.
     pub(crate) async fn open(url: &str, subprotocol: Subprotocol) -> Self {
         let mut request = url.into_client_request().unwrap();
-        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(subprotocol.name()));
+        request
+            .headers_mut()
+            .insert("sec-websocket-protocol", HeaderValue::from_static(subprotocol.name()));
         let (socket, response) = within(tokio_tungstenite::connect_async(request)).await.unwrap();
         assert_eq!(response.headers()["sec-websocket-protocol"], subprotocol.name());
         Self { socket, subprotocol }
@@ -90,7 +92,10 @@ impl RawClient {
     }
 
     pub(crate) async fn subscribe(&mut self, id: &str, query: &str) {
-        self.send(json!({"id": id, "type": self.subprotocol.subscribe(), "payload": {"query": query}})).await;
+        self.send(
+            json!({"id": id, "type": self.subprotocol.subscribe(), "payload": {"query": query}}),
+        )
+        .await;
     }
 
     pub(crate) async fn stop(&mut self, id: &str) {
@@ -104,13 +109,21 @@ impl RawClient {
     /// The next item of subscription `id`.
     pub(crate) async fn item(&mut self, id: &str) -> Value {
         let mut message = self.message().await;
-        assert_eq!((&message["type"], &message["id"]), (&json!(self.subprotocol.next()), &json!(id)), "{message}");
+        assert_eq!(
+            (&message["type"], &message["id"]),
+            (&json!(self.subprotocol.next()), &json!(id)),
+            "{message}"
+        );
         message["payload"].take()
     }
 
     pub(crate) async fn completed(&mut self, id: &str) {
         let message = self.message().await;
-        assert_eq!((&message["type"], &message["id"]), (&json!("complete"), &json!(id)), "{message}");
+        assert_eq!(
+            (&message["type"], &message["id"]),
+            (&json!("complete"), &json!(id)),
+            "{message}"
+        );
     }
 
     /// The next message of operation `id`, past those of others.
@@ -142,9 +155,13 @@ impl RawClient {
                     }
                 }
                 Some(Ok(Message::Close(frame))) => {
-                    return Seen::Closed(frame.map(|frame| (frame.code.into(), frame.reason.to_string())));
+                    return Seen::Closed(
+                        frame.map(|frame| (frame.code.into(), frame.reason.to_string())),
+                    );
                 }
-                Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(
+                    Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_),
+                )) => {}
                 Some(Err(_)) | None => return Seen::Cut,
             }
         }
@@ -152,11 +169,16 @@ impl RawClient {
 }
 
 /// Waits until the count is what the test waits for.
-pub(crate) async fn until(mut counts: watch::Receiver<Count>, is_reached: impl FnMut(&Count) -> bool) {
+pub(crate) async fn until(
+    mut counts: watch::Receiver<Count>,
+    is_reached: impl FnMut(&Count) -> bool,
+) {
     within(counts.wait_for(is_reached)).await.unwrap();
 }
 
 /// Turns a test that hangs into a test that fails.
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("nothing happened for 20 seconds")
+    tokio::time::timeout(Duration::from_secs(20), future)
+        .await
+        .expect("nothing happened for 20 seconds")
 }

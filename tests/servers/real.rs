@@ -1,8 +1,9 @@
-//! The client with programs that others wrote, as they are deployed: Debian's tinyproxy, microsocks and nginx.
+//! The client with programs that others wrote, as they are deployed: Debian's tinyproxy, microsocks
+//! and nginx.
 //!
-//! Ignored by `cargo test`, which is not to need them; `just real` runs those whose program is installed, and says loudly which
-//! is not. The in-process proxies and fronts beside this module make the same claims about each answer a program could give;
-//! here is what these give.
+//! Ignored by `cargo test`, which is not to need them; `just real` runs those whose program is
+//! installed, and says loudly which is not. The in-process proxies and fronts beside this module
+//! make the same claims about each answer a program could give; here is what these give.
 
 mod daemon;
 mod nginx;

@@ -1,11 +1,12 @@
-//! Nobody sees what only the server and the proxy may know: a session from its first dial to its end, with everything that it logs,
-//! and every error and `Debug` output that an application could print.
+//! Nobody sees what only the server and the proxy may know: a session from its first dial to its
+//! end, with everything that it logs, and every error and `Debug` output that an application could
+//! print.
 
 use std::{env, fmt::Debug, net::SocketAddr};
 
 use resub::{
-    BuildError, Certificates, Client, ClientBuilder, Credentials, CredentialsError, CredentialsReason, PrivateKey,
-    Proxy, Request, Status, Tls,
+    BuildError, Certificates, Client, ClientBuilder, Credentials, CredentialsError,
+    CredentialsReason, PrivateKey, Proxy, Request, Status, Tls,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -38,11 +39,13 @@ const SECRETS: [&str; 9] = [
 #[tokio::test]
 async fn no_token_cookie_password_or_payload_is_in_anything_that_a_session_shows() {
     if let Ok(addr) = env::var(INNER) {
-        let filter = tracing_subscriber::EnvFilter::new("trace,tungstenite=info,tokio_tungstenite=info");
+        let filter =
+            tracing_subscriber::EnvFilter::new("trace,tungstenite=info,tokio_tungstenite=info");
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
         return session(addr.parse().unwrap()).await;
     }
-    let server = Server::AsyncGraphql.start(Options { without_token: WithoutToken::Reject, ..Options::default() });
+    let server = Server::AsyncGraphql
+        .start(Options { without_token: WithoutToken::Reject, ..Options::default() });
     let inner = tokio::process::Command::new(env::current_exe().unwrap())
         .args([
             "--exact",
@@ -52,11 +55,15 @@ async fn no_token_cookie_password_or_payload_is_in_anything_that_a_session_shows
         .env(INNER, server.addr().to_string())
         .output();
     let inner = inner.await.unwrap();
-    let (shown, logged) = (String::from_utf8_lossy(&inner.stdout), String::from_utf8_lossy(&inner.stderr));
+    let (shown, logged) =
+        (String::from_utf8_lossy(&inner.stdout), String::from_utf8_lossy(&inner.stderr));
     assert!(inner.status.success(), "{logged}\n{shown}");
     // It is what it seems to be: the session came to its end, and everything was looked at.
     for expected in ["connecting", "open", "waiting", "subscribed", "received", "shown: "] {
-        assert!(logged.contains(expected) || shown.contains(expected), "{expected} in {logged}\n{shown}");
+        assert!(
+            logged.contains(expected) || shown.contains(expected),
+            "{expected} in {logged}\n{shown}"
+        );
     }
     assert!(shown.matches("shown: ").count() >= 20, "{shown}");
     for (text, whose) in [(&shown, "shown"), (&logged, "logged")] {
@@ -72,7 +79,8 @@ async fn session(server: SocketAddr) {
     let stand = Stand::start(Manner::ConnectLogin, server).await;
     let proxy: Proxy = format!("http://Aladdin:open%20sesame@{}", stand.addr()).parse().unwrap();
     show(&proxy);
-    let builder = secretive("ws://market.invalid/graphql?token=token-of-the-query").proxy(proxy.clone());
+    let builder =
+        secretive("ws://market.invalid/graphql?token=token-of-the-query").proxy(proxy.clone());
     show(&builder);
     let client = builder.build().unwrap();
     show(&client);
@@ -81,7 +89,8 @@ async fn session(server: SocketAddr) {
     let mut numbers = subscribe(&client, "subscription { forever(everyMs: 60000) }");
     assert_eq!(item(&mut numbers).await, json!({"forever": 0}));
     show(&*client.status().borrow());
-    let options = client.subscription_to(Request::<Value>::new("subscription { forever(everyMs: 60000) }"));
+    let options =
+        client.subscription_to(Request::<Value>::new("subscription { forever(everyMs: 60000) }"));
     show(&options);
     let mut others = options.start().unwrap();
     show(&others);
@@ -99,10 +108,15 @@ async fn session(server: SocketAddr) {
     // Whoever refuses.
     let refusal = refusing().await;
     let refused = |builder: ClientBuilder| show_end(builder.give_up_after(2).build().unwrap());
-    refused(secretive(&format!("ws://{refusal}/graphql?token=token-of-the-query")).proxy(None)).await;
-    refused(impatient("ws://market.invalid/").proxy(proxy.clone().login("Aladdin", "not open sesame"))).await;
+    refused(secretive(&format!("ws://{refusal}/graphql?token=token-of-the-query")).proxy(None))
+        .await;
+    refused(
+        impatient("ws://market.invalid/").proxy(proxy.clone().login("Aladdin", "not open sesame")),
+    )
+    .await;
     let socks = Stand::start(Manner::SocksLogin, server).await;
-    let socks: Proxy = format!("socks5h://Aladdin:not%20open%20sesame@{}", socks.addr()).parse().unwrap();
+    let socks: Proxy =
+        format!("socks5h://Aladdin:not%20open%20sesame@{}", socks.addr()).parse().unwrap();
     show(&socks);
     refused(impatient("ws://market.invalid/").proxy(socks)).await;
     let nobody = format!("http://Aladdin:open%20sesame@{}", gone().await).parse::<Proxy>().unwrap();
@@ -117,7 +131,10 @@ async fn session(server: SocketAddr) {
         builder_error("ws://host:99999/?token-of-the-query"),
         builder_error("ws://host/#token-of-the-query"),
         Client::builder("ws://host/").header("Cookie", "session-cookie\n").build().unwrap_err(),
-        Client::builder("ws://host/").header("Bearer token-of-the-header", "x").build().unwrap_err(),
+        Client::builder("ws://host/")
+            .header("Bearer token-of-the-header", "x")
+            .build()
+            .unwrap_err(),
         Client::builder("ws://host/").init_payload(&"token-of-the-provider").build().unwrap_err(),
         "gopher://Aladdin:open%20sesame@host".parse::<Proxy>().unwrap_err(),
         "http://Aladdin:open%20sesame@host:99999".parse::<Proxy>().unwrap_err(),
@@ -128,8 +145,10 @@ async fn session(server: SocketAddr) {
     let credentials = Credentials::none().header("Authorization", "token-of-the-header").unwrap();
     show(&credentials.init_payload(&json!({"token": "good", "x": "rest-of-the-payload"})).unwrap());
     let identity = Authority::new().certify("client");
-    let (own, key) =
-        (Certificates::parse(&identity.certificate_pem).unwrap(), PrivateKey::parse(&identity.key_pem).unwrap());
+    let (own, key) = (
+        Certificates::parse(&identity.certificate_pem).unwrap(),
+        PrivateKey::parse(&identity.key_pem).unwrap(),
+    );
     show(&key);
     let shown = format!("{:?}", Tls::new().identity(own, key));
     assert!(!shown.contains(&identity.key_pem[40..60]), "{shown}");
@@ -146,8 +165,11 @@ fn secretive(endpoint: &str) -> ClientBuilder {
             if let CredentialsReason::Rejected { cause, .. } = &reason {
                 show_text(&text(cause));
             }
-            let credentials = Credentials::none().init_payload(&json!({"token": "good", "x": "rest-of-the-payload"}));
-            credentials.and_then(|it| it.header("X-Key", "token-of-the-provider")).map_err(CredentialsError::fatal)
+            let credentials = Credentials::none()
+                .init_payload(&json!({"token": "good", "x": "rest-of-the-payload"}));
+            credentials
+                .and_then(|it| it.header("X-Key", "token-of-the-provider"))
+                .map_err(CredentialsError::fatal)
         })
 }
 

@@ -1,4 +1,5 @@
-//! The servers themselves, seen by a client that knows no GraphQL: what the other tests may rely on.
+//! The servers themselves, seen by a client that knows no GraphQL: what the other tests may rely
+//! on.
 
 use serde_json::{Value, json};
 
@@ -13,7 +14,9 @@ const BOTH_SERVERS: [Start; 2] = [async_graphql::start, juniper::start];
 
 /// Each server with each subprotocol.
 fn pairs() -> impl Iterator<Item = (Start, Subprotocol)> {
-    BOTH_SERVERS.into_iter().flat_map(|start| Subprotocol::BOTH.map(|subprotocol| (start, subprotocol)))
+    BOTH_SERVERS
+        .into_iter()
+        .flat_map(|start| Subprotocol::BOTH.map(|subprotocol| (start, subprotocol)))
 }
 
 #[tokio::test]
@@ -81,7 +84,8 @@ async fn a_failing_stream_ends_with_an_error_item_and_a_complete() {
 
 #[tokio::test]
 async fn a_token_that_is_not_good_is_rejected_in_four_ways() {
-    let connection_error = || Seen::Message(json!({"type": "connection_error", "payload": {"message": REJECTION}}));
+    let connection_error =
+        || Seen::Message(json!({"type": "connection_error", "payload": {"message": REJECTION}}));
     let closed = |code| Seen::Closed(Some((code, REJECTION.to_owned())));
     for (start, subprotocol, rejection) in [
         (async_graphql::start as Start, Transport, vec![closed(1002)]),

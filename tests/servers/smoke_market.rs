@@ -24,7 +24,10 @@ fn sequence(item: &Value) -> i64 {
 #[tokio::test]
 async fn the_schema_file_is_what_the_server_exports() {
     let server = MarketServer::start(quiet()).unwrap();
-    assert_eq!(schema::sdl(&schema::of(server.market().clone())), include_str!("../../schema/market.graphql"));
+    assert_eq!(
+        schema::sdl(&schema::of(server.market().clone())),
+        include_str!("../../schema/market.graphql")
+    );
 }
 
 #[tokio::test]
@@ -33,7 +36,11 @@ async fn every_operation_of_the_queries_folder_is_served() {
     server.market().trade();
     let mut client = RawClient::acked(&server.url(), Transport).await;
     for (document, variables, field) in [
-        (include_str!("../../queries/trades.graphql"), json!({"symbol": null, "after": 0}), "trades"),
+        (
+            include_str!("../../queries/trades.graphql"),
+            json!({"symbol": null, "after": 0}),
+            "trades",
+        ),
         (include_str!("../../queries/quotes.graphql"), json!({"symbol": "BTC"}), "quotes"),
         (include_str!("../../queries/symbols.graphql"), json!({}), "symbols"),
         (include_str!("../../queries/last_trade.graphql"), json!({"symbol": "BTC"}), "lastTrade"),
@@ -54,9 +61,12 @@ async fn every_operation_of_the_queries_folder_is_served() {
 #[tokio::test]
 async fn trades_come_by_themselves_in_sequence_on_each_subprotocol() {
     for subprotocol in Subprotocol::BOTH {
-        let server = MarketServer::start(Options { trades_per_second: 1000, ..Options::default() }).unwrap();
+        let server =
+            MarketServer::start(Options { trades_per_second: 1000, ..Options::default() }).unwrap();
         let mut client = RawClient::acked(&server.url(), subprotocol).await;
-        client.subscribe("a", "subscription { trades { sequence symbol price size side at } }").await;
+        client
+            .subscribe("a", "subscription { trades { sequence symbol price size side at } }")
+            .await;
         let first = sequence(&client.item("a").await);
         for expected in first + 1..first + 20 {
             assert_eq!(sequence(&client.item("a").await), expected);
@@ -112,12 +122,17 @@ async fn history_is_bounded_and_what_is_older_leaves_a_hole() {
 async fn trades_of_one_symbol_are_only_its_own() {
     let server = MarketServer::start(quiet()).unwrap();
     let mut client = RawClient::acked(&server.url(), Transport).await;
-    client.subscribe("a", "subscription { trades(symbol: \"SOL\", after: 0) { sequence symbol } }").await;
+    client
+        .subscribe("a", "subscription { trades(symbol: \"SOL\", after: 0) { sequence symbol } }")
+        .await;
     for symbol in ["BTC", "SOL", "ETH", "SOL"] {
         server.market().fill(symbol, Side::Buy, 1).unwrap();
     }
     for expected in [2, 4] {
-        assert_eq!(client.item("a").await, json!({"data": {"trades": {"sequence": expected, "symbol": "SOL"}}}));
+        assert_eq!(
+            client.item("a").await,
+            json!({"data": {"trades": {"sequence": expected, "symbol": "SOL"}}})
+        );
     }
 }
 
@@ -130,7 +145,8 @@ async fn a_quote_comes_at_once_and_again_when_its_symbol_is_traded() {
     server.market().fill("ETH", Side::Buy, 1).unwrap();
     server.market().fill("BTC", Side::Buy, 1).unwrap();
     let after = client.item("a").await;
-    let [before, after] = [before, after].map(|item| item["data"]["quotes"]["ask"].as_f64().unwrap());
+    let [before, after] =
+        [before, after].map(|item| item["data"]["quotes"]["ask"].as_f64().unwrap());
     assert!(before < after, "{before} {after}");
 }
 
@@ -145,7 +161,8 @@ async fn an_unknown_symbol_is_an_error() {
 
 #[tokio::test]
 async fn only_the_token_opens_a_market_that_has_one() {
-    let server = MarketServer::start(Options { token: Some("good".to_owned()), ..quiet() }).unwrap();
+    let server =
+        MarketServer::start(Options { token: Some("good".to_owned()), ..quiet() }).unwrap();
     for init in [json!({"token": "good"}), json!({"authorization": "good"})] {
         let mut client = RawClient::open(&server.url(), Transport).await;
         client.init(init).await;
@@ -154,7 +171,10 @@ async fn only_the_token_opens_a_market_that_has_one() {
     for init in [json!({}), json!({"token": "bad"})] {
         let mut client = RawClient::open(&server.url(), Transport).await;
         client.init(init).await;
-        assert_eq!(client.seen().await, Seen::Closed(Some((1002, "the token was not accepted".to_owned()))));
+        assert_eq!(
+            client.seen().await,
+            Seen::Closed(Some((1002, "the token was not accepted".to_owned())))
+        );
     }
 }
 
@@ -172,7 +192,10 @@ async fn a_minted_token_opens_a_market_until_it_ends_and_its_connection_lives_no
     for init in [json!({}), json!({"token": "bad"}), json!({ "token": token })] {
         let mut client = RawClient::open(&server.url(), Transport).await;
         client.init(init).await;
-        assert_eq!(client.seen().await, Seen::Closed(Some((1002, "the token was not accepted".to_owned()))));
+        assert_eq!(
+            client.seen().await,
+            Seen::Closed(Some((1002, "the token was not accepted".to_owned())))
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! Whom the client trusts, and what it shows of itself: real TLS on the loopback interface, on certificates made for each test.
+//! Whom the client trusts, and what it shows of itself: real TLS on the loopback interface, on
+//! certificates made for each test.
 
 #[path = "../live_feed/tls/authority.rs"]
 #[allow(dead_code, reason = "shared with tests/live_feed")]
@@ -12,7 +13,8 @@ mod input;
 use std::{env, process::Command, sync::Arc};
 
 use resub::{
-    Certificates, Client, ConnectError, DialError, Disconnect, Pin, PrivateKey, Proxy, SubscriptionError, Tls,
+    Certificates, Client, ConnectError, DialError, Disconnect, Pin, PrivateKey, Proxy,
+    SubscriptionError, Tls,
 };
 use serde_json::json;
 use tokio_rustls::rustls::{self, ALL_VERSIONS, SupportedProtocolVersion, crypto::ring};
@@ -35,11 +37,16 @@ async fn an_authority_of_ones_own_is_trusted_as_pem_and_as_der() {
     let file = Certificates::from_file(authority.roots()).unwrap();
     for roots in [certificates(several), certificates(authority.certificate()), file] {
         secure.assert_served(Tls::new().only_roots(roots.clone())).await;
-        secure.assert_served(Tls::new().only_roots(certificates(other.pem())).roots(roots.clone())).await;
+        secure
+            .assert_served(Tls::new().only_roots(certificates(other.pem())).roots(roots.clone()))
+            .await;
     }
     let agreed = secure.front.agreed();
     assert!(agreed.iter().all(|agreed| agreed.name.as_deref() == Some("localhost")), "{agreed:?}");
-    assert!(agreed.iter().all(|agreed| agreed.protocol.as_deref() == Some("http/1.1")), "{agreed:?}");
+    assert!(
+        agreed.iter().all(|agreed| agreed.protocol.as_deref() == Some("http/1.1")),
+        "{agreed:?}"
+    );
 }
 
 /// The platform trusts what the environment says, so this test runs in a process of its own, too.
@@ -50,7 +57,11 @@ async fn own_roots_are_trusted_beside_those_of_the_platform_or_instead() {
         let authority = Authority::new();
         let certified = authority.certify("localhost");
         let inner = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "tls::own_roots_are_trusted_beside_those_of_the_platform_or_instead", "--nocapture"])
+            .args([
+                "--exact",
+                "tls::own_roots_are_trusted_beside_those_of_the_platform_or_instead",
+                "--nocapture",
+            ])
             .env("SSL_CERT_FILE", authority.roots())
             .env("SSL_CERT_DIR", "/no/such/directory")
             .env(INNER, format!("{}{}", certified.certificate_pem, certified.key_pem))
@@ -79,8 +90,9 @@ async fn own_roots_are_trusted_beside_those_of_the_platform_or_instead() {
 async fn each_flaw_of_a_certificate_is_an_error_of_its_own_and_fatal() {
     let (authority, unknown) = (Authority::new(), Authority::new());
     for versions in [ALL_VERSIONS, TLS12] {
-        let refused =
-            async |identity| Secure::start_speaking(identity, versions).await.refused(trusting(&authority)).await;
+        let refused = async |identity| {
+            Secure::start_speaking(identity, versions).await.refused(trusting(&authority)).await
+        };
         let error = refused(unknown.certify("localhost")).await;
         assert!(matches!(error, DialError::UnknownIssuer(_)), "{error:?}");
         let error = refused(authority.certify_the_past("localhost")).await;
@@ -101,14 +113,20 @@ async fn a_pinned_key_is_accepted_and_another_is_not() {
     before.assert_served(trusting(&authority).pin(pin)).await;
     before.assert_served(trusting(&authority).pin(next_pin).pin(pin)).await;
 
-    let DialError::PinMismatch { found } = before.refused(trusting(&authority).pin(next_pin)).await else { panic!() };
+    let DialError::PinMismatch { found } = before.refused(trusting(&authority).pin(next_pin)).await
+    else {
+        panic!()
+    };
     assert_eq!(found, pin.to_string());
 
     // The server rotates its key.
     let after = Secure::start(next).await;
     after.assert_served(trusting(&authority).pin(pin).pin(next_pin)).await;
     let error = after.refused(trusting(&authority).pin(pin)).await;
-    assert_eq!(text(&error), format!("the server's key is not one that is pinned: it is {next_pin}"));
+    assert_eq!(
+        text(&error),
+        format!("the server's key is not one that is pinned: it is {next_pin}")
+    );
 }
 
 #[tokio::test]
@@ -132,11 +150,12 @@ async fn a_configuration_of_rustls_is_used_as_it_is() {
     let secure = Secure::start(authority.certify("localhost")).await;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(authority.certificate().clone()).unwrap();
-    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(TLS12)
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(TLS12)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let client = impatient(&secure.url()).tls_rustls_0_23(Arc::new(config)).build().unwrap();
     assert_ticks(&client).await;
@@ -149,8 +168,10 @@ async fn tls_goes_through_a_proxy_to_the_server_that_is_behind_it() {
     let secure = Secure::start(authority.certify("market.invalid")).await;
     for (manner, scheme) in [(Manner::ConnectLogin, "http"), (Manner::SocksLogin, "socks5h")] {
         let stand = Stand::start(manner, secure.front.addr()).await;
-        let proxy: Proxy = format!("{scheme}://Aladdin:open%20sesame@{}", stand.addr()).parse().unwrap();
-        let builder = impatient("wss://market.invalid/graphql").tls(trusting(&authority)).proxy(proxy);
+        let proxy: Proxy =
+            format!("{scheme}://Aladdin:open%20sesame@{}", stand.addr()).parse().unwrap();
+        let builder =
+            impatient("wss://market.invalid/graphql").tls(trusting(&authority)).proxy(proxy);
         assert_ticks(&builder.build().unwrap()).await;
         assert_eq!(stand.asked(), ["market.invalid:443"]);
     }
@@ -168,7 +189,10 @@ impl Secure {
         Self::start_speaking(identity, ALL_VERSIONS).await
     }
 
-    async fn start_speaking(identity: Identity, versions: &[&'static SupportedProtocolVersion]) -> Self {
+    async fn start_speaking(
+        identity: Identity,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
         let server = Server::AsyncGraphql.start(Options::default());
         Self { front: Front::start(identity, versions, server.addr()).await, server }
     }

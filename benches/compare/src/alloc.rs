@@ -1,8 +1,11 @@
 //! Counts allocations, of the whole process.
 //!
-//! Counting is off unless a run is made for it: then every allocation costs one atomic increment more, so such a run's
-//! times are not used.
-#![expect(unsafe_code, reason = "an allocator cannot be had otherwise; every call goes to the system's as it came")]
+//! Counting is off unless a run is made for it: then every allocation costs one atomic increment
+//! more, so such a run's times are not used.
+#![expect(
+    unsafe_code,
+    reason = "an allocator cannot be had otherwise; every call goes to the system's as it came"
+)]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -33,7 +36,8 @@ fn note() {
     }
 }
 
-// SAFETY: every method passes its arguments to `System`, which keeps the contract, and does nothing else with memory.
+// SAFETY: every method passes its arguments to `System`, which keeps the contract, and does nothing
+// else with memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note();

@@ -1,7 +1,7 @@
 //! One comparison: the same job for several contenders, interleaved.
 //!
-//! Every round runs every contender once, each time in another order, and a ratio is one of two runs of the same round:
-//! what else the machine does then hits both.
+//! Every round runs every contender once, each time in another order, and a ratio is one of two
+//! runs of the same round: what else the machine does then hits both.
 
 use std::path::PathBuf;
 
@@ -34,18 +34,35 @@ impl Bench {
         if self.quick { quick } else { thorough }
     }
 
-    pub(crate) fn measure(&self, label: &str, job: Job, contenders: &[Contender], rounds: usize) -> Measured {
+    pub(crate) fn measure(
+        &self,
+        label: &str,
+        job: Job,
+        contenders: &[Contender],
+        rounds: usize,
+    ) -> Measured {
         let wanted = |contender: &Contender| {
             (*contender != Contender::Node || self.node.is_some())
-                && (self.only.is_empty() || *contender == Contender::Routed || self.only.contains(contender))
+                && (self.only.is_empty()
+                    || *contender == Contender::Routed
+                    || self.only.contains(contender))
         };
-        let mut runs: Vec<_> =
-            contenders.iter().copied().filter(wanted).map(|contender| (contender, Vec::new())).collect();
+        let mut runs: Vec<_> = contenders
+            .iter()
+            .copied()
+            .filter(wanted)
+            .map(|contender| (contender, Vec::new()))
+            .collect();
         let count = runs.len();
         for round in 0..rounds {
             for turn in 0..count {
-                // Every second round in the other direction, so that nobody always follows the same one.
-                let at = if round % 2 == 0 { (turn + round) % count } else { (count - 1 + round - turn) % count };
+                // Every second round in the other direction, so that nobody always follows the same
+                // one.
+                let at = if round % 2 == 0 {
+                    (turn + round) % count
+                } else {
+                    (count - 1 + round - turn) % count
+                };
                 let (contender, reports) = &mut runs[at];
                 eprint!("\r\x1b[K{label}: round {} of {rounds}, {}", round + 1, contender.name());
                 let report = self.run(*contender, &job);
@@ -73,7 +90,11 @@ impl Measured {
     }
 
     /// The median over all rounds.
-    pub(crate) fn of(&self, contender: Contender, figure: impl Fn(&Report) -> Option<f64>) -> Option<f64> {
+    pub(crate) fn of(
+        &self,
+        contender: Contender,
+        figure: impl Fn(&Report) -> Option<f64>,
+    ) -> Option<f64> {
         median(self.reports(contender).iter().flatten().filter_map(figure))
     }
 
@@ -85,7 +106,8 @@ impl Measured {
         figure: impl Fn(&Report) -> Option<f64>,
     ) -> Option<f64> {
         let pairs = self.reports(contender).iter().zip(self.reports(base));
-        let figure = |report: &Option<Report>| figure(report.as_ref()?).filter(|figure| *figure > 0.0);
+        let figure =
+            |report: &Option<Report>| figure(report.as_ref()?).filter(|figure| *figure > 0.0);
         median(pairs.filter_map(|(one, other)| Some(figure(one)? / figure(other)?)))
     }
 

@@ -1,7 +1,8 @@
-//! What is sent: a feed of ticks or trades, as frames of the wanted size and as the types they decode to.
+//! What is sent: a feed of ticks or trades, as frames of the wanted size and as the types they
+//! decode to.
 //!
-//! Every client decodes the same bytes into the same types. A frame is assembled once; only its time stamp, which has a
-//! fixed width, is written anew.
+//! Every client decodes the same bytes into the same types. A frame is assembled once; only its
+//! time stamp, which has a fixed width, is written anew.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -98,7 +99,8 @@ pub(crate) struct Response<T> {
     pub(crate) data: Option<T>,
 }
 
-/// What is subscribed to: a document of usual length, the same for every shape, and variables that differ.
+/// What is subscribed to: a document of usual length, the same for every shape, and variables that
+/// differ.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Operation {
     query: &'static str,
@@ -155,7 +157,9 @@ pub(crate) fn payload(shape: Shape) -> String {
     let (field, value) = match shape {
         Shape::Tick => ("tick", format!(r#"{{"at":{STAMP_BASE},"price":1.23,"size":100}}"#)),
         Shape::One => ("trades", trade(0)),
-        Shape::Rows(rows) => ("trades", format!("[{}]", (0..rows).map(trade).collect::<Vec<_>>().join(","))),
+        Shape::Rows(rows) => {
+            ("trades", format!("[{}]", (0..rows).map(trade).collect::<Vec<_>>().join(",")))
+        }
     };
     format!(r#"{{"data":{{"{field}":{value}}}}}"#)
 }

@@ -26,7 +26,8 @@ pub(crate) enum Task {
     Pace { burst: usize, every_micros: u64, bursts: u64 },
     /// Subscribe, then wait; at last one event for each.
     Idle,
-    /// So often: cut the connection, accept the next, and measure from the ack to the last subscribe.
+    /// So often: cut the connection, accept the next, and measure from the ack to the last
+    /// subscribe.
     Reissue { rounds: u32 },
 }
 
@@ -35,14 +36,17 @@ impl Job {
     pub(crate) fn phases(&self) -> [u64; 2] {
         match self.task {
             Task::Blast { warm_up, events } => [warm_up, events],
-            Task::Pace { burst, bursts, .. } => [1, burst as u64 * bursts / self.subscriptions as u64],
+            Task::Pace { burst, bursts, .. } => {
+                [1, burst as u64 * bursts / self.subscriptions as u64]
+            }
             Task::Idle => [1, 0],
             Task::Reissue { .. } => [0, 0],
         }
     }
 
-    /// The same with allocations counted, after a warm-up that is as long as what is measured: until then, queues still
-    /// grow to what they need, and each growth would count as if events went on to need it.
+    /// The same with allocations counted, after a warm-up that is as long as what is measured:
+    /// until then, queues still grow to what they need, and each growth would count as if events
+    /// went on to need it.
     pub(crate) fn counting_allocations(self) -> Self {
         let task = match self.task {
             Task::Blast { warm_up: _, events } => Task::Blast { warm_up: events, events },

@@ -1,7 +1,7 @@
 //! Compares resub with a hand-written loop and with its peers, on one machine, in one run.
 //!
-//! `cargo run --release -p resub-compare` measures everything and writes the tables into `benches/README.md`;
-//! `-- --quick` takes less than two minutes and only prints them.
+//! `cargo run --release -p resub-compare` measures everything and writes the tables into
+//! `benches/README.md`; `-- --quick` takes less than two minutes and only prints them.
 
 mod alloc;
 mod bench;
@@ -31,7 +31,8 @@ use crate::{bench::Bench, clients::Contender, job::Result, sections::Section};
 /// Compares resub with a hand-written loop and with its peers.
 #[derive(Parser)]
 struct Options {
-    /// Fewer sizes, rounds and events: ends within two minutes, and does not touch the README unless told to.
+    /// Fewer sizes, rounds and events: ends within two minutes, and does not touch the README
+    /// unless told to.
     #[arg(long)]
     quick: bool,
     /// Only this part; may be given several times.
@@ -62,7 +63,8 @@ enum Part {
     /// One contender's run.
     #[command(hide = true)]
     Client { name: String, job: String, ports: String },
-    /// Events from memory, for counting instructions: contender, bytes, subscriptions, events for each.
+    /// Events from memory, for counting instructions: contender, bytes, subscriptions, events for
+    /// each.
     Steps {
         #[arg(value_parser = contender)]
         contender: Contender,
@@ -91,7 +93,8 @@ fn run(options: Options) -> Result<()> {
         Some(Part::Server { job }) => server::serve(&serde_json::from_str(&job)?),
         Some(Part::Client { name, job, ports }) => {
             let contender = contender(&name)?;
-            let report = contender.run(&serde_json::from_str(&job)?, serde_json::from_str(&ports)?)?;
+            let report =
+                contender.run(&serde_json::from_str(&job)?, serde_json::from_str(&ports)?)?;
             println!("{}", serde_json::to_string(&report)?);
             Ok(())
         }

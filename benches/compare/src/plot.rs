@@ -1,7 +1,8 @@
-//! Curves on logarithmic axes, as SVG: a straight line of slope one is linear growth, a flat one is none.
+//! Curves on logarithmic axes, as SVG: a straight line of slope one is linear growth, a flat one is
+//! none.
 //!
-//! The picture must be understood without the text around it: it carries its units, its legend and its white ground,
-//! which a reader's dark mode does not take away.
+//! The picture must be understood without the text around it: it carries its units, its legend and
+//! its white ground, which a reader's dark mode does not take away.
 
 use std::fmt::Write;
 
@@ -44,7 +45,12 @@ pub(crate) fn svg(panels: &[Panel]) -> String {
         legend(panels, width)
     );
     for (at, panel) in panels.iter().enumerate() {
-        let _ = write!(svg, "<g transform=\"translate({} 0)\">\n{}</g>\n", WIDTH * at as f64, draw(panel));
+        let _ = write!(
+            svg,
+            "<g transform=\"translate({} 0)\">\n{}</g>\n",
+            WIDTH * at as f64,
+            draw(panel)
+        );
     }
     svg.push_str("</svg>\n");
     svg
@@ -54,9 +60,15 @@ pub(crate) fn svg(panels: &[Panel]) -> String {
 fn legend(panels: &[Panel], width: f64) -> String {
     let mut entries: Vec<(String, &str)> = Vec::new();
     for (index, style) in STYLES.iter().enumerate() {
-        let named = panels.iter().filter_map(|panel| panel.series.get(index)).find(|series| !series.points.is_empty());
+        let named = panels
+            .iter()
+            .filter_map(|panel| panel.series.get(index))
+            .find(|series| !series.points.is_empty());
         if let Some(series) = named {
-            entries.push((curve(&[(0.0, 0.0), (24.0, 0.0)], *style) + &mark((12.0, 0.0), *style), series.name));
+            entries.push((
+                curve(&[(0.0, 0.0), (24.0, 0.0)], *style) + &mark((12.0, 0.0), *style),
+                series.name,
+            ));
         }
     }
     if panels.iter().any(|panel| panel.linear_from.is_some()) {
@@ -64,8 +76,10 @@ fn legend(panels: &[Panel], width: f64) -> String {
     }
     let (mut svg, mut x) = (String::new(), 16.0);
     for (sample, name) in entries {
-        let _ =
-            writeln!(svg, "<g transform=\"translate({x:.1} 18)\">\n{sample}<text x=\"32\" y=\"4\">{name}</text>\n</g>");
+        let _ = writeln!(
+            svg,
+            "<g transform=\"translate({x:.1} 18)\">\n{sample}<text x=\"32\" y=\"4\">{name}</text>\n</g>"
+        );
         x += 58.0 + 6.4 * f64::from(u32::try_from(name.len()).unwrap_or(0));
     }
     let _ = writeln!(
@@ -122,7 +136,8 @@ fn draw(panel: &Panel) -> String {
         svg.push_str(&dashes((x.at(from), y.at(cost)), (x.at(from * factor), y.at(cost * factor))));
     }
     for (series, style) in panel.series.iter().zip(STYLES) {
-        let points: Vec<_> = series.points.iter().map(|point| (x.at(point.0), y.at(point.1))).collect();
+        let points: Vec<_> =
+            series.points.iter().map(|point| (x.at(point.0), y.at(point.1))).collect();
         svg.push_str(&curve(&points, style));
         svg.extend(points.into_iter().map(|point| mark(point, style)));
     }
@@ -139,14 +154,18 @@ fn dashes(from: (f64, f64), to: (f64, f64)) -> String {
 fn curve(points: &[(f64, f64)], style: Style) -> String {
     let places: Vec<_> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
     let (places, colour) = (places.join(" "), style.colour);
-    format!("<polyline points=\"{places}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>\n")
+    format!(
+        "<polyline points=\"{places}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>\n"
+    )
 }
 
 /// Where something was measured.
 fn mark((x, y): (f64, f64), Style { colour, mark }: Style) -> String {
     let shape = match mark {
         Mark::Circle => format!("circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\""),
-        Mark::Square => format!("rect x=\"{:.1}\" y=\"{:.1}\" width=\"7\" height=\"7\"", x - 3.5, y - 3.5),
+        Mark::Square => {
+            format!("rect x=\"{:.1}\" y=\"{:.1}\" width=\"7\" height=\"7\"", x - 3.5, y - 3.5)
+        }
         Mark::Triangle => format!("path d=\"M{x:.1} {:.1}l4.5 8h-9z\"", y - 5.0),
     };
     format!("<{shape} fill=\"{colour}\"/>\n")
@@ -163,12 +182,26 @@ struct Axis {
 }
 
 impl Axis {
-    /// From the last tick before all values to the first one after them, so that the slope of a curve can be seen.
-    fn over(ticks: &[(f64, String)], values: impl Iterator<Item = f64>, from: f64, to: f64) -> Self {
-        let (low, high) = values.fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
+    /// From the last tick before all values to the first one after them, so that the slope of a
+    /// curve can be seen.
+    fn over(
+        ticks: &[(f64, String)],
+        values: impl Iterator<Item = f64>,
+        from: f64,
+        to: f64,
+    ) -> Self {
+        let (low, high) = values
+            .fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
         let first = ticks.iter().rposition(|tick| tick.0 <= low).unwrap_or(0).min(ticks.len() - 2);
-        let last = ticks.iter().position(|tick| tick.0 >= high).unwrap_or(ticks.len() - 1).max(first + 1);
-        Self { least: ticks[first].0, most: ticks[last].0, from, to, ticks: ticks[first..=last].to_vec() }
+        let last =
+            ticks.iter().position(|tick| tick.0 >= high).unwrap_or(ticks.len() - 1).max(first + 1);
+        Self {
+            least: ticks[first].0,
+            most: ticks[last].0,
+            from,
+            to,
+            ticks: ticks[first..=last].to_vec(),
+        }
     }
 
     fn at(&self, value: f64) -> f64 {
@@ -193,7 +226,9 @@ fn times() -> Vec<(f64, String)> {
 
 /// 1, 10 and 100 of each unit.
 fn by_units(units: &[(f64, &str)]) -> Vec<(f64, String)> {
-    let of_unit = |(unit, name): &(f64, &str)| [1.0, 10.0, 100.0].map(|count| (count * unit, format!("{count}{name}")));
+    let of_unit = |(unit, name): &(f64, &str)| {
+        [1.0, 10.0, 100.0].map(|count| (count * unit, format!("{count}{name}")))
+    };
     units.iter().flat_map(of_unit).collect()
 }
 
@@ -217,7 +252,8 @@ const STYLES: [Style; 3] = [
     Style { colour: "#d55e00", mark: Mark::Triangle },
 ];
 
-/// Of one panel. Three are as wide as a page, so that the letters are as large there as they are here.
+/// Of one panel. Three are as wide as a page, so that the letters are as large there as they are
+/// here.
 const WIDTH: f64 = 320.0;
 const HEIGHT: f64 = 350.0;
 const LEFT: f64 = 62.0;

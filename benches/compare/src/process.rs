@@ -1,4 +1,5 @@
-//! Processes: started from this same program, ended when nobody needs them, and never waited for without a deadline.
+//! Processes: started from this same program, ended when nobody needs them, and never waited for
+//! without a deadline.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -28,7 +29,8 @@ pub(crate) enum Program<'a> {
 pub(crate) fn run(program: &Program<'_>, job: &Job) -> Result<Report> {
     let me = std::env::current_exe()?;
     let job = serde_json::to_string(job)?;
-    let (_server, ports) = Running::start(Command::new(&me).args(["server", &job]))?.first_line::<Ports>()?;
+    let (_server, ports) =
+        Running::start(Command::new(&me).args(["server", &job]))?.first_line::<Ports>()?;
     let ports = serde_json::to_string(&ports)?;
     let mut command = match program {
         Program::Own(name) => {

@@ -1,4 +1,5 @@
-//! The written report: sections between markers, everything else untouched; and what the figures were measured on.
+//! The written report: sections between markers, everything else untouched; and what the figures
+//! were measured on.
 
 use std::{path::PathBuf, process::Command};
 
@@ -26,8 +27,10 @@ pub(crate) fn load() -> String {
 /// When, what, and on which machine.
 pub(crate) fn origin(date: Option<String>, quick: bool, load_before: &str) -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("unknown", |it| it.1);
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("unknown", |it| it.1);
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let date = date.unwrap_or_else(|| said("date", &["-u", "+%F"]));
     format!(
@@ -44,7 +47,9 @@ pub(crate) fn origin(date: Option<String>, quick: bool, load_before: &str) -> St
 /// What a program says, or that it says nothing.
 fn said(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).current_dir(folder()).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let text = output
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default();
     if text.is_empty() { "none".into() } else { text }
 }
 

@@ -1,7 +1,8 @@
 //! The load server: a process of its own that writes frames which were assembled before.
 //!
-//! It must never be what limits a client: it copies memory to a socket and does nothing else while it is measured. The
-//! contender `sink`, which only reads bytes, shows how fast that is. A watchdog ends it whatever happens.
+//! It must never be what limits a client: it copies memory to a socket and does nothing else while
+//! it is measured. The contender `sink`, which only reads bytes, shows how fast that is. A watchdog
+//! ends it whatever happens.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -21,7 +22,8 @@ pub(crate) fn serve(job: &Job) -> Result<()> {
     crate::process::end_after(crate::process::DEADLINE);
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let control = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let ports = Ports { socket: socket.local_addr()?.port(), control: control.local_addr()?.port() };
+    let ports =
+        Ports { socket: socket.local_addr()?.port(), control: control.local_addr()?.port() };
     println!("{}", serde_json::to_string(&ports)?);
 
     let mut control = Control { lines: BufReader::new(control.accept()?.0) };
@@ -47,7 +49,13 @@ pub(crate) fn serve(job: &Job) -> Result<()> {
         Task::Pace { burst, every_micros, bursts } => {
             Blast::new(&frames, 1).write(&mut peer.stream, 1)?;
             control.await_go()?;
-            pace(&mut peer.stream, &mut frames, burst, Duration::from_micros(every_micros), bursts)?;
+            pace(
+                &mut peer.stream,
+                &mut frames,
+                burst,
+                Duration::from_micros(every_micros),
+                bursts,
+            )?;
         }
         Task::Idle => {
             control.await_go()?;
@@ -101,8 +109,15 @@ impl Blast {
     }
 }
 
-/// A burst is stamped when it is due and written at once; that this process woke late counts for nobody.
-fn pace(stream: &mut TcpStream, frames: &mut [Frame], burst: usize, every: Duration, bursts: u64) -> Result<()> {
+/// A burst is stamped when it is due and written at once; that this process woke late counts for
+/// nobody.
+fn pace(
+    stream: &mut TcpStream,
+    frames: &mut [Frame],
+    burst: usize,
+    every: Duration,
+    bursts: u64,
+) -> Result<()> {
     let mut due = Instant::now();
     let (mut at, mut bytes) = (0, Vec::new());
     for _ in 0..bursts {
@@ -192,7 +207,9 @@ impl Peer {
     /// The beginning of the next frame's payload, of at most that length.
     fn frame(&mut self, most: usize) -> Result<Vec<u8>> {
         loop {
-            if let Some((payload, len)) = wire::first_frame(&self.buffer[self.unread.clone()], most)? {
+            if let Some((payload, len)) =
+                wire::first_frame(&self.buffer[self.unread.clone()], most)?
+            {
                 self.bytes_in += len as u64;
                 self.unread.start += len;
                 return Ok(payload);

@@ -1,7 +1,8 @@
 //! The hot path without a kernel: events from memory through an in-memory pipe, on one thread.
 //!
-//! For counting instructions: run twice with different numbers of events, the difference is what the events cost. The
-//! pipe's own part is the same for all, and small: it is filled 64 KiB at a time.
+//! For counting instructions: run twice with different numbers of events, the difference is what
+//! the events cost. The pipe's own part is the same for all, and small: it is filled 64 KiB at a
+//! time.
 
 use std::{
     hint::black_box,
@@ -20,7 +21,12 @@ use crate::{
 };
 
 /// Reads so many events of each of so many subscriptions, of about so many bytes.
-pub(crate) fn run(contender: Contender, bytes: usize, subscriptions: usize, events: usize) -> Result<()> {
+pub(crate) fn run(
+    contender: Contender,
+    bytes: usize,
+    subscriptions: usize,
+    events: usize,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let shape = Shape::of_bytes(bytes);
     runtime.block_on(async {
@@ -32,7 +38,12 @@ pub(crate) fn run(contender: Contender, bytes: usize, subscriptions: usize, even
     })
 }
 
-async fn with<T: Data>(contender: Contender, shape: Shape, subscriptions: usize, events: usize) -> Result<()> {
+async fn with<T: Data>(
+    contender: Contender,
+    shape: Shape,
+    subscriptions: usize,
+    events: usize,
+) -> Result<()> {
     let (near, far) = duplex(PIPE);
     let operations = if contender == Contender::ResubShared { 1 } else { subscriptions };
     let server = tokio::spawn(async move {
@@ -42,17 +53,28 @@ async fn with<T: Data>(contender: Contender, shape: Shape, subscriptions: usize,
     });
     match contender {
         Contender::Routed => {
-            read_by_hand(&mut Routed::<T, Scanned>::over(Box::new(near)).await?, subscriptions, events).await?;
+            read_by_hand(
+                &mut Routed::<T, Scanned>::over(Box::new(near)).await?,
+                subscriptions,
+                events,
+            )
+            .await?;
         }
         Contender::Prefix => {
-            read_by_hand(&mut Routed::<T, Located>::over(Box::new(near)).await?, subscriptions, events).await?;
+            read_by_hand(
+                &mut Routed::<T, Located>::over(Box::new(near)).await?,
+                subscriptions,
+                events,
+            )
+            .await?;
         }
         Contender::ResubTasks => {
             let subscribe = |client: &resub::Client, n| client.subscribe_to(Trades::<T>::number(n));
             read_by_tasks(near, subscriptions, events, subscribe).await?;
         }
         Contender::ResubShared => {
-            let subscribe = |client: &resub::Client, _| client.subscribe_shared_to(Trades::<T>::number(0));
+            let subscribe =
+                |client: &resub::Client, _| client.subscribe_shared_to(Trades::<T>::number(0));
             read_by_tasks(near, subscriptions, events, subscribe).await?;
         }
         Contender::Sink
@@ -112,8 +134,9 @@ impl Dialer for Pipe {
     fn dial<'a>(&'a self, _: &'a url::Url) -> DialFuture<'a> {
         let io = self.0.lock().ok().and_then(|mut io| io.take());
         Box::pin(async {
-            io.map(|io| Box::new(io) as BoxedIo)
-                .ok_or_else(|| DialError::Permanent(Arc::new(std::io::Error::other("dialed twice"))))
+            io.map(|io| Box::new(io) as BoxedIo).ok_or_else(|| {
+                DialError::Permanent(Arc::new(std::io::Error::other("dialed twice")))
+            })
         })
     }
 }

@@ -12,7 +12,10 @@ impl Table {
     pub(crate) fn new(head: &[&str]) -> Self {
         let mut table = Self { text: String::new() };
         table.row(head.iter().map(ToString::to_string));
-        let rule = head.iter().enumerate().map(|(at, _)| if at == 0 { "---".into() } else { "---:".into() });
+        let rule = head
+            .iter()
+            .enumerate()
+            .map(|(at, _)| if at == 0 { "---".into() } else { "---:".into() });
         table.row(rule);
         table
     }
@@ -48,16 +51,28 @@ pub(crate) fn targets(targets: impl IntoIterator<Item = Target>) -> String {
             Some(ratio) if ratio <= at_most => "holds",
             Some(_) => "**missed**",
         };
-        table.row([figure, against.into(), number(Some(at_most)), number(measured), verdict.into()]);
+        table.row([
+            figure,
+            against.into(),
+            number(Some(at_most)),
+            number(measured),
+            verdict.into(),
+        ]);
     }
     table.text()
 }
 
 /// A figure with its ratio to `routed`.
-pub(crate) fn figure(measured: &Measured, who: Contender, figure: impl Fn(&Report) -> Option<f64> + Copy) -> String {
+pub(crate) fn figure(
+    measured: &Measured,
+    who: Contender,
+    figure: impl Fn(&Report) -> Option<f64> + Copy,
+) -> String {
     match (measured.of(who, figure), measured.ratio(who, Contender::Routed, figure)) {
         (None, _) => "-".into(),
-        (value, Some(of_routed)) if who != Contender::Routed => format!("{} ({of_routed:.2})", number(value)),
+        (value, Some(of_routed)) if who != Contender::Routed => {
+            format!("{} ({of_routed:.2})", number(value))
+        }
         (value, _) => number(value),
     }
 }

@@ -1,4 +1,5 @@
-//! The server's side of the WebSocket: as little of RFC 6455 as the load server and the in-memory run need.
+//! The server's side of the WebSocket: as little of RFC 6455 as the load server and the in-memory
+//! run need.
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -10,7 +11,8 @@ pub(crate) fn upgrade(request: &[u8]) -> Result<Option<(String, usize)>> {
     let Some(end) = text.find("\r\n\r\n") else { return Ok(None) };
     let key = text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("sec-websocket-key").then(|| derive_accept_key(value.trim().as_bytes()))
+        name.eq_ignore_ascii_case("sec-websocket-key")
+            .then(|| derive_accept_key(value.trim().as_bytes()))
     });
     let key = key.ok_or("no key in the upgrade")?;
     let answer = format!(
@@ -20,8 +22,8 @@ pub(crate) fn upgrade(request: &[u8]) -> Result<Option<(String, usize)>> {
     Ok(Some((answer, end + 4)))
 }
 
-/// The first masked frame: the beginning of its payload, of at most that length, and the frame's whole length. `None`
-/// when its end has not arrived.
+/// The first masked frame: the beginning of its payload, of at most that length, and the frame's
+/// whole length. `None` when its end has not arrived.
 pub(crate) fn first_frame(bytes: &[u8], most: usize) -> Result<Option<(Vec<u8>, usize)>> {
     let Some((start, len)) = payload_of(bytes) else { return Ok(None) };
     if bytes.len() < start + len {
@@ -39,8 +41,11 @@ pub(crate) fn first_frame(bytes: &[u8], most: usize) -> Result<Option<(Vec<u8>, 
 /// Whether the message is of that type. Looks at its beginning only, to be quick.
 pub(crate) fn is(kind: &str, message: &[u8]) -> bool {
     let head = &message[..message.len().min(HEAD)];
-    head.windows(kind.len() + 2)
-        .any(|window| window[0] == b'"' && window[kind.len() + 1] == b'"' && &window[1..=kind.len()] == kind.as_bytes())
+    head.windows(kind.len() + 2).any(|window| {
+        window[0] == b'"'
+            && window[kind.len() + 1] == b'"'
+            && &window[1..=kind.len()] == kind.as_bytes()
+    })
 }
 
 /// The id of a message.

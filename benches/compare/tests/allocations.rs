@@ -23,7 +23,10 @@ fn a_warm_client_allocates_nothing_for_an_event_but_what_its_type_needs() {
         assert!(by_hand >= EVENTS * 100, "the type has text");
         let more = allocations("resub, tasks", bytes, EVENTS) - by_hand;
         // Now and then a queue grows that was never so full before.
-        assert!(more * 200 < EVENTS * 100, "{more} allocations for {EVENTS} events of {bytes} B for each of 100");
+        assert!(
+            more * 200 < EVENTS * 100,
+            "{more} allocations for {EVENTS} events of {bytes} B for each of 100"
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! The feed: prices that walk at random from one seed, and the history that a reader can resume from.
+//! The feed: prices that walk at random from one seed, and the history that a reader can resume
+//! from.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,7 +12,8 @@ use tokio::sync::watch;
 /// How many trades can be replayed.
 pub(crate) const HISTORY: usize = 10_000;
 
-const SYMBOLS: [(&str, f64); 5] = [("BTC", 67_000.0), ("ETH", 3_500.0), ("SOL", 150.0), ("LTC", 85.0), ("LINK", 14.0)];
+const SYMBOLS: [(&str, f64); 5] =
+    [("BTC", 67_000.0), ("ETH", 3_500.0), ("SOL", 150.0), ("LTC", 85.0), ("LINK", 14.0)];
 
 /// Who took the liquidity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
@@ -23,7 +25,8 @@ pub(crate) enum Side {
 /// One trade.
 #[derive(Clone, Debug, SimpleObject)]
 pub(crate) struct Trade {
-    /// The position in the feed: 1 for the first trade, one more for each that follows, whatever its symbol.
+    /// The position in the feed: 1 for the first trade, one more for each that follows, whatever
+    /// its symbol.
     pub(crate) sequence: i32,
     pub(crate) symbol: &'static str,
     pub(crate) price: f64,
@@ -78,7 +81,10 @@ impl Market {
         };
         let shared = Arc::new(Shared { book: Mutex::new(book), newest: watch::Sender::new(0) });
         if trades_per_second > 0 {
-            tokio::spawn(keep_trading(Arc::downgrade(&shared), Duration::from_secs(1) / trades_per_second));
+            tokio::spawn(keep_trading(
+                Arc::downgrade(&shared),
+                Duration::from_secs(1) / trades_per_second,
+            ));
         }
         Self(shared)
     }
@@ -105,25 +111,37 @@ impl Market {
     /// The trades of a symbol that are still in the history, by their sequence.
     pub(crate) fn history(&self, symbol: &str) -> Vec<i32> {
         let book = self.0.book();
-        book.history.iter().filter(|trade| trade.symbol == symbol).map(|trade| trade.sequence).collect()
+        book.history
+            .iter()
+            .filter(|trade| trade.symbol == symbol)
+            .map(|trade| trade.sequence)
+            .collect()
     }
 
-    /// Every trade behind the position `after` that is still in the history, then every new one; without `after`, only
-    /// new ones. A position that the feed has not reached is of another market's life, and means the newest.
-    pub(crate) fn trades(&self, symbol: Option<&'static str>, after: Option<i32>) -> impl Stream<Item = Trade> + use<> {
+    /// Every trade behind the position `after` that is still in the history, then every new one;
+    /// without `after`, only new ones. A position that the feed has not reached is of another
+    /// market's life, and means the newest.
+    pub(crate) fn trades(
+        &self,
+        symbol: Option<&'static str>,
+        after: Option<i32>,
+    ) -> impl Stream<Item = Trade> + use<> {
         let shared = Arc::clone(&self.0);
         let newest = shared.newest.subscribe();
         let now = shared.book().sequence;
         let cursor = after.map_or(now, |after| after.min(now));
-        stream::unfold((shared, newest, cursor), move |(shared, mut newest, mut cursor)| async move {
-            loop {
-                let found = shared.book().next_after(&mut cursor, symbol);
-                if let Some(trade) = found {
-                    return Some((trade, (shared, newest, cursor)));
+        stream::unfold(
+            (shared, newest, cursor),
+            move |(shared, mut newest, mut cursor)| async move {
+                loop {
+                    let found = shared.book().next_after(&mut cursor, symbol);
+                    if let Some(trade) = found {
+                        return Some((trade, (shared, newest, cursor)));
+                    }
+                    newest.changed().await.ok()?;
                 }
-                newest.changed().await.ok()?;
-            }
-        })
+            },
+        )
     }
 
     /// The quote of a symbol, then each new one. A slow reader misses those that are out of date.
@@ -169,7 +187,8 @@ impl Shared {
         trade
     }
 
-    /// A book is changed only by moves that cannot panic half-way, so a poisoned lock is as good as new.
+    /// A book is changed only by moves that cannot panic half-way, so a poisoned lock is as good as
+    /// new.
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,8 +213,14 @@ impl Book {
         self.prices[index] = price;
         self.sequence += 1;
         self.quotes[index] = quote(symbol, price, self.sequence);
-        let trade =
-            Trade { sequence: self.sequence, symbol, price: cents(price), size, side, at: self.quotes[index].at };
+        let trade = Trade {
+            sequence: self.sequence,
+            symbol,
+            price: cents(price),
+            size,
+            side,
+            at: self.quotes[index].at,
+        };
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
@@ -207,7 +232,10 @@ impl Book {
     fn next_after(&self, cursor: &mut i32, symbol: Option<&str>) -> Option<Trade> {
         let oldest = self.history.front()?.sequence;
         let skip = usize::try_from(cursor.saturating_sub(oldest) + 1).unwrap_or(0);
-        let found = self.history.range(skip.min(self.history.len())..).find(|t| symbol.is_none_or(|s| s == t.symbol));
+        let found = self
+            .history
+            .range(skip.min(self.history.len())..)
+            .find(|t| symbol.is_none_or(|s| s == t.symbol));
         *cursor = found.map_or(self.sequence, |trade| trade.sequence);
         found.cloned()
     }
@@ -219,7 +247,13 @@ fn index_of(symbol: &str) -> Option<usize> {
 
 fn quote(symbol: &'static str, price: f64, sequence: i32) -> Quote {
     let spread = price * 0.0002;
-    Quote { symbol, bid: cents(price - spread), ask: cents(price + spread), at: wall_clock(), sequence }
+    Quote {
+        symbol,
+        bid: cents(price - spread),
+        ask: cents(price + spread),
+        at: wall_clock(),
+        sequence,
+    }
 }
 
 fn cents(price: f64) -> f64 {

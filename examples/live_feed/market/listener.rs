@@ -1,4 +1,5 @@
-//! Owns the port and every accepted connection, so that both can be taken away at any moment. Knows nothing of GraphQL.
+//! Owns the port and every accepted connection, so that both can be taken away at any moment. Knows
+//! nothing of GraphQL.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,7 +15,8 @@ use tokio::task::AbortHandle;
 
 /// A router served on one port of the loopback interface, which can go down and come back.
 ///
-/// The port stays reserved until this is dropped, so nothing else can be given it while the server is down.
+/// The port stays reserved until this is dropped, so nothing else can be given it while the server
+/// is down.
 pub(crate) struct Serving {
     router: Router,
     addr: SocketAddr,
@@ -45,9 +47,16 @@ impl Serving {
         let mut life = lock(&self.life);
         *life = None;
         let listener = bind(self.addr.port())?.listen(1024)?;
-        let desk = Arc::new(Desk { open: Mutex::new(Open { listener: Some(listener), lines: Vec::new() }) });
-        let door = Door { addr: self.addr, desk: Arc::clone(&desk), connections: self.connections.clone() };
-        let accepting = tokio::spawn(axum::serve(door, self.router.clone()).into_future()).abort_handle();
+        let desk = Arc::new(Desk {
+            open: Mutex::new(Open { listener: Some(listener), lines: Vec::new() }),
+        });
+        let door = Door {
+            addr: self.addr,
+            desk: Arc::clone(&desk),
+            connections: self.connections.clone(),
+        };
+        let accepting =
+            tokio::spawn(axum::serve(door, self.router.clone()).into_future()).abort_handle();
         *life = Some(Life { desk, accepting });
         Ok(())
     }
@@ -57,7 +66,8 @@ impl Serving {
         *lock(&self.life) = None;
     }
 
-    /// Resets every connection, as a load balancer that dies: no close frame, what was not yet sent is lost.
+    /// Resets every connection, as a load balancer that dies: no close frame, what was not yet sent
+    /// is lost.
     pub(crate) fn drop_connections(&self) {
         if let Some(life) = &*lock(&self.life) {
             life.desk.cut_lines();
@@ -74,7 +84,8 @@ impl Serving {
     }
 }
 
-/// The time between going up and going down. It shares nothing with the next, which an aborted task may still see begin.
+/// The time between going up and going down. It shares nothing with the next, which an aborted task
+/// may still see begin.
 struct Life {
     desk: Arc<Desk>,
     accepting: AbortHandle,
@@ -125,7 +136,8 @@ impl Drop for Entered {
     }
 }
 
-/// What the end of a [`Life`] must reach. One lock holds both, so that no connection is accepted behind its back.
+/// What the end of a [`Life`] must reach. One lock holds both, so that no connection is accepted
+/// behind its back.
 struct Desk {
     open: Mutex<Open>,
 }
@@ -162,7 +174,8 @@ impl Door {
         };
         // Small frames must not wait for Nagle; a socket that refuses this is only slower.
         let _ = stream.set_nodelay(true);
-        let line = Arc::new(Line(Mutex::new(Ends { stream: Some(stream), reader: None, writer: None })));
+        let line =
+            Arc::new(Line(Mutex::new(Ends { stream: Some(stream), reader: None, writer: None })));
         open.lines.retain(|line| line.strong_count() > 0);
         open.lines.push(Arc::downgrade(&line));
         Poll::Ready((Connection { line, _entered: self.connections.enter() }, peer))
@@ -195,7 +208,8 @@ impl Line {
     fn cut(&self) {
         let mut ends = lock(&self.0);
         if let Some(stream) = ends.stream.take() {
-            // Without it the close would be a FIN behind the bytes still queued. A socket that is already dead may refuse.
+            // Without it the close would be a FIN behind the bytes still queued. A socket that is
+            // already dead may refuse.
             let _ = stream.set_zero_linger();
         }
         let wakers = [ends.reader.take(), ends.writer.take()];
@@ -217,7 +231,9 @@ impl Connection {
         io: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let mut ends = lock(&self.line.0);
-        let Some(stream) = &mut ends.stream else { return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())) };
+        let Some(stream) = &mut ends.stream else {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        };
         let poll = io(Pin::new(stream), cx);
         if poll.is_pending() {
             ends.writer = Some(cx.waker().clone());
@@ -227,9 +243,15 @@ impl Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut ends = lock(&self.line.0);
-        let Some(stream) = &mut ends.stream else { return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())) };
+        let Some(stream) = &mut ends.stream else {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        };
         let poll = Pin::new(stream).poll_read(cx, buf);
         if poll.is_pending() {
             ends.reader = Some(cx.waker().clone());
@@ -239,7 +261,11 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_write_with(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
@@ -252,7 +278,8 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Reuse lets the listener share the port with its reservation, and with connections of an earlier life.
+/// Reuse lets the listener share the port with its reservation, and with connections of an earlier
+/// life.
 fn bind(port: u16) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;

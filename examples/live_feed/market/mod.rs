@@ -1,4 +1,5 @@
-//! An embedded GraphQL server with a market feed, on both subprotocols, whose network can be made to fail.
+//! An embedded GraphQL server with a market feed, on both subprotocols, whose network can be made
+//! to fail.
 #![allow(dead_code, reason = "the example and the tests use different halves of it")]
 #![allow(clippy::similar_names, reason = "a trade has a side and a size")]
 
@@ -37,7 +38,8 @@ pub(crate) struct Options {
     pub(crate) drop_every: Option<Duration>,
     /// What `connection_init` must carry as `token` or as `authorization`.
     pub(crate) token: Option<String>,
-    /// It must carry a token that was minted instead, which is good for this long. So is the connection that it opens.
+    /// It must carry a token that was minted instead, which is good for this long. So is the
+    /// connection that it opens.
     pub(crate) token_lifetime: Option<Duration>,
     /// Over all symbols together. At 0 the market trades only when it is told to.
     pub(crate) trades_per_second: u32,
@@ -47,7 +49,14 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 0, drop_every: None, token: None, token_lifetime: None, trades_per_second: 20, seed: 1 }
+        Self {
+            port: 0,
+            drop_every: None,
+            token: None,
+            token_lifetime: None,
+            trades_per_second: 20,
+            seed: 1,
+        }
     }
 }
 
@@ -64,7 +73,11 @@ impl MarketServer {
         let Options { port, drop_every, token, token_lifetime, trades_per_second, seed } = options;
         let market = Market::open(seed, trades_per_second);
         let tokens = token_lifetime.map(|lifetime| Tokens::new(seed, lifetime));
-        let gate = Gate { schema: schema::of(market.clone()), token: token.map(Arc::from), tokens: tokens.clone() };
+        let gate = Gate {
+            schema: schema::of(market.clone()),
+            token: token.map(Arc::from),
+            tokens: tokens.clone(),
+        };
         let router = Router::new().route("/graphql", any(upgrade)).with_state(gate);
         let serving = Arc::new(Serving::start(port, router)?);
         if let Some(period) = drop_every {
@@ -166,7 +179,11 @@ impl Gate {
     }
 }
 
-async fn upgrade(State(gate): State<Gate>, protocol: GraphQLProtocol, ws: WebSocketUpgrade) -> Response {
+async fn upgrade(
+    State(gate): State<Gate>,
+    protocol: GraphQLProtocol,
+    ws: WebSocketUpgrade,
+) -> Response {
     ws.protocols(ALL_WEBSOCKET_PROTOCOLS).on_upgrade(async move |socket| {
         let (admit, admitted) = oneshot::channel();
         let (schema, door) = (gate.schema.clone(), gate.clone());

@@ -36,7 +36,13 @@ pub(crate) struct Mutation;
 #[Object]
 impl Mutation {
     /// Buys or sells at the market price. The trade that fills the order is part of the feed.
-    async fn place_order(&self, ctx: &Context<'_>, symbol: String, side: Side, size: i32) -> Result<Order> {
+    async fn place_order(
+        &self,
+        ctx: &Context<'_>,
+        symbol: String,
+        side: Side,
+        size: i32,
+    ) -> Result<Order> {
         if size < 1 {
             return Err(format!("an order of {size} is not possible").into());
         }
@@ -56,9 +62,9 @@ pub(crate) struct Subscription;
 
 #[Subscription]
 impl Subscription {
-    /// The trades of one symbol, or of all.
-    /// With `after`, the sequence of the last trade that was seen, this starts with what was missed since, as far as the
-    /// history reaches: 10,000 trades. What is older leaves a hole in the sequence.
+    /// The trades of one symbol, or of all. With `after`, the sequence of the last trade that was
+    /// seen, this starts with what was missed since, as far as the history reaches: 10,000 trades.
+    /// What is older leaves a hole in the sequence.
     async fn trades(
         &self,
         ctx: &Context<'_>,
@@ -70,7 +76,11 @@ impl Subscription {
     }
 
     /// The quote of a symbol, at once and whenever it changes.
-    async fn quotes(&self, ctx: &Context<'_>, symbol: String) -> Result<impl Stream<Item = Quote> + use<>> {
+    async fn quotes(
+        &self,
+        ctx: &Context<'_>,
+        symbol: String,
+    ) -> Result<impl Stream<Item = Quote> + use<>> {
         market(ctx)?.quotes(&symbol).ok_or_else(|| unknown(&symbol))
     }
 }

@@ -44,8 +44,21 @@ fn a_message_is_an_object_with_a_type() {
 fn a_type_that_no_client_sends_is_broken() {
     for subprotocol in BOTH {
         let mut checker = acked(subprotocol);
-        for kind in ["connection_ack", "next", "data", "error", "ka", "connection_error", "Ping", "subscribe "] {
-            assert_eq!(broken(&mut checker, json!({"type": kind, "id": "1"})), Rule::UnknownType, "{kind}");
+        for kind in [
+            "connection_ack",
+            "next",
+            "data",
+            "error",
+            "ka",
+            "connection_error",
+            "Ping",
+            "subscribe ",
+        ] {
+            assert_eq!(
+                broken(&mut checker, json!({"type": kind, "id": "1"})),
+                Rule::UnknownType,
+                "{kind}"
+            );
         }
     }
 }
@@ -54,11 +67,19 @@ fn a_type_that_no_client_sends_is_broken() {
 fn each_subprotocol_has_its_own_vocabulary() {
     let mut modern = acked(Subprotocol::GraphqlTransportWs);
     for kind in ["start", "stop", "connection_terminate"] {
-        assert_eq!(broken(&mut modern, json!({"type": kind, "id": "1"})), Rule::WrongVocabulary, "{kind}");
+        assert_eq!(
+            broken(&mut modern, json!({"type": kind, "id": "1"})),
+            Rule::WrongVocabulary,
+            "{kind}"
+        );
     }
     let mut legacy = acked(Subprotocol::GraphqlWs);
     for kind in ["subscribe", "complete", "ping", "pong"] {
-        assert_eq!(broken(&mut legacy, json!({"type": kind, "id": "1"})), Rule::WrongVocabulary, "{kind}");
+        assert_eq!(
+            broken(&mut legacy, json!({"type": kind, "id": "1"})),
+            Rule::WrongVocabulary,
+            "{kind}"
+        );
     }
 }
 
@@ -72,7 +93,8 @@ fn a_legacy_pong_is_right_only_as_the_answer_to_a_ping() {
 
 #[test]
 fn init_is_the_first_message() {
-    for message in [json!({"type": "ping"}), subscribe("1"), json!({"type": "complete", "id": "1"})] {
+    for message in [json!({"type": "ping"}), subscribe("1"), json!({"type": "complete", "id": "1"})]
+    {
         let mut checker = fresh(Subprotocol::GraphqlTransportWs);
         assert_eq!(broken(&mut checker, message), Rule::InitFirst);
     }
@@ -102,7 +124,9 @@ fn the_init_payload_is_an_object() {
 
 #[test]
 fn no_operation_starts_before_the_ack() {
-    for (subprotocol, kind) in [(Subprotocol::GraphqlTransportWs, "subscribe"), (Subprotocol::GraphqlWs, "start")] {
+    for (subprotocol, kind) in
+        [(Subprotocol::GraphqlTransportWs, "subscribe"), (Subprotocol::GraphqlWs, "start")]
+    {
         let mut checker = fresh(subprotocol);
         assert!(checker.received(INIT).is_ok());
         checker.sent(&json!({"type": "connection_error"}));
@@ -187,7 +211,10 @@ fn an_operation_whose_end_was_read_is_not_completed() {
         assert!(checker.received(&subscribe("1").to_string()).is_ok());
         checker.sent(&json!({"type": kind, "id": "1"}));
         checker.synced();
-        assert_eq!(broken(&mut checker, json!({"type": "complete", "id": "1"})), Rule::AlreadyEnded);
+        assert_eq!(
+            broken(&mut checker, json!({"type": "complete", "id": "1"})),
+            Rule::AlreadyEnded
+        );
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_tungstenite::{
 use url::Url;
 
 use super::*;
-use crate::{dial::Dialer as _, mock::*};
+use crate::{mock::*, transport::dial::Dialer as _};
 
 #[tokio::test(start_paused = true)]
 async fn the_upgrade_request_can_be_read() {
@@ -64,8 +64,10 @@ async fn an_upgrade_is_refused_with_a_status() {
     let server = Server::in_memory();
     let pipe = dial(&server).await.unwrap();
     let request = upgrade_request("graphql-transport-ws");
-    let (answer, request) =
-        tokio::join!(client_async(request, pipe), server.refuse(503, &[("Retry-After", "7")], "busy"));
+    let (answer, request) = tokio::join!(
+        client_async(request, pipe),
+        server.refuse(503, &[("Retry-After", "7")], "busy")
+    );
     let Err(Error::Http(response)) = answer else { panic!("it was accepted") };
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["retry-after"], "7");
@@ -137,9 +139,14 @@ async fn a_dial_where_none_is_expected_panics() {
 async fn offering_both_subprotocols_is_broken() {
     let server = Server::in_memory();
     let mut pipe = dial(&server).await.unwrap();
-    let request = UPGRADE_REQUEST.replace("graphql-transport-ws", "graphql-transport-ws, graphql-ws");
+    let request =
+        UPGRADE_REQUEST.replace("graphql-transport-ws", "graphql-transport-ws, graphql-ws");
     pipe.write_all(request.as_bytes()).await.unwrap();
-    assert!(panics_with(server.accept()).await.contains("protocol rule broken: exactly one subprotocol"));
+    assert!(
+        panics_with(server.accept())
+            .await
+            .contains("protocol rule broken: exactly one subprotocol")
+    );
 }
 
 #[tokio::test]
@@ -157,16 +164,21 @@ async fn it_works_over_tcp() {
         assert_eq!(server.dials(), 2);
     });
     let stream = tokio::net::TcpStream::connect(address.clone()).await.unwrap();
-    let (mut client, _) = client_async(upgrade_request("graphql-transport-ws"), stream).await.unwrap();
+    let (mut client, _) =
+        client_async(upgrade_request("graphql-transport-ws"), stream).await.unwrap();
     client.send(text(json!({"type": "connection_init", "payload": {}}))).await.unwrap();
-    assert_eq!(client.next().await.unwrap().unwrap(), Message::text(r#"{"type":"connection_ack"}"#));
+    assert_eq!(
+        client.next().await.unwrap().unwrap(),
+        Message::text(r#"{"type":"connection_ack"}"#)
+    );
     client.send(text(subscribe("1"))).await.unwrap();
     assert_eq!(client.next().await.unwrap().unwrap(), close(4400, "no"));
     assert!(client.next().await.is_none());
     drop(client);
 
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let (mut client, _) = client_async(upgrade_request("graphql-transport-ws"), stream).await.unwrap();
+    let (mut client, _) =
+        client_async(upgrade_request("graphql-transport-ws"), stream).await.unwrap();
     let end = client.next().await;
     assert!(
         matches!(&end, Some(Err(Error::Io(error))) if error.kind() == std::io::ErrorKind::ConnectionReset),

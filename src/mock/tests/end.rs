@@ -14,7 +14,10 @@ async fn a_vanished_server_is_seen_as_the_end_without_a_close_frame() {
     let (mut client, peer) = open(&server, "graphql-transport-ws").await;
     peer.vanish();
     let end = client.next().await;
-    assert!(matches!(end, Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)))), "{end:?}");
+    assert!(
+        matches!(end, Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)))),
+        "{end:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -37,18 +40,25 @@ async fn an_illegal_frame_reaches_the_client_as_it_is() {
     let frame = [&[0x88, 126, 0, 126, 3, 232][..], &[b'x'; 124]].concat();
     peer.send_raw_frame_bytes(&frame).await;
     let error = client.next().await;
-    assert!(matches!(error, Some(Err(Error::Protocol(ProtocolError::ControlFrameTooBig)))), "{error:?}");
+    assert!(
+        matches!(error, Some(Err(Error::Protocol(ProtocolError::ControlFrameTooBig)))),
+        "{error:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn all_messages_until_the_end_are_collected() {
     let server = Server::in_memory();
     let (mut client, mut peer) = open(&server, "graphql-transport-ws").await;
-    for message in [json!({"type": "ping"}), subscribe("1"), json!({"type": "complete", "id": "1"})] {
+    for message in [json!({"type": "ping"}), subscribe("1"), json!({"type": "complete", "id": "1"})]
+    {
         client.send(text(message)).await.unwrap();
     }
     drop(client);
-    assert_eq!(peer.pump_until_end().await, [subscribe("1"), json!({"type": "complete", "id": "1"})]);
+    assert_eq!(
+        peer.pump_until_end().await,
+        [subscribe("1"), json!({"type": "complete", "id": "1"})]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,5 +137,9 @@ async fn bytes_after_a_close_frame_are_broken() {
     client.send(close(1000, "")).await.unwrap();
     client.get_mut().write_all(&[0x8a, 0x80, 0, 0, 0, 0]).await.unwrap();
     assert_eq!(peer.expect_close().await.0, 1000);
-    assert!(panics_with(peer.expect_end()).await.contains("protocol rule broken: nothing follows a close frame"));
+    assert!(
+        panics_with(peer.expect_end())
+            .await
+            .contains("protocol rule broken: nothing follows a close frame")
+    );
 }

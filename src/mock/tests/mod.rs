@@ -11,14 +11,16 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt as _, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
-    tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue, protocol::CloseFrame},
+    tungstenite::{
+        Message, client::IntoClientRequest as _, http::HeaderValue, protocol::CloseFrame,
+    },
 };
 use url::Url;
 
 use super::{Peer, Server};
 use crate::{
-    dial::{BoxedIo, Dialer as _},
     error::DialError,
+    transport::dial::{BoxedIo, Dialer as _},
 };
 
 pub(super) type Client = WebSocketStream<BoxedIo>;
@@ -30,7 +32,8 @@ pub(super) async fn dial(server: &Server) -> Result<BoxedIo, DialError> {
 
 pub(super) async fn connect(server: &Server, subprotocol: &'static str) -> (Client, Peer) {
     let pipe = dial(server).await.unwrap();
-    let (client, peer) = tokio::join!(client_async(upgrade_request(subprotocol), pipe), server.accept());
+    let (client, peer) =
+        tokio::join!(client_async(upgrade_request(subprotocol), pipe), server.accept());
     (client.unwrap().0, peer)
 }
 
@@ -65,7 +68,9 @@ pub(super) async fn is_silent(pipe: &mut BoxedIo) -> bool {
 
 /// The message of the panic that the future ends with.
 pub(super) async fn panics_with<T>(future: impl Future<Output = T>) -> String {
-    let Err(panic) = AssertUnwindSafe(future).catch_unwind().await else { panic!("it did not panic") };
+    let Err(panic) = AssertUnwindSafe(future).catch_unwind().await else {
+        panic!("it did not panic")
+    };
     panic.downcast_ref::<String>().unwrap().clone()
 }
 

@@ -16,7 +16,10 @@ async fn an_operation_runs_on_the_modern_subprotocol() {
     client.send(text(json!({"type": "connection_init", "payload": {"token": "t"}}))).await.unwrap();
     let mut peer = peer.expect_init().await.ack_with(json!({"session": 1})).await;
     assert_eq!(peer.init_payload(), &json!({"token": "t"}));
-    assert_eq!(receive(&mut client).await, json!({"type": "connection_ack", "payload": {"session": 1}}));
+    assert_eq!(
+        receive(&mut client).await,
+        json!({"type": "connection_ack", "payload": {"session": 1}})
+    );
 
     let payload = json!({
         "query": "{ a }", "operationName": "A", "variables": {"x": 1}, "extensions": {"y": 2},
@@ -31,11 +34,17 @@ async fn an_operation_runs_on_the_modern_subprotocol() {
     assert_eq!(operation.payload, payload);
 
     peer.next("1", json!({"data": 1})).await;
-    assert_eq!(receive(&mut client).await, json!({"type": "next", "id": "1", "payload": {"data": 1}}));
+    assert_eq!(
+        receive(&mut client).await,
+        json!({"type": "next", "id": "1", "payload": {"data": 1}})
+    );
     client.send(text(json!({"type": "complete", "id": "1"}))).await.unwrap();
     assert_eq!(peer.expect_complete().await, "1");
     peer.error("1", json!([{"message": "m"}])).await;
-    assert_eq!(receive(&mut client).await, json!({"type": "error", "id": "1", "payload": [{"message": "m"}]}));
+    assert_eq!(
+        receive(&mut client).await,
+        json!({"type": "error", "id": "1", "payload": [{"message": "m"}]})
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -49,13 +58,19 @@ async fn an_operation_runs_on_the_legacy_subprotocol() {
     assert_eq!(receive(&mut client).await, json!({"type": "ka"}));
 
     for id in ["1", "2"] {
-        client.send(text(json!({"type": "start", "id": id, "payload": {"query": "{ a }"}}))).await.unwrap();
+        client
+            .send(text(json!({"type": "start", "id": id, "payload": {"query": "{ a }"}})))
+            .await
+            .unwrap();
     }
     let operations = peer.expect_subscribes(2).await;
     assert_eq!((operations[0].id.as_str(), operations[1].id.as_str()), ("1", "2"));
     assert_eq!(operations[0].variables, Value::Null);
     peer.next("1", json!({"data": 1})).await;
-    assert_eq!(receive(&mut client).await, json!({"type": "data", "id": "1", "payload": {"data": 1}}));
+    assert_eq!(
+        receive(&mut client).await,
+        json!({"type": "data", "id": "1", "payload": {"data": 1}})
+    );
     peer.complete("1").await;
     assert_eq!(receive(&mut client).await, json!({"type": "complete", "id": "1"}));
     client.send(text(json!({"type": "stop", "id": "1"}))).await.unwrap();
@@ -75,7 +90,10 @@ async fn any_text_and_binary_can_be_sent() {
     assert_eq!(client.next().await.unwrap().unwrap(), Message::text("{"));
     assert_eq!(client.next().await.unwrap().unwrap(), Message::text("[1]"));
     assert_eq!(client.next().await.unwrap().unwrap(), Message::binary(vec![1, 2]));
-    assert_eq!(receive(&mut client).await, json!({"type": "connection_error", "payload": {"message": "no"}}));
+    assert_eq!(
+        receive(&mut client).await,
+        json!({"type": "connection_error", "payload": {"message": "no"}})
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,7 +189,10 @@ async fn waiting_in_vain_panics_with_what_was_waited_for_and_where() {
     let server = Server::in_memory();
     server.set_deadline(A_WHILE);
     let message = panics_with(server.accept()).await;
-    assert!(message.contains("waited for a connection, but none came within 1s (0 dials so far)"), "{message}");
+    assert!(
+        message.contains("waited for a connection, but none came within 1s (0 dials so far)"),
+        "{message}"
+    );
     let (_client, mut peer) = open(&server, "graphql-transport-ws").await;
     peer.set_deadline(2 * A_WHILE);
     let message = panics_with(peer.expect_complete()).await;
@@ -186,7 +207,10 @@ async fn a_broken_rule_panics_with_the_message() {
     let (mut client, mut peer) = open(&server, "graphql-transport-ws").await;
     client.send(text(json!({"type": "complete", "id": "9"}))).await.unwrap();
     let message = panics_with(peer.expect_complete()).await;
-    assert!(message.contains("protocol rule broken: only an operation that was started"), "{message}");
+    assert!(
+        message.contains("protocol rule broken: only an operation that was started"),
+        "{message}"
+    );
     assert!(message.contains(r#""id":"9""#), "{message}");
 }
 
@@ -195,7 +219,9 @@ async fn a_binary_message_is_broken() {
     let server = Server::in_memory();
     let (mut client, mut peer) = open(&server, "graphql-transport-ws").await;
     client.send(Message::binary(b"{}".to_vec())).await.unwrap();
-    assert!(panics_with(peer.next_message()).await.contains("protocol rule broken: messages are text"));
+    assert!(
+        panics_with(peer.next_message()).await.contains("protocol rule broken: messages are text")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,7 +248,9 @@ async fn a_complete_that_crosses_the_servers_end_is_fine_and_one_after_a_sync_is
     };
     tokio::join!(peer.sync(), echo);
     assert_eq!(peer.expect_complete().await, "1");
-    assert!(panics_with(peer.expect_complete()).await.contains("an operation that the server ended"));
+    assert!(
+        panics_with(peer.expect_complete()).await.contains("an operation that the server ended")
+    );
 }
 
 #[tokio::test(start_paused = true)]

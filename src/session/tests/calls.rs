@@ -45,10 +45,10 @@ fn rule_15_on_legacy_a_result_is_followed_by_a_stop_even_after_a_complete() {
     let (mut rig, id) = calling(LEGACY, OperationType::Mutation);
     rig.session.handle_frame(
         rig.now,
-        LegId::A,
+        ConnectionId::A,
         &json!({"type": "data", "id": "1.0", "payload": {"data": 1}}).to_string(),
     );
-    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"complete","id":"1.0"}"#);
+    rig.session.handle_frame(rig.now, ConnectionId::A, r#"{"type":"complete","id":"1.0"}"#);
     let did = rig.take();
     assert_eq!(finished(&did), [(id, r#"answered {"data":1}"#.into())]);
     assert_eq!(wrote(&did), ["stop"]);
@@ -57,9 +57,15 @@ fn rule_15_on_legacy_a_result_is_followed_by_a_stop_even_after_a_complete() {
 #[test]
 fn a_call_ends_with_an_error_of_the_server_or_without_a_result() {
     let (mut rig, id) = calling(MODERN, OperationType::Query);
-    assert_eq!(finished(&rig.receive(json!({"type": "error", "id": "1.0", "payload": []}))), [(id, "rejected".into())]);
+    assert_eq!(
+        finished(&rig.receive(json!({"type": "error", "id": "1.0", "payload": []}))),
+        [(id, "rejected".into())]
+    );
     let (mut rig, id) = calling(MODERN, OperationType::Query);
-    assert_eq!(finished(&rig.receive(json!({"type": "complete", "id": "1.0"}))), [(id, "completed".into())]);
+    assert_eq!(
+        finished(&rig.receive(json!({"type": "complete", "id": "1.0"}))),
+        [(id, "completed".into())]
+    );
 }
 
 #[test]
@@ -102,7 +108,7 @@ fn rule_27_a_mutation_that_was_not_written_waits_for_the_connection() {
     assert_eq!(issued(&rig.connect()), [("1.0".into(), id.to_string())]);
     // Open, but the socket takes nothing.
     let second = rig.begin(OperationType::Mutation);
-    rig.session.handle_lost(rig.now, LegId::A, Disconnect::Reset(None));
+    rig.session.handle_lost(rig.now, ConnectionId::A, Disconnect::Reset(None));
     assert_eq!(finished(&rig.take()), [(id, "ambiguous: the connection broke off".into())]);
     rig.sleep();
     assert_eq!(issued(&rig.connect()), [("2.1".into(), second.to_string())]);
@@ -110,7 +116,9 @@ fn rule_27_a_mutation_that_was_not_written_waits_for_the_connection() {
 
 #[test]
 fn a_call_whose_time_is_up_is_completed_on_the_server_and_says_whether_it_was_sent() {
-    for (kind, end) in [(OperationType::Query, "timed out"), (OperationType::Mutation, "ambiguous: no cause")] {
+    for (kind, end) in
+        [(OperationType::Query, "timed out"), (OperationType::Mutation, "ambiguous: no cause")]
+    {
         let (mut rig, id) = calling(MODERN, kind);
         let begun = rig.now;
         rig.now = begun + CALL_TIMEOUT / 2;
@@ -125,7 +133,11 @@ fn a_call_whose_time_is_up_is_completed_on_the_server_and_says_whether_it_was_se
     let mut rig = Rig::new(config());
     let id = rig.begin(OperationType::Mutation);
     rig.take();
-    rig.session.handle_credentials(rig.now, LegId::A, Err(CredentialsError::transient("later")));
+    rig.session.handle_credentials(
+        rig.now,
+        ConnectionId::A,
+        Err(CredentialsError::transient("later")),
+    );
     assert_eq!(finished(&rig.pass(CALL_TIMEOUT)), [(id, "timed out".into())]);
 }
 
@@ -135,7 +147,10 @@ fn a_shutdown_ends_a_written_mutation_as_ambiguous_and_others_as_shut_down() {
     let query = rig.begin(OperationType::Query);
     rig.take();
     rig.session.shutdown(rig.now + secs(1));
-    assert_eq!(finished(&rig.take()), [(id, "ambiguous: no cause".into()), (query, "shut down".into())]);
+    assert_eq!(
+        finished(&rig.take()),
+        [(id, "ambiguous: no cause".into()), (query, "shut down".into())]
+    );
     let (mut rig, id) = calling(MODERN, OperationType::Mutation);
     rig.session.abandon();
     assert_eq!(finished(&rig.take()), [(id, "ambiguous: no cause".into())]);
@@ -163,9 +178,9 @@ fn rule_15_on_legacy_a_stop_that_crosses_the_end_is_written_all_the_same() {
     rig.cancel(1);
     rig.session.handle_frame(
         rig.now,
-        LegId::A,
+        ConnectionId::A,
         &json!({"type": "data", "id": "1.0", "payload": {"data": 1}}).to_string(),
     );
-    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"complete","id":"1.0"}"#);
+    rig.session.handle_frame(rig.now, ConnectionId::A, r#"{"type":"complete","id":"1.0"}"#);
     assert_eq!(wrote(&rig.take()), ["stop"]);
 }

@@ -59,7 +59,10 @@ fn connect_is_answered_with_the_fatal_cause_after_which_nobody_dials() {
     rig.sleep();
     rig.upgrade();
     let did = rig.lose(closed(4400));
-    assert!(did.iter().any(|did| matches!(did, Did::Connected(Err(end)) if end.contains("4400"))), "{did:?}");
+    assert!(
+        did.iter().any(|did| matches!(did, Did::Connected(Err(end)) if end.contains("4400"))),
+        "{did:?}"
+    );
     assert_eq!(dials(&rig.pass(secs(1_000))), 0);
     rig.session.shutdown(rig.now + secs(1));
     rig.session.connect(rig.now);
@@ -119,7 +122,10 @@ fn a_pause_closes_the_connection_keeps_the_operations_and_dials_no_more() {
         rig.session.pause(rig.now);
         let did = rig.take();
         assert!(did.contains(&Did::Hangup(Some(1000))) && did.contains(&Did::Paused), "{did:?}");
-        assert_eq!(finished(&did), [(mutation, "ambiguous: the application asked for it".to_owned())]);
+        assert_eq!(
+            finished(&did),
+            [(mutation, "ambiguous: the application asked for it".to_owned())]
+        );
         rig.session.pause(rig.now);
         rig.subscribe();
         rig.session.reconnect_now(rig.now);
@@ -155,8 +161,8 @@ fn a_pause_ends_any_attempt_and_nothing_that_it_was_about_to_learn_counts() {
         rig.take();
         rig.session.pause(rig.now);
         rig.take();
-        rig.session.handle_credentials(rig.now, LegId::A, Ok(granted()));
-        rig.session.handle_open(rig.now, LegId::A);
+        rig.session.handle_credentials(rig.now, ConnectionId::A, Ok(granted()));
+        rig.session.handle_open(rig.now, ConnectionId::A);
         rig.receive(json!({"type": "connection_ack"}));
         rig.lose(closed(4400));
         assert_eq!(rig.pass(secs(100)), [], "after {steps} steps");
@@ -195,8 +201,8 @@ fn a_dial_budget_holds_whatever_makes_the_client_dial() {
     let did = rig.take();
     note(&rig, &did);
     for _ in 0..600 {
-        rig.session.handle_credentials(rig.now, LegId::A, Ok(granted()));
-        rig.session.handle_open(rig.now, LegId::A);
+        rig.session.handle_credentials(rig.now, ConnectionId::A, Ok(granted()));
+        rig.session.handle_open(rig.now, ConnectionId::A);
         let did = rig.lose(closed(4403));
         note(&rig, &did);
         if rig.session.live_operations() == 0 {

@@ -11,8 +11,8 @@ mod server;
 mod simulation;
 mod world;
 
-const A: LegId = LegId::A;
-const B: LegId = LegId::B;
+const A: ConnectionId = ConnectionId::A;
+const B: ConnectionId = ConnectionId::B;
 
 fn in_millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -26,7 +26,10 @@ fn a_rotation_is_no_outage_and_closes_the_connection_before_with_1000() {
     world.rig.session.rotate(world.rig.now);
     world.settle().unwrap();
     assert_eq!((world.rotated, world.asked.len()), (1, 2));
-    assert!(world.wires[A as usize].open && world.wires[B as usize].open, "both carry the operations");
+    assert!(
+        world.wires[A as usize].open && world.wires[B as usize].open,
+        "both carry the operations"
+    );
     world.live(secs(10)).unwrap();
     world.check_settled().unwrap();
     assert!(world.wires[B as usize].open, "the new one is left");
@@ -34,7 +37,10 @@ fn a_rotation_is_no_outage_and_closes_the_connection_before_with_1000() {
     world.publish_all();
     world.settle().unwrap();
     for reader in world.readers.values() {
-        assert_eq!((reader.last, reader.gaps, reader.overlaps, reader.repeated), (Some(2), 0, 0, 0));
+        assert_eq!(
+            (reader.last, reader.gaps, reader.overlaps, reader.repeated),
+            (Some(2), 0, 0, 0)
+        );
     }
     assert_eq!(world.rig.session.counts().handovers, 1);
 }
@@ -62,7 +68,11 @@ fn what_comes_on_both_connections_is_announced_and_comes_in_the_order_of_each() 
     world.down(A).unwrap();
     world.down(A).unwrap();
     let reader = world.readers.values().next().unwrap();
-    assert_eq!((reader.last, reader.gaps, reader.overlaps, reader.repeated), (Some(2), 0, 1, 1), "1, 2, and 1, 2");
+    assert_eq!(
+        (reader.last, reader.gaps, reader.overlaps, reader.repeated),
+        (Some(2), 0, 1, 1),
+        "1, 2, and 1, 2"
+    );
     world.live(secs(10)).unwrap();
     world.check_settled().unwrap();
 }
@@ -94,7 +104,11 @@ fn a_successor_that_fails_at_any_point_before_the_acknowledgement_leaves_the_str
         assert!(world.postponed >= 3, "{point} {cause:?}");
         assert!(world.ends.is_empty() && world.closes.is_empty(), "{point} {cause:?}");
         for reader in world.readers.values() {
-            assert_eq!((reader.last, reader.gaps, reader.overlaps), (Some(3), 0, 0), "{point} {cause:?}");
+            assert_eq!(
+                (reader.last, reader.gaps, reader.overlaps),
+                (Some(3), 0, 0),
+                "{point} {cause:?}"
+            );
         }
         world.live(secs(60)).unwrap();
         assert_eq!(world.rotated, 1, "{point} {cause:?}: it goes on until it is done");
@@ -172,9 +186,12 @@ fn act(world: &mut World, nth: usize) {
 }
 
 #[test]
-fn whichever_connection_fails_at_whatever_point_of_a_handover_no_stream_ends_and_nothing_is_lost_in_silence() {
+fn whichever_connection_fails_at_whatever_point_of_a_handover_no_stream_ends_and_nothing_is_lost_in_silence()
+ {
     let causes = [closed(1000), closed(4400), closed(4403), closed(4409), Disconnect::Reset(None)];
-    for (victims, cause) in [&[B][..], &[A], &[A, B], &[B, A]].iter().flat_map(|v| causes.iter().map(move |c| (v, c))) {
+    for (victims, cause) in
+        [&[B][..], &[A], &[A, B], &[B, A]].iter().flat_map(|v| causes.iter().map(move |c| (v, c)))
+    {
         let (mut points, mut undone) = (0, 0);
         for point in 0.. {
             let mut world = World::open(config(), 2);
@@ -207,7 +224,10 @@ fn whichever_connection_fails_at_whatever_point_of_a_handover_no_stream_ends_and
                 );
                 assert!(world.asked.len() <= 5, "{point} {cause:?}: {} dials", world.asked.len());
             }
-            assert!(world.executed.get(&mutation).is_none_or(|times| *times == 1), "{point} {cause:?}");
+            assert!(
+                world.executed.get(&mutation).is_none_or(|times| *times == 1),
+                "{point} {cause:?}"
+            );
             world.calls.clear();
             world.check_settled().unwrap();
             for reader in world.readers.values() {
@@ -293,7 +313,8 @@ fn credentials_that_end_are_renewed_ahead_of_that_with_the_reason() {
     world.subscribe();
     world.live(secs(300)).unwrap();
     assert_eq!(world.asked[0].1, "initial");
-    let renewals: Vec<_> = world.asked.windows(2).map(|pair| (pair[1].0 - pair[0].0, pair[1].1)).collect();
+    let renewals: Vec<_> =
+        world.asked.windows(2).map(|pair| (pair[1].0 - pair[0].0, pair[1].1)).collect();
     assert!((15..=21).contains(&renewals.len()), "{renewals:?}");
     for (after, reason) in &renewals {
         assert!((secs(14)..=secs(18)).contains(after) && *reason == "expiring", "{renewals:?}");
@@ -338,7 +359,11 @@ fn a_connection_is_replaced_before_it_is_older_than_asked_for_and_each_at_anothe
     let mut world = World::open(Config { max_connection_age: Some(secs(100)), ..config() }, 1);
     world.live(secs(1_000)).unwrap();
     let ages: Vec<_> = world.asked.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
-    assert!((9..=11).contains(&ages.len()) && ages.iter().all(|age| (secs(90)..=secs(100)).contains(age)), "{ages:?}");
+    assert!(
+        (9..=11).contains(&ages.len())
+            && ages.iter().all(|age| (secs(90)..=secs(100)).contains(age)),
+        "{ages:?}"
+    );
     assert!(world.asked[1..].iter().all(|asked| asked.1 == "reconnect"));
 }
 
@@ -358,7 +383,11 @@ fn a_server_that_says_goodbye_to_every_connection_is_no_dial_storm() {
     for _ in 0..600 {
         let leg = world.rig.session.leg.id;
         for _ in 0..3 {
-            world.rig.session.handle_frame(world.rig.now, leg, r#"{"type":"connection_terminate"}"#);
+            world.rig.session.handle_frame(
+                world.rig.now,
+                leg,
+                r#"{"type":"connection_terminate"}"#,
+            );
         }
         world.live(in_millis(100)).unwrap();
     }
@@ -366,9 +395,12 @@ fn a_server_that_says_goodbye_to_every_connection_is_no_dial_storm() {
 }
 
 #[test]
-fn a_mutation_on_the_old_connection_is_ambiguous_when_the_new_one_ends_for_good_or_the_client_does() {
-    let fates: [fn(&mut World); 2] =
-        [|world| world.lose(B, closed(4400)).unwrap(), |world| world.rig.session.shutdown(world.rig.now + secs(1))];
+fn a_mutation_on_the_old_connection_is_ambiguous_when_the_new_one_ends_for_good_or_the_client_does()
+{
+    let fates: [fn(&mut World); 2] = [
+        |world| world.lose(B, closed(4400)).unwrap(),
+        |world| world.rig.session.shutdown(world.rig.now + secs(1)),
+    ];
     for fate in fates {
         let mut world = World::open(config(), 1);
         world.slow_calls = true;

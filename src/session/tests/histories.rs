@@ -1,4 +1,5 @@
-//! Random histories: whatever happens in whatever order, the invariants hold, and the same seed gives the same history.
+//! Random histories: whatever happens in whatever order, the invariants hold, and the same seed
+//! gives the same history.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -18,11 +19,14 @@ use crate::{
 mod expect;
 mod health;
 mod steps;
-mod upkeep;
+mod watch;
 
 /// What the outside knows: the operations, and the one socket with what was sent on it.
 #[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; the session has the state machine")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; the session has the state machine"
+)]
 struct Model {
     live: BTreeSet<u64>,
     finished: BTreeSet<u64>,
@@ -38,7 +42,7 @@ struct Model {
     answered: BTreeSet<String>,
     /// Not written since.
     reissue_announced: BTreeSet<u64>,
-    upkeep: upkeep::Upkeep,
+    watch: watch::Watch,
     /// Of the current socket: for each ping that is not answered, what was sent before it.
     pings: VecDeque<BTreeSet<String>>,
     /// Of the current socket: what the server has shown to have read.
@@ -81,11 +85,14 @@ impl History {
             Step::Call(kind) => {
                 let id = self.rig.begin(*kind);
                 self.model.live.insert(id);
-                let calls =
-                    if *kind == OperationType::Query { &mut self.model.queries } else { &mut self.model.mutations };
+                let calls = if *kind == OperationType::Query {
+                    &mut self.model.queries
+                } else {
+                    &mut self.model.mutations
+                };
                 calls.insert(id);
             }
-            Step::SubscribeWith(care) => self.subscribe_with(*care),
+            Step::SubscribeWith(watch_options) => self.subscribe_with(*watch_options),
             Step::Cancel(index) if self.rig.next_id > 1 => {
                 let id = self.any_of(std::iter::empty(), *index);
                 self.rig.cancel(id);
@@ -95,7 +102,7 @@ impl History {
                 self.rewind(self.any_of(self.model.sent.values().copied(), *index));
             }
             Step::CatchUp(index) if self.rig.next_id > 1 => {
-                self.catch_up(self.any_of(self.model.upkeep.waiting(), *index));
+                self.catch_up(self.any_of(self.model.watch.waiting(), *index));
             }
             Step::AnswerJudge(restart) => self.answer_judge(*restart),
             Step::Answer => self.answer()?,
@@ -108,35 +115,47 @@ impl History {
                 if self.is_spoken(LEGACY) {
                     self.model.proven.extend(self.model.pings.pop_front().unwrap_or_default());
                 }
-                self.rig.session.handle_pong(now, LegId::A);
+                self.rig.session.handle_pong(now, ConnectionId::A);
             }
             Step::FailCredentials(fatal) if self.model.asked => {
-                let error = if *fatal { CredentialsError::fatal("f") } else { CredentialsError::transient("t") };
-                self.rig.session.handle_credentials(now, LegId::A, Err(error));
+                let error = if *fatal {
+                    CredentialsError::fatal("f")
+                } else {
+                    CredentialsError::transient("t")
+                };
+                self.rig.session.handle_credentials(now, ConnectionId::A, Err(error));
             }
             Step::FailDial(status) if self.model.dialing => {
                 let error = match status {
                     0 => ConnectError::Timeout(secs(1)),
                     &status => refused(status),
                 };
-                self.rig.session.handle_lost(now, LegId::A, Disconnect::Connect(error));
+                self.rig.session.handle_lost(now, ConnectionId::A, Disconnect::Connect(error));
             }
             Step::Receive(kind, index) if self.model.socket => {
                 // Half of them known to the server.
                 let Model { every_wire_id, sent, .. } = &self.model;
-                let ids: Vec<_> = every_wire_id.iter().chain(sent.keys().cycle().take(every_wire_id.len())).collect();
-                let id = if ids.is_empty() { None } else { Some(ids[index.index(ids.len())].clone()) };
+                let ids: Vec<_> = every_wire_id
+                    .iter()
+                    .chain(sent.keys().cycle().take(every_wire_id.len()))
+                    .collect();
+                let id =
+                    if ids.is_empty() { None } else { Some(ids[index.index(ids.len())].clone()) };
                 self.receive(kind, id)?;
             }
             Step::Garbage(bytes) if self.model.socket => match std::str::from_utf8(bytes) {
                 Ok(text) => {
-                    let item = self.rig.session.handle_frame(now, LegId::A, text);
+                    let item = self.rig.session.handle_frame(now, ConnectionId::A, text);
                     prop_assert!(item.is_none(), "I3: deliveries only for live ids");
                 }
-                Err(_) => self.rig.session.handle_unreadable(now, LegId::A),
+                Err(_) => self.rig.session.handle_unreadable(now, ConnectionId::A),
             },
-            Step::Close(code) if self.model.socket => self.rig.session.handle_lost(now, LegId::A, closed(*code)),
-            Step::Reset if self.model.socket => self.rig.session.handle_lost(now, LegId::A, Disconnect::Reset(None)),
+            Step::Close(code) if self.model.socket => {
+                self.rig.session.handle_lost(now, ConnectionId::A, closed(*code))
+            }
+            Step::Reset if self.model.socket => {
+                self.rig.session.handle_lost(now, ConnectionId::A, Disconnect::Reset(None))
+            }
             // Nothing there that could happen.
             Step::Cancel(_)
             | Step::Rewind(_)
@@ -184,7 +203,8 @@ impl History {
         self.answer()
     }
 
-    /// Losses in a row by this code, and time for a trial in between, in which something else happens.
+    /// Losses in a row by this code, and time for a trial in between, in which something else
+    /// happens.
     fn trial(&mut self, code: u16, meanwhile: &[Step]) -> Result<(), TestCaseError> {
         let close = || Step::Close(code);
         let time = || [Step::Pass(1_100), Step::Write(99)];
@@ -196,7 +216,9 @@ impl History {
                 let due = self.rig.session.poll_timeout().unwrap_or(self.rig.now);
                 let wait = u64::try_from((due - self.rig.now.min(due)).as_millis()).unwrap();
                 let connect = [Step::Subscribe, Step::Pass(wait + 1), Step::Answer, Step::Answer];
-                for step in connect.into_iter().chain([Step::Write(9), Step::Answer, Step::Write(99)]) {
+                for step in
+                    connect.into_iter().chain([Step::Write(9), Step::Answer, Step::Write(99)])
+                {
                     self.run(&step)?;
                 }
             }
@@ -215,10 +237,10 @@ impl History {
     fn answer(&mut self) -> Result<(), TestCaseError> {
         let now = self.rig.now;
         if std::mem::take(&mut self.model.asked) {
-            self.rig.session.handle_credentials(now, LegId::A, Ok(granted()));
+            self.rig.session.handle_credentials(now, ConnectionId::A, Ok(granted()));
         } else if std::mem::take(&mut self.model.dialing) {
             self.model.socket = true;
-            self.rig.session.handle_open(now, LegId::A);
+            self.rig.session.handle_open(now, ConnectionId::A);
         } else if self.model.init_sent && !self.model.acked {
             self.receive("connection_ack", None)?;
         }
@@ -234,19 +256,24 @@ impl History {
         if kind == "pong" && self.is_spoken(MODERN) {
             self.model.proven.extend(self.model.pings.pop_front().unwrap_or_default());
         }
-        if let Some(super::super::Item { sink, payload }) =
-            self.rig.session.handle_frame(self.rig.now, LegId::A, &message.to_string())
+        if let Some(super::super::Item { writer, payload }) =
+            self.rig.session.handle_frame(self.rig.now, ConnectionId::A, &message.to_string())
         {
             let model = &mut self.model;
-            model.log.push(format!("{sink} gets {payload:?}"));
-            prop_assert!(model.live.contains(sink), "I3: deliveries only for live ids");
+            model.log.push(format!("{writer} gets {payload:?}"));
+            prop_assert!(model.live.contains(writer), "I3: deliveries only for live ids");
             model.proven.extend(id.clone());
-            prop_assert_eq!(model.sent.get(id.as_deref().unwrap_or_default()), Some(sink), "I3: under their own id");
-            model.upkeep.received(self.rig.now, *sink);
+            prop_assert_eq!(
+                model.sent.get(id.as_deref().unwrap_or_default()),
+                Some(writer),
+                "I3: under their own id"
+            );
+            model.watch.received(self.rig.now, *writer);
         }
         if let (true, false, "complete" | "error", Some(id)) = (acked, shut_down, kind, id) {
-            // Also of an operation that was dropped, whose `complete` may not be written yet (rule 13).
-            self.model.upkeep.completed(&id);
+            // Also of an operation that was dropped, whose `complete` may not be written yet (rule
+            // 13).
+            self.model.watch.completed(&id);
             let calls = [&self.model.queries, &self.model.mutations];
             // On legacy a call is stopped all the same (rule 15).
             if let Some(operation) = self.model.sent.remove(&id)
@@ -285,17 +312,24 @@ fn run(config: Config, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
         history.run(step)?;
     }
     history.settle()?;
-    // I7: however often something was dropped, subscribed or rejected, dials are spaced: at most the first, a fallback
-    // and the two of a rejection come without a delay, and then only `reconnect_now` does.
-    let demands = |step: &&Step| matches!(step, Step::ReconnectNow | Step::NetworkChanged | Step::Hold(false));
+    // I7: however often something was dropped, subscribed or rejected, dials are spaced: at most
+    // the first, a fallback and the two of a rejection come without a delay, and then only
+    // `reconnect_now` does.
+    let demands = |step: &&Step| {
+        matches!(step, Step::ReconnectNow | Step::NetworkChanged | Step::Hold(false))
+    };
     let demanded = steps.iter().filter(demands).count();
     let dials = &history.model.dials;
-    let quick = dials.windows(2).filter(|pair| pair[1] - pair[0] < Duration::from_millis(500)).count();
-    let healthy_or_fatal = history.model.log.iter().filter(|line| line.starts_with("Finish")).count() + 1;
-    let calm =
-        steps.iter().filter(|step| matches!(step, Step::Pass(ms) if *ms >= 10_000) || matches!(step, Step::Silence));
+    let quick =
+        dials.windows(2).filter(|pair| pair[1] - pair[0] < Duration::from_millis(500)).count();
+    let healthy_or_fatal =
+        history.model.log.iter().filter(|line| line.starts_with("Finish")).count() + 1;
+    let calm = steps.iter().filter(|step| {
+        matches!(step, Step::Pass(ms) if *ms >= 10_000) || matches!(step, Step::Silence)
+    });
     let most = demanded + 4 * (healthy_or_fatal + calm.count());
-    // One that is healthy at once is rejected for the first time each time; and whoever asks for it gets new credentials.
+    // One that is healthy at once is rejected for the first time each time; and whoever asks for it
+    // gets new credentials.
     let is_usual = !healthy_after.is_zero() && !has_hook;
     prop_assert!(!is_usual || quick <= most, "{quick} quick dials of {}", dials.len());
     if let Some(DialBudget { dials: most, per }) = budget {

@@ -8,7 +8,7 @@ fn rule_19_a_ping_is_answered_with_its_payload_ahead_of_the_data() {
     for _ in 0..3 {
         rig.subscribe();
     }
-    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"ping","payload":{"n":1}}"#);
+    rig.session.handle_frame(rig.now, ConnectionId::A, r#"{"type":"ping","payload":{"n":1}}"#);
     let did = rig.take();
     assert_eq!(did[0], Did::Wrote(json!({"type": "pong", "payload": {"n": 1}})));
     assert_eq!(wrote(&did)[1..], ["subscribe"; 3]);
@@ -19,7 +19,7 @@ fn rule_19_a_flood_of_pings_owes_one_pong() {
     let mut rig = Rig::open(config(), 1);
     for n in 0..1_000 {
         let ping = json!({"type": "ping", "payload": {"n": n}}).to_string();
-        rig.session.handle_frame(rig.now, LegId::A, &ping);
+        rig.session.handle_frame(rig.now, ConnectionId::A, &ping);
     }
     assert_eq!(rig.take(), [Did::Wrote(json!({"type": "pong", "payload": {"n": 999}}))]);
 }
@@ -36,14 +36,15 @@ fn rule_20_modern_pings_every_ten_seconds_even_while_items_arrive() {
 }
 
 #[test]
-fn rule_20_legacy_sends_no_ping_message_and_a_websocket_ping_only_after_twenty_seconds_of_silence() {
+fn rule_20_legacy_sends_no_ping_message_and_a_websocket_ping_only_after_twenty_seconds_of_silence()
+{
     let mut rig = Rig::open(fixed(LEGACY), 1);
     for _ in 0..10 {
         assert_eq!(rig.pass(secs(19)), []);
         rig.receive(json!({"type": "ka"}));
     }
     assert_eq!(rig.pass(secs(20)), [Did::WrotePing]);
-    rig.session.handle_pong(rig.now, LegId::A);
+    rig.session.handle_pong(rig.now, ConnectionId::A);
     assert_eq!(rig.pass(secs(20)), [Did::WrotePing]);
 }
 
@@ -128,7 +129,7 @@ fn rule_20_a_ping_overtakes_what_is_queued_and_does_not_pile_up() {
     }
     for _ in 0..100 {
         rig.now += secs(9);
-        rig.session.handle_activity(rig.now, LegId::A);
+        rig.session.handle_activity(rig.now, ConnectionId::A);
         rig.now += secs(1);
         rig.session.handle_timeout(rig.now);
     }
@@ -190,13 +191,16 @@ fn rule_21_time_in_which_the_socket_was_not_read_is_not_the_servers_pace() {
 fn a_socket_that_takes_no_more_is_given_up_after_a_while() {
     let mut rig = Rig::open(config(), 1);
     for _ in 0..9 {
-        rig.session.handle_broken(rig.now, LegId::A, Disconnect::WebSocket("why".into()));
+        rig.session.handle_broken(rig.now, ConnectionId::A, Disconnect::WebSocket("why".into()));
         rig.pass(secs(1));
         rig.receive(json!({"type": "next", "id": "1.0", "payload": 1}));
     }
     assert!(rig.session.is_open(), "what can be read may say why");
     rig.session.stall();
-    assert!(!rig.pass(secs(60)).contains(&Did::Hangup(None)), "nor can it say anything while nobody reads");
+    assert!(
+        !rig.pass(secs(60)).contains(&Did::Hangup(None)),
+        "nor can it say anything while nobody reads"
+    );
     rig.session.unstall(rig.now);
     let did = rig.pass(secs(10));
     assert!(did.contains(&Did::Hangup(None)));
@@ -204,10 +208,15 @@ fn a_socket_that_takes_no_more_is_given_up_after_a_while() {
 }
 
 #[test]
-fn a_dead_peer_is_found_within_interval_and_timeout_whatever_these_are_and_whatever_it_left_unanswered() {
+fn a_dead_peer_is_found_within_interval_and_timeout_whatever_these_are_and_whatever_it_left_unanswered()
+ {
     for (interval, timeout) in [(1, 60), (1, 20), (10, 25), (10, 30), (10, 10), (10, 11)] {
         for phase in 0..100 {
-            let config = Config { ping_interval: Some(secs(interval)), ping_timeout: secs(timeout), ..config() };
+            let config = Config {
+                ping_interval: Some(secs(interval)),
+                ping_timeout: secs(timeout),
+                ..config()
+            };
             let mut rig = Rig::open(config, 1);
             for _ in 0..20 {
                 rig.pass(Duration::from_millis(interval * 700 + phase * 13));
@@ -220,7 +229,11 @@ fn a_dead_peer_is_found_within_interval_and_timeout_whatever_these_are_and_whate
                 let at = rig.session.poll_timeout().expect("a deadline");
                 did = rig.pass(at - rig.now);
             }
-            assert!(rig.now - last <= secs(interval + timeout), "{interval} {timeout}: {:?}", rig.now - last);
+            assert!(
+                rig.now - last <= secs(interval + timeout),
+                "{interval} {timeout}: {:?}",
+                rig.now - last
+            );
         }
     }
 }

@@ -12,22 +12,24 @@ mod proof;
 mod rules;
 mod staleness;
 mod trial;
-mod upkeep;
 mod verdicts;
+mod watch;
 mod world;
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Care, Config, End, Granted, LegId, Output, Request, Session, Strictness, Transmit};
+use super::{
+    Config, ConnectionId, End, Granted, Output, Request, Session, Strictness, Transmit,
+    WatchOptions,
+};
 use crate::{
-    auth::CredentialsReason,
     error::{CloseCode, ConnectError, Disconnect, ResponseHeaders},
-    mailbox::Gap,
     operation::OperationType,
     protocol::Subprotocol,
-    status::Status,
+    response::Gap,
+    session::{CredentialsReason, Status},
 };
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(300);
@@ -47,7 +49,12 @@ fn granted() -> Granted {
 }
 
 fn refused(status: u16) -> ConnectError {
-    ConnectError::Http { status, retry_after: None, headers: ResponseHeaders::default(), body: String::new() }
+    ConnectError::Http {
+        status,
+        retry_after: None,
+        headers: ResponseHeaders::default(),
+        body: String::new(),
+    }
 }
 
 fn secs(n: u64) -> Duration {
@@ -93,13 +100,19 @@ struct Rig {
     next_id: u64,
     gaps: Vec<Gap>,
     /// Of the subscriptions made from now on.
-    care: Care,
+    watch_options: WatchOptions,
 }
 
 impl Rig {
     #[expect(clippy::disallowed_methods, reason = "an origin, never read again")]
     fn new(config: Config) -> Self {
-        Self { session: Session::new(config), now: Instant::now(), next_id: 1, gaps: Vec::new(), care: Care::default() }
+        Self {
+            session: Session::new(config),
+            now: Instant::now(),
+            next_id: 1,
+            gaps: Vec::new(),
+            watch_options: WatchOptions::default(),
+        }
     }
 
     /// A session with `operations` live on an acknowledged connection.
@@ -124,7 +137,7 @@ impl Rig {
             kind,
             payload: format!("{{\"query\":\"{id}\"}}").into(),
             deadline,
-            care: Some(Box::new(self.care)),
+            watch_options: Some(Box::new(self.watch_options)),
         };
         self.session.subscribe(self.now, id, request, id);
         id
@@ -144,13 +157,13 @@ impl Rig {
     fn upgrade(&mut self) -> Vec<Did> {
         let mut did = self.take();
         did.extend(self.dial());
-        self.session.handle_open(self.now, LegId::A);
+        self.session.handle_open(self.now, ConnectionId::A);
         did.extend(self.take());
         did
     }
 
     fn dial(&mut self) -> Vec<Did> {
-        self.session.handle_credentials(self.now, LegId::A, Ok(granted()));
+        self.session.handle_credentials(self.now, ConnectionId::A, Ok(granted()));
         self.take()
     }
 
@@ -160,15 +173,17 @@ impl Rig {
     }
 
     fn receive_text(&mut self, frame: &str) -> Vec<Did> {
-        let item = self.session.handle_frame(self.now, LegId::A, frame);
-        let mut did: Vec<_> =
-            item.map(|item| Did::Deliver(*item.sink, read(&frame[item.payload]))).into_iter().collect();
+        let item = self.session.handle_frame(self.now, ConnectionId::A, frame);
+        let mut did: Vec<_> = item
+            .map(|item| Did::Deliver(*item.writer, read(&frame[item.payload])))
+            .into_iter()
+            .collect();
         did.extend(self.take());
         did
     }
 
     fn lose(&mut self, cause: Disconnect) -> Vec<Did> {
-        self.session.handle_lost(self.now, LegId::A, cause);
+        self.session.handle_lost(self.now, ConnectionId::A, cause);
         self.take()
     }
 
@@ -207,13 +222,13 @@ impl Rig {
                 }),
                 Output::Dial(_, subprotocol) => Did::Dial(subprotocol),
                 Output::Hangup(_, close) => Did::Hangup(close.map(|(code, _)| code.0)),
-                Output::Reissue { sink, gap } => {
+                Output::Reissue { writer, gap } => {
                     let reconnects = gap.as_ref().map_or(0, |gap| gap.reconnects);
                     self.gaps.extend(gap);
-                    Did::Reissue(sink, reconnects)
+                    Did::Reissue(writer, reconnects)
                 }
-                Output::Moved { sink, gap } => {
-                    let moved = Did::Moved(sink, gap.overlaps, gap.reconnects);
+                Output::Moved { writer, gap } => {
+                    let moved = Did::Moved(writer, gap.overlaps, gap.reconnects);
                     self.gaps.push(gap);
                     moved
                 }
@@ -221,13 +236,15 @@ impl Rig {
                     self.session.end_held(self.now, &frame);
                     continue;
                 }
-                Output::Deliver { sink, frame, payload, .. } => Did::Deliver(sink, read(&frame[payload])),
+                Output::Deliver { writer, frame, payload, .. } => {
+                    Did::Deliver(writer, read(&frame[payload]))
+                }
                 Output::Rotated(answer) => Did::Rotated(answer.map_err(|end| describe(&end))),
                 Output::Postponed(cause) => Did::Postponed(cause.to_string()),
-                Output::Established { sink } => Did::Established(sink),
-                Output::Finish { sink, end } => Did::Finish(sink, describe(&end)),
-                Output::Stale { sink, idle_for } => Did::Stale(sink, idle_for),
-                Output::Judge { sink, end } => Did::Judge(sink, describe(&end)),
+                Output::Established { writer } => Did::Established(writer),
+                Output::Finish { writer, end } => Did::Finish(writer, describe(&end)),
+                Output::Stale { writer, idle_for } => Did::Stale(writer, idle_for),
+                Output::Judge { writer, end } => Did::Judge(writer, describe(&end)),
                 Output::Connected(answer) => Did::Connected(answer.map_err(|end| describe(&end))),
                 Output::Status(Status::Paused) => Did::Paused,
                 Output::Status(Status::Connecting { attempt, .. }) => Did::Connecting(attempt),
@@ -238,9 +255,11 @@ impl Rig {
                 Output::Ended => Did::Ended,
             });
         }
-        while let Some(transmit) = self.session.poll_transmit(LegId::A) {
+        while let Some(transmit) = self.session.poll_transmit(ConnectionId::A) {
             did.push(match transmit {
-                Transmit::Text(text) => Did::Wrote(serde_json::from_str(&text).expect("the client writes JSON")),
+                Transmit::Text(text) => {
+                    Did::Wrote(serde_json::from_str(&text).expect("the client writes JSON"))
+                }
                 Transmit::Ping => Did::WrotePing,
                 Transmit::Close(code, _) => Did::WroteClose(code.0),
             });
@@ -275,7 +294,10 @@ fn issued(did: &[Did]) -> Vec<(String, String)> {
     did.iter()
         .filter_map(|did| match did {
             Did::Wrote(message) if ["subscribe", "start"].contains(&message["type"].as_str()?) => {
-                Some((message["id"].as_str()?.to_owned(), message["payload"]["query"].as_str()?.to_owned()))
+                Some((
+                    message["id"].as_str()?.to_owned(),
+                    message["payload"]["query"].as_str()?.to_owned(),
+                ))
             }
             _ => None,
         })

@@ -13,20 +13,23 @@ fn http(status: u16) -> Disconnect {
 
 #[test]
 fn rule_1_the_modern_subprotocol_is_offered_alone_and_the_legacy_one_when_it_is_refused() {
-    for (after_upgrade, refusal) in
-        [(true, closed(4406)), (true, closed(1002)), (false, http(400)), (false, refused_subprotocol())]
-    {
+    for (after_upgrade, refusal) in [
+        (true, closed(4406)),
+        (true, closed(1002)),
+        (false, http(400)),
+        (false, refused_subprotocol()),
+    ] {
         let mut rig = Rig::new(config());
         rig.subscribe();
         rig.take();
         assert_eq!(rig.dial(), [Did::Dial(MODERN)]);
         if after_upgrade {
-            rig.session.handle_open(rig.now, LegId::A);
+            rig.session.handle_open(rig.now, ConnectionId::A);
             rig.take();
         }
         assert_eq!(rig.lose(refusal)[1..], [Did::Connecting(2), Did::Authorize("reconnect")]);
         assert_eq!(rig.dial(), [Did::Dial(LEGACY)]);
-        rig.session.handle_open(rig.now, LegId::A);
+        rig.session.handle_open(rig.now, ConnectionId::A);
         let did = rig.receive(json!({"type": "connection_ack"}));
         assert_eq!(wrote(&did), ["connection_init", "start"]);
 
@@ -58,7 +61,7 @@ fn rule_1_a_fixed_subprotocol_has_no_fallback() {
     rig.subscribe();
     rig.take();
     assert_eq!(rig.dial(), [Did::Dial(LEGACY)]);
-    rig.session.handle_open(rig.now, LegId::A);
+    rig.session.handle_open(rig.now, ConnectionId::A);
     rig.take();
     assert!(finished(&rig.lose(closed(4406)))[0].1.starts_with("lost"));
 }
@@ -70,13 +73,13 @@ fn rule_3_credentials_come_before_the_dial_and_init_is_the_first_frame() {
     assert_eq!(rig.take(), [Did::Connecting(1), Did::Authorize("initial")]);
     rig.session.handle_credentials(
         rig.now,
-        LegId::A,
+        ConnectionId::A,
         Ok(Granted { init_payload: r#"{"token":"t"}"#.into(), lifetime: None }),
     );
     assert_eq!(rig.take(), [Did::Dial(MODERN)]);
-    rig.session.handle_open(rig.now, LegId::A);
+    rig.session.handle_open(rig.now, ConnectionId::A);
     // Even a server that pings at once hears the init first.
-    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"ping"}"#);
+    rig.session.handle_frame(rig.now, ConnectionId::A, r#"{"type":"ping"}"#);
     assert_eq!(
         rig.take(),
         [

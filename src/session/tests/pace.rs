@@ -29,12 +29,16 @@ fn operations_are_sent_again_in_order_and_no_faster_than_asked_for() {
             let more = issued(&did);
             assert!(more.len() <= each, "{rate}: no burst");
             sent.extend(more);
-            if did.iter().any(|did| matches!(did, Did::Wrote(message) if message["type"] == "ping")) {
+            if did.iter().any(|did| matches!(did, Did::Wrote(message) if message["type"] == "ping"))
+            {
                 rig.receive(json!({"type": "pong"}));
             }
             let allowed = (rig.now - reconnected).as_millis() * u128::from(rate) / 1_000;
             let (allowed, count) = (usize::try_from(allowed).unwrap(), sent.len());
-            assert!((allowed.saturating_sub(1)..=allowed + each).contains(&count), "{rate}: {count} of {allowed}");
+            assert!(
+                (allowed.saturating_sub(1)..=allowed + each).contains(&count),
+                "{rate}: {count} of {allowed}"
+            );
         }
         let ids: Vec<u64> = sent.iter().map(|(_, id)| id.parse().unwrap()).collect();
         assert_eq!(ids, (1..=250).collect::<Vec<_>>(), "rule 26");

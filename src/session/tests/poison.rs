@@ -31,7 +31,9 @@ pub(super) fn find(world: &mut World) -> (Vec<u64>, u32) {
 #[test]
 fn a_bad_document_among_a_hundred_that_answer_ends_alone_within_5_losses() {
     for (causes, bound) in [(&strong()[..], 4), (&weak()[..], 5)] {
-        for (cause, position) in causes.iter().flat_map(|cause| [1, 2, 50, 101].map(|position| (cause, position))) {
+        for (cause, position) in
+            causes.iter().flat_map(|cause| [1, 2, 50, 101].map(|position| (cause, position)))
+        {
             let mut world = World::new(config(), Answers::AtOnce);
             world.subscribe_all(position - 1);
             let bad = world.subscribe_bad(OperationType::Subscription, cause);
@@ -63,7 +65,9 @@ fn a_bad_document_among_a_hundred_that_are_quiet_ends_alone_within_11_losses() {
 #[test]
 fn a_bad_document_that_joins_a_hundred_good_ones_ends_at_the_fourth_loss() {
     for (causes, losses) in [(&strong()[..], 4), (&weak()[..], 5)] {
-        for (cause, subprotocol) in causes.iter().flat_map(|cause| [(cause, MODERN), (cause, LEGACY)]) {
+        for (cause, subprotocol) in
+            causes.iter().flat_map(|cause| [(cause, MODERN), (cause, LEGACY)])
+        {
             let mut world = World::with_cleared(fixed(subprotocol), 100);
             let bad = world.subscribe_bad(OperationType::Subscription, cause);
             assert_eq!(find(&mut world), (vec![bad], losses), "{cause}");
@@ -111,15 +115,23 @@ fn the_only_operation_ends_at_the_fifth_loss_or_at_once_where_the_code_is_fatal(
 
 #[test]
 fn several_bad_documents_end_and_only_they() {
-    for (cause, answers) in strong().iter().flat_map(|cause| [(cause, Answers::AtOnce), (cause, Answers::Never)]) {
+    for (cause, answers) in
+        strong().iter().flat_map(|cause| [(cause, Answers::AtOnce), (cause, Answers::Never)])
+    {
         for bad in [2, 3] {
             for before in [0, 5, 18] {
                 let mut world = World::new(config(), answers);
                 world.subscribe_all(before);
-                let bad: Vec<_> = (0..bad).map(|_| world.subscribe_bad(OperationType::Subscription, cause)).collect();
+                let bad: Vec<_> = (0..bad)
+                    .map(|_| world.subscribe_bad(OperationType::Subscription, cause))
+                    .collect();
                 world.subscribe_all(20 - before);
                 world.reach(|world| world.ends.len() >= bad.len());
-                assert!(world.losses <= 10 * u32::try_from(bad.len()).unwrap(), "{cause}: {} losses", world.losses);
+                assert!(
+                    world.losses <= 10 * u32::try_from(bad.len()).unwrap(),
+                    "{cause}: {} losses",
+                    world.losses
+                );
                 assert!(world.reach(World::all_are_carried));
                 let mut ended: Vec<_> = world.ends.iter().map(|end| end.0).collect();
                 ended.sort_unstable();
@@ -192,7 +204,9 @@ fn a_fatal_close_that_no_operation_is_to_blame_for_is_not_retried_forever() {
 
 #[test]
 fn a_network_that_flaps_convicts_nobody() {
-    for (mean, cause) in [500, 2_000, 5_000, 10_000].iter().flat_map(|mean| weak().map(|cause| (mean, cause))) {
+    for (mean, cause) in
+        [500, 2_000, 5_000, 10_000].iter().flat_map(|mean| weak().map(|cause| (mean, cause)))
+    {
         for (seed, cleared, quiet) in [(1, 0, 20), (2, 10, 1), (3, 10, 5), (4, 1, 2), (5, 0, 3)] {
             let mut world = World::with_cleared(Config { seed, ..config() }, cleared);
             world.flaps = Some((Rng::with_seed(seed), Duration::from_millis(*mean), cause.clone()));
@@ -201,7 +215,11 @@ fn a_network_that_flaps_convicts_nobody() {
             world.perform(did);
             world.pass(secs(900));
             assert!(world.losses > 15, "{}", world.losses);
-            assert_eq!(world.ends, [], "{cause} after {mean} ms, {cleared} cleared and {quiet} quiet");
+            assert_eq!(
+                world.ends,
+                [],
+                "{cause} after {mean} ms, {cleared} cleared and {quiet} quiet"
+            );
             world.flaps = None;
             assert!(world.reach(World::all_are_carried), "nobody is held back for good");
         }

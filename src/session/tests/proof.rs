@@ -3,7 +3,8 @@
 use super::*;
 use crate::session::proof::MAX_MARKS;
 
-/// An open connection that pings only when something is to be proven, with so many operations written.
+/// An open connection that pings only when something is to be proven, with so many operations
+/// written.
 fn quiet(subprotocol: Subprotocol, operations: u64) -> Rig {
     Rig::open(Config { ping_interval: None, ..fixed(subprotocol) }, operations)
 }
@@ -17,7 +18,9 @@ fn pong() -> Value {
 }
 
 fn established(did: &[Did]) -> Vec<u64> {
-    did.iter().filter_map(|did| if let Did::Established(id) = did { Some(*id) } else { None }).collect()
+    did.iter()
+        .filter_map(|did| if let Did::Established(id) = did { Some(*id) } else { None })
+        .collect()
 }
 
 impl Rig {
@@ -31,7 +34,7 @@ impl Rig {
         match subprotocol {
             MODERN => self.receive(pong()),
             LEGACY => {
-                self.session.handle_pong(self.now, LegId::A);
+                self.session.handle_pong(self.now, ConnectionId::A);
                 self.take()
             }
         }
@@ -40,9 +43,10 @@ impl Rig {
 
 #[test]
 fn a_ping_behind_the_subscribe_that_is_answered_proves_it_on_both_subprotocols() {
-    for (subprotocol, written) in
-        [(MODERN, ["subscribe", "subscribe", "ping"]), (LEGACY, ["start", "start", "websocket ping"])]
-    {
+    for (subprotocol, written) in [
+        (MODERN, ["subscribe", "subscribe", "ping"]),
+        (LEGACY, ["start", "start", "websocket ping"]),
+    ] {
         let mut rig = quiet(subprotocol, 0);
         let (first, _) = (rig.subscribe(), rig.subscribe());
         rig.connect();
@@ -63,7 +67,10 @@ fn the_first_item_is_a_proof_of_its_own_operation_alone() {
         for id in [1, 2] {
             rig.probe(id);
         }
-        assert_eq!(rig.receive(item("2.1")), [Did::Deliver(2, json!({"data": 1})), Did::Established(2)]);
+        assert_eq!(
+            rig.receive(item("2.1")),
+            [Did::Deliver(2, json!({"data": 1})), Did::Established(2)]
+        );
         assert_eq!(rig.receive(item("2.1")), [Did::Deliver(2, json!({"data": 1}))], "said once");
         assert_eq!(rig.answer(subprotocol), [Did::Established(1)]);
     }
@@ -101,10 +108,14 @@ fn a_pong_that_nobody_asked_for_proves_nothing() {
         rig.answer(subprotocol);
         rig.session.probe(1);
         let did = rig.answer(subprotocol);
-        assert_eq!((established(&did), wrote(&did).len()), (vec![], 1), "it came before the ping was written");
+        assert_eq!(
+            (established(&did), wrote(&did).len()),
+            (vec![], 1),
+            "it came before the ping was written"
+        );
         // Nor does one of the kind that is no answer here.
         match subprotocol {
-            MODERN => rig.session.handle_pong(rig.now, LegId::A),
+            MODERN => rig.session.handle_pong(rig.now, ConnectionId::A),
             LEGACY => drop(rig.receive(pong())),
         }
         assert_eq!(rig.take(), []);
@@ -159,7 +170,10 @@ fn a_loss_unproves_and_who_still_waits_is_proven_behind_the_batch_of_the_next_co
         let did = rig.connect();
         assert_eq!(established(&did), [0_u64; 0]);
         let messages = wrote(&did);
-        assert_eq!(messages.iter().rposition(|message| message.ends_with("ping")), Some(messages.len() - 1));
+        assert_eq!(
+            messages.iter().rposition(|message| message.ends_with("ping")),
+            Some(messages.len() - 1)
+        );
         assert_eq!(messages.iter().filter(|message| message.ends_with("ping")).count(), 1);
         assert_eq!(established(&rig.answer(subprotocol)), [1, 4]);
     }
@@ -189,7 +203,7 @@ fn an_operation_that_waits_for_its_reader_is_proven_once_it_was_sent_again() {
 #[test]
 fn an_operation_in_its_own_backoff_is_proven_once_it_was_sent_again() {
     let mut rig = Rig::new(Config { ping_interval: None, ..fixed(MODERN) });
-    rig.care.restart = true;
+    rig.watch_options.restart = true;
     let id = rig.subscribe();
     rig.connect();
     rig.receive(json!({"type": "complete", "id": "1.0"}));
@@ -207,7 +221,10 @@ fn nobody_is_told_of_an_operation_that_is_over() {
     }
     rig.cancel(1);
     rig.take();
-    assert_eq!(finished(&rig.receive(json!({"type": "error", "id": "2.1"}))), [(2, "rejected".into())]);
+    assert_eq!(
+        finished(&rig.receive(json!({"type": "error", "id": "2.1"}))),
+        [(2, "rejected".into())]
+    );
     rig.session.probe(2);
     assert_eq!(rig.receive(pong()), [Did::Established(3)]);
     rig.subscribe();
@@ -233,14 +250,20 @@ fn a_peer_that_leaves_pings_unanswered_makes_proofs_late_and_never_false() {
         rig.take();
         let known = rig.subscribe();
         rig.probe(known);
-        assert_eq!(established(&rig.receive(pong())), [0_u64; 0], "pong {answered} is of a ping before it");
+        assert_eq!(
+            established(&rig.receive(pong())),
+            [0_u64; 0],
+            "pong {answered} is of a ping before it"
+        );
         if answered == 1 {
-            // There is room for the mark of one more, whose pong comes after those of the ones that were only counted.
+            // There is room for the mark of one more, whose pong comes after those of the ones that
+            // were only counted.
             rig.pass(secs(10));
             rig.receive(item("1.0"));
         }
     }
-    // Written meanwhile: the first probe, which was counted alone, and the one that follows once nothing is open.
+    // Written meanwhile: the first probe, which was counted alone, and the one that follows once
+    // nothing is open.
     let mut more = 0;
     while established(&rig.receive(pong())).is_empty() {
         more += 1;
@@ -263,5 +286,9 @@ fn probes_change_neither_round_trip_times_nor_what_counts_as_silence() {
 
     let mut rig = quiet(MODERN, 1);
     rig.probe(1);
-    assert_eq!(rig.pass(secs(3_600)), [], "an answer that does not come is no silence, where nobody wants pings");
+    assert_eq!(
+        rig.pass(secs(3_600)),
+        [],
+        "an answer that does not come is no silence, where nobody wants pings"
+    );
 }

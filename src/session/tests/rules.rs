@@ -7,9 +7,14 @@ use crate::error::CredentialsError;
 fn rule_10_an_operation_ends_once_and_what_follows_is_ignored() {
     for end in ["complete", "error"] {
         let mut rig = Rig::open(config(), 1);
-        let late =
-            [json!({"type": "next", "id": "1.0", "payload": {"data": 1}}), json!({"type": "complete", "id": "1.0"})];
-        assert_eq!(finished(&rig.receive(json!({"type": end, "id": "1.0", "payload": []}))).len(), 1);
+        let late = [
+            json!({"type": "next", "id": "1.0", "payload": {"data": 1}}),
+            json!({"type": "complete", "id": "1.0"}),
+        ];
+        assert_eq!(
+            finished(&rig.receive(json!({"type": end, "id": "1.0", "payload": []}))).len(),
+            1
+        );
         for message in late {
             assert_eq!(rig.receive(message), []);
         }
@@ -45,20 +50,35 @@ fn rule_13_nothing_is_said_after_the_servers_end() {
 
     let mut rig = Rig::open(config(), 1);
     rig.cancel(1);
-    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"complete","id":"1.0"}"#);
+    rig.session.handle_frame(rig.now, ConnectionId::A, r#"{"type":"complete","id":"1.0"}"#);
     assert_eq!(rig.take(), [], "the server was quicker than the socket");
 }
 
 #[test]
 fn rule_14_unknown_ids_are_counted_and_ignored() {
     let mut rig = Rig::open(config(), 1);
-    for id in [json!("9.9"), json!("x"), json!(7), json!(null), json!({"a": 1}), json!("1.1"), json!("2.0"), json!("")]
-    {
-        assert_eq!(rig.receive(json!({"type": "next", "id": id, "payload": {"data": 1}})), [], "{id}");
+    for id in [
+        json!("9.9"),
+        json!("x"),
+        json!(7),
+        json!(null),
+        json!({"a": 1}),
+        json!("1.1"),
+        json!("2.0"),
+        json!(""),
+    ] {
+        assert_eq!(
+            rig.receive(json!({"type": "next", "id": id, "payload": {"data": 1}})),
+            [],
+            "{id}"
+        );
         assert_eq!(rig.receive(json!({"type": "complete", "id": id})), [], "{id}");
     }
     assert_eq!(rig.session.counts().ignored, 16);
-    assert_eq!(rig.receive(json!({"type": "next", "id": "1.0", "payload": 1})), [Did::Deliver(1, json!(1))]);
+    assert_eq!(
+        rig.receive(json!({"type": "next", "id": "1.0", "payload": 1})),
+        [Did::Deliver(1, json!(1))]
+    );
 }
 
 #[test]
@@ -87,7 +107,10 @@ fn rule_23_a_fatal_end_leaves_the_session_usable_and_the_next_dial_spaced() {
     assert!(finished(&did)[0].1.contains("4400: words"), "{did:?}");
     assert_eq!(did.last(), Some(&Did::Idle));
     rig.subscribe();
-    assert!(waiting(&rig.take()).is_some_and(|delay| delay >= Duration::from_millis(500)), "no dial storm");
+    assert!(
+        waiting(&rig.take()).is_some_and(|delay| delay >= Duration::from_millis(500)),
+        "no dial storm"
+    );
     rig.sleep();
     assert_eq!(issued(&rig.connect()).len(), 1);
 }
@@ -103,7 +126,10 @@ fn rule_24_a_server_that_acks_and_drops_at_once_sees_growing_delays() {
             rig.connect();
         }
     }
-    assert!(totals.is_sorted() && totals[7] > 8 * totals[0], "jitter aside, each is longer: {totals:?}");
+    assert!(
+        totals.is_sorted() && totals[7] > 8 * totals[0],
+        "jitter aside, each is longer: {totals:?}"
+    );
 }
 
 #[test]
@@ -141,7 +167,10 @@ fn rule_24_attempts_are_unlimited_by_default_and_bounded_on_demand() {
     rig.take();
     rig.sleep();
     rig.dial();
-    assert!(finished(&rig.lose(Disconnect::Reset(None))).is_empty(), "a later operation has all its attempts");
+    assert!(
+        finished(&rig.lose(Disconnect::Reset(None))).is_empty(),
+        "a later operation has all its attempts"
+    );
 }
 
 #[test]
@@ -167,7 +196,11 @@ fn rule_25_a_retry_sleep_ends_on_shutdown_on_demand_and_when_the_last_operation_
     let mut rig = sleeping();
     let due = rig.session.poll_timeout();
     rig.subscribe();
-    assert_eq!((rig.take(), rig.session.poll_timeout()), (vec![], due), "a new subscribe does not shorten it");
+    assert_eq!(
+        (rig.take(), rig.session.poll_timeout()),
+        (vec![], due),
+        "a new subscribe does not shorten it"
+    );
 }
 
 #[test]
@@ -181,7 +214,10 @@ fn rule_26_a_reissue_is_one_batch_in_the_original_order_with_what_changed_meanwh
     let queries: Vec<_> = issued(&did).into_iter().map(|(_, query)| query).collect();
     assert_eq!(queries, ["1", "3", "4", "5", &late.to_string()]);
     let reissues: Vec<_> = did.iter().filter(|did| matches!(did, Did::Reissue(..))).collect();
-    assert_eq!(reissues, [&Did::Reissue(1, 1), &Did::Reissue(3, 1), &Did::Reissue(4, 1), &Did::Reissue(5, 1)]);
+    assert_eq!(
+        reissues,
+        [&Did::Reissue(1, 1), &Did::Reissue(3, 1), &Did::Reissue(4, 1), &Did::Reissue(5, 1)]
+    );
 }
 
 #[test]
@@ -245,7 +281,14 @@ fn rule_29_shutdown_ends_at_its_deadline_whatever_the_peer_does() {
 
 #[test]
 fn rule_31_garbage_is_counted_or_closes_with_4004_on_demand() {
-    for garbage in ["", "x", "[]", "{}", r#"{"type":"odd"}"#, "{\"type\":\"next\",\"id\":\"1.0\",\"payload\":{}"] {
+    for garbage in [
+        "",
+        "x",
+        "[]",
+        "{}",
+        r#"{"type":"odd"}"#,
+        "{\"type\":\"next\",\"id\":\"1.0\",\"payload\":{}",
+    ] {
         let mut rig = Rig::open(Config { strictness: Strictness::Strict, ..config() }, 1);
         let did = rig.receive_text(garbage);
         assert_eq!(did[0], Did::Hangup(Some(4004)), "{garbage}");
@@ -271,10 +314,14 @@ fn a_provider_that_fails_is_asked_again_after_a_backoff_and_one_that_gives_up_en
     let mut rig = Rig::new(config());
     rig.subscribe();
     rig.take();
-    rig.session.handle_credentials(rig.now, LegId::A, Err(CredentialsError::transient("later")));
+    rig.session.handle_credentials(
+        rig.now,
+        ConnectionId::A,
+        Err(CredentialsError::transient("later")),
+    );
     assert!(waiting(&rig.take()).is_some());
     rig.sleep();
-    rig.session.handle_credentials(rig.now, LegId::A, Err(CredentialsError::fatal("never")));
+    rig.session.handle_credentials(rig.now, ConnectionId::A, Err(CredentialsError::fatal("never")));
     assert_eq!(finished(&rig.take()).len(), 1);
 }
 
@@ -294,13 +341,13 @@ fn what_is_dropped_before_it_is_written_does_not_pile_up() {
 #[test]
 fn spurious_calls_do_nothing() {
     let mut rig = Rig::new(config());
-    rig.session.handle_open(rig.now, LegId::A);
-    rig.session.handle_credentials(rig.now, LegId::A, Ok(granted()));
+    rig.session.handle_open(rig.now, ConnectionId::A);
+    rig.session.handle_credentials(rig.now, ConnectionId::A, Ok(granted()));
     rig.session.handle_timeout(rig.now);
     rig.cancel(9);
     rig.session.reconnect_now(rig.now);
-    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"connection_ack"}"#);
-    rig.session.handle_lost(rig.now, LegId::A, Disconnect::Reset(None));
+    rig.session.handle_frame(rig.now, ConnectionId::A, r#"{"type":"connection_ack"}"#);
+    rig.session.handle_lost(rig.now, ConnectionId::A, Disconnect::Reset(None));
     assert_eq!(rig.take(), []);
 }
 
@@ -310,8 +357,8 @@ fn i3_an_id_of_an_earlier_socket_means_nothing_before_the_reissue_is_written() {
     rig.lose(Disconnect::Reset(None));
     rig.sleep();
     rig.upgrade();
-    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"connection_ack"}"#);
-    rig.session.handle_frame(rig.now, LegId::A, r#"{"type":"complete","id":"1.0"}"#);
+    rig.session.handle_frame(rig.now, ConnectionId::A, r#"{"type":"connection_ack"}"#);
+    rig.session.handle_frame(rig.now, ConnectionId::A, r#"{"type":"complete","id":"1.0"}"#);
     assert!(finished(&rig.take()).is_empty());
 }
 
@@ -347,7 +394,7 @@ fn rule_23_after_a_fatal_end_the_subprotocol_is_found_anew() {
     rig.take();
     rig.sleep();
     rig.dial();
-    rig.session.handle_open(rig.now, LegId::A);
+    rig.session.handle_open(rig.now, ConnectionId::A);
     assert!(finished(&rig.lose(closed(4406))).is_empty(), "a new server may speak the other one");
 }
 
@@ -370,7 +417,11 @@ fn rule_29_a_shutdown_waits_for_its_own_deadline_only_and_a_second_one_for_the_e
 fn a_rejection_is_not_forgotten_when_the_provider_fails_once() {
     let mut rig = Rig::open(config(), 1);
     assert!(rig.lose(closed(4403)).contains(&Did::Authorize("rejected")));
-    rig.session.handle_credentials(rig.now, LegId::A, Err(CredentialsError::transient("the token endpoint is down")));
+    rig.session.handle_credentials(
+        rig.now,
+        ConnectionId::A,
+        Err(CredentialsError::transient("the token endpoint is down")),
+    );
     let did = rig.pass(secs(2));
     assert!(did.contains(&Did::Authorize("rejected")), "{did:?}");
 }
@@ -382,7 +433,11 @@ fn ends_that_the_server_says_first_are_cheap_however_much_is_queued() {
         rig.cancel(id);
     }
     for id in ["1.0", "3.2", "3.2", "9.9", "2.77"] {
-        rig.session.handle_frame(rig.now, LegId::A, &json!({"type": "complete", "id": id}).to_string());
+        rig.session.handle_frame(
+            rig.now,
+            ConnectionId::A,
+            &json!({"type": "complete", "id": id}).to_string(),
+        );
     }
     assert_eq!(rig.take(), [Did::Wrote(json!({"type": "complete", "id": "2.1"}))]);
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn care(first_item_within: Option<u64>, idle_longer_than: Option<u64>) -> Care {
-    Care {
+fn watch_options(first_item_within: Option<u64>, idle_longer_than: Option<u64>) -> WatchOptions {
+    WatchOptions {
         restart: false,
         first_item_within: first_item_within.map(secs),
         idle_longer_than: idle_longer_than.map(secs),
@@ -11,15 +11,16 @@ fn care(first_item_within: Option<u64>, idle_longer_than: Option<u64>) -> Care {
     }
 }
 
-/// An open connection, whose silence does not matter and which has been healthy for a while, with one operation just sent.
-fn watching(subprotocol: Subprotocol, care: Care) -> Rig {
+/// An open connection, whose silence does not matter and which has been healthy for a while, with
+/// one operation just sent.
+fn watching(subprotocol: Subprotocol, watch_options: WatchOptions) -> Rig {
     let mut rig = Rig::new(Config {
         ping_interval: None,
         idle_timeout: None,
         healthy_after: Duration::ZERO,
         ..fixed(subprotocol)
     });
-    rig.care = care;
+    rig.watch_options = watch_options;
     rig.subscribe();
     rig.connect();
     rig.session.handle_timeout(rig.now);
@@ -31,7 +32,8 @@ fn item(rig: &mut Rig, id: &str) {
     assert!(matches!(did[..], [Did::Deliver(1, _)]), "{did:?}");
 }
 
-/// When it was said that the operation is stale, in seconds from now, and how long nothing had come.
+/// When it was said that the operation is stale, in seconds from now, and how long nothing had
+/// come.
 fn stale(rig: &mut Rig, within: u64) -> Vec<(u64, u64)> {
     let begun = rig.now;
     let mut stale = Vec::new();
@@ -48,9 +50,10 @@ fn stale(rig: &mut Rig, within: u64) -> Vec<(u64, u64)> {
 #[test]
 fn an_operation_that_brings_nothing_is_stale_once() {
     for subprotocol in [MODERN, LEGACY] {
-        for (first, idle, at) in [(Some(5), None, 5), (None, Some(7), 7), (Some(5), Some(7), 5), (Some(9), Some(7), 9)]
+        for (first, idle, at) in
+            [(Some(5), None, 5), (None, Some(7), 7), (Some(5), Some(7), 5), (Some(9), Some(7), 9)]
         {
-            let mut rig = watching(subprotocol, care(first, idle));
+            let mut rig = watching(subprotocol, watch_options(first, idle));
             assert_eq!(stale(&mut rig, 3_600), [(at, at)], "{first:?} {idle:?}");
             assert_eq!(rig.session.poll_timeout(), None, "no timer for what was said");
         }
@@ -61,7 +64,7 @@ fn an_operation_that_brings_nothing_is_stale_once() {
 fn an_operation_that_goes_quiet_is_stale_once_for_each_silence() {
     for subprotocol in [MODERN, LEGACY] {
         for first in [None, Some(2), Some(7), Some(60), Some(3_000)] {
-            let mut rig = watching(subprotocol, care(first, Some(7)));
+            let mut rig = watching(subprotocol, watch_options(first, Some(7)));
             rig.pass(secs(1));
             item(&mut rig, "1.0");
             for _ in 0..3 {
@@ -78,11 +81,11 @@ fn an_operation_that_goes_quiet_is_stale_once_for_each_silence() {
 
 #[test]
 fn only_the_first_item_is_waited_for_if_nothing_else_is_asked_for() {
-    let mut rig = watching(MODERN, care(Some(5), None));
+    let mut rig = watching(MODERN, watch_options(Some(5), None));
     item(&mut rig, "1.0");
     assert_eq!(stale(&mut rig, 3_600), []);
     assert_eq!(rig.session.poll_timeout(), None);
-    let mut rig = watching(MODERN, care(Some(5), None));
+    let mut rig = watching(MODERN, watch_options(Some(5), None));
     assert_eq!(stale(&mut rig, 6), [(5, 5)]);
     item(&mut rig, "1.0");
     assert_eq!(stale(&mut rig, 3_600), []);
@@ -90,7 +93,7 @@ fn only_the_first_item_is_waited_for_if_nothing_else_is_asked_for() {
 
 #[test]
 fn items_move_no_timer_and_a_timer_that_comes_too_early_is_set_once_more() {
-    let mut rig = watching(MODERN, care(Some(100), Some(10)));
+    let mut rig = watching(MODERN, watch_options(Some(100), Some(10)));
     rig.pass(secs(2));
     item(&mut rig, "1.0");
     let armed = rig.session.poll_timeout();
@@ -115,7 +118,7 @@ fn items_move_no_timer_and_a_timer_that_comes_too_early_is_set_once_more() {
 #[test]
 fn no_operation_is_stale_and_no_timer_runs_if_nobody_asked() {
     for restart in [false, true] {
-        let mut rig = watching(MODERN, Care { restart, ..Care::default() });
+        let mut rig = watching(MODERN, WatchOptions { restart, ..WatchOptions::default() });
         rig.pass(secs(2));
         assert_eq!(rig.session.poll_timeout(), None);
         item(&mut rig, "1.0");
@@ -126,8 +129,8 @@ fn no_operation_is_stale_and_no_timer_runs_if_nobody_asked() {
 
 #[test]
 fn the_time_without_a_connection_is_no_silence() {
-    for care in [care(Some(5), None), care(None, Some(5))] {
-        let mut rig = watching(MODERN, care);
+    for watch_options in [watch_options(Some(5), None), watch_options(None, Some(5))] {
+        let mut rig = watching(MODERN, watch_options);
         item(&mut rig, "1.0");
         rig.pass(secs(4));
         rig.lose(Disconnect::Reset(None));
@@ -148,7 +151,7 @@ fn the_time_without_a_connection_is_no_silence() {
 
 #[test]
 fn the_time_in_which_the_socket_is_not_read_is_no_silence() {
-    let mut rig = watching(MODERN, care(None, Some(10)));
+    let mut rig = watching(MODERN, watch_options(None, Some(10)));
     item(&mut rig, "1.0");
     rig.pass(secs(9));
     rig.session.stall();
@@ -168,7 +171,7 @@ fn the_time_in_which_the_socket_is_not_read_is_no_silence() {
 
 #[test]
 fn a_pause_costs_no_more_than_a_timer_now_and_then() {
-    let mut rig = watching(MODERN, care(None, Some(10)));
+    let mut rig = watching(MODERN, watch_options(None, Some(10)));
     rig.pass(secs(2));
     rig.session.stall();
     let (begun, mut wakes) = (rig.now, 0);
@@ -184,39 +187,48 @@ fn a_pause_costs_no_more_than_a_timer_now_and_then() {
 #[test]
 fn an_operation_that_the_socket_has_not_taken_is_not_stale() {
     for taken_after in [5, 19, 20, 59] {
-        let mut rig = watching(MODERN, Care::default());
-        rig.care = Care { reissue_stale: true, ..care(Some(10), None) };
+        let mut rig = watching(MODERN, WatchOptions::default());
+        rig.watch_options = WatchOptions { reissue_stale: true, ..watch_options(Some(10), None) };
         let id = rig.subscribe();
         let (begun, mut said) = (rig.now, None);
         for second in 1..=100 {
             rig.now = begun + secs(second);
             rig.session.handle_timeout(rig.now);
             while let Some(output) = rig.session.poll_output() {
-                if let Output::Stale { sink, .. } = output {
-                    assert_eq!(sink, id);
+                if let Output::Stale { writer, .. } = output {
+                    assert_eq!(writer, id);
                     said.get_or_insert(second);
                 }
             }
             if second >= taken_after {
-                while rig.session.poll_transmit(LegId::A).is_some() {}
+                while rig.session.poll_transmit(ConnectionId::A).is_some() {}
             }
         }
         let said = said.unwrap();
         let soonest = if taken_after < 10 { 10 } else { taken_after + 10 };
-        assert!((soonest..=taken_after + 20).contains(&said), "taken after {taken_after}, stale after {said}");
+        assert!(
+            (soonest..=taken_after + 20).contains(&said),
+            "taken after {taken_after}, stale after {said}"
+        );
     }
 }
 
 #[test]
 fn a_stale_operation_is_completed_and_sent_again_alone_if_that_is_wanted() {
-    for (subprotocol, stop, start) in [(MODERN, "complete", "subscribe"), (LEGACY, "stop", "start")] {
-        let mut rig = watching(subprotocol, Care { reissue_stale: true, ..care(Some(5), Some(7)) });
-        rig.care = Care::default();
+    for (subprotocol, stop, start) in [(MODERN, "complete", "subscribe"), (LEGACY, "stop", "start")]
+    {
+        let mut rig = watching(
+            subprotocol,
+            WatchOptions { reissue_stale: true, ..watch_options(Some(5), Some(7)) },
+        );
+        rig.watch_options = WatchOptions::default();
         let sibling = rig.subscribe();
         rig.take();
         item(&mut rig, "1.0");
         let did = rig.pass(secs(7));
-        let (Some(Did::Stale(1, _)), Some(Did::Reissue(1, 0))) = (did.first(), did.get(1)) else { panic!("{did:?}") };
+        let (Some(Did::Stale(1, _)), Some(Did::Reissue(1, 0))) = (did.first(), did.get(1)) else {
+            panic!("{did:?}")
+        };
         assert_eq!(wrote(&did), [stop, start]);
         assert_eq!(did[2], Did::Wrote(json!({"type": stop, "id": "1.0"})));
         assert_eq!(issued(&did), [("3.0".into(), "1".into())]);
@@ -228,19 +240,26 @@ fn a_stale_operation_is_completed_and_sent_again_alone_if_that_is_wanted() {
                 "what comes late is no sign"
             );
         }
-        assert_eq!(rig.receive(json!({"type": "next", "id": "2.1", "payload": 1})), [Did::Deliver(sibling, json!(1))]);
+        assert_eq!(
+            rig.receive(json!({"type": "next", "id": "2.1", "payload": 1})),
+            [Did::Deliver(sibling, json!(1))]
+        );
         let did = rig.pass(secs(5));
         assert_eq!(issued(&did), [("4.0".into(), "1".into())], "and again, from the first item on");
         item(&mut rig, "4.0");
         assert_eq!(stale(&mut rig, 7), [(7, 7)]);
-        assert_eq!(rig.receive(json!({"type": "next", "id": "2.1", "payload": 1})), [Did::Deliver(sibling, json!(1))]);
+        assert_eq!(
+            rig.receive(json!({"type": "next", "id": "2.1", "payload": 1})),
+            [Did::Deliver(sibling, json!(1))]
+        );
     }
 }
 
 #[test]
 fn a_stale_operation_that_goes_leaves_no_timer_behind() {
     for reissue_stale in [false, true] {
-        let mut rig = watching(MODERN, Care { reissue_stale, ..care(None, Some(5)) });
+        let mut rig =
+            watching(MODERN, WatchOptions { reissue_stale, ..watch_options(None, Some(5)) });
         rig.pass(secs(5));
         rig.cancel(1);
         assert_eq!(wrote(&rig.take()), ["complete"]);
@@ -250,7 +269,8 @@ fn a_stale_operation_that_goes_leaves_no_timer_behind() {
 
 #[test]
 fn an_operation_that_waits_to_be_sent_again_is_not_stale() {
-    let mut rig = watching(MODERN, Care { restart: true, ..care(Some(5), Some(5)) });
+    let mut rig =
+        watching(MODERN, WatchOptions { restart: true, ..watch_options(Some(5), Some(5)) });
     rig.session.rewind(1);
     assert_eq!(stale(&mut rig, 600), []);
     rig.session.catch_up(rig.now, 1);

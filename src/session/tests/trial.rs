@@ -6,7 +6,8 @@ use super::{
     *,
 };
 
-/// Ten cleared operations and two bad ones, in a trial, at the moment when it is open; nobody is tried yet.
+/// Ten cleared operations and two bad ones, in a trial, at the moment when it is open; nobody is
+/// tried yet.
 fn on_trial() -> (World, [u64; 2]) {
     let mut world = World::with_cleared(config(), 10);
     let bad = [(); 2].map(|()| world.subscribe_bad(OperationType::Subscription, &closed(4500)));
@@ -48,7 +49,7 @@ fn operations_that_are_held_back_can_be_dropped_time_out_and_are_shut_down() {
         kind: OperationType::Query,
         payload: r#"{"query":"99"}"#.into(),
         deadline: Some(world.rig.now + Duration::from_millis(500)),
-        care: None,
+        watch_options: None,
     };
     world.rig.session.subscribe(world.rig.now, 99, request, 99);
     world.pass(Duration::from_millis(500));
@@ -90,7 +91,10 @@ fn rule_28_the_gap_of_an_operation_that_was_held_back_tells_of_its_own_outage() 
     assert!(world.reach(|world| world.carried.values().any(|id| *id == quiet)));
     let gap = world.rig.gaps.pop().unwrap();
     assert_eq!((gap.reconnects, gap.down_for), (1, world.rig.now - since));
-    assert!(gap.down_for >= secs(1) && matches!(gap.cause, Some(Disconnect::Closed { code: CloseCode(4500), .. })));
+    assert!(
+        gap.down_for >= secs(1)
+            && matches!(gap.cause, Some(Disconnect::Closed { code: CloseCode(4500), .. }))
+    );
     assert_eq!(world.ends[0].0, bad);
 }
 
@@ -102,7 +106,11 @@ fn a_loss_while_nobody_is_on_trial_ends_the_trial() {
     others_survived.subscribe_bad(OperationType::Subscription, &closed(4500));
     assert!(others_survived.reach(|world| world.losses == 3 && world.carried.len() == 3));
     others_survived.pass(secs(2));
-    assert_eq!(others_survived.held(), 1, "it was alone the last time, so it comes later this time");
+    assert_eq!(
+        others_survived.held(),
+        1,
+        "it was alone the last time, so it comes later this time"
+    );
     for world in [&mut nobody_yet, &mut others_survived] {
         world.rig.gaps.clear();
         world.rig.lose(Disconnect::Reset(None));
@@ -110,7 +118,10 @@ fn a_loss_while_nobody_is_on_trial_ends_the_trial() {
         let slept = world.rig.sleep();
         assert_eq!(issued(&world.rig.connect()).len(), world.rig.session.live_operations());
         let longer = world.rig.gaps.iter().filter(|gap| gap.down_for > slept).count();
-        assert!((1..=2).contains(&longer), "those that were held back were without a connection before");
+        assert!(
+            (1..=2).contains(&longer),
+            "those that were held back were without a connection before"
+        );
     }
 }
 
@@ -151,7 +162,10 @@ fn an_operation_that_came_later_is_cleared_by_a_while_of_its_own() {
     assert!(is_cleared(&world));
     world.pass(secs(60));
     let due = world.rig.session.poll_timeout().map(|at| at - world.rig.now);
-    assert!(due > Some(secs(5)) && world.rig.pass(due.unwrap()).len() == 1, "nothing but a ping is waited for");
+    assert!(
+        due > Some(secs(5)) && world.rig.pass(due.unwrap()).len() == 1,
+        "nothing but a ping is waited for"
+    );
 }
 
 #[test]
@@ -211,7 +225,8 @@ fn nobody_is_blamed_for_a_subscribe_that_was_not_written() {
     assert_eq!(world.ends, [], "{bad}");
 }
 
-/// Good operations that were quiet so far, in a trial of their own: the bad one has gone. The connection is open.
+/// Good operations that were quiet so far, in a trial of their own: the bad one has gone. The
+/// connection is open.
 fn on_trial_without_reason(good: u64) -> World {
     let mut world = World::new(config(), Answers::Never);
     world.subscribe_all(good);
@@ -261,7 +276,11 @@ fn a_trial_waits_for_a_connection_that_is_not_read_or_not_written() {
 fn an_operation_that_is_sent_again_when_it_is_stale_does_not_prolong_a_trial() {
     for patience in [Duration::from_millis(300), secs(1), secs(2)] {
         let mut world = World::new(config(), Answers::Never);
-        world.rig.care = Care { first_item_within: Some(patience), reissue_stale: true, ..Care::default() };
+        world.rig.watch_options = WatchOptions {
+            first_item_within: Some(patience),
+            reissue_stale: true,
+            ..WatchOptions::default()
+        };
         world.subscribe_all(10);
         let bad = world.subscribe_bad(OperationType::Subscription, &closed(4500));
         assert_eq!(find(&mut world).0, [bad], "{patience:?}");
@@ -289,12 +308,21 @@ fn losses_between_which_the_connection_was_healthy_are_not_in_a_row_however_much
 fn who_is_held_back_is_forgotten_with_the_operation() {
     let (mut world, _) = on_trial();
     world.rig.lose(closed(1012));
-    let query = || Request { kind: OperationType::Query, payload: "{}".into(), deadline: None, care: None };
+    let query = || Request {
+        kind: OperationType::Query,
+        payload: "{}".into(),
+        deadline: None,
+        watch_options: None,
+    };
     for id in 1_000..2_000 {
         world.rig.session.subscribe(world.rig.now, id, query(), id);
         world.rig.cancel(id);
     }
-    assert!(world.rig.session.suspicion.remembered() < 100, "{}", world.rig.session.suspicion.remembered());
+    assert!(
+        world.rig.session.suspicion.remembered() < 100,
+        "{}",
+        world.rig.session.suspicion.remembered()
+    );
 }
 
 #[test]
@@ -345,7 +373,8 @@ fn the_applications_word_that_all_is_lost_needs_no_trial_and_ends_one() {
         })
     };
     for when in [0, 1, 2, 3] {
-        let mut world = World::new(Config { on_disconnect: Some(hook(when)), ..config() }, Answers::Never);
+        let mut world =
+            World::new(Config { on_disconnect: Some(hook(when)), ..config() }, Answers::Never);
         world.subscribe_all(3);
         world.subscribe_bad(OperationType::Subscription, &closed(4500));
         assert!(world.reach(|world| !world.ends.is_empty()));

@@ -1,5 +1,5 @@
-//! The verdict table, row by row, by what the session does. The modern subprotocol is fixed: what a refused one means is
-//! rule 1's.
+//! The verdict table, row by row, by what the session does. The modern subprotocol is fixed: what a
+//! refused one means is rule 1's.
 
 use std::{io, sync::Arc};
 
@@ -15,9 +15,11 @@ enum Then {
     RetryNoSooner(u64),
     /// The provider is asked at once for something better; the second time in a row is fatal.
     AskAtOnce,
-    /// The provider is asked for something better, after a backoff; the fifth time in a row is fatal.
+    /// The provider is asked for something better, after a backoff; the fifth time in a row is
+    /// fatal.
     AskLater,
-    /// Backoff, then another attempt; the fifth time in a row is the only operation's own doing (rule 22).
+    /// Backoff, then another attempt; the fifth time in a row is the only operation's own doing
+    /// (rule 22).
     RetryFourTimes,
     /// One more attempt; the second time in a row is fatal.
     RetryOnce,
@@ -47,7 +49,11 @@ fn check(cause: &Disconnect, acked: bool, then: Then) {
         let did = lose(&mut rig, acked, cause);
         assert!(finished(&did).is_empty(), "{cause}, acked {acked}, time {time}: {did:?}");
         if then == Then::AskAtOnce {
-            assert_eq!(did[1..], [Did::Connecting(time + 1), Did::Authorize("rejected")], "{cause}");
+            assert_eq!(
+                did[1..],
+                [Did::Connecting(time + 1), Did::Authorize("rejected")],
+                "{cause}"
+            );
             continue;
         }
         let delay = waiting(&did).unwrap_or_else(|| panic!("{cause}: {did:?}"));
@@ -61,7 +67,10 @@ fn check(cause: &Disconnect, acked: bool, then: Then) {
     }
     if allowed < 20 {
         let did = lose(&mut rig, acked, cause);
-        assert!(matches!(&finished(&did)[..], [(1, end)] if end.starts_with("lost")), "{cause}: {did:?}");
+        assert!(
+            matches!(&finished(&did)[..], [(1, end)] if end.starts_with("lost")),
+            "{cause}: {did:?}"
+        );
     }
 }
 
@@ -167,7 +176,8 @@ fn a_rejected_credential_may_look_like_a_refused_subprotocol_and_recovers_on_the
     rig.upgrade();
     rig.lose(closed(1002));
     rig.upgrade();
-    let did = rig.receive(json!({"type": "connection_error", "payload": {"message": "token expired"}}));
+    let did =
+        rig.receive(json!({"type": "connection_error", "payload": {"message": "token expired"}}));
     assert_eq!(did[1..], [Did::Connecting(3), Did::Authorize("rejected")]);
     assert_eq!(rig.dial(), [Did::Dial(MODERN)]);
 }

@@ -6,7 +6,8 @@ use fastrand::Rng;
 
 use super::*;
 
-/// A server that closes the connection over some documents, with the clock that it shares with the client.
+/// A server that closes the connection over some documents, with the clock that it shares with the
+/// client.
 pub(super) struct World {
     pub(super) rig: Rig,
     /// Which operations close the connection, how long after they arrived, and how.
@@ -87,7 +88,14 @@ impl World {
                 return true;
             }
             let doom = self.doomed.as_ref().map(|doomed| doomed.0);
-            let Some(at) = self.rig.session.poll_timeout().into_iter().chain(doom).min().filter(|at| *at <= until)
+            let Some(at) = self
+                .rig
+                .session
+                .poll_timeout()
+                .into_iter()
+                .chain(doom)
+                .min()
+                .filter(|at| *at <= until)
             else {
                 self.rig.now = until;
                 return false;
@@ -110,7 +118,7 @@ impl World {
             match next {
                 Did::Authorize(_) => did.extend(self.rig.dial()),
                 Did::Dial(_) => {
-                    self.rig.session.handle_open(self.rig.now, LegId::A);
+                    self.rig.session.handle_open(self.rig.now, ConnectionId::A);
                     did.extend(self.rig.receive(json!({"type": "connection_ack"})));
                     if let Some((rng, mean, cause)) = &mut self.flaps {
                         let life = mean.mul_f64(-(1.0 - rng.f64()).ln());
@@ -150,14 +158,17 @@ impl World {
             "subscribe" | "start" => {
                 let id = message["payload"]["query"].as_str().unwrap().parse().unwrap();
                 self.carried.insert(wire_id.clone(), id);
-                let down = (self.rig.now < self.down_until).then(|| (Duration::ZERO, self.down.clone()));
+                let down =
+                    (self.rig.now < self.down_until).then(|| (Duration::ZERO, self.down.clone()));
                 if let Some((delay, cause)) = down.or_else(|| self.bad.get(&id).cloned()) {
                     let at = self.rig.now + delay;
                     if self.doomed.as_ref().is_none_or(|doomed| doomed.0 > at) {
                         self.doomed = Some((at, cause));
                     }
                 } else if self.answers == Answers::AtOnce {
-                    return self.rig.receive(json!({"type": "next", "id": wire_id, "payload": {"data": 1}}));
+                    return self
+                        .rig
+                        .receive(json!({"type": "next", "id": wire_id, "payload": {"data": 1}}));
                 }
             }
             "complete" | "stop" => {
@@ -176,6 +187,9 @@ impl World {
 
     pub(super) fn held(&self) -> usize {
         let operations = &self.rig.session.operations;
-        operations.iter().filter(|operation| operation.wait == super::super::registry::Wait::Trial).count()
+        operations
+            .iter()
+            .filter(|operation| operation.wait == super::super::registry::Wait::Trial)
+            .count()
     }
 }

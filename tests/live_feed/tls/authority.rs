@@ -1,4 +1,5 @@
-//! Certificates made for one test, and a file of roots that makes a program trust them. Knows nothing of sockets.
+//! Certificates made for one test, and a file of roots that makes a program trust them. Knows
+//! nothing of sockets.
 
 use std::{
     fs,
@@ -7,7 +8,9 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 /// Certifies whoever asks.
@@ -42,10 +45,12 @@ impl Authority {
         let number = FOUNDED.fetch_add(1, Ordering::Relaxed);
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Two authorities of one name would be told apart by their signatures only, which is another error.
+        // Two authorities of one name would be told apart by their signatures only, which is
+        // another error.
         params.distinguished_name.push(DnType::CommonName, format!("Authority {number}"));
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let roots = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("roots-{}-{number}.pem", process::id()));
+        let roots = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("roots-{}-{number}.pem", process::id()));
         fs::write(&roots, issuer.pem()).unwrap();
         Self { issuer, roots }
     }

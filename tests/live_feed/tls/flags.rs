@@ -28,7 +28,9 @@ async fn cacert_is_trusted_as_pem_and_as_der() {
     let market = SecureMarket::start(authority.certify("localhost")).await;
     let der = Written::new(authority.certificate());
     for file in [authority.roots(), &der.0] {
-        assert_feeds(&live_feed(&feed(&market.front.url("localhost"), &["--cacert", path(file)])).await);
+        assert_feeds(
+            &live_feed(&feed(&market.front.url("localhost"), &["--cacert", path(file)])).await,
+        );
     }
 }
 
@@ -40,7 +42,10 @@ async fn beside_cacert_nobody_is_trusted() {
     assert_feeds(&live_feed_trusting(authority.roots(), &feed(&url, &[])).await);
     let args = feed(&url, &["--cacert", path(other.roots())]);
     let run = live_feed_trusting(authority.roots(), &args).await;
-    assert_refused(&run, "the server's certificate was not accepted: invalid peer certificate: UnknownIssuer");
+    assert_refused(
+        &run,
+        "the server's certificate was not accepted: invalid peer certificate: UnknownIssuer",
+    );
 }
 
 #[tokio::test]
@@ -81,16 +86,32 @@ async fn without_the_right_client_certificate_it_is_refused_and_told_which_is_mi
 async fn a_certificate_without_its_key_is_wrong_usage() {
     let authority = Authority::new();
     let (own, other) = (authority.certify("client"), authority.certify("client"));
-    let (cert, key, text) = (Written::new(&own.certificate_pem), Written::new(&other.key_pem), Written::new("SECRET"));
+    let (cert, key, text) =
+        (Written::new(&own.certificate_pem), Written::new(&other.key_pem), Written::new("SECRET"));
     for (files, expected) in [
-        (&["--cert", cert.path()][..], "--cert, as there is no --key: not a private key: the PEM holds none"),
-        (&["--cert", cert.path(), "--key", key.path()], "--cert: the client's certificate and key cannot be used: "),
-        (&["--cert", cert.path(), "--key", text.path()], "--key: not a private key: neither PEM nor"),
-        (&["--cert", cert.path(), "--key", "/no/such/file"], "--key: cannot read `/no/such/file`: "),
+        (
+            &["--cert", cert.path()][..],
+            "--cert, as there is no --key: not a private key: the PEM holds none",
+        ),
+        (
+            &["--cert", cert.path(), "--key", key.path()],
+            "--cert: the client's certificate and key cannot be used: ",
+        ),
+        (
+            &["--cert", cert.path(), "--key", text.path()],
+            "--key: not a private key: neither PEM nor",
+        ),
+        (
+            &["--cert", cert.path(), "--key", "/no/such/file"],
+            "--key: cannot read `/no/such/file`: ",
+        ),
     ] {
         let run = live_feed(&feed("wss://localhost/graphql", files)).await;
         assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{run:?}");
-        assert!(run.stderr.starts_with(&format!("error: {expected}")) && !run.stderr.contains("SECRET"), "{run:?}");
+        assert!(
+            run.stderr.starts_with(&format!("error: {expected}")) && !run.stderr.contains("SECRET"),
+            "{run:?}"
+        );
     }
 }
 
@@ -98,8 +119,9 @@ async fn a_certificate_without_its_key_is_wrong_usage() {
 async fn the_key_of_the_server_is_one_of_those_pinned_or_it_is_refused() {
     let authority = Authority::new();
     let (identity, other) = (authority.certify("localhost"), authority.certify("localhost"));
-    let [pin, next] = [&identity, &other]
-        .map(|identity| Pin::of(&Certificates::parse(&identity.certificate_pem).unwrap()).unwrap().to_string());
+    let [pin, next] = [&identity, &other].map(|identity| {
+        Pin::of(&Certificates::parse(&identity.certificate_pem).unwrap()).unwrap().to_string()
+    });
     let market = SecureMarket::start(identity).await;
     let url = market.front.url("localhost");
     for pins in [pin.clone(), format!("{next};{pin}")] {
@@ -112,7 +134,10 @@ async fn the_key_of_the_server_is_one_of_those_pinned_or_it_is_refused() {
     // A pin replaces no other check.
     let unknown = Authority::new();
     let flags = ["--cacert", path(unknown.roots()), "--pinnedpubkey", &pin];
-    assert_refused(&live_feed(&feed(&url, &flags)).await, "the server's certificate was not accepted: ");
+    assert_refused(
+        &live_feed(&feed(&url, &flags)).await,
+        "the server's certificate was not accepted: ",
+    );
 }
 
 #[tokio::test]
@@ -121,17 +146,28 @@ async fn the_proxy_gets_the_login_of_its_url_and_nobody_else_sees_it() {
     let market = SecureMarket::start(authority.certify("market.invalid")).await;
     for (manner, scheme) in [(Manner::ConnectLogin, "http"), (Manner::SocksLogin, "socks5h")] {
         let stand = Stand::start(manner, market.front.addr()).await;
-        for (login, is_known) in [("Aladdin:open%20sesame@", true), ("SECRET:SECRET@", false), ("", false)] {
+        for (login, is_known) in
+            [("Aladdin:open%20sesame@", true), ("SECRET:SECRET@", false), ("", false)]
+        {
             let proxy = format!("{scheme}://{login}{}", stand.addr());
             let flags = ["--cacert", path(authority.roots()), "--proxy", &proxy];
-            let run = live_feed_with(&[("RUST_LOG", "trace")], &feed("wss://market.invalid/graphql", &flags)).await;
+            let run = live_feed_with(
+                &[("RUST_LOG", "trace")],
+                &feed("wss://market.invalid/graphql", &flags),
+            )
+            .await;
             if is_known {
                 assert_feeds(&run);
                 assert_eq!(stand.asked().last().unwrap(), "market.invalid:443");
             } else {
-                assert_refused(&run, "the proxy requires a login, or does not accept the one that it was given");
+                assert_refused(
+                    &run,
+                    "the proxy requires a login, or does not accept the one that it was given",
+                );
             }
-            for secret in ["SECRET", "Aladdin", "sesame", "QWxhZGRpbjpvcGVuIHNlc2FtZQ", "U0VDUkVUOlNFQ1JFV"] {
+            for secret in
+                ["SECRET", "Aladdin", "sesame", "QWxhZGRpbjpvcGVuIHNlc2FtZQ", "U0VDUkVUOlNFQ1JFV"]
+            {
                 assert!(!format!("{run:?}").contains(secret), "{run:?}");
             }
         }
@@ -144,7 +180,10 @@ async fn a_proxy_that_is_gone_is_named_without_its_login_and_tried_again() {
     let proxy = format!("socks5h://SECRET:SECRET@{gone}");
     let run = live_feed(&feed("wss://market.invalid/graphql", &["--proxy", &proxy])).await;
     assert_eq!(run.code, 4, "{run:?}");
-    assert!(run.stderr.contains(&format!("could not reach the proxy socks5h://{gone}: ")), "{run:?}");
+    assert!(
+        run.stderr.contains(&format!("could not reach the proxy socks5h://{gone}: ")),
+        "{run:?}"
+    );
     assert!(!format!("{run:?}").contains("SECRET"), "{run:?}");
 }
 
@@ -165,7 +204,10 @@ async fn the_flag_goes_before_the_environment_and_an_empty_one_means_no_proxy() 
     }
     let run = live_feed_with(&environment, &feed(&url, &[])).await;
     assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{run:?}");
-    assert!(run.stderr.contains("cannot use the proxy: ") && !run.stderr.contains("SECRET"), "{run:?}");
+    assert!(
+        run.stderr.contains("cannot use the proxy: ") && !run.stderr.contains("SECRET"),
+        "{run:?}"
+    );
 }
 
 #[tokio::test]
@@ -174,17 +216,21 @@ async fn a_resolved_name_is_called_and_verified_by_its_name() {
     let market = SecureMarket::start(authority.certify("market.invalid")).await;
     let port = market.front.addr().port();
     let resolve = |host: &str, rules: &[String]| {
-        let mut args = feed(&market.front.url(host), &["--cacert", path(authority.roots()), "--proxy", ""])
-            .into_iter()
-            .map(str::to_owned)
-            .collect::<Vec<_>>();
+        let mut args =
+            feed(&market.front.url(host), &["--cacert", path(authority.roots()), "--proxy", ""])
+                .into_iter()
+                .map(str::to_owned)
+                .collect::<Vec<_>>();
         args.extend(rules.iter().flat_map(|rule| ["--resolve".to_owned(), rule.clone()]));
         args
     };
-    let run = async |args: Vec<String>| live_feed(&args.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let run = async |args: Vec<String>| {
+        live_feed(&args.iter().map(String::as_str).collect::<Vec<_>>()).await
+    };
 
     let rule = format!("MARKET.invalid:{port}:127.0.0.1");
-    let others = ["other.invalid:1:192.0.2.1".to_owned(), rule.clone(), format!("*:{port}:192.0.2.1")];
+    let others =
+        ["other.invalid:1:192.0.2.1".to_owned(), rule.clone(), format!("*:{port}:192.0.2.1")];
     for rules in [&[rule][..], &[format!("*:{port}:127.0.0.1")], &others] {
         assert_feeds(&run(resolve("market.invalid", rules)).await);
         assert_eq!(market.front.agreed().pop().unwrap().name.as_deref(), Some("market.invalid"));
@@ -228,7 +274,8 @@ async fn demanding(authority: &Authority) -> (Front, MarketServer) {
     let mut roots = RootCertStore::empty();
     roots.add(authority.certificate().clone()).unwrap();
     let provider = Arc::new(ring::default_provider());
-    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+    let clients =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
     let server = server();
     let identity = authority.certify("localhost");
     (Front::start_asking(identity, ALL_VERSIONS, clients, server.addr()).await, server)
@@ -240,7 +287,11 @@ fn feed<'a>(url: &'a str, flags: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn assert_feeds(run: &Finished) {
-    assert_eq!((run.code, run.types()), (0, ["next", "next", "next", "end"].map(str::to_owned).into()), "{run:?}");
+    assert_eq!(
+        (run.code, run.types()),
+        (0, ["next", "next", "next", "end"].map(str::to_owned).into()),
+        "{run:?}"
+    );
 }
 
 fn assert_refused(run: &Finished, expected: &str) {

@@ -1,4 +1,5 @@
-//! What stands in front of a server and terminates TLS, as a load balancer does. Remembers what it saw.
+//! What stands in front of a server and terminates TLS, as a load balancer does. Remembers what it
+//! saw.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -80,7 +81,12 @@ impl Front {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (log, cut) = (watch::Sender::default(), Arc::new(Notify::new()));
-        let line = Line { acceptor: Arc::new(config).into(), server, log: log.clone(), cut: Arc::clone(&cut) };
+        let line = Line {
+            acceptor: Arc::new(config).into(),
+            server,
+            log: log.clone(),
+            cut: Arc::clone(&cut),
+        };
         let accepting = tokio::spawn(accept(listener, line)).abort_handle();
         Self { addr, log, cut, accepting }
     }
@@ -99,14 +105,15 @@ impl Front {
         self.cut.notify_waiters();
     }
 
-    /// How often it was dialed until now. Connections are accepted in their order, so once one of our own has been, all
-    /// before it have been, too.
+    /// How often it was dialed until now. Connections are accepted in their order, so once one of
+    /// our own has been, all before it have been, too.
     pub(crate) async fn dialed(&self) -> usize {
         let own = TcpStream::connect(self.addr).await.unwrap();
         let own = own.local_addr().unwrap();
         let mut log = self.log.subscribe();
         let accepted = log.wait_for(|log| log.peers.contains(&own));
-        let log = timeout(Duration::from_secs(60), accepted).await.expect("the front accepts").unwrap();
+        let log =
+            timeout(Duration::from_secs(60), accepted).await.expect("the front accepts").unwrap();
         log.peers.iter().filter(|peer| **peer != own).count()
     }
 
@@ -144,7 +151,8 @@ impl Line {
     async fn forward(self, tcp: TcpStream) {
         // From here on no cut is missed.
         let cut = self.cut.notified();
-        // A client that does not like the certificate leaves; it is the client's side that is tested.
+        // A client that does not like the certificate leaves; it is the client's side that is
+        // tested.
         let Ok(mut tls) = self.acceptor.accept(tcp).await else { return };
         let agreed = Agreed::of(tls.get_ref().1);
         self.log.send_modify(|log| log.agreed.push(agreed));
@@ -162,7 +170,9 @@ impl Agreed {
         Self {
             version: connection.protocol_version().unwrap(),
             name: connection.server_name().map(str::to_owned),
-            protocol: connection.alpn_protocol().map(|name| String::from_utf8(name.to_vec()).unwrap()),
+            protocol: connection
+                .alpn_protocol()
+                .map(|name| String::from_utf8(name.to_vec()).unwrap()),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         }
     }

@@ -115,7 +115,10 @@ async fn shutdown_waits_for_all_connections_within_one_deadline() {
     assert!(begun.elapsed() >= secs(2) && begun.elapsed() < secs(3), "{:?}", begun.elapsed());
     for stream in &mut streams {
         while let Some(event) = event(stream).await {
-            assert!(matches!(event, Ok(Event::Gap(_)) | Err(SubscriptionError::ShutDown)), "{event:?}");
+            assert!(
+                matches!(event, Ok(Event::Gap(_)) | Err(SubscriptionError::ShutDown)),
+                "{event:?}"
+            );
         }
     }
     assert!(matches!(*clone.status().borrow(), Status::Ended));
@@ -147,6 +150,9 @@ async fn when_the_client_is_dropped_each_connection_closes_with_its_last_stream(
             peer.expect_nothing_for(secs(1)).await;
         }
     }
-    assert!(matches!(*status.wait_for(|status| matches!(status, Status::Ended)).await.unwrap(), Status::Ended));
+    assert!(matches!(
+        *status.wait_for(|status| matches!(status, Status::Ended)).await.unwrap(),
+        Status::Ended
+    ));
     assert!(status.changed().await.is_err(), "nothing will follow");
 }

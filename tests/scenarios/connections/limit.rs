@@ -46,7 +46,8 @@ async fn a_limit_alone_makes_as_many_connections_as_it_takes_and_uses_those_agai
         assert_eq!(two.expect_close().await.0, 1000);
     };
     one.serve_while(three.serve_while(emptied)).await;
-    // The last has room, but the second comes before it; a third for the second is one for the third.
+    // The last has room, but the second comes before it; a third for the second is one for the
+    // third.
     streams.push(subscribe(&client, "s5"));
     let mut two = one.serve_while(three.serve_while(connected(&server))).await;
     assert_eq!(carried(&mut two, 1).await.0, [5]);
@@ -101,7 +102,12 @@ async fn a_place_is_free_as_soon_as_the_reader_learns_of_the_end_and_once_howeve
     let id = peer.expect_subscribe().await.id;
     peer.complete(&id).await;
     peer.sync().await;
-    let fail = client.subscription_to(request("s3")).overflow(Overflow::Fail).capacity(items(1)).start().unwrap();
+    let fail = client
+        .subscription_to(request("s3"))
+        .overflow(Overflow::Fail)
+        .capacity(items(1))
+        .start()
+        .unwrap();
     drop((rejected, unread));
     assert!(is_full(&client));
     let id = peer.expect_subscribe().await.id;
@@ -124,7 +130,11 @@ async fn a_place_is_free_as_soon_as_the_reader_learns_of_the_end_and_once_howeve
 #[test]
 fn subscribing_needs_no_runtime_where_it_makes_a_connection() {
     let server = Server::in_memory();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
     let client = runtime.block_on(async { limited(&server, None, 1) });
     let streams: Vec<_> = (0..3).map(|n| subscribe(&client, &format!("s{n}"))).collect();
     runtime.block_on(async { connect_all(&server, 3).await });
@@ -134,8 +144,8 @@ fn subscribing_needs_no_runtime_where_it_makes_a_connection() {
     drop(streams);
 }
 
-/// Counts what a server counts, in the order on the wire: from `subscribe` to the client's `complete`, or the server's own, which
-/// some get at once, while it is busy.
+/// Counts what a server counts, in the order on the wire: from `subscribe` to the client's
+/// `complete`, or the server's own, which some get at once, while it is busy.
 async fn count(mut peer: Peer, limit: usize, is_busy: Arc<AtomicBool>) {
     let (mut live, mut begun) = (HashSet::new(), 0);
     while let Some(message) = peer.serve_pings().await {
@@ -154,7 +164,8 @@ async fn count(mut peer: Peer, limit: usize, is_busy: Arc<AtomicBool>) {
     }
 }
 
-/// Subscribes and drops in turns, so that all connections are full now and then. Returns how often they were.
+/// Subscribes and drops in turns, so that all connections are full now and then. Returns how often
+/// they were.
 fn come_and_go(client: &Client) -> usize {
     let (mut held, mut refused) = (Vec::new(), 0);
     for n in 0..3_000 {
@@ -175,11 +186,16 @@ fn no_connection_carries_more_than_it_may_whatever_threads_do() {
     const LIMIT: usize = 5;
     for connections in [Some(4), None] {
         let (server, is_busy) = (Arc::new(Server::in_memory()), Arc::new(AtomicBool::new(true)));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         let client = runtime.block_on(async { limited(&server, connections, LIMIT) });
         let peers = Arc::new(Mutex::new(Vec::new()));
         let accepting = runtime.spawn({
-            let (server, is_busy, peers) = (Arc::clone(&server), Arc::clone(&is_busy), Arc::clone(&peers));
+            let (server, is_busy, peers) =
+                (Arc::clone(&server), Arc::clone(&is_busy), Arc::clone(&peers));
             async move {
                 loop {
                     let (peer, is_busy) = (connected(&server).await, Arc::clone(&is_busy));

@@ -20,7 +20,9 @@ async fn the_servers_end_reaches_every_reader_and_whoever_comes_then_begins_the_
     }
     peer.error(&id, json!([{"message": "no more"}])).await;
     for reader in &mut readers {
-        assert!(matches!(end(reader).await, SubscriptionError::Rejected(errors) if errors[0].message == "no more"));
+        assert!(
+            matches!(end(reader).await, SubscriptionError::Rejected(errors) if errors[0].message == "no more")
+        );
     }
     drop(readers);
     peer.expect_nothing_for(secs(1)).await;
@@ -75,7 +77,11 @@ async fn a_fatal_loss_a_client_that_gives_up_and_a_shutdown_end_every_reader() {
 
 #[test]
 fn every_reader_ends_with_the_runtime() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
     let server = Server::in_memory();
     let (_client, readers, _peer, _) = runtime.block_on(shared(&server, 3));
     drop(runtime);
@@ -85,11 +91,12 @@ fn every_reader_ends_with_the_runtime() {
     }
 }
 
-/// A server that gives each operation one item and completes it, and readers on other threads: whoever joins gets that end, or
-/// is the first of the next one.
+/// A server that gives each operation one item and completes it, and readers on other threads:
+/// whoever joins gets that end, or is the first of the next one.
 #[test]
 fn a_reader_that_joins_while_the_operation_ends_gets_its_end_or_the_next_operation() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let server = Server::in_memory();
     let client = runtime.block_on(async { client(&server) });
     let serving = runtime.spawn(async move {

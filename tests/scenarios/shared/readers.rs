@@ -10,9 +10,14 @@ use futures::StreamExt;
 use super::*;
 
 /// Readers with so many items each, under these policies, of one operation.
-async fn bounded(server: &Server, readers: &[(Overflow, usize)]) -> (Client, Vec<Subscription<Value>>, Peer, String) {
+async fn bounded(
+    server: &Server,
+    readers: &[(Overflow, usize)],
+) -> (Client, Vec<Subscription<Value>>, Peer, String) {
     let client = client(server);
-    let start = |&(overflow, capacity)| options(&client).overflow(overflow).capacity(items(capacity)).start().unwrap();
+    let start = |&(overflow, capacity)| {
+        options(&client).overflow(overflow).capacity(items(capacity)).start().unwrap()
+    };
     let readers = readers.iter().map(start).collect();
     let mut peer = connected(server).await;
     let id = peer.expect_subscribe().await.id;
@@ -22,18 +27,35 @@ async fn bounded(server: &Server, readers: &[(Overflow, usize)]) -> (Client, Vec
 #[tokio::test(start_paused = true)]
 async fn each_reader_has_a_capacity_a_policy_keys_and_a_memory_of_repetitions_of_its_own() {
     let server = Server::in_memory();
-    let policies =
-        [(Overflow::DropOldest, 2), (Overflow::DropNewest, 2), (Overflow::Latest, 2), (Overflow::DropOldest, 100)];
+    let policies = [
+        (Overflow::DropOldest, 2),
+        (Overflow::DropNewest, 2),
+        (Overflow::Latest, 2),
+        (Overflow::DropOldest, 100),
+    ];
     let (client, mut readers, mut peer, id) = bounded(&server, &policies).await;
-    let mut by_parity = options(&client).latest_by(|n: &Value| n.as_u64().unwrap_or_default() % 2).start().unwrap();
-    let mut halves = options(&client).dedupe_by(items(10), |n| n.as_u64().unwrap_or_default() / 2).start().unwrap();
+    let mut by_parity =
+        options(&client).latest_by(|n: &Value| n.as_u64().unwrap_or_default() % 2).start().unwrap();
+    let mut halves = options(&client)
+        .dedupe_by(items(10), |n| n.as_u64().unwrap_or_default() / 2)
+        .start()
+        .unwrap();
     settle().await;
     publish(&mut peer, &id, 0..10).await;
-    assert_eq!((client.stats().dropped, client.stats().queued_items), (8 + 8 + 9 + 8, 2 + 2 + 1 + 10 + 2 + 10));
+    assert_eq!(
+        (client.stats().dropped, client.stats().queued_items),
+        (8 + 8 + 9 + 8, 2 + 2 + 1 + 10 + 2 + 10)
+    );
 
     let [oldest, newest, latest, all] = &mut readers[..] else { panic!() };
-    assert_eq!((gap(oldest).await.dropped, item(oldest).await, item(oldest).await), (8, json!(8), json!(9)));
-    assert_eq!((item(newest).await, item(newest).await, gap(newest).await.dropped), (json!(0), json!(1), 8));
+    assert_eq!(
+        (gap(oldest).await.dropped, item(oldest).await, item(oldest).await),
+        (8, json!(8), json!(9))
+    );
+    assert_eq!(
+        (item(newest).await, item(newest).await, gap(newest).await.dropped),
+        (json!(0), json!(1), 8)
+    );
     assert_eq!((gap(latest).await.replaced, item(latest).await), (9, json!(9)));
     assert_eq!((gap(&mut by_parity).await.replaced, item(&mut by_parity).await), (8, json!(8)));
     assert_eq!(item(&mut by_parity).await, 9);
@@ -58,7 +80,10 @@ async fn a_slow_reader_holds_up_nobody_and_holds_no_more_than_it_may() {
     let mut quick = readers.remove(0);
     for n in 0..5_000 {
         peer.next(&id, data(n)).await;
-        assert_eq!(timeout(secs(1), peer.serve_while(item(&mut quick))).await.expect("not delayed"), n);
+        assert_eq!(
+            timeout(secs(1), peer.serve_while(item(&mut quick))).await.expect("not delayed"),
+            n
+        );
     }
     assert_eq!((client.stats().queued_items, client.stats().dropped), (16, 5_000 - 16));
     assert_eq!(gap(&mut readers[0]).await.dropped, 5_000 - 16);
@@ -70,7 +95,12 @@ async fn a_slow_reader_holds_up_nobody_and_holds_no_more_than_it_may() {
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_overflows_under_fail_ends_alone_and_the_last_one_completes_the_operation() {
     let server = Server::in_memory();
-    let policies = [(Overflow::Fail, 2), (Overflow::Fail, 2), (Overflow::DropOldest, 100), (Overflow::Fail, 4)];
+    let policies = [
+        (Overflow::Fail, 2),
+        (Overflow::Fail, 2),
+        (Overflow::DropOldest, 100),
+        (Overflow::Fail, 4),
+    ];
     let (client, mut readers, mut peer, id) = bounded(&server, &policies).await;
     publish(&mut peer, &id, 0..3).await;
     // The one that began it goes without having seen its end.
@@ -102,11 +132,13 @@ async fn a_reader_that_overflows_under_fail_ends_alone_and_the_last_one_complete
 async fn a_reader_whose_key_panics_ends_alone() {
     let server = Server::in_memory();
     let (client, mut readers, mut peer, id) = shared(&server, 1).await;
-    let mut bad = options(&client).latest_by(|_: &Value| -> u64 { panic!("on purpose") }).start().unwrap();
+    let mut bad =
+        options(&client).latest_by(|_: &Value| -> u64 { panic!("on purpose") }).start().unwrap();
     settle().await;
     publish(&mut peer, &id, [1]).await;
     // What is replayed has a key as well.
-    let late = options(&client).replay_last().latest_by(|_: &Value| -> u64 { panic!("on purpose") });
+    let late =
+        options(&client).replay_last().latest_by(|_: &Value| -> u64 { panic!("on purpose") });
     let mut late = late.start().unwrap();
     for reader in [&mut bad, &mut late] {
         assert!(matches!(end(reader).await, SubscriptionError::Hook(_)));
@@ -194,7 +226,8 @@ impl Wake for Meddler {
 async fn the_applications_code_may_drop_and_start_readers_wherever_it_is_called() {
     let server = Server::in_memory();
     let (client, mut readers, mut peer, id) = shared(&server, 5).await;
-    let mut meddle = || Arc::new(Meddler { client: client.clone(), victim: Mutex::new(readers.pop()) });
+    let mut meddle =
+        || Arc::new(Meddler { client: client.clone(), victim: Mutex::new(readers.pop()) });
     let (by_key, by_item, by_gap, by_end) = (meddle(), meddle(), meddle(), meddle());
     let key = move |_: &Value| by_key.meddle();
     let mut keyed = options(&client).latest_by(key).start().unwrap();

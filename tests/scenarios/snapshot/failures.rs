@@ -10,7 +10,10 @@ async fn a_query_that_fails_is_an_error_and_is_tried_again_with_growing_delays()
     let query = queried(&mut stream, &mut peer).await;
     peer.error(&query, json!([{"message": "busy"}])).await;
     let error = failure(&mut stream).await;
-    assert_eq!(text(&error), "the snapshot could not be queried: the server rejected the operation: busy");
+    assert_eq!(
+        text(&error),
+        "the snapshot could not be queried: the server rejected the operation: busy"
+    );
 
     let begun = Instant::now();
     let query = async {

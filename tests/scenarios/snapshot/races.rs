@@ -1,15 +1,23 @@
-//! What falls between a query and a subscription, in every order that there is, and in many that are rare.
+//! What falls between a query and a subscription, in every order that there is, and in many that
+//! are rare.
 
 use std::cell::Cell;
 
 use super::*;
 
-/// What the server does, in order. It begins the subscription at any of these, and what is published may fall anywhere.
-const STEPS: [&str; 5] =
-    ["reads the subscription", "answers the ping", "runs the query", "answers the query", "has nothing to do"];
+/// What the server does, in order. It begins the subscription at any of these, and what is
+/// published may fall anywhere.
+const STEPS: [&str; 5] = [
+    "reads the subscription",
+    "answers the ping",
+    "runs the query",
+    "answers the query",
+    "has nothing to do",
+];
 
 #[tokio::test(start_paused = true)]
-async fn an_event_is_in_the_snapshot_or_behind_it_whenever_it_is_published_and_the_subscription_begins() {
+async fn an_event_is_in_the_snapshot_or_behind_it_whenever_it_is_published_and_the_subscription_begins()
+ {
     let places = STEPS.len();
     // Two events, which are delivered at once or only at the end.
     for case in 0..2 * places.pow(3) {
@@ -60,12 +68,20 @@ async fn an_event_is_in_the_snapshot_or_behind_it_whenever_it_is_published_and_t
                 Ok(Some(Ok(Synced::Snapshot(response)))) => state = response.data.unwrap().as_i64(),
                 Ok(Some(Ok(Synced::Live(Event::Next(response))))) => {
                     let item = response.data.unwrap().as_i64();
-                    assert_eq!(item, state.map(|state| state + 1), "{begins}, {events:?}, {is_late}");
+                    assert_eq!(
+                        item,
+                        state.map(|state| state + 1),
+                        "{begins}, {events:?}, {is_late}"
+                    );
                     state = item;
                 }
                 Ok(other) => panic!("{other:?}"),
                 Err(_) => {
-                    let Ok(Some(again)) = timeout(Duration::from_millis(1), peer.serve_pings()).await else { break };
+                    let Ok(Some(again)) =
+                        timeout(Duration::from_millis(1), peer.serve_pings()).await
+                    else {
+                        break;
+                    };
                     peer.next(again["id"].as_str().unwrap(), data(version)).await;
                     queries += 1;
                 }
@@ -76,15 +92,16 @@ async fn an_event_is_in_the_snapshot_or_behind_it_whenever_it_is_published_and_t
     }
 }
 
-/// A server that is cut off at random, fails at random and takes its time; and a reader that applies what it gets.
+/// A server that is cut off at random, fails at random and takes its time; and a reader that
+/// applies what it gets.
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_a_reader_that_applies_everything_ends_with_what_the_server_has() {
     let (snapshots, gaps) = (Cell::new(0), Cell::new(0));
     for seed in 0..100 {
         let server = Server::in_memory();
         let client = builder(&server).seed(seed).build().unwrap();
-        let overflow =
-            [Overflow::DropOldest, Overflow::DropNewest, Overflow::Block][usize::try_from(seed % 3).unwrap()];
+        let overflow = [Overflow::DropOldest, Overflow::DropNewest, Overflow::Block]
+            [usize::try_from(seed % 3).unwrap()];
         let subscription = options(&client).overflow(overflow).capacity(items(8)).start().unwrap();
         let mut stream = synced(&client, subscription);
         let version = Cell::new(0);
@@ -101,7 +118,11 @@ async fn whatever_happens_a_reader_that_applies_everything_ends_with_what_the_se
                     Ok(Synced::Live(Event::Next(response))) => {
                         assert!(is_sound, "seed {seed}: an item before its snapshot");
                         let item = response.data.unwrap().as_i64();
-                        assert_eq!(item, state.map(|state| state + 1), "seed {seed}: each is the next");
+                        assert_eq!(
+                            item,
+                            state.map(|state| state + 1),
+                            "seed {seed}: each is the next"
+                        );
                         state = item;
                     }
                     Ok(Synced::Live(Event::Gap(gap))) => {
@@ -123,7 +144,9 @@ async fn whatever_happens_a_reader_that_applies_everything_ends_with_what_the_se
                 loop {
                     steps += 1;
                     let is_calm = steps > 300;
-                    let read = timeout(Duration::from_millis(random.u64(0..100)), peer.serve_pings()).await;
+                    let read =
+                        timeout(Duration::from_millis(random.u64(0..100)), peer.serve_pings())
+                            .await;
                     match read {
                         Ok(None) => break,
                         Ok(Some(message)) => {
@@ -145,7 +168,11 @@ async fn whatever_happens_a_reader_that_applies_everything_ends_with_what_the_se
                                 _ => peer.next(&query, data(answer)).await,
                             }
                         }
-                        Err(_) if id.is_none() && read_id.is_some() && (is_calm || random.u32(0..3) == 0) => {
+                        Err(_)
+                            if id.is_none()
+                                && read_id.is_some()
+                                && (is_calm || random.u32(0..3) == 0) =>
+                        {
                             id = read_id.take();
                         }
                         // With the last event everything is known, whatever was missed before.

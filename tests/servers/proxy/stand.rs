@@ -68,10 +68,19 @@ impl Drop for Stand {
 }
 
 impl Manner {
-    async fn serve(self, mut tcp: TcpStream, server: SocketAddr, log: &watch::Sender<Vec<String>>) -> io::Result<()> {
+    async fn serve(
+        self,
+        mut tcp: TcpStream,
+        server: SocketAddr,
+        log: &watch::Sender<Vec<String>>,
+    ) -> io::Result<()> {
         let admitted = match self {
-            Self::Connect | Self::ConnectLogin | Self::ConnectSaying(_) => self.connect(&mut tcp, log).await?,
-            Self::Socks | Self::SocksLogin | Self::SocksReplying(_) => self.socks(&mut tcp, log).await?,
+            Self::Connect | Self::ConnectLogin | Self::ConnectSaying(_) => {
+                self.connect(&mut tcp, log).await?
+            }
+            Self::Socks | Self::SocksLogin | Self::SocksReplying(_) => {
+                self.socks(&mut tcp, log).await?
+            }
         };
         if admitted {
             copy_bidirectional(&mut tcp, &mut TcpStream::connect(server).await?).await?;
@@ -79,7 +88,11 @@ impl Manner {
         Ok(())
     }
 
-    async fn connect(self, tcp: &mut TcpStream, log: &watch::Sender<Vec<String>>) -> io::Result<bool> {
+    async fn connect(
+        self,
+        tcp: &mut TcpStream,
+        log: &watch::Sender<Vec<String>>,
+    ) -> io::Result<bool> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(tcp.read_u8().await?);
@@ -88,7 +101,8 @@ impl Manner {
         let target = head.strip_prefix("CONNECT ").unwrap().split_once(" HTTP/1.1\r\n").unwrap().0;
         assert!(head.contains(&format!("\r\nHost: {target}\r\n")), "{head}");
         log.send_modify(|log| log.push(target.to_owned()));
-        let known = head.contains("\r\nProxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n");
+        let known =
+            head.contains("\r\nProxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n");
         let (answer, admitted) = match self {
             Self::ConnectSaying(answer) => (answer, false),
             Self::ConnectLogin if !known => ("407 Proxy Authentication Required", false),
@@ -98,7 +112,11 @@ impl Manner {
         Ok(admitted)
     }
 
-    async fn socks(self, tcp: &mut TcpStream, log: &watch::Sender<Vec<String>>) -> io::Result<bool> {
+    async fn socks(
+        self,
+        tcp: &mut TcpStream,
+        log: &watch::Sender<Vec<String>>,
+    ) -> io::Result<bool> {
         assert_eq!(tcp.read_u8().await?, 5);
         let methods = field(tcp).await?;
         let method = if matches!(self, Self::SocksLogin) { 2 } else { 0 };
@@ -109,7 +127,8 @@ impl Manner {
         tcp.write_all(&[5, method]).await?;
         if method == 2 {
             assert_eq!(tcp.read_u8().await?, 1);
-            let known = (field(tcp).await?, field(tcp).await?) == (b"Aladdin".to_vec(), b"open sesame".to_vec());
+            let known = (field(tcp).await?, field(tcp).await?)
+                == (b"Aladdin".to_vec(), b"open sesame".to_vec());
             tcp.write_all(&[1, u8::from(!known)]).await?;
             if !known {
                 return Ok(false);

@@ -19,7 +19,8 @@ use crate::raw::within;
 pub(crate) struct Place {
     dir: PathBuf,
     addr: SocketAddr,
-    /// Bound and never listening: the program takes the port by `SO_REUSEADDR`, and nobody is given it while the program is down.
+    /// Bound and never listening: the program takes the port by `SO_REUSEADDR`, and nobody is given
+    /// it while the program is down.
     _reservation: TcpSocket,
 }
 
@@ -51,7 +52,9 @@ impl Place {
     }
 
     pub(crate) fn read(&self, name: &str) -> String {
-        fs::read(self.dir.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap()
+        fs::read(self.dir.join(name))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap()
     }
 }
 
@@ -68,15 +71,24 @@ pub(crate) struct Daemon(Child);
 impl Daemon {
     /// Returns once it accepts connections. What it prints is in the place's file [`PRINTED`].
     pub(crate) async fn start(command: &mut Command, place: &Place) -> Self {
-        let printed = File::options().append(true).create(true).open(place.dir.join(PRINTED)).unwrap();
-        command.current_dir(&place.dir).stdin(Stdio::null()).stdout(printed.try_clone().unwrap()).stderr(printed);
+        let printed =
+            File::options().append(true).create(true).open(place.dir.join(PRINTED)).unwrap();
+        command
+            .current_dir(&place.dir)
+            .stdin(Stdio::null())
+            .stdout(printed.try_clone().unwrap())
+            .stderr(printed);
         // A group of its own, so that the children of one that is killed go with it.
         let mut daemon = Self(command.process_group(0).spawn().expect("the program is installed"));
         // Of these programs none says when it is ready.
         let mut often = tokio::time::interval(Duration::from_millis(10));
         within(async {
             while TcpStream::connect(place.addr).await.is_err() {
-                assert!(daemon.0.try_wait().unwrap().is_none(), "it ended: {}", place.read(PRINTED));
+                assert!(
+                    daemon.0.try_wait().unwrap().is_none(),
+                    "it ended: {}",
+                    place.read(PRINTED)
+                );
                 often.tick().await;
             }
         })

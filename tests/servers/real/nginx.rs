@@ -1,8 +1,11 @@
-//! nginx terminating TLS in front of the server, offering HTTP/2 too: reloaded, killed, and without a server behind it.
+//! nginx terminating TLS in front of the server, offering HTTP/2 too: reloaded, killed, and without
+//! a server behind it.
 
 use std::{process::Command, sync::Arc, time::Duration};
 
-use resub::{Certificates, Client, ClientBuilder, ConnectError, Disconnect, Pin, Status, Subscription, Tls};
+use resub::{
+    Certificates, Client, ClientBuilder, ConnectError, Disconnect, Pin, Status, Subscription, Tls,
+};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::{
@@ -40,7 +43,8 @@ impl Nginx {
 
     async fn start_with(shutdown: &'static str) -> Self {
         let authority = Authority::new();
-        let mut nginx = Self { authority, server: start(), place: Place::new("nginx"), daemon: None, shutdown };
+        let mut nginx =
+            Self { authority, server: start(), place: Place::new("nginx"), daemon: None, shutdown };
         nginx.renew();
         nginx.restart().await;
         nginx
@@ -123,8 +127,10 @@ impl Nginx {
     /// Waits until it shows this certificate to new connections.
     async fn until_shown(&self, identity: &Identity) {
         let pin = Pin::of(&Certificates::parse(&identity.certificate_pem).unwrap()).unwrap();
-        within(async { while self.builder_with(|tls| tls.pin(pin)).build().unwrap().connect().await.is_err() {} })
-            .await;
+        within(async {
+            while self.builder_with(|tls| tls.pin(pin)).build().unwrap().connect().await.is_err() {}
+        })
+        .await;
     }
 
     /// What was spoken, and its answer, of each connection that is over.
@@ -212,7 +218,10 @@ async fn an_nginx_without_its_server_answers_502_and_is_tried_until_it_has_one_a
     nginx.server.kill();
     let mut status = client.status();
     let is_502 = |status: &Status| {
-        let Status::Waiting { cause: Some(Disconnect::Connect(ConnectError::Http { status, body, .. })), .. } = status
+        let Status::Waiting {
+            cause: Some(Disconnect::Connect(ConnectError::Http { status, body, .. })),
+            ..
+        } = status
         else {
             return false;
         };
@@ -242,6 +251,7 @@ async fn preferred(nginx: &Nginx) -> Vec<u8> {
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
     let tcp = TcpStream::connect(nginx.place.addr()).await.unwrap();
     let connector = TlsConnector::from(Arc::new(config));
-    let tls = within(connector.connect(ServerName::try_from("localhost").unwrap(), tcp)).await.unwrap();
+    let tls =
+        within(connector.connect(ServerName::try_from("localhost").unwrap(), tcp)).await.unwrap();
     tls.get_ref().1.alpn_protocol().unwrap().to_vec()
 }

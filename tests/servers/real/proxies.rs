@@ -37,7 +37,8 @@ impl Program {
 
     /// For Aladdin's password (RFC 7617 section 2), if for any.
     async fn start_asking(self, login: bool) -> Running {
-        let mut running = Running { program: self, login, place: Place::new("proxy"), daemon: None };
+        let mut running =
+            Running { program: self, login, place: Place::new("proxy"), daemon: None };
         running.restart().await;
         running
     }
@@ -49,8 +50,9 @@ impl Running {
         let mut command = match self.program {
             Program::Tinyproxy => {
                 let login = if self.login { "BasicAuth Aladdin opensesame\n" } else { "" };
-                let config =
-                    format!("Port {port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 50\nLogLevel Info\n{login}");
+                let config = format!(
+                    "Port {port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 50\nLogLevel Info\n{login}"
+                );
                 let config = self.place.write("tinyproxy.conf", &config);
                 let mut command = Command::new("tinyproxy");
                 command.arg("-d").arg("-c").arg(config);
@@ -138,7 +140,8 @@ with_each!(a_name_that_only_the_proxy_could_know_is_asked_of_the_proxy);
 
 async fn a_name_that_only_the_proxy_could_know_is_asked_of_the_proxy(program: Program) {
     let proxy = program.start().await;
-    let builder = impatient("ws://market.invalid/graphql").proxy(proxy.url("").parse::<Proxy>().unwrap());
+    let builder =
+        impatient("ws://market.invalid/graphql").proxy(proxy.url("").parse::<Proxy>().unwrap());
     let (error, is_fatal) = failure(&builder.give_up_after(2).build().unwrap()).await;
     // This machine was not asked, or it would be `Resolve`.
     assert!(matches!(error, DialError::ProxyFailed { .. }) && !is_fatal, "{error:?}");
@@ -146,7 +149,9 @@ async fn a_name_that_only_the_proxy_could_know_is_asked_of_the_proxy(program: Pr
 
 with_each!(a_login_is_accepted_and_a_wrong_one_is_an_error_that_shows_nothing_of_it);
 
-async fn a_login_is_accepted_and_a_wrong_one_is_an_error_that_shows_nothing_of_it(program: Program) {
+async fn a_login_is_accepted_and_a_wrong_one_is_an_error_that_shows_nothing_of_it(
+    program: Program,
+) {
     let server = start();
     let proxy = program.start_asking(true).await;
     assert_ticks(&proxy.client("Aladdin:opensesame@", &server)).await;
@@ -165,8 +170,13 @@ async fn a_login_is_accepted_and_a_wrong_one_is_an_error_that_shows_nothing_of_i
 /// Why the client could not dial, and whether it took that for final.
 async fn failure(client: &Client) -> (DialError, bool) {
     match end(&mut subscribe(client, "subscription { ticks(n: 3) }")).await {
-        Some(SubscriptionError::Lost(Disconnect::Connect(ConnectError::Dial(error)))) => (error, true),
-        Some(SubscriptionError::GaveUp { cause: Disconnect::Connect(ConnectError::Dial(error)), .. }) => (error, false),
+        Some(SubscriptionError::Lost(Disconnect::Connect(ConnectError::Dial(error)))) => {
+            (error, true)
+        }
+        Some(SubscriptionError::GaveUp {
+            cause: Disconnect::Connect(ConnectError::Dial(error)),
+            ..
+        }) => (error, false),
         other => panic!("{other:?}"),
     }
 }

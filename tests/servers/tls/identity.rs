@@ -9,17 +9,25 @@ use super::*;
 const TLS13_ONLY: &[&SupportedProtocolVersion] = &[&TLS13];
 
 /// A server that demands a certificate of this authority.
-async fn demanding(identity: Identity, versions: &[&'static SupportedProtocolVersion], clients: &Authority) -> Secure {
+async fn demanding(
+    identity: Identity,
+    versions: &[&'static SupportedProtocolVersion],
+    clients: &Authority,
+) -> Secure {
     let mut roots = RootCertStore::empty();
     roots.add(clients.certificate().clone()).unwrap();
     let provider = Arc::new(ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
     let server = Server::AsyncGraphql.start(Options::default());
     Secure { front: Front::start_asking(identity, versions, verifier, server.addr()).await, server }
 }
 
 fn showing(tls: Tls, identity: &Identity) -> Tls {
-    tls.identity(certificates(&identity.certificate_pem), PrivateKey::parse(&identity.key_pem).unwrap())
+    tls.identity(
+        certificates(&identity.certificate_pem),
+        PrivateKey::parse(&identity.key_pem).unwrap(),
+    )
 }
 
 #[tokio::test]
@@ -30,7 +38,9 @@ async fn a_client_with_a_certificate_is_served_by_a_server_that_demands_one() {
         let secure = demanding(authority.certify("localhost"), versions, &authority).await;
         secure.assert_served(showing(trusting(&authority), &own)).await;
         let der = PrivateKey::parse(own.key.secret_der()).unwrap();
-        secure.assert_served(trusting(&authority).identity(certificates(&own.certificate), der)).await;
+        secure
+            .assert_served(trusting(&authority).identity(certificates(&own.certificate), der))
+            .await;
     }
 }
 
@@ -41,7 +51,10 @@ async fn without_a_certificate_it_says_that_one_is_required_and_does_not_try_aga
         let secure = demanding(authority.certify("localhost"), versions, &authority).await;
         let error = secure.refused(trusting(&authority)).await;
         assert!(matches!(error, DialError::ClientCertificateRequired(_)), "{error:?}");
-        assert!(text(&error).starts_with("the server requires a client certificate: "), "{error:?}");
+        assert!(
+            text(&error).starts_with("the server requires a client certificate: "),
+            "{error:?}"
+        );
     }
 }
 

@@ -60,13 +60,20 @@ async fn a_key_of_another_certificate_is_an_error_of_build() {
 
 #[test]
 fn a_pin_is_what_curl_takes() {
-    // openssl x509 -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64
+    // openssl x509 -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary
+    // | base64
     let pin = Pin::of(&certificates(KNOWN)).unwrap();
     assert_eq!(pin.to_string(), "sha256//GdIKkqCcpJKR2UdvjiH7Z/VXLOqhhnB5yqeGxLfxw9o=");
     assert_eq!(pin.to_string().parse::<Pin>().unwrap(), pin);
     let base64 = pin.to_string().replace("sha256//", "");
-    let bad =
-        ["", "sha256//", &base64, &format!("sha1//{base64}"), &format!("sha256//{}", &base64[4..]), "sha256//%%%%"];
+    let bad = [
+        "",
+        "sha256//",
+        &base64,
+        &format!("sha1//{base64}"),
+        &format!("sha256//{}", &base64[4..]),
+        "sha256//%%%%",
+    ];
     for bad in bad {
         assert!(matches!(bad.parse::<Pin>(), Err(BuildError::Pin)), "{bad}");
     }

@@ -60,7 +60,9 @@ impl Gate {
     pub(crate) async fn subscribed(&mut self) -> Result<()> {
         match self.notice().await? {
             Notice::Subscribed { bytes } => self.bytes = bytes,
-            Notice::First | Notice::Reissued { .. } => return Err("the server said something else".into()),
+            Notice::First | Notice::Reissued { .. } => {
+                return Err("the server said something else".into());
+            }
         }
         Ok(())
     }
@@ -71,7 +73,11 @@ impl Gate {
 
     /// A phase was read to its end. After the first, the server goes on.
     pub(crate) async fn passed(&mut self) -> Result<()> {
-        self.marks.push(Mark { cpu: cpu_time(), wall: monotonic(), allocations: alloc::allocations() });
+        self.marks.push(Mark {
+            cpu: cpu_time(),
+            wall: monotonic(),
+            allocations: alloc::allocations(),
+        });
         if self.marks.len() == 1 {
             if self.count_allocations {
                 alloc::count();
@@ -91,7 +97,8 @@ impl Gate {
         let [before, after] = &self.marks[..] else { return Err("a phase is missing".into()) };
         report.cpu_nanos = after.cpu - before.cpu;
         report.wall_nanos = after.wall - before.wall;
-        report.allocations = self.count_allocations.then_some(after.allocations - before.allocations);
+        report.allocations =
+            self.count_allocations.then_some(after.allocations - before.allocations);
         report.latency = self.latencies.as_ref().map(|all| {
             let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
             [0.5, 0.99, 0.999].map(|share| percentile(&mut all, share))

@@ -1,7 +1,8 @@
 //! The clients that are compared, behind one interface.
 //!
-//! Each runs in a process of its own, so that CPU time, memory and allocations are its own. What a run measures lies
-//! between two marks of the [`Gate`]: nothing may be read before the first, and everything must be read before the last.
+//! Each runs in a process of its own, so that CPU time, memory and allocations are its own. What a
+//! run measures lies between two marks of the [`Gate`]: nothing may be read before the first, and
+//! everything must be read before the last.
 
 mod gate;
 mod peer;
@@ -42,7 +43,8 @@ pub(crate) enum Contender {
     ResubSelect,
     ResubTasksMt,
     ResubSelectMt,
-    /// All subscriptions are readers of one operation, which is what the server sends for; in memory only.
+    /// All subscriptions are readers of one operation, which is what the server sends for; in
+    /// memory only.
     ResubShared,
     Peer,
     PeerMt,
@@ -117,7 +119,9 @@ impl Contender {
                 Self::Routed => drive::<Routed<T, Scanned>>(job, ports).await,
                 Self::Prefix => drive::<Routed<T, Located>>(job, ports).await,
                 Self::ResubTasks | Self::ResubTasksMt => drive::<Resub<T, Tasks>>(job, ports).await,
-                Self::ResubSelect | Self::ResubSelectMt => drive::<Resub<T, Select>>(job, ports).await,
+                Self::ResubSelect | Self::ResubSelectMt => {
+                    drive::<Resub<T, Select>>(job, ports).await
+                }
                 Self::Peer | Self::PeerMt => drive::<Peer<T>>(job, ports).await,
                 Self::ResubShared => Err("only in memory".into()),
                 Self::Node => Err("not of this program".into()),
@@ -133,7 +137,8 @@ pub(crate) trait Client: Sized {
     /// Subscribes to these operations. They may be sent later.
     async fn subscribe(&mut self, numbers: Range<usize>) -> Result<()>;
 
-    /// Reads so many events of each subscription, phase by phase, and tells the gate of each phase's end.
+    /// Reads so many events of each subscription, phase by phase, and tells the gate of each
+    /// phase's end.
     async fn read(&mut self, phases: [u64; 2], gate: &mut Gate) -> Result<()>;
 
     /// Reads one event of each subscription, without a task for each.
@@ -165,7 +170,8 @@ async fn drive<C: Client>(job: &Job, ports: Ports) -> Result<Report> {
             let subscribed = resident_bytes();
             gate.go().await?;
             client.read_one_each().await?;
-            report.resident = Some([subscribed, resident_bytes()].map(|bytes| bytes.saturating_sub(before)));
+            report.resident =
+                Some([subscribed, resident_bytes()].map(|bytes| bytes.saturating_sub(before)));
         }
         Task::Reissue { rounds } => {
             client.subscribe(0..job.subscriptions).await?;

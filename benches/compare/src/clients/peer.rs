@@ -46,7 +46,9 @@ impl<T: Data> GraphqlOperation for Trades<T> {
 impl<T: Data> Client for Peer<T> {
     async fn connect(port: u16) -> Result<Self> {
         let mut request = format!("ws://127.0.0.1:{port}/").into_client_request()?;
-        request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("graphql-transport-ws"));
+        request
+            .headers_mut()
+            .insert("Sec-WebSocket-Protocol", HeaderValue::from_static("graphql-transport-ws"));
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
         stream.set_nodelay(true)?;
         let (socket, _) = client_async(request, stream).await?;

@@ -1,7 +1,7 @@
 //! The loop that one would write by hand for exactly this job: no task, no queue, no policy.
 //!
-//! What a frame costs beyond this is what a client costs. [`Scanned`] reads the envelope with a raw payload, as most
-//! would; [`Located`] knows where the payload begins and reads it once.
+//! What a frame costs beyond this is what a client costs. [`Scanned`] reads the envelope with a raw
+//! payload, as most would; [`Located`] knows where the payload begins and reads it once.
 
 use std::{collections::HashMap, marker::PhantomData, net::Ipv4Addr, ops::Range};
 
@@ -12,7 +12,9 @@ use serde_json::value::RawValue;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
-    tungstenite::{Message, client::IntoClientRequest, http::HeaderValue, protocol::WebSocketConfig},
+    tungstenite::{
+        Message, client::IntoClientRequest, http::HeaderValue, protocol::WebSocketConfig,
+    },
 };
 
 use super::{Client, gate::Gate};
@@ -81,7 +83,12 @@ impl Envelope for Located {
 impl<T: Data, E: Envelope> Routed<T, E> {
     /// Over any byte stream, to which it will not connect again.
     pub(crate) async fn over(io: BoxedIo) -> Result<Self> {
-        Ok(Self { port: 0, socket: Self::upgrade(io).await?, operations: HashMap::new(), types: PhantomData })
+        Ok(Self {
+            port: 0,
+            socket: Self::upgrade(io).await?,
+            operations: HashMap::new(),
+            types: PhantomData,
+        })
     }
 
     async fn open(port: u16) -> Result<WebSocketStream<BoxedIo>> {
@@ -92,7 +99,9 @@ impl<T: Data, E: Envelope> Routed<T, E> {
 
     async fn upgrade(io: BoxedIo) -> Result<WebSocketStream<BoxedIo>> {
         let mut request = "ws://localhost/".into_client_request()?;
-        request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("graphql-transport-ws"));
+        request
+            .headers_mut()
+            .insert("Sec-WebSocket-Protocol", HeaderValue::from_static("graphql-transport-ws"));
         let config = WebSocketConfig::default().read_buffer_size(16 * 1024);
         let (mut socket, _) = client_async_with_config(request, io, Some(config)).await?;
         socket.send(Message::text(r#"{"type":"connection_init"}"#)).await?;
@@ -103,7 +112,9 @@ impl<T: Data, E: Envelope> Routed<T, E> {
     /// Counts it where it belongs.
     pub(crate) async fn next(&mut self) -> Result<T> {
         loop {
-            if let Message::Text(text) = self.socket.next().await.ok_or("the connection was lost")?? {
+            if let Message::Text(text) =
+                self.socket.next().await.ok_or("the connection was lost")??
+            {
                 let (id, data) = E::read::<T>(&text)?;
                 self.operations.get_mut(id).ok_or("an unknown id")?.events += 1;
                 return Ok(data);
@@ -114,7 +125,12 @@ impl<T: Data, E: Envelope> Routed<T, E> {
 
 impl<T: Data, E: Envelope> Client for Routed<T, E> {
     async fn connect(port: u16) -> Result<Self> {
-        Ok(Self { port, socket: Self::open(port).await?, operations: HashMap::new(), types: PhantomData })
+        Ok(Self {
+            port,
+            socket: Self::open(port).await?,
+            operations: HashMap::new(),
+            types: PhantomData,
+        })
     }
 
     async fn subscribe(&mut self, numbers: Range<usize>) -> Result<()> {

@@ -33,7 +33,10 @@ impl Style for Tasks {
                         match stream.next().await {
                             Some(Ok(data)) => meter.see(&data),
                             other => {
-                                eprintln!("a stream ended early: {:?}", other.map(|end| end.map(|_| ())));
+                                eprintln!(
+                                    "a stream ended early: {:?}",
+                                    other.map(|end| end.map(|_| ()))
+                                );
                                 passed.close();
                                 return None;
                             }

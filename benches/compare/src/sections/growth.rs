@@ -1,5 +1,5 @@
-//! How costs grow. Nothing may grow faster than the logarithm of the subscriptions for an event, than the subscriptions
-//! for a reconnect, or than the bytes of an event.
+//! How costs grow. Nothing may grow faster than the logarithm of the subscriptions for an event,
+//! than the subscriptions for a reconnect, or than the bytes of an event.
 
 use super::{Outcome, blast, reissue};
 use crate::{
@@ -13,7 +13,8 @@ use crate::{
 
 pub(crate) fn measure(bench: &Bench) -> Outcome {
     let counts: &[usize] = bench.pick(&[1, 10, 100, 1_000, 10_000, 100_000], &[1, 1_000, 100_000]);
-    let sizes: &[usize] = bench.pick(&[100, 512, 2_048, 8_192, 32_768, 131_072, 1 << 20], &[100, 8_192, 1 << 20]);
+    let sizes: &[usize] =
+        bench.pick(&[100, 512, 2_048, 8_192, 32_768, 131_072, 1 << 20], &[100, 8_192, 1 << 20]);
     let (rounds, megabytes) = bench.pick((3, 32), (1, 16));
     let events = counts.iter().map(|&each| {
         let job = blast(Shape::One, each, megabytes);
@@ -59,7 +60,10 @@ pub(crate) fn measure(bench: &Bench) -> Outcome {
     let targets = targets(bounds(&events, &payloads, &reconnects));
     let curves = [events, payloads, reconnects];
     let tables = curves.iter().map(Curve::markdown).collect::<Vec<_>>().join("\n");
-    Outcome { markdown: format!("{tables}\n{targets}"), plot: Some(svg(&curves.each_ref().map(Curve::panel))) }
+    Outcome {
+        markdown: format!("{tables}\n{targets}"),
+        plot: Some(svg(&curves.each_ref().map(Curve::panel))),
+    }
 }
 
 /// What must hold of resub, against itself at a smaller size.
@@ -84,18 +88,21 @@ fn bounds(events: &Curve, payloads: &Curve, reconnects: &Curve) -> [Target; 3] {
             against: "8 KiB",
             at_most: 2.0,
             measured: payloads.growth(8_192, 1 << 20, |bytes| {
-                // A list has whole rows only, so its frame is not exactly as long as was wished for.
+                // A list has whole rows only, so its frame is not exactly as long as was wished
+                // for.
                 float(Frame::new("1", Shape::of_bytes(bytes)).bytes.len())
             }),
         },
     ]
 }
 
-/// How much more an event may cost with so many subscriptions than with one: an eighth for each doubling.
+/// How much more an event may cost with so many subscriptions than with one: an eighth for each
+/// doubling.
 ///
-/// Of the 600 ns or so of one event that is 75 ns, a miss of every cache. The path of an event touches a handful of
-/// places that are its subscription's own, so with everything out of the caches it costs less than twice as much; whoever
-/// looks at all subscriptions for every event pays at least a nanosecond for each, more than a hundred times as much.
+/// Of the 600 ns or so of one event that is 75 ns, a miss of every cache. The path of an event
+/// touches a handful of places that are its subscription's own, so with everything out of the
+/// caches it costs less than twice as much; whoever looks at all subscriptions for every event pays
+/// at least a nanosecond for each, more than a hundred times as much.
 fn logarithmic(subscriptions: f64) -> f64 {
     1.0 + subscriptions.log2() / 8.0
 }
@@ -122,7 +129,11 @@ struct Point {
 impl Point {
     fn new(at: usize, measured: &Measured, figure: impl Fn(&Report) -> Option<f64> + Copy) -> Self {
         let costs = CONTENDERS.map(|who| measured.of(who, figure));
-        Self { at, costs, of_routed: measured.ratio(Contender::ResubTasks, Contender::Routed, figure) }
+        Self {
+            at,
+            costs,
+            of_routed: measured.ratio(Contender::ResubTasks, Contender::Routed, figure),
+        }
     }
 }
 
@@ -141,7 +152,10 @@ impl Curve {
     }
 
     fn panel(&self) -> Panel {
-        let series = LEGEND.iter().enumerate().map(|(index, name)| Series { name, points: self.series(index) });
+        let series = LEGEND
+            .iter()
+            .enumerate()
+            .map(|(index, name)| Series { name, points: self.series(index) });
         Panel {
             title: self.title,
             across: self.across,
@@ -153,7 +167,10 @@ impl Curve {
 
     /// Where it was measured, and nanoseconds.
     fn series(&self, index: usize) -> Vec<(f64, f64)> {
-        self.points.iter().filter_map(|point| Some((float(point.at), point.costs[index]? * self.nanos))).collect()
+        self.points
+            .iter()
+            .filter_map(|point| Some((float(point.at), point.costs[index]? * self.nanos)))
+            .collect()
     }
 
     /// How many times as much as at `from` resub costs at `to`, for each of the parts there are.
@@ -177,7 +194,8 @@ const CONTENDERS: [Contender; 3] = [Contender::Routed, Contender::ResubTasks, Co
 const RESUB: usize = 1;
 
 /// [`CONTENDERS`], for whoever sees the plot only.
-const LEGEND: [&str; 3] = ["routed: a loop by hand", "resub, a task for each stream", "graphql-ws-client"];
+const LEGEND: [&str; 3] =
+    ["routed: a loop by hand", "resub, a task for each stream", "graphql-ws-client"];
 
 #[cfg(test)]
 mod tests {
@@ -193,9 +211,15 @@ mod tests {
     }
 
     /// Which of the bounds hold of such costs of an event, of a byte's, and of a reconnect.
-    fn hold(event: impl Fn(f64) -> f64, payload: impl Fn(f64) -> f64, reconnect: impl Fn(f64) -> f64) -> [bool; 3] {
-        let [event, reconnect] = [curve(Scale::Subscriptions, event), curve(Scale::Subscriptions, reconnect)];
-        bounds(&event, &curve(Scale::Bytes, payload), &reconnect).map(|bound| bound.measured.unwrap() <= bound.at_most)
+    fn hold(
+        event: impl Fn(f64) -> f64,
+        payload: impl Fn(f64) -> f64,
+        reconnect: impl Fn(f64) -> f64,
+    ) -> [bool; 3] {
+        let [event, reconnect] =
+            [curve(Scale::Subscriptions, event), curve(Scale::Subscriptions, reconnect)];
+        bounds(&event, &curve(Scale::Bytes, payload), &reconnect)
+            .map(|bound| bound.measured.unwrap() <= bound.at_most)
     }
 
     #[test]

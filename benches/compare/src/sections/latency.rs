@@ -10,9 +10,18 @@ use crate::{
 
 pub(crate) fn measure(bench: &Bench) -> String {
     let hundreds = bench.pick(3, 1);
-    let bursts = run(bench, "bursts", Task::Pace { burst: 100, every_micros: 10_000, bursts: 100 * hundreds });
-    let singles = (!bench.quick)
-        .then(|| run(bench, "one by one", Task::Pace { burst: 1, every_micros: 1_000, bursts: 1_000 * hundreds }));
+    let bursts = run(
+        bench,
+        "bursts",
+        Task::Pace { burst: 100, every_micros: 10_000, bursts: 100 * hundreds },
+    );
+    let singles = (!bench.quick).then(|| {
+        run(
+            bench,
+            "one by one",
+            Task::Pace { burst: 1, every_micros: 1_000, bursts: 1_000 * hundreds },
+        )
+    });
 
     let mut table = Table::new(&[
         "microseconds, 150 B, 100 subscriptions",

@@ -38,7 +38,8 @@ impl From<String> for Outcome {
 }
 
 impl Section {
-    pub(crate) const ALL: [Self; 5] = [Self::Throughput, Self::Latency, Self::Memory, Self::Reissue, Self::Growth];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Throughput, Self::Latency, Self::Memory, Self::Reissue, Self::Growth];
 
     pub(crate) fn name(self) -> &'static str {
         match self {

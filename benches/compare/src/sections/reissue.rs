@@ -1,7 +1,7 @@
 //! The server cuts the connection under 10,000 subscriptions: until all are subscribed again.
 //!
-//! `routed` writes the same messages as one batch, which is the least there is to do. graphql-ws-client does not
-//! reconnect; the harness does it for it.
+//! `routed` writes the same messages as one batch, which is the least there is to do.
+//! graphql-ws-client does not reconnect; the harness does it for it.
 
 use crate::{
     bench::{Bench, Measured},
@@ -28,17 +28,32 @@ pub(crate) fn measure(bench: &Bench) -> String {
             figure(&measured, who, bytes),
         ]);
     }
-    let target = |what, at_most, measured| Target { figure: what, against: "routed", at_most, measured };
-    let ratio = |who, figure: fn(&Report) -> Option<f64>| measured.ratio(who, Contender::Routed, figure);
+    let target =
+        |what, at_most, measured| Target { figure: what, against: "routed", at_most, measured };
+    let ratio =
+        |who, figure: fn(&Report) -> Option<f64>| measured.ratio(who, Contender::Routed, figure);
     let targets = targets([
-        target("ms, 10,000 again, current-thread".into(), 1.5, ratio(Contender::ResubTasks, millis)),
-        target("ms, 10,000 again, multi-thread".into(), 1.5, ratio(Contender::ResubTasksMt, millis)),
+        target(
+            "ms, 10,000 again, current-thread".into(),
+            1.5,
+            ratio(Contender::ResubTasks, millis),
+        ),
+        target(
+            "ms, 10,000 again, multi-thread".into(),
+            1.5,
+            ratio(Contender::ResubTasksMt, millis),
+        ),
     ]);
     format!("{}\n{targets}", table.text())
 }
 
 /// So many cuts of so many subscriptions each, in every round.
-pub(super) fn run(bench: &Bench, subscriptions: usize, contenders: &[Contender], rounds: usize) -> Measured {
+pub(super) fn run(
+    bench: &Bench,
+    subscriptions: usize,
+    contenders: &[Contender],
+    rounds: usize,
+) -> Measured {
     let task = Task::Reissue { rounds: 5 };
     let job = Job { task, subscriptions, shape: Shape::One, count_allocations: false };
     bench.measure(&format!("re-issue, {subscriptions}"), job, contenders, rounds)
@@ -65,5 +80,10 @@ fn of(report: &Report, figure: impl Fn(&Reissue) -> f64) -> Option<f64> {
 
 const SUBSCRIPTIONS: usize = 10_000;
 
-const CONTENDERS: [Contender; 5] =
-    [Contender::Routed, Contender::ResubTasks, Contender::ResubTasksMt, Contender::Peer, Contender::Node];
+const CONTENDERS: [Contender; 5] = [
+    Contender::Routed,
+    Contender::ResubTasks,
+    Contender::ResubTasksMt,
+    Contender::Peer,
+    Contender::Node,
+];

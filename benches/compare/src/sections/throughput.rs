@@ -39,13 +39,9 @@ pub(crate) fn measure(bench: &Bench) -> String {
         })));
         pace.row(name().chain(columns.iter().map(|column| number(column.thousands_a_second(who)))));
         if COUNTED.contains(&who) {
-            allocations.row(
-                name().chain(
-                    columns.iter().map(|column| {
-                        column.allocations(who).map_or_else(|| "-".into(), |beyond| format!("{beyond:.3}"))
-                    }),
-                ),
-            );
+            allocations.row(name().chain(columns.iter().map(|column| {
+                column.allocations(who).map_or_else(|| "-".into(), |beyond| format!("{beyond:.3}"))
+            })));
         }
     }
     let targets = targets(columns.iter().flat_map(Column::targets));
@@ -70,7 +66,9 @@ impl Column {
     fn allocations(&self, who: Contender) -> Option<f64> {
         let job = &self.allocations.job;
         let own = allocations_of_the_type(job.shape) as f64;
-        let all = self.allocations.of(who, |report| Some(report.allocations? as f64 / job.events() as f64));
+        let all = self
+            .allocations
+            .of(who, |report| Some(report.allocations? as f64 / job.events() as f64));
         all.map(|all| all - own)
     }
 
@@ -83,8 +81,11 @@ impl Column {
             }
             for ((base, against), at_most) in BASES.into_iter().zip(at_most) {
                 let Some(at_most) = at_most else { continue };
-                let peer =
-                    if (who, base) == (Contender::ResubTasksMt, Contender::Peer) { Contender::PeerMt } else { base };
+                let peer = if (who, base) == (Contender::ResubTasksMt, Contender::Peer) {
+                    Contender::PeerMt
+                } else {
+                    base
+                };
                 targets.push(Target {
                     figure: format!("CPU, {}, {}", self.label, who.name()),
                     against,
@@ -141,8 +142,11 @@ const COUNTED: [Contender; 8] = [
     Contender::PeerMt,
 ];
 
-const BASES: [(Contender, &str); 3] =
-    [(Contender::Routed, "routed"), (Contender::Peer, "graphql-ws-client"), (Contender::Node, "graphql-ws (node)")];
+const BASES: [(Contender, &str); 3] = [
+    (Contender::Routed, "routed"),
+    (Contender::Peer, "graphql-ws-client"),
+    (Contender::Node, "graphql-ws (node)"),
+];
 
 /// Bytes, subscriptions, who, and the most that its CPU time may be of each of [`BASES`].
 const TARGETS: [(usize, usize, Contender, [Option<f64>; 3]); 8] = [

@@ -3,7 +3,8 @@
 use super::{odds::acknowledge, *};
 
 #[test]
-fn attempts_that_were_given_up_or_failed_beside_a_connection_that_works_are_not_counted_against_it() {
+fn attempts_that_were_given_up_or_failed_beside_a_connection_that_works_are_not_counted_against_it()
+{
     for fails in [false, true] {
         let mut world = World::open(Config { give_up_after: Some(3), ..config() }, 1);
         for point in 0..6 {
@@ -29,7 +30,8 @@ fn attempts_that_were_given_up_or_failed_beside_a_connection_that_works_are_not_
 }
 
 #[test]
-fn a_connection_without_operations_is_not_replaced_without_end_because_its_credentials_are_short_lived() {
+fn a_connection_without_operations_is_not_replaced_without_end_because_its_credentials_are_short_lived()
+ {
     let mut world = World::open(Config { idle_timeout: None, ..config() }, 1);
     world.cancel(1);
     world.lifetime = Some(in_millis(1));
@@ -61,7 +63,9 @@ fn what_is_held_has_a_limit_beyond_which_something_may_be_missing() {
     let padding = "x".repeat(4 * 1024 * 1024);
     for n in 1..=5 {
         assert_eq!(world.readers[&1].gaps, 0, "{n}");
-        let frame = json!({"type": "next", "id": wire_id, "payload": {"data": n, "extensions": padding}}).to_string();
+        let frame =
+            json!({"type": "next", "id": wire_id, "payload": {"data": n, "extensions": padding}})
+                .to_string();
         world.rig.session.handle_frame(world.rig.now, B, &frame);
         world.perform().unwrap();
         world.readers.get_mut(&1).unwrap().published = n;
@@ -76,7 +80,7 @@ fn what_is_held_has_a_limit_beyond_which_something_may_be_missing() {
 #[test]
 fn what_has_moved_is_looked_after_there() {
     let mut world = World::new(config());
-    world.rig.care.first_item_within = Some(secs(5));
+    world.rig.watch_options.first_item_within = Some(secs(5));
     world.subscribe();
     world.settle().unwrap();
     world.publish_all();
@@ -120,7 +124,8 @@ fn only_the_answer_to_the_probe_says_that_all_has_come() {
 
 #[test]
 fn what_waits_for_its_turn_stays_on_the_connection_before_however_long_that_takes() {
-    let mut world = World::open(Config { reissue_rate: std::num::NonZeroU32::new(1), ..config() }, 40);
+    let mut world =
+        World::open(Config { reissue_rate: std::num::NonZeroU32::new(1), ..config() }, 40);
     world.slow_calls = true;
     let mutation = world.call(OperationType::Mutation);
     world.publish_all();
@@ -134,13 +139,19 @@ fn what_waits_for_its_turn_stays_on_the_connection_before_however_long_that_take
     for reader in world.readers.values() {
         assert_eq!((reader.last, reader.gaps), (Some(31), 0));
     }
-    assert!(world.ends[&mutation].starts_with("ambiguous: no cause"), "its time was up: {:?}", world.ends);
+    assert!(
+        world.ends[&mutation].starts_with("ambiguous: no cause"),
+        "its time was up: {:?}",
+        world.ends
+    );
     world.check_settled().unwrap();
 }
 
 #[test]
 fn the_goodbye_to_the_connection_before_is_that_of_its_subprotocol() {
-    for (subprotocol, goodbye) in [(MODERN, &["close"][..]), (LEGACY, &["stop", "connection_terminate", "close"])] {
+    for (subprotocol, goodbye) in
+        [(MODERN, &["close"][..]), (LEGACY, &["stop", "connection_terminate", "close"])]
+    {
         let mut world = World::open(fixed(subprotocol), 0);
         world.slow_calls = true;
         world.rig.session.connect(world.rig.now);
@@ -227,7 +238,10 @@ fn a_connection_that_is_not_read_is_not_told_to_stop_however_long_that_takes() {
         world.write(A, 9);
         while world.up(A).unwrap() {}
     }
-    assert!(world.wires[A as usize].completed.is_empty(), "what it has not sent would be forgotten");
+    assert!(
+        world.wires[A as usize].completed.is_empty(),
+        "what it has not sent would be forgotten"
+    );
     world.stalled = false;
     world.rig.session.unstall(world.rig.now);
     world.live(secs(10)).unwrap();

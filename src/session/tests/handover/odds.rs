@@ -4,7 +4,7 @@ use super::*;
 use crate::session::timers::Timer;
 
 /// Opens the successor, without reading anything on the other connection.
-pub(super) fn acknowledge(world: &mut World, leg: LegId) {
+pub(super) fn acknowledge(world: &mut World, leg: ConnectionId) {
     for _ in 0..10 {
         if world.wires[leg as usize].acked {
             return;
@@ -28,7 +28,11 @@ fn a_mutation_on_the_connection_before_is_ambiguous_when_the_new_one_ends_all() 
     assert!(world.wires[A as usize].open && !world.rig.session.is_moving());
     world.lose(B, closed(4406)).unwrap();
     assert!(world.ends[&1].starts_with("lost"), "{:?}", world.ends);
-    assert!(world.ends[&mutation].starts_with("ambiguous"), "it may have been executed: {:?}", world.ends);
+    assert!(
+        world.ends[&mutation].starts_with("ambiguous"),
+        "it may have been executed: {:?}",
+        world.ends
+    );
 }
 
 #[test]
@@ -39,7 +43,10 @@ fn a_loss_long_after_a_renewal_is_a_reconnect_to_the_provider() {
     world.settle().unwrap();
     world.lifetime = None;
     world.live(secs(300)).unwrap();
-    assert_eq!(world.asked.iter().map(|asked| asked.1).collect::<Vec<_>>(), ["initial", "expiring"]);
+    assert_eq!(
+        world.asked.iter().map(|asked| asked.1).collect::<Vec<_>>(),
+        ["initial", "expiring"]
+    );
     world.lose(B, closed(1001)).unwrap();
     world.live(secs(10)).unwrap();
     assert_eq!(world.asked[2].1, "reconnect");
@@ -57,7 +64,8 @@ fn a_rotation_long_before_the_credentials_end_is_a_reconnect_to_the_provider() {
 }
 
 #[test]
-fn whoever_waits_for_another_connection_is_answered_when_there_is_nothing_left_to_be_connected_for() {
+fn whoever_waits_for_another_connection_is_answered_when_there_is_nothing_left_to_be_connected_for()
+{
     // The idle connection goes before its successor comes.
     let mut world = World::open(config(), 1);
     world.cancel(1);
@@ -139,7 +147,11 @@ fn a_connection_that_goes_on_does_not_reset_the_backoff_of_its_successor() {
         world.live_on(A, in_millis(500)).unwrap();
         world.cancel(id);
     }
-    assert!((10..40).contains(&world.asked.len()), "{} attempts in five minutes", world.asked.len());
+    assert!(
+        (10..40).contains(&world.asked.len()),
+        "{} attempts in five minutes",
+        world.asked.len()
+    );
 }
 
 #[test]
@@ -183,7 +195,7 @@ fn a_shutdown_in_the_middle_completes_what_is_moving_on_the_new_connection() {
 #[test]
 fn a_subscription_that_stays_is_not_taken_for_stale_because_a_handover_failed() {
     let mut world = World::new(config());
-    world.rig.care.first_item_within = Some(secs(5));
+    world.rig.watch_options.first_item_within = Some(secs(5));
     world.subscribe();
     world.settle().unwrap();
     world.publish_all();
@@ -326,7 +338,8 @@ fn an_error_on_the_connection_before_is_a_gap_where_the_operation_goes_on() {
 }
 
 #[test]
-fn a_burst_that_the_old_connection_is_still_sending_is_waited_for_though_the_new_one_has_nothing_to_say() {
+fn a_burst_that_the_old_connection_is_still_sending_is_waited_for_though_the_new_one_has_nothing_to_say()
+ {
     let mut world = World::open(config(), 1);
     for _ in 0..60 {
         world.publish_all();
@@ -361,8 +374,9 @@ fn a_value_that_comes_again_is_not_taken_for_the_item_that_both_have_said() {
     world.rig.session.rotate(world.rig.now);
     world.settle().unwrap();
     let ids = [A, B].map(|leg| world.wires[leg as usize].carried.keys().next().unwrap().clone());
-    let say = |world: &mut World, leg: LegId, n: u64| {
-        let frame = json!({"type": "next", "id": ids[leg as usize], "payload": {"data": n}}).to_string();
+    let say = |world: &mut World, leg: ConnectionId, n: u64| {
+        let frame =
+            json!({"type": "next", "id": ids[leg as usize], "payload": {"data": n}}).to_string();
         world.rig.session.handle_frame(world.rig.now, leg, &frame).is_some()
     };
     // The old connection is behind: 5, 6, 5, of which the new one has but the last.
@@ -390,7 +404,8 @@ fn a_probe_that_was_never_answered_before_does_not_stop_the_streams() {
 }
 
 #[test]
-fn a_stream_that_ends_while_it_moves_has_all_of_its_items_though_there_is_no_room_for_them_at_once() {
+fn a_stream_that_ends_while_it_moves_has_all_of_its_items_though_there_is_no_room_for_them_at_once()
+{
     let mut world = World::open(config(), 1);
     world.rig.session.rotate(world.rig.now);
     world.settle().unwrap();
@@ -400,8 +415,7 @@ fn a_stream_that_ends_while_it_moves_has_all_of_its_items_though_there_is_no_roo
     while world.down(B).unwrap() {}
     world.down(A).unwrap();
     // As the driver does it: the reader has no room for the first of what is held.
-    let frame =
-        json!({"type": "next", "id": world.wires[A as usize].carried.keys().next().unwrap(), "payload": {"data": 2}});
+    let frame = json!({"type": "next", "id": world.wires[A as usize].carried.keys().next().unwrap(), "payload": {"data": 2}});
     assert!(world.rig.session.handle_frame(world.rig.now, A, &frame.to_string()).is_some());
     world.rig.session.rewind(1);
     world.perform().unwrap();

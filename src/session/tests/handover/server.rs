@@ -20,7 +20,7 @@ impl World {
     }
 
     /// The server sends what it has to say there.
-    pub(super) fn send(&mut self, leg: LegId) {
+    pub(super) fn send(&mut self, leg: ConnectionId) {
         let wire = &mut self.wires[leg as usize];
         wire.down.extend(wire.unsent.drain(..).map(|(_, item)| Down::Text(item)));
     }
@@ -33,10 +33,12 @@ impl World {
     }
 
     /// The server ends what it carries there.
-    pub(super) fn end(&mut self, leg: LegId, index: usize) {
+    pub(super) fn end(&mut self, leg: ConnectionId, index: usize) {
         let wire = &mut self.wires[leg as usize];
         let subscriptions = wire.carried.iter().filter(|(_, id)| self.readers.contains_key(id));
-        let Some(wire_id) = subscriptions.map(|(wire_id, _)| wire_id.clone()).nth(index) else { return };
+        let Some(wire_id) = subscriptions.map(|(wire_id, _)| wire_id.clone()).nth(index) else {
+            return;
+        };
         let ended = wire.carried.remove(&wire_id);
         if let Some(reader) = ended.and_then(|id| self.readers.get_mut(&id)) {
             reader.was_ended = true;
@@ -47,7 +49,7 @@ impl World {
     }
 
     /// The server reads a message.
-    pub(super) fn up(&mut self, leg: LegId) -> Result<bool, TestCaseError> {
+    pub(super) fn up(&mut self, leg: ConnectionId) -> Result<bool, TestCaseError> {
         let Some(transmit) = self.wires[leg as usize].up.pop_front() else { return Ok(false) };
         let wire = &mut self.wires[leg as usize];
         let message = match transmit {
@@ -67,17 +69,28 @@ impl World {
         let wire_id = message["id"].as_str().unwrap_or_default().to_owned();
         match message["type"].as_str().unwrap() {
             "connection_init" => {
-                prop_assert!(!std::mem::replace(&mut wire.init, true), "rule 4: one init for each socket");
+                prop_assert!(
+                    !std::mem::replace(&mut wire.init, true),
+                    "rule 4: one init for each socket"
+                );
                 wire.down.push_back(Down::Text(json!({"type": "connection_ack"})));
-                wire.down.extend(self.farewell.then(|| Down::Text(json!({"type": "connection_terminate"}))));
+                wire.down.extend(
+                    self.farewell.then(|| Down::Text(json!({"type": "connection_terminate"}))),
+                );
             }
             "ping" => wire.down.extend((!self.mute).then(|| Down::Text(json!({"type": "pong"})))),
             "subscribe" | "start" => {
                 prop_assert!(wire.acked, "rule 5: nothing before the acknowledgement");
                 prop_assert!(wire.ids.insert(wire_id.clone()), "rule 9: {wire_id} was used");
                 let id: u64 = message["payload"]["query"].as_str().unwrap().parse().unwrap();
-                prop_assert!(!wire.carried.values().any(|carried| *carried == id), "I2: once on each socket");
-                prop_assert!(!wire.pending.iter().any(|(_, pending)| *pending == id), "I2: once on each socket");
+                prop_assert!(
+                    !wire.carried.values().any(|carried| *carried == id),
+                    "I2: once on each socket"
+                );
+                prop_assert!(
+                    !wire.pending.iter().any(|(_, pending)| *pending == id),
+                    "I2: once on each socket"
+                );
                 wire.read.insert(id);
                 wire.pending.push((wire_id, id));
                 if !self.lazy {
@@ -98,19 +111,22 @@ impl World {
     }
 
     /// The server answers the calls that it has there.
-    pub(super) fn answer(&mut self, leg: LegId) {
+    pub(super) fn answer(&mut self, leg: ConnectionId) {
         let wire = &mut self.wires[leg as usize];
-        let calls: Vec<_> = wire.carried.iter().filter(|(_, id)| !self.readers.contains_key(id)).collect();
+        let calls: Vec<_> =
+            wire.carried.iter().filter(|(_, id)| !self.readers.contains_key(id)).collect();
         let calls: Vec<_> = calls.into_iter().map(|(wire_id, _)| wire_id.clone()).collect();
         for wire_id in calls {
             wire.carried.remove(&wire_id);
-            wire.down.push_back(Down::Text(json!({"type": "next", "id": wire_id, "payload": {"data": 1}})));
+            wire.down.push_back(Down::Text(
+                json!({"type": "next", "id": wire_id, "payload": {"data": 1}}),
+            ));
             wire.down.push_back(Down::Text(json!({"type": "complete", "id": wire_id})));
         }
     }
 
     /// What was read is begun.
-    pub(super) fn begin(&mut self, leg: LegId) {
+    pub(super) fn begin(&mut self, leg: ConnectionId) {
         let mut is_call = false;
         for (wire_id, id) in std::mem::take(&mut self.wires[leg as usize].pending) {
             self.wires[leg as usize].carried.insert(wire_id, id);
@@ -125,7 +141,7 @@ impl World {
     }
 
     /// The server says something that is about no operation.
-    pub(super) fn say(&mut self, leg: LegId, down: Down) {
+    pub(super) fn say(&mut self, leg: ConnectionId, down: Down) {
         let wire = &mut self.wires[leg as usize];
         wire.down.extend(wire.acked.then_some(down));
     }

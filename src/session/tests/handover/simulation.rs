@@ -1,4 +1,5 @@
-//! Random histories with two connections: nothing is lost or doubled in silence, whatever fails when.
+//! Random histories with two connections: nothing is lost or doubled in silence, whatever fails
+//! when.
 
 use std::num::NonZeroU32;
 
@@ -14,13 +15,13 @@ enum Step {
     Cancel(Index),
     Publish(Index),
     Rotate,
-    Advance(LegId),
-    FailCredentials(LegId),
-    Lose(LegId, u16),
-    Write(LegId, usize),
-    Up(LegId),
-    Down(LegId),
-    End(LegId, usize),
+    Advance(ConnectionId),
+    FailCredentials(ConnectionId),
+    Lose(ConnectionId, u16),
+    Write(ConnectionId, usize),
+    Up(ConnectionId),
+    Down(ConnectionId),
+    End(ConnectionId, usize),
     Rewind(Index),
     Settle,
     Pass(u64),
@@ -31,11 +32,11 @@ enum Step {
     NetworkChanged,
     Connect,
     Probe(Index),
-    Begin(LegId),
+    Begin(ConnectionId),
     Stall,
     Unstall,
-    Goodbye(LegId),
-    Garbage(LegId),
+    Goodbye(ConnectionId),
+    Garbage(ConnectionId),
     Shutdown,
 }
 
@@ -43,7 +44,7 @@ enum Step {
 #[derive(Clone, Debug)]
 struct Setting {
     config: Config,
-    care: Care,
+    watch_options: WatchOptions,
     lifetime: Option<u64>,
     slow_calls: bool,
     lazy: bool,
@@ -72,39 +73,37 @@ fn setting() -> impl Strategy<Value = Setting> {
         ),
         any::<u64>(),
     );
-    let config =
-        connection.prop_map(|(subprotocol, pace, age, most, dials, idle_timeout, strict, verdict, seed)| Config {
+    let config = connection.prop_map(
+        |(subprotocol, pace, age, most, dials, idle_timeout, strict, verdict, seed)| Config {
             subprotocol,
             reissue_rate: pace.and_then(NonZeroU32::new),
             max_connection_age: age.map(in_millis),
             give_up_after: most,
-            max_dials: dials.and_then(NonZeroU32::new).map(|dials| DialBudget { dials, per: secs(20) }),
+            max_dials: dials
+                .and_then(NonZeroU32::new)
+                .map(|dials| DialBudget { dials, per: secs(20) }),
             idle_timeout,
             strictness: if strict { Strictness::Strict } else { Strictness::Lenient },
             on_disconnect: verdict.map(|verdict| VerdictHook::new(move |_, _| verdict)),
             seed,
             ..config()
+        },
+    );
+    let watch_options =
+        (prop::bool::weighted(0.2), rare(200..20_000), rare(200..20_000), any::<bool>());
+    let watch_options =
+        watch_options.prop_map(|(restart, first, idle, reissue_stale)| WatchOptions {
+            restart,
+            first_item_within: first.map(in_millis),
+            idle_longer_than: idle.map(in_millis),
+            reissue_stale,
         });
-    let care = (prop::bool::weighted(0.2), rare(200..20_000), rare(200..20_000), any::<bool>());
-    let care = care.prop_map(|(restart, first, idle, reissue_stale)| Care {
-        restart,
-        first_item_within: first.map(in_millis),
-        idle_longer_than: idle.map(in_millis),
-        reissue_stale,
-    });
     let lifetime = prop::option::of(2_000..40_000_u64);
     let call_timeout = prop_oneof![Just(300_000_u64), 50..40_000_u64];
-    (config, care, lifetime, any::<bool>(), any::<bool>(), any::<bool>(), call_timeout).prop_map(
-        |(config, care, lifetime, slow_calls, lazy, restarts, call_timeout)| Setting {
-            config,
-            care,
-            lifetime,
-            slow_calls,
-            lazy,
-            restarts,
-            call_timeout,
-        },
-    )
+    (config, watch_options, lifetime, any::<bool>(), any::<bool>(), any::<bool>(), call_timeout)
+        .prop_map(|(config, watch_options, lifetime, slow_calls, lazy, restarts, call_timeout)| {
+            Setting { config, watch_options, lifetime, slow_calls, lazy, restarts, call_timeout }
+        })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -183,7 +182,9 @@ fn run(world: &mut World, step: &Step) -> Result<(), TestCaseError> {
             world.waits_for_connection = true;
             world.rig.session.connect(now);
         }
-        Step::Probe(index) => any(world, index).into_iter().for_each(|id| world.rig.session.probe(id)),
+        Step::Probe(index) => {
+            any(world, index).into_iter().for_each(|id| world.rig.session.probe(id))
+        }
         Step::Begin(leg) => world.begin(*leg),
         Step::Stall => {
             world.stalled = true;
@@ -196,7 +197,10 @@ fn run(world: &mut World, step: &Step) -> Result<(), TestCaseError> {
     }
     world.perform()?;
     let waits = world.rig.session.other.is_some();
-    prop_assert!(!waits || world.rig.session.poll_timeout().is_some(), "I6: a handover has a deadline");
+    prop_assert!(
+        !waits || world.rig.session.poll_timeout().is_some(),
+        "I6: a handover has a deadline"
+    );
     Ok(())
 }
 
@@ -215,7 +219,7 @@ proptest! {
         setting in setting(),
     ) {
         let mut world = World::new(setting.config);
-        world.rig.care = setting.care;
+        world.rig.watch_options = setting.watch_options;
         world.lifetime = setting.lifetime.map(in_millis);
         (world.slow_calls, world.lazy, world.restarts) = (setting.slow_calls, setting.lazy, setting.restarts);
         world.call_timeout = in_millis(setting.call_timeout);
@@ -228,13 +232,13 @@ proptest! {
         unstall(&mut world);
         world.rig.session.resume(world.rig.now);
         world.slow_calls = false;
-        for leg in LegId::ALL {
+        for leg in ConnectionId::ALL {
             world.begin(leg);
             world.answer(leg);
         }
         // Longer than every backoff, trial, overlap and grace period.
         (world.lifetime, world.rig.session.config.max_connection_age) = (None, None);
-        world.rig.care = Care::default();
+        world.rig.watch_options = WatchOptions::default();
         world.live(secs(400))?;
         world.publish_all();
         world.live(secs(1))?;

@@ -1,4 +1,5 @@
-//! A server with up to two sockets, messages that take their time, and readers that check what they get.
+//! A server with up to two sockets, messages that take their time, and readers that check what they
+//! get.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -8,7 +9,10 @@ use super::*;
 
 /// What lies between the client and the server on one leg, and what the server knows of it.
 #[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; the session has the state machine")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; the session has the state machine"
+)]
 pub(super) struct Wire {
     pub(super) asked: bool,
     pub(super) dialing: bool,
@@ -138,9 +142,9 @@ impl World {
 
     pub(super) fn call(&mut self, kind: OperationType) -> u64 {
         // Nobody asks for that with a call.
-        let care = std::mem::take(&mut self.rig.care);
+        let watch_options = std::mem::take(&mut self.rig.watch_options);
         let id = self.rig.begin(kind);
-        self.rig.care = care;
+        self.rig.watch_options = watch_options;
         self.calls.insert(id, kind);
         // It may be refused.
         if self.rig.session.operations.get(id).is_some() {
@@ -156,7 +160,7 @@ impl World {
     }
 
     /// The socket is gone, with what is under way on it.
-    pub(super) fn lose(&mut self, leg: LegId, cause: Disconnect) -> Tried {
+    pub(super) fn lose(&mut self, leg: ConnectionId, cause: Disconnect) -> Tried {
         let wire = &mut self.wires[leg as usize];
         if wire.asked || !(wire.dialing || wire.open) {
             return Ok(());
@@ -165,7 +169,7 @@ impl World {
         self.perform()
     }
 
-    pub(super) fn fail_credentials(&mut self, leg: LegId) -> Tried {
+    pub(super) fn fail_credentials(&mut self, leg: ConnectionId) -> Tried {
         if std::mem::take(&mut self.wires[leg as usize].asked) {
             let error = crate::error::CredentialsError::transient("not now");
             self.rig.session.handle_credentials(self.rig.now, leg, Err(error));
@@ -174,7 +178,7 @@ impl World {
     }
 
     /// The next thing on the way to a socket happens.
-    pub(super) fn advance(&mut self, leg: LegId) -> Tried {
+    pub(super) fn advance(&mut self, leg: ConnectionId) -> Tried {
         let wire = &mut self.wires[leg as usize];
         if std::mem::take(&mut wire.asked) {
             let granted = Granted { lifetime: self.lifetime, ..granted() };
@@ -187,12 +191,14 @@ impl World {
     }
 
     /// The client's socket takes so many messages.
-    pub(super) fn write(&mut self, leg: LegId, most: usize) {
+    pub(super) fn write(&mut self, leg: ConnectionId, most: usize) {
         for _ in 0..most {
             let Some(transmit) = self.rig.session.poll_transmit(leg) else { return };
             if let Transmit::Text(text) = &transmit {
                 let message = read(text);
-                let is_over = message["id"].as_str().is_some_and(|id| self.wires[leg as usize].over.contains(id));
+                let is_over = message["id"]
+                    .as_str()
+                    .is_some_and(|id| self.wires[leg as usize].over.contains(id));
                 if is_over && message["type"] == "complete" && self.rig.session.is_live(leg) {
                     self.said_twice.push(text.clone());
                 }
@@ -202,7 +208,7 @@ impl World {
     }
 
     /// The client reads a message.
-    pub(super) fn down(&mut self, leg: LegId) -> Result<bool, TestCaseError> {
+    pub(super) fn down(&mut self, leg: ConnectionId) -> Result<bool, TestCaseError> {
         if self.stalled && self.rig.session.is_live(leg) {
             return Ok(false);
         }
@@ -219,11 +225,15 @@ impl World {
                     self.wires[leg as usize].acked = true;
                 }
                 if message["type"] == "complete" {
-                    self.wires[leg as usize].over.insert(message["id"].as_str().unwrap().to_owned());
+                    self.wires[leg as usize]
+                        .over
+                        .insert(message["id"].as_str().unwrap().to_owned());
                 }
                 let frame = message.to_string();
                 let item = self.rig.session.handle_frame(self.rig.now, leg, &frame);
-                if let Some((id, payload)) = item.map(|item| (*item.sink, read(&frame[item.payload]))) {
+                if let Some((id, payload)) =
+                    item.map(|item| (*item.writer, read(&frame[item.payload])))
+                {
                     self.receive(id, &payload)?;
                 }
             }
@@ -268,7 +278,10 @@ impl World {
             match output {
                 Output::Authorize(leg, reason) => {
                     let wire = &mut self.wires[leg as usize];
-                    prop_assert!(!wire.asked && !wire.dialing && !wire.open, "one attempt at a time on a leg");
+                    prop_assert!(
+                        !wire.asked && !wire.dialing && !wire.open,
+                        "one attempt at a time on a leg"
+                    );
                     wire.asked = true;
                     let reason = match reason {
                         CredentialsReason::Initial => "initial",
@@ -285,17 +298,19 @@ impl World {
                     }
                     self.wires[leg as usize] = Wire::default();
                 }
-                Output::Reissue { sink, gap } => {
+                Output::Reissue { writer, gap } => {
                     if let Some(gap) = gap {
-                        self.mark(sink, &gap);
+                        self.mark(writer, &gap);
                     }
                 }
-                Output::Moved { sink, gap } => self.mark(sink, &gap),
+                Output::Moved { writer, gap } => self.mark(writer, &gap),
                 Output::End { frame, .. } => self.rig.session.end_held(self.rig.now, &frame),
-                Output::Deliver { sink, frame, payload, .. } => self.receive(sink, &read(&frame[payload]))?,
-                Output::Finish { sink, end } => {
-                    prop_assert!(self.ends.insert(sink, describe(&end)).is_none(), "I1: one end");
-                    self.readers.remove(&sink);
+                Output::Deliver { writer, frame, payload, .. } => {
+                    self.receive(writer, &read(&frame[payload]))?
+                }
+                Output::Finish { writer, end } => {
+                    prop_assert!(self.ends.insert(writer, describe(&end)).is_none(), "I1: one end");
+                    self.readers.remove(&writer);
                 }
                 Output::Rotated(answer) => {
                     self.rotated += u32::from(answer.is_ok());
@@ -306,19 +321,25 @@ impl World {
                     self.wires = Default::default();
                     self.over = true;
                 }
-                Output::Established { sink } => {
+                Output::Established { writer } => {
                     // Which one was current by then is not known here: it may be lost by now.
-                    prop_assert!(self.wires.iter().any(|wire| wire.read.contains(&sink)), "{sink} was not read");
-                    self.established.push(sink);
+                    prop_assert!(
+                        self.wires.iter().any(|wire| wire.read.contains(&writer)),
+                        "{writer} was not read"
+                    );
+                    self.established.push(writer);
                 }
-                Output::Stale { sink, .. } => self.stale.push(sink),
-                Output::Judge { sink, end } => {
+                Output::Stale { writer, .. } => self.stale.push(writer),
+                Output::Judge { writer, end } => {
                     if self.restarts {
-                        self.rig.session.restart(self.rig.now, sink);
+                        self.rig.session.restart(self.rig.now, writer);
                     } else {
-                        self.rig.cancel(sink);
-                        prop_assert!(self.ends.insert(sink, describe(&end)).is_none(), "I1: one end");
-                        self.readers.remove(&sink);
+                        self.rig.cancel(writer);
+                        prop_assert!(
+                            self.ends.insert(writer, describe(&end)).is_none(),
+                            "I1: one end"
+                        );
+                        self.readers.remove(&writer);
                     }
                 }
                 Output::Connected(_) => self.waits_for_connection = false,
@@ -333,7 +354,7 @@ impl World {
         self.perform()?;
         for _ in 0..10_000 {
             let mut busy = false;
-            for leg in LegId::ALL {
+            for leg in ConnectionId::ALL {
                 let wire = &self.wires[leg as usize];
                 busy |= wire.asked || wire.dialing;
                 self.advance(leg)?;
@@ -373,7 +394,7 @@ impl World {
     }
 
     /// Time passes, in which only this leg works.
-    pub(super) fn live_on(&mut self, leg: LegId, duration: Duration) -> Tried {
+    pub(super) fn live_on(&mut self, leg: ConnectionId, duration: Duration) -> Tried {
         let until = self.rig.now + duration;
         while self.rig.now < until {
             self.pass(secs(1))?;
@@ -384,7 +405,7 @@ impl World {
 
     /// The server has read all that was written.
     fn flush(&mut self) -> Tried {
-        for leg in LegId::ALL {
+        for leg in ConnectionId::ALL {
             self.send(leg);
             self.write(leg, usize::MAX);
             while self.up(leg)? {}

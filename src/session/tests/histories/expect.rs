@@ -10,8 +10,14 @@ impl History {
             model.log.push(format!("{output:?}"));
             match output {
                 Output::Authorize(..) => {
-                    prop_assert!(!model.asked && !model.dialing && !model.socket, "one attempt at a time");
-                    prop_assert!(model.wanted || !model.live.is_empty(), "I7: no dial without a reason");
+                    prop_assert!(
+                        !model.asked && !model.dialing && !model.socket,
+                        "one attempt at a time"
+                    );
+                    prop_assert!(
+                        model.wanted || !model.live.is_empty(),
+                        "I7: no dial without a reason"
+                    );
                     prop_assert!(!self.rig.session.is_paused);
                     model.asked = true;
                     model.dials.push(self.rig.now);
@@ -30,11 +36,13 @@ impl History {
                     model.answered.clear();
                     model.expired.clear();
                     model.reissue_announced.clear();
-                    model.upkeep.lost_socket();
+                    model.watch.lost_socket();
                     model.pings.clear();
                     model.proven.clear();
                 }
-                Output::Reissue { sink, gap } => model.announce(self.rig.now, sink, &gap.unwrap())?,
+                Output::Reissue { writer, gap } => {
+                    model.announce(self.rig.now, writer, &gap.unwrap())?
+                }
                 Output::Moved { .. }
                 | Output::Deliver { .. }
                 | Output::End { .. }
@@ -42,22 +50,30 @@ impl History {
                 | Output::Postponed(_) => {
                     prop_assert!(false, "nothing is handed over here");
                 }
-                Output::Established { sink } => {
-                    let read = model.sent.iter().any(|(wire_id, id)| *id == sink && model.proven.contains(wire_id));
-                    prop_assert!(model.live.contains(&sink));
+                Output::Established { writer } => {
+                    let read = model
+                        .sent
+                        .iter()
+                        .any(|(wire_id, id)| *id == writer && model.proven.contains(wire_id));
+                    prop_assert!(model.live.contains(&writer));
                     prop_assert!(read, "read, as an answer or an item has shown");
                 }
-                Output::Finish { sink, end } => {
-                    let is_call = model.queries.contains(&sink) || model.mutations.contains(&sink);
+                Output::Finish { writer, end } => {
+                    let is_call =
+                        model.queries.contains(&writer) || model.mutations.contains(&writer);
                     match &end {
                         End::Answered(_) => {
                             prop_assert!(is_call);
-                            let sent = model.sent.iter().find(|sent| *sent.1 == sink);
+                            let sent = model.sent.iter().find(|sent| *sent.1 == writer);
                             model.answered.extend(sent.map(|sent| sent.0.clone()));
                         }
                         End::TimedOut | End::Ambiguous(_) => {
-                            prop_assert!(is_call && (model.mutations.contains(&sink) || matches!(end, End::TimedOut)));
-                            let sent = model.sent.iter().find(|sent| *sent.1 == sink);
+                            prop_assert!(
+                                is_call
+                                    && (model.mutations.contains(&writer)
+                                        || matches!(end, End::TimedOut))
+                            );
+                            let sent = model.sent.iter().find(|sent| *sent.1 == writer);
                             model.expired.extend(sent.map(|sent| sent.0.clone()));
                         }
                         End::Completed
@@ -68,27 +84,40 @@ impl History {
                         | End::Hook(_)
                         | End::ShutDown => {}
                     }
-                    if model.mutations.contains(&sink) {
-                        let is_sure = matches!(end, End::TimedOut | End::Lost(_) | End::GaveUp { .. } | End::ShutDown);
-                        prop_assert!(!(is_sure && model.issued_ever.contains(&sink)), "rule 27: not executed, it says");
+                    if model.mutations.contains(&writer) {
+                        let is_sure = matches!(
+                            end,
+                            End::TimedOut | End::Lost(_) | End::GaveUp { .. } | End::ShutDown
+                        );
+                        prop_assert!(
+                            !(is_sure && model.issued_ever.contains(&writer)),
+                            "rule 27: not executed, it says"
+                        );
                     }
-                    prop_assert!(model.live.remove(&sink), "I1: an operation finishes at most once");
-                    prop_assert!(model.finished.insert(sink));
-                    model.upkeep.finished(sink);
+                    prop_assert!(
+                        model.live.remove(&writer),
+                        "I1: an operation finishes at most once"
+                    );
+                    prop_assert!(model.finished.insert(writer));
+                    model.watch.finished(writer);
                     if !model.shut_down {
-                        model.sent.retain(|_, id| *id != sink);
+                        model.sent.retain(|_, id| *id != writer);
                     }
                 }
-                Output::Stale { sink, .. } => model.stale(self.rig.now, sink)?,
-                Output::Judge { sink, end } => model.judge(sink, &end)?,
-                Output::Connected(_) => prop_assert!(std::mem::take(&mut model.wanted), "answered once"),
+                Output::Stale { writer, .. } => model.stale(self.rig.now, writer)?,
+                Output::Judge { writer, end } => model.judge(writer, &end)?,
+                Output::Connected(_) => {
+                    prop_assert!(std::mem::take(&mut model.wanted), "answered once")
+                }
                 Output::Status(status) => {
                     if let Status::Open { .. } = status {
                         model.opened();
                     }
                     model.status = Some(status);
                 }
-                Output::Ended => prop_assert!(model.live.is_empty(), "I4: no operation is left behind"),
+                Output::Ended => {
+                    prop_assert!(model.live.is_empty(), "I4: no operation is left behind")
+                }
             }
         }
         Ok(())
@@ -96,7 +125,7 @@ impl History {
 
     pub(super) fn write(&mut self, most: usize) -> Result<(), TestCaseError> {
         for _ in 0..most {
-            let Some(transmit) = self.rig.session.poll_transmit(LegId::A) else { break };
+            let Some(transmit) = self.rig.session.poll_transmit(ConnectionId::A) else { break };
             let model = &mut self.model;
             model.log.push(format!("{transmit:?}"));
             prop_assert!(model.socket, "nothing is written without a socket");
@@ -112,21 +141,36 @@ impl History {
                     model.init_sent = true;
                 }
                 "subscribe" | "start" => {
-                    let (wire_id, id) = (id.unwrap(), message["payload"]["query"].as_str().unwrap().parse().unwrap());
+                    let (wire_id, id) = (
+                        id.unwrap(),
+                        message["payload"]["query"].as_str().unwrap().parse().unwrap(),
+                    );
                     prop_assert!(model.acked, "rule 5: nothing before the ack");
                     prop_assert!(model.live.contains(&id), "rule 12: never mentioned once dropped");
-                    prop_assert!(model.every_wire_id.insert(wire_id.clone()), "rule 9: no id twice");
-                    prop_assert!(!model.sent.values().any(|sent| *sent == id), "I2: under one id at a time");
+                    prop_assert!(
+                        model.every_wire_id.insert(wire_id.clone()),
+                        "rule 9: no id twice"
+                    );
+                    prop_assert!(
+                        !model.sent.values().any(|sent| *sent == id),
+                        "I2: under one id at a time"
+                    );
                     if !model.issued_ever.insert(id) && !model.queries.contains(&id) {
-                        prop_assert!(!model.mutations.contains(&id), "rule 27: a mutation is never sent twice");
-                        prop_assert!(model.reissue_announced.remove(&id), "rule 28: sending again is never silent");
+                        prop_assert!(
+                            !model.mutations.contains(&id),
+                            "rule 27: a mutation is never sent twice"
+                        );
+                        prop_assert!(
+                            model.reissue_announced.remove(&id),
+                            "rule 28: sending again is never silent"
+                        );
                     }
-                    model.upkeep.issued(id)?;
+                    model.watch.issued(id)?;
                     model.sent.insert(wire_id, id);
                 }
                 "complete" | "stop" => {
                     let id = id.unwrap();
-                    let owed = model.expired.remove(&id) || model.upkeep.completed(&id);
+                    let owed = model.expired.remove(&id) || model.watch.completed(&id);
                     let runs = model.sent.remove(&id).is_some() || owed;
                     prop_assert!(
                         runs || model.answered.remove(&id),
@@ -147,9 +191,16 @@ impl History {
         prop_assert_eq!(session.live_operations(), model.live.len());
         let waits = matches!(
             session.leg.phase,
-            Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) | Phase::Closing(_)
+            Phase::Waiting
+                | Phase::Authorizing
+                | Phase::Dialing(_)
+                | Phase::Opening(_)
+                | Phase::Closing(_)
         );
-        prop_assert!(!waits || session.leg.timers.next().is_some(), "I6: every phase that waits has a deadline");
+        prop_assert!(
+            !waits || session.leg.timers.next().is_some(),
+            "I6: every phase that waits has a deadline"
+        );
         self.check_status()?;
         if session.leg.phase == Phase::Idle {
             let rests = model.live.is_empty() && !model.wanted;
@@ -158,17 +209,18 @@ impl History {
         Ok(())
     }
 
-    /// I2: once everything is written, every live operation that waits for nothing is on this socket, under one id, and no
-    /// other id is left there.
+    /// I2: once everything is written, every live operation that waits for nothing is on this
+    /// socket, under one id, and no other id is left there.
     pub(super) fn settle(&mut self) -> Result<(), TestCaseError> {
         self.write(usize::MAX)?;
         if self.rig.session.is_open() {
-            let Model { sent, live, upkeep, .. } = &self.model;
+            let Model { sent, live, watch, .. } = &self.model;
             let mut sent: Vec<_> = sent.values().copied().collect();
             sent.sort_unstable();
             let is_tried = |id: u64| self.rig.session.operations.waits(id, Wait::Trial);
-            let due = live.iter().copied().filter(|&id| upkeep.waits_for_nothing(id) && !is_tried(id));
-            prop_assert_eq!((sent, upkeep.owes()), (due.collect(), 0), "I2");
+            let due =
+                live.iter().copied().filter(|&id| watch.waits_for_nothing(id) && !is_tried(id));
+            prop_assert_eq!((sent, watch.owes()), (due.collect(), 0), "I2");
         }
         Ok(())
     }

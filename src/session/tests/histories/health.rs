@@ -11,7 +11,9 @@ impl History {
             Phase::Idle if session.is_paused => matches!(status, Status::Paused),
             Phase::Idle => matches!(status, Status::Idle),
             Phase::Waiting => matches!(status, Status::Waiting { .. }),
-            Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => matches!(status, Status::Connecting { .. }),
+            Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => {
+                matches!(status, Status::Connecting { .. })
+            }
             Phase::Open(_) => matches!(status, Status::Open { .. }),
             // The driver's to say.
             Phase::Closing(_) | Phase::Ended => true,
@@ -20,13 +22,19 @@ impl History {
         Ok(())
     }
 
-    /// Whatever happened before: with a server that is well again, everything is sent, and nobody held back for good.
+    /// Whatever happened before: with a server that is well again, everything is sent, and nobody
+    /// held back for good.
     pub(super) fn recover(&mut self) -> Result<(), TestCaseError> {
         self.run(&Step::Hold(false))?;
         self.run(&Step::Resume)?;
         let until = self.rig.now + secs(900);
         while !self.is_well() {
-            prop_assert!(self.rig.now < until, "{:?} {:?}", self.rig.session.leg.phase, self.rig.session.suspicion);
+            prop_assert!(
+                self.rig.now < until,
+                "{:?} {:?}",
+                self.rig.session.leg.phase,
+                self.rig.session.suspicion
+            );
             self.connect()?;
             self.perform()?;
             self.write(usize::MAX)?;
@@ -39,7 +47,8 @@ impl History {
                 self.perform()?;
                 self.write(usize::MAX)?;
             }
-            let next = self.rig.session.poll_timeout().map_or(until, |at| at.clamp(self.rig.now, until));
+            let next =
+                self.rig.session.poll_timeout().map_or(until, |at| at.clamp(self.rig.now, until));
             self.pass(u64::try_from((next - self.rig.now).as_millis()).unwrap() + 1)?;
             self.write(usize::MAX)?;
         }
@@ -49,8 +58,9 @@ impl History {
     /// Every operation that waits for nothing of its own is sent.
     fn is_well(&self) -> bool {
         let Rig { session, .. } = &self.rig;
-        let due = |id: u64| self.model.upkeep.waits_for_nothing(id);
-        let all_sent = session.operations.iter().all(|it| !due(it.id) || it.is_on(session.leg.span));
+        let due = |id: u64| self.model.watch.waits_for_nothing(id);
+        let all_sent =
+            session.operations.iter().all(|it| !due(it.id) || it.is_on(session.leg.span));
         all_sent && (self.model.live.is_empty() || session.is_open())
     }
 }

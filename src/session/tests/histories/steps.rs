@@ -2,13 +2,13 @@
 
 use proptest::prelude::*;
 
-use super::{Care, Duration, OperationType};
+use super::{Duration, OperationType, WatchOptions};
 use crate::session::Verdict;
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Subscribe,
-    SubscribeWith(Care),
+    SubscribeWith(WatchOptions),
     Call(OperationType),
     /// One of those ever made.
     Cancel(prop::sample::Index),
@@ -28,8 +28,8 @@ pub(super) enum Step {
     Receive(&'static str, prop::sample::Index),
     Garbage(Vec<u8>),
     Close(u16),
-    /// Closes over what was written twice, so that a trial begins, and once in that, with the time that it takes; and this
-    /// happens during it.
+    /// Closes over what was written twice, so that a trial begins, and once in that, with the time
+    /// that it takes; and this happens during it.
     Trial(u16, Vec<Step>),
     Reset,
     Silence,
@@ -86,12 +86,12 @@ fn simple() -> impl Strategy<Value = Step> {
         "odd",
     ]);
     let code = prop::sample::select(vec![
-        1000, 1001, 1002, 1005, 1006, 1008, 1009, 1011, 1012, 1013, 3000, 4400, 4401, 4403, 4406, 4409, 4429, 4500,
-        4999,
+        1000, 1001, 1002, 1005, 1006, 1008, 1009, 1011, 1012, 1013, 3000, 4400, 4401, 4403, 4406,
+        4409, 4429, 4500, 4999,
     ]);
     prop_oneof![
         6 => Just(Step::Subscribe),
-        8 => super::upkeep::care().prop_map(Step::SubscribeWith),
+        8 => super::watch::watch_options().prop_map(Step::SubscribeWith),
         4 => prop::sample::select(vec![OperationType::Query, OperationType::Mutation]).prop_map(Step::Call),
         4 => index().prop_map(Step::Cancel),
         4 => index().prop_map(Step::Rewind),

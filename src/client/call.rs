@@ -1,0 +1,176 @@
+//! A query or mutation over the same connection: one operation with one result.
+//!
+//! Owns waiting for the end of it. Knows the mailbox and nothing behind it.
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::{
+    client::{Client, Plan, builder::MAX_DURATION, pool::ConnectionHandle},
+    delivery::{
+        mailbox::{Batch, Read},
+        writer::Writer,
+    },
+    error::{CallError, GraphQlError, SubscribeError},
+    operation::{Operation, OperationType},
+    response::{End, Response, decode},
+    session::WatchOptions,
+};
+
+/// A query or mutation, begun when it is first polled; made by [`Client::query_with`] and
+/// [`Client::mutate_with`], or, for generated operations, by `query` and `mutate`.
+///
+/// Without a connection it waits for one, up to its [`timeout`](Self::timeout). A query is sent
+/// again if the connection is lost before its result; a mutation never is: see
+/// [`CallError::Ambiguous`]. Dropping it cancels the operation on the server, which undoes nothing
+/// that was executed. Of a result that comes in parts (`@defer`, `@stream`) only the first is
+/// returned.
+///
+/// Needs no runtime of its own: the client's driver keeps the time.
+#[must_use = "a call begins when it is awaited"]
+pub struct Call<T> {
+    client: Client,
+    kind: OperationType,
+    name: Option<String>,
+    timeout: Duration,
+    /// Where it is to go if there is room.
+    near: Option<Arc<ConnectionHandle>>,
+    /// Until it is begun.
+    payload: Option<Result<Box<RawValue>, serde_json::Error>>,
+    pending: Option<Pending>,
+    data: PhantomData<fn() -> T>,
+}
+
+impl<T> Call<T> {
+    pub(crate) fn new<O: Operation<Data = T>>(
+        client: Client,
+        kind: OperationType,
+        operation: &O,
+    ) -> Self {
+        let (payload, name) = (Some(operation.payload()), operation.name().map(str::to_owned));
+        Self {
+            client,
+            kind,
+            name,
+            timeout: DEFAULT_TIMEOUT,
+            near: None,
+            payload,
+            pending: None,
+            data: PhantomData,
+        }
+    }
+
+    /// Sets how long to wait for the result, from the first poll on and the wait for a connection
+    /// included. Default: 30 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Goes over the connection of another operation, if that is one of the same client and has
+    /// room.
+    pub(crate) fn near(mut self, connection: &Arc<ConnectionHandle>) -> Self {
+        self.near = Some(Arc::clone(connection));
+        self
+    }
+
+    fn begin(
+        &self,
+        payload: Result<Box<RawValue>, serde_json::Error>,
+    ) -> Result<Pending, SubscribeError> {
+        let payload = payload.map_err(SubscribeError::Serialize)?;
+        let plan = Plan {
+            kind: self.kind,
+            limits: None,
+            timeout: Some(self.timeout.min(MAX_DURATION)),
+            watch_options: WatchOptions::default(),
+            hooks: None,
+            near: self.near.clone(),
+            sharing: None,
+        };
+        let (connection, writer) = self.client.begin(payload, self.name.as_deref(), plan)?;
+        Ok(Pending { writer, connection, is_over: false })
+    }
+}
+
+impl<T: DeserializeOwned> Future for Call<T> {
+    type Output = Result<Response<T>, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(payload) = self.payload.take() {
+            match self.begin(payload) {
+                Ok(pending) => self.pending = Some(pending),
+                Err(error) => return Poll::Ready(Err(CallError::NotSent(error))),
+            }
+        }
+        let end = match &mut self.pending {
+            Some(pending) => ready!(pending.poll_end(cx)),
+            // Polled again after it was refused.
+            None => End::ShutDown,
+        };
+        Poll::Ready(response(end, self.timeout))
+    }
+}
+
+impl<T> fmt::Debug for Call<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("kind", &self.kind)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was sent, or will be.
+struct Pending {
+    writer: Arc<Writer>,
+    connection: Arc<ConnectionHandle>,
+    is_over: bool,
+}
+
+impl Pending {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            match ready!(self.writer.mailbox.poll_read(&mut Batch::new(), cx)) {
+                Some(Read::End(end)) => {
+                    self.is_over = true;
+                    return Poll::Ready(end);
+                }
+                // Nothing else comes to a call.
+                Some(Read::Item(_) | Read::Gap(_) | Read::Stale(_)) => {}
+                None => return Poll::Ready(End::ShutDown),
+            }
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.connection.leave(&self.writer, &mut Batch::new(), self.is_over);
+    }
+}
+
+fn response<T: DeserializeOwned>(end: End, timeout: Duration) -> Result<Response<T>, CallError> {
+    match end {
+        End::Answered(payload) => decode(&payload).map_err(CallError::Decode),
+        End::Completed => Err(CallError::NoResult),
+        End::Rejected(payload) => Err(CallError::Rejected(GraphQlError::read(payload.as_deref()))),
+        End::Ambiguous(cause) => Err(CallError::Ambiguous(cause)),
+        End::TimedOut => Err(CallError::Timeout(timeout)),
+        End::Lost(cause) => Err(CallError::Lost(cause)),
+        End::GaveUp { attempts, cause } => Err(CallError::GaveUp { attempts, cause }),
+        // The latter two are of subscriptions.
+        End::ShutDown | End::Overflow | End::Hook(_) => Err(CallError::ShutDown),
+    }
+}
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,0 +1,404 @@
+//! The only task of a connection: carries out what the session decides, and tells it what happened.
+//!
+//! Owns the socket, the one timer, the only reading of the clock, and the session. Decides nothing.
+//! Between taking an output and performing it nothing is awaited (I8): the whole driver is one
+//! `poll`.
+
+mod clocks;
+mod commands;
+mod outputs;
+mod readers;
+
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::{Instant, SystemTime},
+};
+
+use futures::future::BoxFuture;
+use http::HeaderMap;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Sleep,
+};
+use url::Url;
+
+use self::clocks::Clocks;
+pub(crate) use self::commands::Command;
+use crate::{
+    client::{
+        credentials::{Credentials, Provider},
+        pool::StatusSlot,
+        telemetry::{self, Counters},
+    },
+    delivery::{
+        buffers::{Buffers, Stock},
+        mailbox::Pushed,
+        sharing::Sharing,
+        writer::Writer,
+    },
+    error::{ConnectError, CredentialsError, Disconnect},
+    protocol::Payload,
+    response::End,
+    session::{ConnectionId, Granted, Item, Output, Session, Status},
+    transport::{
+        dial::Dialer,
+        socket::{Inbound, Socket},
+    },
+};
+
+/// How to get a socket: fixed for a client's life, and the same for all of its connections.
+pub(crate) struct Connector {
+    pub(crate) endpoint: Url,
+    pub(crate) dialer: Arc<dyn Dialer>,
+    /// What the provider's answers lack.
+    pub(crate) fixed: Credentials,
+    pub(crate) provider: Provider,
+    pub(crate) max_message_size: usize,
+}
+
+pub(crate) struct Driver {
+    session: Session<Arc<Writer>>,
+    connector: Arc<Connector>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    /// Commands on their way to the session.
+    batch: Vec<Command>,
+    connections: [ConnectionIo; 2],
+    /// Who reads which shared operation.
+    sharing: Sharing,
+    /// The full mailboxes that the socket waits for, under `Overflow::Block`: several only of a
+    /// shared operation.
+    blocked: Vec<Arc<Writer>>,
+    /// Who waits for a connection.
+    waiters: Vec<oneshot::Sender<Result<(), End>>>,
+    /// Who waits for another one.
+    rotating: Vec<oneshot::Sender<Result<(), End>>>,
+    /// Readers that have something to read since this turn's reads.
+    wakers: VecDeque<Waker>,
+    buffers: Arc<Buffers>,
+    stock: Stock,
+    timer: Pin<Box<Sleep>>,
+    clocks: Clocks,
+    status: StatusSlot,
+    counters: Arc<Counters>,
+    ended: bool,
+}
+
+/// One way to the server. There is a second during a handover only.
+struct ConnectionIo {
+    connection: ConnectionId,
+    link: Link,
+    /// Of the credentials that the next dial uses.
+    headers: HeaderMap,
+}
+
+/// What leads to the server.
+enum Link {
+    None,
+    Asking(BoxFuture<'static, Result<Credentials, CredentialsError>>),
+    Dialing(BoxFuture<'static, Result<Socket, ConnectError>>),
+    Open(Box<Socket>),
+}
+
+impl Driver {
+    pub(crate) fn new(
+        session: Session<Arc<Writer>>,
+        connector: Arc<Connector>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        status: StatusSlot,
+        counters: Arc<Counters>,
+        buffers: Arc<Buffers>,
+    ) -> Self {
+        Self {
+            session,
+            connector,
+            commands,
+            batch: Vec::new(),
+            connections: ConnectionId::ALL.map(|connection| ConnectionIo {
+                connection,
+                link: Link::None,
+                headers: HeaderMap::new(),
+            }),
+            sharing: Sharing::default(),
+            blocked: Vec::new(),
+            waiters: Vec::new(),
+            rotating: Vec::new(),
+            wakers: VecDeque::new(),
+            buffers,
+            stock: Stock::default(),
+            timer: Box::pin(tokio::time::sleep_until(now().into())),
+            clocks: Clocks::new(now()),
+            status,
+            counters,
+            ended: false,
+        }
+    }
+
+    /// One turn: everything that can be done now, up to a budget.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = now();
+        for _ in 0..TURNS {
+            let mut busy = self.take_commands(cx, now);
+            for connection in ConnectionId::ALL {
+                busy |= self.advance(cx, now, connection);
+            }
+            // Before the reads, which can use up the budget that tokio gives a task for one poll.
+            self.write(cx, now);
+            // Before the timers: what has arrived counts, even if this task was late to look.
+            for connection in ConnectionId::ALL {
+                busy |= self.read(cx, now, connection);
+            }
+            self.wake();
+            busy |= self.look_for_room(now);
+            busy |= self.watch_time(cx, now);
+            self.write(cx, now);
+            self.count();
+            // A write that failed has set a deadline, which the timer does not know yet.
+            busy |= self
+                .session
+                .poll_timeout()
+                .is_some_and(|at| at != self.timer.deadline().into_std());
+            if self.ended {
+                return Poll::Ready(());
+            }
+            if !busy {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Credentials, then the dial.
+    fn advance(&mut self, cx: &mut Context<'_>, now: Instant, connection: ConnectionId) -> bool {
+        let io = &mut self.connections[connection as usize];
+        match &mut io.link {
+            Link::None | Link::Open(_) => return false,
+            Link::Asking(provider) => match provider.as_mut().poll(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(answer) => {
+                    io.link = Link::None;
+                    let Connector { fixed, max_message_size, .. } = &*self.connector;
+                    let answer = answer.and_then(|answer| {
+                        let lifetime = answer.lifetime(wall_clock());
+                        let Credentials { init_payload, headers, .. } = answer.or(fixed);
+                        io.headers = headers;
+                        match init_payload {
+                            Some(payload) if payload.len() > *max_message_size => {
+                                Err(CredentialsError::fatal(
+                                    "the init payload is larger than a message may be",
+                                ))
+                            }
+                            payload => Ok(Granted {
+                                init_payload: payload.unwrap_or_else(|| "{}".into()),
+                                lifetime,
+                            }),
+                        }
+                    });
+                    self.session.handle_credentials(now, connection, answer);
+                }
+            },
+            Link::Dialing(dial) => match dial.as_mut().poll(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(socket)) => {
+                    io.link = Link::Open(Box::new(socket));
+                    self.session.handle_open(now, connection);
+                }
+                Poll::Ready(Err(error)) => {
+                    self.session.handle_lost(now, connection, Disconnect::Connect(error))
+                }
+            },
+        }
+        self.perform(now);
+        true
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant, connection: ConnectionId) -> bool {
+        let mut bytes = 0;
+        for frames in 0..FRAMES {
+            if bytes > BYTES {
+                break;
+            }
+            // A full mailbox stops a live connection only: opening and closing one go on.
+            if !self.blocked.is_empty() && self.session.is_live(connection) {
+                return frames > 0;
+            }
+            let Link::Open(socket) = &mut self.connections[connection as usize].link else {
+                return frames > 0;
+            };
+            match socket.poll_read(cx) {
+                Poll::Pending => {
+                    // A part of a large message is a sign of life, too.
+                    if socket.has_moved() {
+                        self.session.handle_activity(now, connection);
+                    }
+                    return frames > 0;
+                }
+                Poll::Ready(Inbound::Message(text)) => {
+                    bytes += text.len() + self.receive(now, connection, &text);
+                }
+                Poll::Ready(Inbound::Unreadable) => self.session.handle_unreadable(now, connection),
+                Poll::Ready(Inbound::Ping) => self.session.handle_activity(now, connection),
+                Poll::Ready(Inbound::Pong) => self.session.handle_pong(now, connection),
+                Poll::Ready(Inbound::Lost(cause)) => {
+                    self.session.handle_lost(now, connection, cause)
+                }
+            }
+            self.perform(now);
+        }
+        true
+    }
+
+    /// Returns what it costs beside its length, in bytes to read.
+    fn receive(&mut self, now: Instant, connection: ConnectionId, text: &str) -> usize {
+        telemetry::received(text.len());
+        let Some(Item { writer, payload }) = self.session.handle_frame(now, connection, text)
+        else {
+            return 0;
+        };
+        if writer.is_shared() {
+            let writer = Arc::clone(writer);
+            return self.fan_out(now, &writer, Payload::shared(text, payload));
+        }
+        let payload = Payload::new(self.stock.copy(text, &self.buffers), payload);
+        match writer.push(payload, text) {
+            Ok((Pushed::Kept { dropped: 0 }, waker)) => self.wakers.extend(waker),
+            other => {
+                let writer = Arc::clone(writer);
+                self.settle(now, writer, other);
+            }
+        }
+        0
+    }
+
+    /// An item arrived earlier, and could not be told then.
+    fn deliver(&mut self, now: Instant, writer: Arc<Writer>, frame: &str, payload: Range<usize>) {
+        if writer.is_shared() {
+            self.fan_out(now, &writer, Payload::shared(frame, payload));
+        } else {
+            let payload = Payload::new(self.stock.copy(frame, &self.buffers), payload);
+            let given = writer.push(payload, frame);
+            self.settle(now, writer, given);
+        }
+    }
+
+    /// One by one, so that one that panics takes no other with it.
+    fn wake(&mut self) {
+        while let Some(waker) = self.wakers.pop_front() {
+            waker.wake();
+        }
+    }
+
+    /// A reader that makes some sends a command, which wakes this task.
+    fn look_for_room(&mut self, now: Instant) -> bool {
+        if self.blocked.is_empty() {
+            return false;
+        }
+        self.blocked.retain(|writer| !writer.mailbox.has_room());
+        if self.blocked.is_empty() {
+            self.session.unstall(now);
+        }
+        self.blocked.is_empty()
+    }
+
+    fn watch_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let Some(deadline) = self.session.poll_timeout() else { return false };
+        if self.timer.deadline().into_std() != deadline {
+            self.timer.as_mut().reset(deadline.into());
+        }
+        // The clock decides: a timer reports nothing once the task's budget is used up.
+        if deadline > now && self.timer.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.session.handle_timeout(now.max(deadline));
+        self.look_for_sleep(now);
+        self.perform(now);
+        true
+    }
+
+    /// A connection that may have died while the machine slept is asked at once. Looked for where
+    /// the client does something by itself, so that items cost nothing for it; and a retry sleep
+    /// goes on, as the server may have asked for it.
+    fn look_for_sleep(&mut self, now: Instant) {
+        if self.clocks.have_parted(now) && self.session.is_open() {
+            telemetry::slept();
+            self.session.network_changed(now);
+        }
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let Self { connections, session, .. } = self;
+        for ConnectionIo { connection, link, .. } in connections {
+            if let Link::Open(socket) = link
+                && let Err(cause) = socket.poll_write(cx, || session.poll_transmit(*connection))
+            {
+                session.handle_broken(now, *connection, cause);
+            }
+        }
+    }
+
+    fn count(&mut self) {
+        for io in &mut self.connections {
+            if let Link::Open(socket) = &mut io.link {
+                self.counters.moved(socket.take_traffic());
+            }
+        }
+        self.counters.record(&self.session.counts(), self.session.live_operations());
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.turn(cx)
+    }
+}
+
+/// However the task ends, no reader waits for one that will never come.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.wake();
+        // First, so that whoever finds the channel closed does not say another end (I1).
+        self.session.abandon();
+        while let Some(output) = self.session.poll_output() {
+            if let Output::Finish { writer, end } = output {
+                writer.finish(end, || self.counters.ended());
+            }
+        }
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Subscribe { writer, .. } | Command::Share { reader: writer, .. } =
+                command
+            {
+                writer.finish(End::ShutDown, || self.counters.ended());
+            }
+        }
+        self.status.set(Status::Ended);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Turns before other tasks get theirs.
+const TURNS: usize = 4;
+
+/// Frames for each turn: fewer cost up to 40 % on a multi-thread runtime.
+const FRAMES: usize = 256;
+
+/// Bytes of messages for each turn: readers find what they read in the cache.
+const BYTES: usize = 128 * 1024;
+
+#[cfg(test)]
+mod tests;

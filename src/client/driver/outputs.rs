@@ -1,0 +1,155 @@
+//! What the session wants done, done at once (I8).
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+
+use futures::{FutureExt, future::BoxFuture};
+use http::HeaderMap;
+use tokio::sync::oneshot;
+
+use super::{Connector, Driver, Link};
+use crate::{
+    client::telemetry::{self, Losses},
+    delivery::writer::Writer,
+    error::{ConnectError, CredentialsError, DialError, SharedError, SubscribeError},
+    protocol::Subprotocol,
+    response::{End, Gap},
+    session::{Output, Status},
+    transport::socket::Socket,
+};
+
+impl Driver {
+    /// Does everything that the session wants done.
+    pub(super) fn perform(&mut self, now: Instant) {
+        let mut losses = Losses::default();
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Authorize(connection, reason) => {
+                    let connector = Arc::clone(&self.connector);
+                    // The provider is the application's code: its panic is its failure, not ours.
+                    let asked = AssertUnwindSafe(async move { (connector.provider)(reason).await })
+                        .catch_unwind();
+                    self.connections[connection as usize].link = Link::Asking(
+                        asked
+                            .map(|answer| {
+                                answer.unwrap_or_else(|_| {
+                                    Err(CredentialsError::transient("the provider panicked"))
+                                })
+                            })
+                            .boxed(),
+                    );
+                }
+                Output::Dial(connection, subprotocol) => {
+                    let io = &mut self.connections[connection as usize];
+                    io.link = Link::Dialing(dial(
+                        &self.connector,
+                        subprotocol,
+                        std::mem::take(&mut io.headers),
+                    ));
+                }
+                Output::Hangup(connection, close) => {
+                    let link = std::mem::replace(
+                        &mut self.connections[connection as usize].link,
+                        Link::None,
+                    );
+                    if let Link::Open(mut socket) = link {
+                        socket.hang_up(close);
+                        self.counters.moved(socket.take_traffic());
+                    }
+                }
+                Output::Reissue { writer, gap } => {
+                    let mut resumed = gap.clone().unwrap_or_default();
+                    match (self.resume(&writer, &mut resumed), gap) {
+                        (Ok(()), Some(_)) => {
+                            losses.reissued(writer.id, &resumed);
+                            writer.push_gap(resumed);
+                        }
+                        (Ok(()), None) => {}
+                        (Err(error), _) => self.end(now, &writer, End::Hook(error)),
+                    }
+                }
+                Output::Moved { writer, mut gap } => {
+                    writer.moved(&mut gap);
+                    losses.reissued(writer.id, &gap);
+                    writer.push_gap(gap);
+                }
+                Output::Deliver { id: _, writer, frame, payload } => {
+                    self.deliver(now, writer, &frame, payload)
+                }
+                Output::End { id: _, frame } => self.session.end_held(now, &frame),
+                Output::Established { writer } => writer.establish(),
+                Output::Stale { writer, idle_for } => {
+                    telemetry::stale(writer.id, idle_for);
+                    writer.push_stale(idle_for);
+                }
+                Output::Judge { writer, end } => match writer.is_transient(&end) {
+                    Ok(true) => self.session.restart(now, writer.id),
+                    Ok(false) => self.end(now, &writer, end),
+                    Err(error) => self.end(now, &writer, End::Hook(error)),
+                },
+                Output::Finish { writer, end } => {
+                    losses.finished(writer.id, &end);
+                    self.sharing.forget(&writer);
+                    writer.finish(end, || self.counters.ended());
+                }
+                Output::Connected(answer) => tell(&mut self.waiters, &answer),
+                Output::Rotated(answer) => tell(&mut self.rotating, &answer),
+                Output::Postponed(cause) => telemetry::postponed(&cause),
+                Output::Status(status) => {
+                    telemetry::status(&status);
+                    self.status.set(status);
+                }
+                Output::Ended => {
+                    self.connections.iter_mut().for_each(|io| io.link = Link::None);
+                    self.ended = true;
+                    // Whoever learns of the end must not find that subscribing still works.
+                    self.commands.close();
+                    telemetry::status(&Status::Ended);
+                    self.status.set(Status::Ended);
+                }
+            }
+        }
+        losses.report();
+    }
+
+    /// Where the operation goes on is the application's to say.
+    fn resume(&mut self, writer: &Writer, gap: &mut Gap) -> Result<(), SharedError> {
+        let Some(request) = writer.resume(gap)? else { return Ok(()) };
+        let (size, limit) = (request.get().len(), self.connector.max_message_size);
+        if size > limit {
+            return Err(Arc::new(SubscribeError::TooLarge { size, limit }));
+        }
+        self.session.revise(writer.id, request.into());
+        Ok(())
+    }
+
+    /// Ends a subscription from this side.
+    pub(super) fn end(&mut self, now: Instant, writer: &Writer, end: End) {
+        Losses::default().finished(writer.id, &end);
+        self.cancel(now, writer.id);
+        writer.finish(end, || self.counters.ended());
+    }
+}
+
+fn dial(
+    connector: &Arc<Connector>,
+    subprotocol: Subprotocol,
+    headers: HeaderMap,
+) -> BoxFuture<'static, Result<Socket, ConnectError>> {
+    let connector = Arc::clone(connector);
+    let opened = AssertUnwindSafe(async move {
+        let Connector { endpoint, dialer, max_message_size, .. } = &*connector;
+        Socket::open(&**dialer, endpoint, subprotocol, headers, *max_message_size).await
+    });
+    // The dialer may be the application's code, as the provider is.
+    let panicked = || {
+        ConnectError::Dial(DialError::Other(Arc::new(std::io::Error::other("the dialer panicked"))))
+    };
+    opened.catch_unwind().map(move |opened| opened.unwrap_or_else(|_| Err(panicked()))).boxed()
+}
+
+/// Tells who waits. Who does not any more needs no answer.
+fn tell(waiters: &mut Vec<oneshot::Sender<Result<(), End>>>, answer: &Result<(), End>) {
+    for waiter in waiters.drain(..) {
+        let _ = waiter.send(answer.clone());
+    }
+}

@@ -1,0 +1,270 @@
+//! What the client tells an operator: every span, event and field name, and the counters behind
+//! `Stats`.
+//!
+//! Levels: info is an operator's timeline; warn means that data was or will be lost, or credentials
+//! can be read on their way; debug is one operation; trace is one frame. No payload and no
+//! credential at any level; of the URL only scheme, host, port and path.
+
+use std::{
+    sync::atomic::{
+        AtomicU64, AtomicUsize,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+    time::Duration,
+};
+
+use tracing::{Span, debug, info, info_span, trace, warn};
+use url::Url;
+
+use crate::{
+    error::{Chain, Disconnect},
+    response::{End, Gap},
+    session::{Counts, Stats, Status},
+    transport::socket::Traffic,
+};
+
+/// The span around everything that one client does.
+pub(crate) fn client_span(endpoint: &Url) -> Span {
+    info_span!(
+        target: "resub",
+        "graphql_client",
+        url.scheme = endpoint.scheme(),
+        server.address = endpoint.host_str(),
+        server.port = endpoint.port_or_known_default(),
+        url.path = endpoint.path(),
+    )
+}
+
+/// The span around one of several connections, within the client's.
+pub(crate) fn connection_span(client: &Span, connection: u64) -> Span {
+    info_span!(target: "resub", parent: client, "connection", connection)
+}
+
+/// Once for each client, as it is the configuration that is to be changed.
+pub(crate) fn unprotected_credentials() {
+    warn!(target: "resub", "credentials go to the server without TLS: use wss");
+}
+
+pub(crate) fn status(status: &Status) {
+    match status {
+        Status::Idle => debug!(target: "resub", "idle"),
+        Status::Connecting { attempt, cause: None } => {
+            info!(target: "resub", attempt, "connecting")
+        }
+        Status::Connecting { attempt, cause: Some(cause) } => {
+            info!(target: "resub", attempt, cause = %Chain(cause), "connecting");
+        }
+        Status::Open { subprotocol, .. } => {
+            info!(target: "resub", subprotocol = subprotocol.name(), "open")
+        }
+        Status::Waiting { delay, cause: None } => info!(target: "resub", ?delay, "waiting"),
+        Status::Waiting { delay, cause: Some(cause) } => {
+            info!(target: "resub", ?delay, cause = %Chain(cause), "waiting");
+        }
+        Status::Paused => info!(target: "resub", "paused"),
+        Status::Ended => info!(target: "resub", "ended"),
+    }
+}
+
+pub(crate) fn postponed(cause: &Disconnect) {
+    warn!(target: "resub", cause = %Chain(cause), "could not move to another connection yet");
+}
+
+pub(crate) fn slept() {
+    info!(target: "resub", "the machine was asleep");
+}
+
+#[cfg(feature = "network-watch")]
+pub(crate) fn network_changed() {
+    info!(target: "resub", "the network of this machine changed");
+}
+
+/// That is no loss: a connection that dies is found as without.
+#[cfg(feature = "network-watch")]
+pub(crate) fn unwatched(error: &std::io::Error) {
+    debug!(target: "resub", %error, "the network of this machine is not watched");
+}
+
+/// `connection` is there only where there are several; in what follows it is the span's.
+pub(crate) fn subscribed(operation: u64, name: Option<&str>, connection: Option<u64>) {
+    debug!(target: "resub", operation, connection, graphql.operation.name = name, "subscribed");
+}
+
+pub(crate) fn joined(reader: u64, operation: u64) {
+    debug!(target: "resub", operation, reader, "joined");
+}
+
+pub(crate) fn cancelled(operation: u64) {
+    debug!(target: "resub", operation, "cancelled");
+}
+
+/// Of many operations at once, so that a reconnect is a line and not one for each of them.
+#[derive(Default)]
+pub(crate) struct Losses {
+    gaps: usize,
+    /// One of them; they are alike.
+    gap: Option<Gap>,
+    lost: usize,
+    ambiguous: usize,
+}
+
+impl Losses {
+    pub(crate) fn reissued(&mut self, operation: u64, gap: &Gap) {
+        let Gap { reconnects, restarts, down_for, .. } = *gap;
+        debug!(target: "resub", operation, reconnects, restarts, ?down_for, "gap");
+        // What is sent again alone is one operation's affair, and where it was resumed nothing is
+        // lost.
+        if reconnects > 0 && !gap.resumed {
+            self.gaps += 1;
+            self.gap.get_or_insert_with(|| gap.clone());
+        }
+    }
+
+    pub(crate) fn finished(&mut self, operation: u64, end: &End) {
+        match end {
+            End::Completed => debug!(target: "resub", operation, "completed"),
+            End::Answered(_) => debug!(target: "resub", operation, "answered"),
+            End::TimedOut => debug!(target: "resub", operation, "timed out"),
+            End::Ambiguous(_) => {
+                debug!(target: "resub", operation, "ambiguous");
+                self.ambiguous += 1;
+            }
+            End::Rejected(_) => debug!(target: "resub", operation, "rejected"),
+            End::ShutDown => debug!(target: "resub", operation, "shut down"),
+            // Not the error: it may quote a payload.
+            End::Hook(_) => warn!(target: "resub", operation, "ended by its hook"),
+            End::Overflow => warn!(target: "resub", operation, "ended by overflow"),
+            End::Lost(cause) | End::GaveUp { cause, .. } => {
+                if self.lost == 0 {
+                    warn!(target: "resub", cause = %Chain(cause), "lost for good");
+                }
+                debug!(target: "resub", operation, "lost");
+                self.lost += 1;
+            }
+        }
+    }
+
+    pub(crate) fn report(&self) {
+        if let Some(Gap { down_for, cause, .. }) = &self.gap {
+            let cause = cause.as_ref().map(|cause| tracing::field::display(Chain(cause)));
+            warn!(target: "resub", operations = self.gaps, ?down_for, cause, "reconnected with a gap");
+        }
+        if self.ambiguous > 0 {
+            warn!(target: "resub", operations = self.ambiguous, "mutations may or may not have been executed");
+        }
+        if self.lost > 0 {
+            warn!(target: "resub", operations = self.lost, "ended operations");
+        }
+    }
+}
+
+pub(crate) fn overflowed(operation: u64, dropped: u64) {
+    // Once for each item would be louder than the feed; the gap in the stream has the count.
+    debug!(target: "resub", operation, dropped, "overflow");
+}
+
+pub(crate) fn rewound(operation: u64) {
+    debug!(target: "resub", operation, "rewound");
+}
+
+pub(crate) fn stale(operation: u64, idle_for: Duration) {
+    debug!(target: "resub", operation, ?idle_for, "stale");
+}
+
+pub(crate) fn received(bytes: usize) {
+    trace!(target: "resub", bytes, "received");
+}
+
+/// Counts of one connection that its driver writes and anyone reads.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Operations that were begun and have not ended, whether the driver has seen them or not.
+    load: AtomicUsize,
+    dials: AtomicU64,
+    connections: AtomicU64,
+    handovers: AtomicU64,
+    items: AtomicU64,
+    ignored: AtomicU64,
+    dropped: AtomicU64,
+    /// Items that were put into the mailbox of one who shares an operation.
+    shared_out: AtomicU64,
+    /// Items that wait in no mailbox any more.
+    dequeued: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    live_operations: AtomicU64,
+    /// 0 before the first.
+    round_trip_nanos: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Acquire)
+    }
+
+    pub(crate) fn begun(&self) {
+        self.load.fetch_add(1, Relaxed);
+    }
+
+    /// Once for each that was begun. Who sees the place free comes after all that was done before
+    /// it.
+    pub(crate) fn ended(&self) {
+        self.load.fetch_sub(1, Release);
+    }
+
+    pub(crate) fn record(&self, counts: &Counts, live_operations: usize) {
+        self.dials.store(counts.dials, Relaxed);
+        self.connections.store(counts.connections, Relaxed);
+        self.handovers.store(counts.handovers, Relaxed);
+        self.items.store(counts.items, Relaxed);
+        self.ignored.store(counts.ignored, Relaxed);
+        self.live_operations.store(live_operations as u64, Relaxed);
+        if let Some(time) = counts.round_trip_time {
+            let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            self.round_trip_nanos.store(nanos.max(1), Relaxed);
+        }
+    }
+
+    pub(crate) fn moved(&self, traffic: Traffic) {
+        self.bytes_in.fetch_add(traffic.bytes_in, Relaxed);
+        self.bytes_out.fetch_add(traffic.bytes_out, Relaxed);
+    }
+
+    pub(crate) fn dropped(&self, items: u64) {
+        self.dropped.fetch_add(items, Relaxed);
+    }
+
+    pub(crate) fn shared_out(&self, items: u64) {
+        self.shared_out.fetch_add(items, Relaxed);
+    }
+
+    /// Read, dropped, or left behind by a reader that went.
+    pub(crate) fn dequeued(&self, items: u64) {
+        self.dequeued.fetch_add(items, Relaxed);
+    }
+
+    /// All but whether the connection is open, which its status says.
+    pub(crate) fn snapshot(&self) -> Stats {
+        let (connections, handovers) =
+            (self.connections.load(Relaxed), self.handovers.load(Relaxed));
+        let nanos = self.round_trip_nanos.load(Relaxed);
+        let items = self.items.load(Relaxed);
+        Stats {
+            dials: self.dials.load(Relaxed),
+            connections,
+            connections_open: 0,
+            reconnects: connections.saturating_sub(1 + handovers),
+            handovers,
+            items,
+            dropped: self.dropped.load(Relaxed),
+            // The driver counts once for each turn, a reader at once.
+            queued_items: (items + self.shared_out.load(Relaxed))
+                .saturating_sub(self.dequeued.load(Relaxed)),
+            ignored: self.ignored.load(Relaxed),
+            bytes_in: self.bytes_in.load(Relaxed),
+            bytes_out: self.bytes_out.load(Relaxed),
+            live_operations: self.live_operations.load(Relaxed),
+            round_trip_time: (nanos > 0).then(|| Duration::from_nanos(nanos)),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What a reader does besides reading.
+
+use super::*;
+
+#[test]
+fn a_mailbox_is_established_when_it_is_told_and_until_it_is_asked_anew() {
+    let mailbox = mailbox(2, 100, Overflow::DropOldest);
+    let cx = Context::from_waker(Waker::noop());
+    assert!(mailbox.poll_established(&cx).is_pending());
+    push(&mailbox, 1, 1);
+    mailbox.establish();
+    assert_eq!(mailbox.poll_established(&cx), Poll::Ready(None));
+    mailbox.forget_established();
+    assert!(mailbox.poll_established(&cx).is_pending() && mailbox.poll_over(&cx).is_pending());
+    mailbox.finish("end", || {});
+    for _ in 0..2 {
+        assert_eq!(mailbox.poll_established(&cx), Poll::Ready(Some("end")));
+        assert_eq!(mailbox.poll_over(&cx), Poll::Ready(Some("end")));
+    }
+    assert_eq!(read_all(&mailbox), ["1", "end"]);
+}
+
+#[test]
+fn a_writer_that_waits_for_the_reader_is_not_waited_for() {
+    let cx = Context::from_waker(Waker::noop());
+    for overflow in [Overflow::Block, Overflow::Rewind] {
+        let mailbox = mailbox(1, 100, overflow);
+        push(&mailbox, 1, 1);
+        push(&mailbox, 2, 1);
+        assert_eq!(mailbox.poll_established(&cx), Poll::Ready(None));
+        assert_eq!(mailbox.blocks(), overflow == Overflow::Block);
+    }
+}
+
+/// It reads nothing, so nothing else would bring the two together.
+#[test]
+fn a_reader_that_waits_for_proof_is_woken_once_the_writer_waits_for_it() {
+    let cx = Context::from_waker(Waker::noop());
+    for (overflow, held, waits) in
+        [(Overflow::Block, 1, Pushed::Full), (Overflow::Rewind, 2, Pushed::Rewind)]
+    {
+        let mailbox = mailbox(2, 100, overflow);
+        for item in 0..held {
+            push(&mailbox, item, 1);
+        }
+        assert!(mailbox.poll_established(&cx).is_pending());
+        let (pushed, reader) = mailbox.push(held, 1);
+        assert!(pushed == waits && reader.is_some(), "{pushed:?}");
+        assert_eq!(mailbox.poll_established(&cx), Poll::Ready(None));
+    }
+}
+
+#[test]
+fn what_is_discarded_is_one_gap_in_its_place_and_makes_room() {
+    let (mailbox, mut batch) = (mailbox(16, 100, Overflow::Block), Batch::new());
+    let cx = &mut Context::from_waker(Waker::noop());
+    for item in 1..=16 {
+        push(&mailbox, item, 1);
+    }
+    assert!(matches!(mailbox.poll_read(&mut batch, cx), Poll::Ready(Some(Read::Item(1)))));
+    assert_eq!(batch.entries.len(), 2, "the reader holds some as well");
+    batch.released = false;
+    mailbox.push_gap(reconnect());
+    for item in 17..=20 {
+        push(&mailbox, item, 1);
+    }
+    assert!(mailbox.blocks());
+    assert_eq!(mailbox.discard(&mut batch), 19);
+    assert!(batch.released && !mailbox.blocks() && mailbox.has_room());
+    assert_eq!(mailbox.discard(&mut batch), 0);
+    push(&mailbox, 21, 1);
+    let Poll::Ready(Some(Read::Gap(gap))) = mailbox.poll_read(&mut batch, cx) else {
+        panic!("no gap")
+    };
+    assert_eq!((gap.reconnects, gap.dropped), (1, 19));
+    assert!(matches!(mailbox.poll_read(&mut batch, cx), Poll::Ready(Some(Read::Item(21)))));
+    let state = mailbox.lock();
+    assert_eq!((state.items, state.bytes), (0, 0));
+}
+
+#[test]
+fn what_is_next_is_known_before_it_is_read() {
+    let (mailbox, mut batch) = (mailbox(16, 100, Overflow::Rewind), Batch::new());
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert!(mailbox.poll_is_item(&mut batch, cx).is_pending());
+    mailbox.push_gap(reconnect());
+    for item in 1..=18 {
+        push(&mailbox, item, 1);
+    }
+    assert_eq!(mailbox.poll_is_item(&mut batch, cx), Poll::Ready(false));
+    assert!(matches!(mailbox.poll_read(&mut batch, cx), Poll::Ready(Some(Read::Gap(_)))));
+    for item in 1..=16 {
+        assert_eq!(mailbox.poll_is_item(&mut batch, cx), Poll::Ready(true), "{item}");
+        assert!(!batch.released);
+        assert!(matches!(mailbox.poll_read(&mut batch, cx), Poll::Ready(Some(Read::Item(_)))));
+    }
+    assert!(mailbox.poll_is_item(&mut batch, cx).is_pending());
+    assert!(batch.released, "all was read, as the writer waits for");
+    mailbox.finish("end", || {});
+    assert_eq!(mailbox.poll_is_item(&mut batch, cx), Poll::Ready(false));
+}

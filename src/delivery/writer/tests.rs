@@ -1,0 +1,287 @@
+//! The application's code, and what it is told.
+
+use std::{
+    num::NonZeroUsize,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    task::{Context, Poll, Wake},
+};
+
+use serde_json::{Value, json, value::to_raw_value};
+
+use super::*;
+use crate::delivery::{
+    Overflow,
+    mailbox::{Batch, Read},
+};
+
+fn limits(items: usize, overflow: Overflow) -> Limits {
+    Limits { items: NonZeroUsize::new(items).unwrap(), bytes: NonZeroUsize::MAX, overflow }
+}
+
+fn writer(overflow: Overflow, hooks: Hooks) -> Writer {
+    Writer::new(1, limits(2, overflow), Some(hooks))
+}
+
+fn push(writer: &Writer, payload: &str) -> Result<Pushed, SharedError> {
+    let frame = format!(r#"{{"type":"next","id":"1.0","payload":{payload}}}"#);
+    let json = frame.len() - 1 - payload.len()..frame.len() - 1;
+    writer.push(Payload::new(frame.clone(), json), &frame).map(|(pushed, _)| pushed)
+}
+
+fn read(writer: &Writer, waker: &Waker) -> Option<Result<Value, u64>> {
+    match writer.mailbox.poll_read(&mut Batch::new(), &mut Context::from_waker(waker)) {
+        Poll::Ready(Some(Read::Item(payload))) => {
+            Some(Ok(payload.decode::<Value>().unwrap()["data"].clone()))
+        }
+        Poll::Ready(Some(Read::Gap(gap))) => Some(Err(gap.dropped)),
+        Poll::Ready(Some(Read::Stale(_) | Read::End(_)) | None) | Poll::Pending => None,
+    }
+}
+
+/// Hooks that resume after the number in the data, and restart after any error.
+fn resuming() -> Hooks {
+    let resume: ResumeHook = Box::new(|last| {
+        let data =
+            last.decode::<Response<HashMap<String, u64>>>().ok().and_then(|response| response.data);
+        data.map(|data| to_raw_value(&data["n"])).transpose()
+    });
+    let restart: RestartHook = Box::new(|errors| !errors.is_empty());
+    Hooks::new(Some(resume), None, Some(restart)).unwrap()
+}
+
+fn resume(writer: &Writer) -> (Option<u64>, bool, Vec<String>) {
+    let mut gap = Gap::default();
+    let request = writer.resume(&mut gap).unwrap();
+    let errors = gap.errors.into_iter().map(|error| error.message).collect();
+    (request.map(|request| request.get().parse().unwrap()), gap.resumed, errors)
+}
+
+fn error(message: &str) -> String {
+    json!({"errors": [{"message": message}]}).to_string()
+}
+
+#[test]
+fn an_operation_goes_on_after_the_last_item_with_data_and_says_so() {
+    let writer = writer(Overflow::DropOldest, resuming());
+    assert_eq!(resume(&writer), (None, false, vec![]), "nothing has arrived");
+    for item in [r#"{"data":{"n":1}}"#, r#"{"errors":[],"data":{"n":2}}"#, r#"{ "data": {"n":3} }"#]
+    {
+        push(&writer, item).unwrap();
+    }
+    for without_data in [&error("e"), r#"{"data":null}"#, "{}", "null", "7", "garbage"] {
+        push(&writer, without_data).unwrap();
+    }
+    assert_eq!(resume(&writer), (Some(3), true, vec![]));
+    assert_eq!(resume(&writer), (None, true, vec![]), "the request has that position already");
+    push(&writer, r#"{"data":{"n":4}}"#).unwrap();
+    assert_eq!(resume(&writer), (Some(4), true, vec![]));
+}
+
+#[test]
+fn an_operation_whose_last_item_is_not_of_its_type_goes_on_from_where_it_did_before() {
+    let writer = writer(Overflow::DropOldest, resuming());
+    push(&writer, r#"{"data":{"n":"one"}}"#).unwrap();
+    assert_eq!(resume(&writer), (None, false, vec![]));
+    push(&writer, r#"{"data":{"n":1}}"#).unwrap();
+    assert_eq!(resume(&writer), (Some(1), true, vec![]));
+    push(&writer, r#"{"data":{"n":"two"}}"#).unwrap();
+    assert_eq!(resume(&writer), (None, true, vec![]));
+}
+
+#[test]
+fn an_item_that_was_not_taken_moves_no_position() {
+    for (overflow, pushed, position) in [
+        (Overflow::Rewind, Pushed::Rewind, 2),
+        (Overflow::Fail, Pushed::Overflowed, 2),
+        (Overflow::DropNewest, Pushed::Dropped, 3),
+    ] {
+        let writer = writer(overflow, resuming());
+        for n in 1..=2 {
+            assert_eq!(
+                push(&writer, &json!({"data": {"n": n}}).to_string()).unwrap(),
+                Pushed::Kept { dropped: 0 }
+            );
+        }
+        assert_eq!(push(&writer, r#"{"data":{"n":3}}"#).unwrap(), pushed);
+        assert_eq!(resume(&writer).0, Some(position), "{overflow:?}");
+    }
+}
+
+#[test]
+fn an_end_is_judged_by_its_errors_or_those_of_the_last_item_without_data() {
+    let writer = writer(Overflow::DropOldest, resuming());
+    let rejected = |payload: &str| End::Rejected(Some(payload.into()));
+    assert!(!writer.is_transient(&End::Completed).unwrap());
+    assert!(writer.is_transient(&rejected(r#"[{"message":"r"}]"#)).unwrap());
+    assert_eq!(resume(&writer).2, ["r"], "the gap says what the end was");
+    assert_eq!(resume(&writer).2, [""; 0], "once");
+
+    push(&writer, &error("a")).unwrap();
+    push(&writer, &error("b")).unwrap();
+    assert!(writer.is_transient(&End::Completed).unwrap());
+    assert_eq!(resume(&writer).2, ["b"]);
+    assert!(
+        !writer.is_transient(&End::Completed).unwrap(),
+        "what was said before it was sent again is not said again"
+    );
+
+    for followed_by in
+        [r#"{"data":{"n":1}}"#, r#"{"data":{"n":1},"errors":[{"message":"partial"}]}"#, "null"]
+    {
+        push(&writer, &error("c")).unwrap();
+        push(&writer, followed_by).unwrap();
+        assert!(!writer.is_transient(&End::Completed).unwrap(), "{followed_by}");
+    }
+    push(&writer, &error("d")).unwrap();
+    resume(&writer);
+    assert!(!writer.is_transient(&End::Completed).unwrap(), "a reconnect is another request, too");
+    push(&writer, &error("e")).unwrap();
+    assert!(
+        !writer.is_transient(&rejected("[]")).unwrap(),
+        "an end that says something is judged by that"
+    );
+}
+
+#[test]
+fn only_what_the_server_said_is_judged_and_only_if_that_is_asked_for() {
+    let always = || Hooks::new(None, None, Some(Box::new(|_| true))).unwrap();
+    let transient = |hooks, end| {
+        Writer::new(1, limits(2, Overflow::DropOldest), hooks).is_transient(&end).unwrap()
+    };
+    for end in [End::Completed, End::Rejected(None)] {
+        assert!(transient(Some(always()), end.clone()));
+        assert!(!transient(None, end.clone()));
+        assert!(!transient(Some(Hooks { restart: None, ..always() }), end));
+    }
+    for end in [End::Overflow, End::ShutDown, End::TimedOut, End::Ambiguous(None)] {
+        assert!(!transient(Some(always()), end));
+    }
+    assert!(Hooks::new(None, None, None).is_none());
+}
+
+#[test]
+fn a_hook_that_panics_is_an_error_that_names_it() {
+    let resume: ResumeHook = Box::new(|_| panic!("on purpose"));
+    let keys =
+        ByKey::new(|_: &Value| -> u64 { panic!("on purpose") }, limits(2, Overflow::LatestBy));
+    let hooks = |resume, keys, restart| {
+        writer(Overflow::LatestBy, Hooks::new(resume, keys, restart).unwrap())
+    };
+    let text = |error: SharedError| error.to_string();
+
+    let resuming = hooks(Some(resume), None, None);
+    push(&resuming, r#"{"data":{}}"#).unwrap();
+    assert_eq!(text(resuming.resume(&mut Gap::default()).unwrap_err()), "`resume_with` panicked");
+    let keyed = hooks(None, Some(Box::new(keys)), None);
+    assert_eq!(text(push(&keyed, r#"{"data":{}}"#).unwrap_err()), "`latest_by` panicked");
+    assert_eq!(read(&keyed, Waker::noop()), None, "it was not kept");
+    let restarting = hooks(None, None, Some(Box::new(|_| panic!("on purpose"))));
+    assert_eq!(
+        text(restarting.is_transient(&End::Completed).unwrap_err()),
+        "`restart_if` panicked"
+    );
+}
+
+#[test]
+fn a_place_is_free_before_the_reader_learns_of_the_end_and_freed_once() {
+    /// How many places are taken when the reader is woken.
+    struct Look(Arc<AtomicUsize>, AtomicUsize);
+    impl Wake for Look {
+        fn wake(self: Arc<Self>) {
+            self.1.store(self.0.load(Relaxed), Relaxed);
+        }
+    }
+    let (taken, writer) =
+        (Arc::new(AtomicUsize::new(2)), Writer::new(1, limits(2, Overflow::DropOldest), None));
+    let look = Arc::new(Look(Arc::clone(&taken), AtomicUsize::new(2)));
+    let free = || {
+        taken.fetch_sub(1, Relaxed);
+    };
+    assert_eq!(read(&writer, &Waker::from(look.clone())), None);
+    writer.finish(End::Completed, free);
+    assert_eq!(look.1.load(Relaxed), 1);
+    writer.finish(End::ShutDown, free);
+    assert!(!writer.mailbox.close(&mut Batch::new()).was_open);
+    assert_eq!(taken.load(Relaxed), 1);
+}
+
+#[test]
+fn a_request_that_does_not_serialize_is_an_error() {
+    let resume: ResumeHook = Box::new(|_| Err(serde::ser::Error::custom("on purpose")));
+    let writer = writer(Overflow::DropOldest, Hooks::new(Some(resume), None, None).unwrap());
+    push(&writer, r#"{"data":{}}"#).unwrap();
+    assert_eq!(writer.resume(&mut Gap::default()).unwrap_err().to_string(), "on purpose");
+}
+
+/// Data is `[key, value]`.
+fn keyed(items: usize) -> Writer {
+    let limits = limits(items, Overflow::LatestBy);
+    let keys = Box::new(ByKey::new(|data: &(u64, u64)| data.0, limits));
+    Writer::new(1, limits, Hooks::new(None, Some(keys), None))
+}
+
+#[test]
+fn the_newest_item_of_each_key_is_kept_and_what_has_no_key_as_it_is() {
+    let writer = keyed(8);
+    let dropped = ["[1,1]", "[2,1]", "7", "null", "[1,2]", "7"].map(|data| {
+        let pushed = push(&writer, &format!(r#"{{"data":{data}}}"#)).unwrap();
+        if let Pushed::Kept { dropped } = pushed { dropped } else { panic!("{pushed:?}") }
+    });
+    assert_eq!(dropped, [0, 0, 0, 0, 1, 0]);
+    let seen: Vec<_> = std::iter::from_fn(|| read(&writer, Waker::noop())).collect();
+    let items = [json!([1, 2]), json!([2, 1]), json!(7), json!(null), json!(7)].map(Ok);
+    assert_eq!(seen, [vec![Err(1)], items.to_vec()].concat());
+}
+
+#[test]
+fn a_reader_that_waits_is_woken_by_an_item_with_a_key() {
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+    let (writer, count) = (keyed(2), Arc::new(Count(0.into())));
+    assert_eq!(read(&writer, &Waker::from(count.clone())), None);
+    let frame = r#"{"data":[1,1]}"#;
+    let (_, waker) = writer.push(Payload::new(frame.to_owned(), 0..frame.len()), frame).unwrap();
+    waker.unwrap().wake();
+    assert_eq!(count.0.load(Relaxed), 1);
+}
+
+#[test]
+fn ever_new_keys_are_forgotten_and_those_that_are_held_are_not() {
+    let limits = limits(4, Overflow::LatestBy);
+    let mut keys = ByKey::new(|data: &(u64, u64)| data.0, limits);
+    let mailbox = Mailbox::<Payload, End>::new(limits);
+    let item = |key: u64| {
+        let frame = json!({"data": [key, key]}).to_string();
+        let json = 0..frame.len();
+        Payload::new(frame, json)
+    };
+    for key in 0..2_000 {
+        // Each key twice: first anew, then instead of itself, with as many marks between two as
+        // there can be.
+        for dropped in [usize::from(key >= 4), 1] {
+            let place = keys.replaces(&item(key));
+            let (pushed, _, place) = mailbox.push_instead(place, item(key), 1);
+            keys.kept_at(place);
+            assert_eq!(pushed, Pushed::Kept { dropped }, "key {key}");
+        }
+        mailbox.push_gap(Gap::default());
+        mailbox.push_stale(std::time::Duration::ZERO);
+        mailbox.push_gap(Gap::default());
+        if key >= 3 {
+            // The oldest that is held is known still.
+            let oldest = keys.replaces(&item(key - 3)).unwrap();
+            let (pushed, _, place) = mailbox.push_instead(Some(oldest), item(key - 3), 1);
+            keys.kept_at(place);
+            assert_eq!((pushed, place), (Pushed::Kept { dropped: 1 }, oldest), "key {key}");
+        }
+        assert!(
+            keys.known.len() == keys.places.len() && keys.places.len() <= 40,
+            "{} keys",
+            keys.places.len()
+        );
+    }
+}

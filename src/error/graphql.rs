@@ -1,0 +1,215 @@
+//! GraphQL errors as a server sends them (GraphQL specification, section 7.1.2).
+//!
+//! Lenient in every field: a sloppy error object never costs an item.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeSeed};
+use serde_json::{Map, Value};
+
+use super::bounded::{Budget, MAX_ERRORS};
+
+/// An error in a GraphQL response. Whatever a server leaves out or gets wrong is empty here.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct GraphQlError {
+    /// The description for the developer.
+    pub message: String,
+    /// Where in the document.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub locations: Vec<Location>,
+    /// Where in the response.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<PathSegment>,
+    /// What the server adds, such as a `code`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extensions: Option<Map<String, Value>>,
+}
+
+/// A place in a document, counted from 1; 0 where the server did not say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Location {
+    /// The line.
+    pub line: u64,
+    /// The column.
+    pub column: u64,
+}
+
+/// A step from the response's root to the field that failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(untagged)]
+pub enum PathSegment {
+    /// A field's name or alias.
+    Field(String),
+    /// A list index, from 0.
+    Index(u64),
+}
+
+impl GraphQlError {
+    /// Reads the payload of an `error` message, JSON.
+    pub(crate) fn read(payload: Option<&str>) -> Vec<Self> {
+        let Some(json) = payload else { return Vec::new() };
+        let errors =
+            Budget::new().errors().deserialize(&mut serde_json::Deserializer::from_str(json));
+        // It is an end whatever it says, so what cannot be read is said instead.
+        errors.unwrap_or_else(|error| vec![Self { message: error.to_string(), ..Self::default() }])
+    }
+
+    /// Reads what an `error` message carries: a list, one object, or `{"errors": [...]}`; servers
+    /// differ.
+    pub(crate) fn list(payload: Value) -> Vec<Self> {
+        match payload {
+            Value::Null => Vec::new(),
+            Value::Array(list) => list.into_iter().take(MAX_ERRORS).map(Self::from_value).collect(),
+            Value::Object(mut object) => match object.remove("errors") {
+                Some(Value::Array(list)) => Self::list(Value::Array(list)),
+                Some(other) => {
+                    object.insert("errors".into(), other);
+                    vec![Self::from_value(Value::Object(object))]
+                }
+                None => vec![Self::from_value(Value::Object(object))],
+            },
+            other => vec![Self::from_value(other)],
+        }
+    }
+
+    pub(super) fn from_value(value: Value) -> Self {
+        let mut object = match value {
+            Value::Object(object) => object,
+            Value::String(message) => return Self { message, ..Self::default() },
+            other => return Self { message: other.to_string(), ..Self::default() },
+        };
+        Self {
+            message: match object.remove("message") {
+                Some(Value::String(message)) => message,
+                Some(Value::Null) | None => String::new(),
+                Some(other) => other.to_string(),
+            },
+            locations: array(object.remove("locations")).iter().map(Location::from_value).collect(),
+            path: array(object.remove("path"))
+                .into_iter()
+                .filter_map(PathSegment::from_value)
+                .collect(),
+            extensions: map(object.remove("extensions")),
+        }
+    }
+}
+
+impl Location {
+    fn from_value(value: &Value) -> Self {
+        let number = |key| value.get(key).and_then(Value::as_u64).unwrap_or_default();
+        Self { line: number("line"), column: number("column") }
+    }
+}
+
+impl PathSegment {
+    fn from_value(value: Value) -> Option<Self> {
+        match value {
+            Value::String(field) => Some(Self::Field(field)),
+            Value::Number(index) => index.as_u64().map(Self::Index),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for GraphQlError {
+    /// `message (at path.0.field)`, without control characters: a server's words end up in
+    /// terminals.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let message = if self.message.is_empty() { "unnamed error" } else { &self.message };
+        f.write_str(&message.replace(char::is_control, " "))?;
+        for (n, segment) in self.path.iter().enumerate() {
+            let segment = segment.to_string().replace(char::is_control, " ");
+            write!(f, "{}{segment}", if n == 0 { " (at " } else { "." })?;
+        }
+        f.write_str(if self.path.is_empty() { "" } else { ")" })
+    }
+}
+
+impl std::error::Error for GraphQlError {}
+
+impl fmt::Display for PathSegment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(name) => name.fmt(f),
+            Self::Index(index) => index.fmt(f),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for GraphQlError {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Budget::new().value().deserialize(deserializer).map(Self::from_value)
+    }
+}
+
+fn array(value: Option<Value>) -> Vec<Value> {
+    match value {
+        Some(Value::Array(list)) => list,
+        Some(
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_),
+        )
+        | None => Vec::new(),
+    }
+}
+
+pub(crate) fn map(value: Option<Value>) -> Option<Map<String, Value>> {
+    match value {
+        Some(Value::Object(object)) => Some(object),
+        Some(
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_),
+        )
+        | None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::response::Response;
+
+    fn errors(payload: Value) -> Vec<GraphQlError> {
+        GraphQlError::list(payload)
+    }
+
+    #[test]
+    fn a_sloppy_error_costs_nothing_but_itself() {
+        let sloppy: Response<u32> = serde_json::from_value(json!({"data": 1, "errors": [
+            {}, {"message": null}, {"message": 7}, "text", null,
+            {"message": "m", "path": ["a", 3_000_000_000_u64, null, {}], "locations": [{"line": 1}, 4]},
+            {"message": "n", "path": "a", "locations": {}, "extensions": []},
+        ]}))
+        .unwrap();
+        assert_eq!(sloppy.data, Some(1));
+        let messages: Vec<_> = sloppy.errors.iter().map(|e| e.message.as_str()).collect();
+        assert_eq!(messages, ["", "", "7", "text", "null", "m", "n"]);
+        assert_eq!(
+            sloppy.errors[5].path,
+            [PathSegment::Field("a".into()), PathSegment::Index(3_000_000_000)]
+        );
+        assert_eq!(
+            sloppy.errors[5].locations,
+            [Location { line: 1, column: 0 }, Location::default()]
+        );
+        assert_eq!(sloppy.errors[5].to_string(), "m (at a.3000000000)");
+        assert_eq!(errors(json!("bell\u{7} and \u{1b}[31m"))[0].to_string(), "bell  and  [31m");
+    }
+
+    #[test]
+    fn rule_11_an_error_payload_is_a_list_an_object_or_a_wrapped_list() {
+        assert_eq!(errors(json!([{"message": "a"}, {"message": "b"}])).len(), 2);
+        assert_eq!(errors(json!({"message": "a"}))[0].message, "a");
+        assert_eq!(errors(json!({"errors": [{"message": "a"}]}))[0].message, "a");
+        assert_eq!(errors(json!({"message": "a", "errors": 1}))[0].message, "a");
+        assert_eq!(errors(json!("a"))[0].message, "a");
+        assert_eq!(errors(json!([])), []);
+        assert_eq!(errors(json!(null)), []);
+    }
+
+    #[test]
+    fn a_million_errors_are_cut_to_a_hundred() {
+        let many = Value::Array(vec![json!({"message": "m"}); 1_000]);
+        assert_eq!(errors(many).len(), MAX_ERRORS);
+    }
+}

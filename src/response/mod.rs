@@ -1,0 +1,144 @@
+//! What a server answers: the GraphQL response format (GraphQL specification, section 7).
+//!
+//! Owns the decoded item. Lenient in every field but `data`: a sloppy error object never costs an
+//! item.
+
+mod end;
+mod gap;
+
+use std::{fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::{Map, Value};
+
+pub(crate) use self::end::End;
+pub use self::gap::Gap;
+use crate::{
+    error::{DecodeError, GraphQlError, bounded::Budget, map},
+    protocol::Payload,
+};
+
+/// One item of a subscription, or the result of a query or mutation: any combination of data,
+/// errors and extensions.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Response<T> {
+    /// The data; `None` when the server sent `null` or nothing, which it does together with errors.
+    pub data: Option<T>,
+    /// The errors, at most 100 of them; partial data with errors is normal and does not end a
+    /// stream.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<GraphQlError>,
+    /// What the server adds on its own account. An item whose errors and extensions have more than
+    /// 65,536 values does not decode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extensions: Option<Map<String, Value>>,
+}
+
+/// Reads the payload of a result.
+pub(crate) fn decode<T: DeserializeOwned>(payload: &Payload) -> Result<Response<T>, DecodeError> {
+    payload.decode().map_err(|error| {
+        // The errors often say why the data has a hole.
+        let errors = payload.decode::<Response<IgnoredAny>>().map(|response| response.errors);
+        DecodeError::new(error, errors.unwrap_or_default())
+    })
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Response<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ResponseVisitor(PhantomData))
+    }
+}
+
+struct ResponseVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ResponseVisitor<T> {
+    type Value = Response<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a GraphQL response")
+    }
+
+    /// `"payload": null` is seen in the wild and says nothing.
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Response { data: None, errors: Vec::new(), extensions: None })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map_access: A) -> Result<Self::Value, A::Error> {
+        let mut response = Response { data: None, errors: Vec::new(), extensions: None };
+        let budget = Budget::new();
+        while let Some(key) = map_access.next_key::<Field>()? {
+            match key {
+                Field::Data => response.data = map_access.next_value()?,
+                Field::Errors => response.errors = beside(&mut map_access, budget.errors())?,
+                Field::Extensions => {
+                    response.extensions = map(Some(beside(&mut map_access, budget.value())?))
+                }
+                Field::Other => {
+                    map_access.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(response)
+    }
+}
+
+/// Reads what is not data. Out of the way of what is, which most items have alone.
+#[cold]
+#[inline(never)]
+fn beside<'de, A, S>(access: &mut A, seed: S) -> Result<S::Value, A::Error>
+where
+    A: MapAccess<'de>,
+    S: DeserializeSeed<'de>,
+{
+    access.next_value_seed(seed)
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Field {
+    Data,
+    Errors,
+    Extensions,
+    #[serde(other)]
+    Other,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    #[test]
+    fn data_errors_and_extensions_come_in_any_combination() {
+        let full: Response<u32> = serde_json::from_str(
+            r#"{"extensions":{"cost":3},"data":7,"errors":[{"message":"m"}],"hasNext":true}"#,
+        )
+        .unwrap();
+        assert_eq!(full.data, Some(7));
+        assert_eq!(full.errors[0].message, "m");
+        assert_eq!(full.extensions.unwrap()["cost"], 3);
+        for nothing in
+            ["{}", "null", r#"{"data":null}"#, r#"{"data":null,"errors":null,"extensions":null}"#]
+        {
+            let empty: Response<u32> = serde_json::from_str(nothing).unwrap();
+            assert_eq!(
+                empty,
+                Response { data: None, errors: vec![], extensions: None },
+                "{nothing}"
+            );
+        }
+        assert!(serde_json::from_str::<Response<u32>>("[]").is_err());
+        assert!(serde_json::from_str::<Response<u32>>(r#"{"data":"text"}"#).is_err());
+    }
+
+    #[test]
+    fn raw_data_keeps_the_servers_bytes() {
+        let raw: Response<Box<RawValue>> =
+            serde_json::from_str(r#"{"data":{"b":1.0,"a":[ 2 ]}}"#).unwrap();
+        assert_eq!(raw.data.unwrap().get(), r#"{"b":1.0,"a":[ 2 ]}"#);
+    }
+}

@@ -1,0 +1,9 @@
+//! Bytes: how to reach a server, the upgrade to WebSocket, and frames.
+//!
+//! Knows nothing of GraphQL but the name of the subprotocol that it offers.
+
+pub(crate) mod dial;
+#[cfg(feature = "network-watch")]
+pub(crate) mod network;
+pub(crate) mod socket;
+pub(crate) mod upgrade;
