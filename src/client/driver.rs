@@ -11,7 +11,6 @@ mod readers;
 
 use std::{
     collections::VecDeque,
-    ops::Range,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -43,7 +42,7 @@ use crate::{
     error::{ConnectError, CredentialsError, Disconnect},
     protocol::Payload,
     response::End,
-    session::{ConnectionId, Granted, Item, Output, Session, Status},
+    session::{Backlog, ConnectionId, Granted, HeldItem, Item, Output, Session, Status},
     transport::{
         dial::Dialer,
         socket::{Inbound, Socket},
@@ -242,7 +241,9 @@ impl Driver {
                 }
                 Poll::Ready(Inbound::Unreadable) => self.session.handle_unreadable(now, connection),
                 Poll::Ready(Inbound::Ping) => self.session.handle_activity(now, connection),
-                Poll::Ready(Inbound::Pong) => self.session.handle_pong(now, connection),
+                Poll::Ready(Inbound::Pong(number)) => {
+                    self.session.handle_pong(now, connection, number);
+                }
                 Poll::Ready(Inbound::Lost(cause)) => {
                     self.session.handle_lost(now, connection, cause)
                 }
@@ -274,14 +275,24 @@ impl Driver {
         0
     }
 
-    /// An item arrived earlier, and could not be told then.
-    fn deliver(&mut self, now: Instant, writer: Arc<Writer>, frame: &str, payload: Range<usize>) {
-        if writer.is_shared() {
-            self.fan_out(now, &writer, Payload::shared(frame, payload));
-        } else {
-            let payload = Payload::new(self.stock.copy(frame, &self.buffers), payload);
-            let given = writer.push(payload, frame);
-            self.settle(now, writer, given);
+    /// Delivers items that were held, in order, until the writer does not go on; then the end that
+    /// follows them.
+    fn deliver_all(&mut self, now: Instant, id: u64, writer: Arc<Writer>, mut backlog: Backlog) {
+        while let Some(HeldItem { frame, payload }) = backlog.pop() {
+            if writer.is_shared() {
+                self.fan_out(now, &writer, Payload::shared(&frame, payload));
+                continue;
+            }
+            let payload = Payload::new(self.stock.copy(&frame, &self.buffers), payload);
+            let given = writer.push(payload, &frame);
+            if !self.settle(now, Arc::clone(&writer), given) {
+                // What is left comes again, or nobody wants it.
+                self.counters.dequeued(backlog.len() as u64);
+                return;
+            }
+        }
+        if let Some(end) = backlog.end {
+            self.session.end_backlog(now, id, end);
         }
     }
 

@@ -13,11 +13,11 @@ use std::{
     time::Duration,
 };
 
-use tracing::{Span, debug, info, info_span, trace, warn};
+use tracing::{Span, debug, field::display, info, info_span, trace, warn};
 use url::Url;
 
 use crate::{
-    error::{Chain, Disconnect},
+    error::{Chain, Disconnect, OneLine},
     response::{End, Gap},
     session::{Counts, Stats, Status},
     transport::socket::Traffic,
@@ -48,22 +48,37 @@ pub(crate) fn unprotected_credentials() {
 pub(crate) fn status(status: &Status) {
     match status {
         Status::Idle => debug!(target: "resub", "idle"),
-        Status::Connecting { attempt, cause: None } => {
-            info!(target: "resub", attempt, "connecting")
-        }
-        Status::Connecting { attempt, cause: Some(cause) } => {
-            info!(target: "resub", attempt, cause = %Chain(cause), "connecting");
+        Status::Connecting { attempt, cause, refused_since: _ } => {
+            let cause = cause.as_ref().map(|cause| display(Chain(cause)));
+            info!(target: "resub", attempt, cause, "connecting");
         }
         Status::Open { subprotocol, .. } => {
             info!(target: "resub", subprotocol = subprotocol.name(), "open")
         }
-        Status::Waiting { delay, cause: None } => info!(target: "resub", ?delay, "waiting"),
-        Status::Waiting { delay, cause: Some(cause) } => {
-            info!(target: "resub", ?delay, cause = %Chain(cause), "waiting");
+        Status::Waiting { delay, cause, refused_since: _ } => {
+            let cause = cause.as_ref().map(|cause| display(Chain(cause)));
+            info!(target: "resub", ?delay, cause, "waiting");
         }
         Status::Paused => info!(target: "resub", "paused"),
         Status::Ended => info!(target: "resub", "ended"),
     }
+}
+
+/// Once for each time that a server which has worked begins to refuse.
+pub(crate) fn refused(cause: &Disconnect, grace: Duration) {
+    let cause = display(Chain(cause));
+    warn!(
+        target: "resub",
+        cause,
+        refusal_grace = ?grace,
+        "refused by a server that has worked: operations end if it does nothing else for so long"
+    );
+}
+
+/// Something arrived that is about no operation.
+pub(crate) fn unattributed(message: Option<&str>) {
+    let message = message.map(|message| display(OneLine(message)));
+    warn!(target: "resub", message, "a message that names no operation was ignored");
 }
 
 pub(crate) fn postponed(cause: &Disconnect) {
@@ -146,7 +161,7 @@ impl Losses {
 
     pub(crate) fn report(&self) {
         if let Some(Gap { down_for, cause, .. }) = &self.gap {
-            let cause = cause.as_ref().map(|cause| tracing::field::display(Chain(cause)));
+            let cause = cause.as_ref().map(|cause| display(Chain(cause)));
             warn!(target: "resub", operations = self.gaps, ?down_for, cause, "reconnected with a gap");
         }
         if self.ambiguous > 0 {
@@ -182,6 +197,7 @@ pub(crate) struct Counters {
     load: AtomicUsize,
     dials: AtomicU64,
     connections: AtomicU64,
+    reconnects: AtomicU64,
     handovers: AtomicU64,
     items: AtomicU64,
     ignored: AtomicU64,
@@ -215,6 +231,7 @@ impl Counters {
     pub(crate) fn record(&self, counts: &Counts, live_operations: usize) {
         self.dials.store(counts.dials, Relaxed);
         self.connections.store(counts.connections, Relaxed);
+        self.reconnects.store(counts.reconnects, Relaxed);
         self.handovers.store(counts.handovers, Relaxed);
         self.items.store(counts.items, Relaxed);
         self.ignored.store(counts.ignored, Relaxed);
@@ -245,16 +262,14 @@ impl Counters {
 
     /// All but whether the connection is open, which its status says.
     pub(crate) fn snapshot(&self) -> Stats {
-        let (connections, handovers) =
-            (self.connections.load(Relaxed), self.handovers.load(Relaxed));
         let nanos = self.round_trip_nanos.load(Relaxed);
         let items = self.items.load(Relaxed);
         Stats {
             dials: self.dials.load(Relaxed),
-            connections,
+            connections: self.connections.load(Relaxed),
             connections_open: 0,
-            reconnects: connections.saturating_sub(1 + handovers),
-            handovers,
+            reconnects: self.reconnects.load(Relaxed),
+            handovers: self.handovers.load(Relaxed),
             items,
             dropped: self.dropped.load(Relaxed),
             // The driver counts once for each turn, a reader at once.

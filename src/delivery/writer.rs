@@ -45,6 +45,17 @@ enum Role {
     Shared(Mutex<Readers>),
 }
 
+/// Where an operation goes on.
+#[derive(Debug)]
+pub(crate) enum Position {
+    /// Wherever the server begins: nothing was received that has a position, or nobody says so.
+    None,
+    /// Where the last request says.
+    Unchanged,
+    /// After the last item that was received, by this request.
+    After(Box<RawValue>),
+}
+
 /// The application's code for one subscription, and what it needs to know.
 #[derive(Default)]
 pub(crate) struct Hooks {
@@ -120,26 +131,36 @@ impl Writer {
         Ok(pushed)
     }
 
-    /// The operation is about to be sent again, which this gap announces. Returns what to send
-    /// instead of what was sent before, if anything.
+    /// Where the operation goes on when it is sent the next time.
     ///
     /// # Errors
     ///
     /// If the application's code panicked, or what it made does not serialize.
-    pub(crate) fn resume(&self, gap: &mut Gap) -> Result<Option<Box<RawValue>>, SharedError> {
-        let Some(mut hooks) = self.hooks() else { return Ok(None) };
-        let Hooks { resume, last, is_resumed, errors, ended_with, .. } = &mut *hooks;
+    pub(crate) fn position(&self) -> Result<Position, SharedError> {
+        let Some(mut hooks) = self.hooks() else { return Ok(Position::None) };
+        let Hooks { resume, last, is_resumed, .. } = &mut *hooks;
         let request = match (resume, last.take()) {
-            (Some(resume), Some(last)) => guard("resume_with", || resume(&last))?
-                .map_err(|error| Arc::new(error) as SharedError)?,
+            (Some(resume), Some(last)) => {
+                let request = guard("resume_with", || resume(&last))?;
+                request.map_err(|error| Arc::new(error) as SharedError)?
+            }
             (Some(_) | None, _) => None,
         };
         *is_resumed |= request.is_some();
-        gap.resumed = *is_resumed;
-        gap.errors = std::mem::take(ended_with);
-        // What comes from here on is another answer.
-        errors.clear();
-        Ok(request)
+        Ok(match request {
+            Some(request) => Position::After(request),
+            None if *is_resumed => Position::Unchanged,
+            None => Position::None,
+        })
+    }
+
+    /// The operation is about to be sent again, which this gap announces.
+    pub(crate) fn reissued(&self, gap: &mut Gap) {
+        let Some(mut hooks) = self.hooks() else { return };
+        gap.resumed = hooks.is_resumed;
+        gap.errors = std::mem::take(&mut hooks.ended_with);
+        // What arrives from here on is another answer.
+        hooks.errors.clear();
     }
 
     /// What follows came on another connection, which this gap says.
@@ -265,6 +286,9 @@ impl Hooks {
         }
     }
 }
+
+/// The capacity of a buffer for the last item that is kept whatever that item's size, in bytes.
+const KEPT_CAPACITY: usize = 4 * 1024;
 
 /// Runs the application's code.
 fn guard<R>(hook: &'static str, code: impl FnOnce() -> R) -> Result<R, SharedError> {

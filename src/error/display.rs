@@ -28,12 +28,29 @@ impl fmt::Display for DisplayBody<'_> {
         if text.is_empty() {
             return Ok(());
         }
-        f.write_str(": ")?;
-        for c in text.chars().take(MAX_DISPLAYED_CHARS) {
+        write!(f, ": {}", OneLine(text))
+    }
+}
+
+/// Somebody else's text, cut to a bounded length and a single line.
+pub(crate) struct OneLine<'a>(pub(crate) &'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.trim().chars().take(MAX_DISPLAYED_CHARS) {
             // A server's words end up in terminals: no control characters.
             fmt::Write::write_char(f, if c.is_control() { ' ' } else { c })?;
         }
         Ok(())
+    }
+}
+
+/// ` with code 1006`; nothing without a code.
+pub(super) struct DisplayCode(pub(super) Option<u16>);
+
+impl fmt::Display for DisplayCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |code| write!(f, " with code {code}"))
     }
 }
 

@@ -20,7 +20,9 @@ mod upgrade;
 #[cfg(feature = "client")]
 pub use self::build::BuildError;
 pub(crate) use self::display::Chain;
-use self::display::{DisplayBody, DisplayErrors};
+#[cfg(feature = "client")]
+pub(crate) use self::display::OneLine;
+use self::display::{DisplayBody, DisplayCode, DisplayErrors};
 pub(crate) use self::graphql::map;
 pub use self::{
     close_code::CloseCode,
@@ -137,6 +139,24 @@ pub enum Disconnect {
     Refused {
         /// The server's own words.
         message: String,
+    },
+    /// The server sent a close frame that may not be sent: with a reserved code, with half a code,
+    /// or with a reason that is not UTF-8 (RFC 6455 sections 5.5.1 and 7.4). Retried, like a
+    /// connection that broke off.
+    #[error("the server sent an invalid close frame{}", DisplayCode(*code))]
+    InvalidCloseFrame {
+        /// The code, if the frame had one.
+        code: Option<u16>,
+    },
+    /// The server closed several connections in a row before it acknowledged them, which is how some
+    /// servers reject credentials.
+    #[error("the server probably rejected the credentials, {times} times in a row")]
+    ProbablyRejected {
+        /// How often in a row.
+        times: u32,
+        /// How the last connection ended.
+        #[source]
+        cause: Arc<Disconnect>,
     },
     /// The application asked for it, by [`pause`](crate::Client::pause) or
     /// [`reconnect_now`](crate::Client::reconnect_now).

@@ -85,8 +85,8 @@ fn decimal(text: &[u8]) -> Option<(u64, &[u8])> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Transmit {
     Text(String),
-    /// A WebSocket ping frame.
-    Ping,
+    /// A WebSocket ping frame with this number, big-endian, as its body.
+    Ping(u64),
     Close(CloseCode, &'static str),
 }
 
@@ -104,7 +104,10 @@ pub(crate) enum Outgoing<'a> {
     Complete {
         id: WireId,
     },
-    Ping,
+    /// The number comes back in the payload of the `pong` from some servers.
+    Ping {
+        number: u64,
+    },
     Pong {
         payload: Option<&'a str>,
     },
@@ -134,7 +137,7 @@ impl Outgoing<'_> {
                 let kind = if legacy { "stop" } else { "complete" };
                 format!(r#"{{"type":"{kind}","id":"{id}"}}"#)
             }
-            Self::Ping => r#"{"type":"ping"}"#.into(),
+            Self::Ping { number } => format!(r#"{{"type":"ping","payload":{{"n":{number}}}}}"#),
             Self::Pong { payload: None } => r#"{"type":"pong"}"#.into(),
             Self::Pong { payload: Some(payload) } => {
                 format!(r#"{{"type":"pong","payload":{payload}}}"#)
@@ -142,6 +145,16 @@ impl Outgoing<'_> {
             Self::Terminate => r#"{"type":"connection_terminate"}"#.into(),
         }
     }
+}
+
+/// Cuts a close reason to what a close frame holds: 123 bytes of UTF-8 (RFC 6455 section 5.5), at a
+/// character boundary.
+pub(crate) fn close_reason(reason: &str) -> &str {
+    let mut end = reason.len().min(123);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
 }
 
 #[cfg(test)]
@@ -173,7 +186,7 @@ mod tests {
                 json!({"type": "complete", "id": "3.1"}),
                 Some(json!({"type": "stop", "id": "3.1"})),
             ),
-            (Outgoing::Ping, json!({"type": "ping"}), None),
+            (Outgoing::Ping { number: 7 }, json!({"type": "ping", "payload": {"n": 7}}), None),
             (Outgoing::Pong { payload: None }, json!({"type": "pong"}), None),
             (
                 Outgoing::Pong { payload: Some("[1]") },

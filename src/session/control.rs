@@ -1,25 +1,39 @@
 //! What the application wants of the connection itself: to have one, to have none for a while or
-//! any more, to have another, to know whether it still works.
+//! any more, to have another one, to know whether it still works.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use super::{End, Output, Phase, Role, Session, outbox::Queued, timers::Timer};
+use super::{
+    Output, Session, Status,
+    connection::{Phase, send_queue::Queued, timers::Timer},
+    operations::Outage,
+};
 use crate::{
     error::{CloseCode, Disconnect},
     protocol::Subprotocol,
-    session::Status,
+    response::End,
 };
 
-impl<S: Clone> Session<S> {
+impl<W: Clone> Session<W> {
     /// Somebody waits for a connection, with or without operations; answered by
     /// `Output::Connected`.
     pub(crate) fn connect(&mut self, now: Instant) {
         self.is_wanted = true;
-        match self.leg.phase {
-            Phase::Open(_) => self.answer_connect(Ok(())),
-            Phase::Closing(_) | Phase::Ended => self.answer_connect(Err(End::ShutDown)),
-            Phase::Idle => self.start(now),
-            Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => {}
+        self.is_kept |= self.config.idle_timeout.is_none();
+        match self.phase() {
+            Some(Phase::Open(_)) => self.answer_connect(Ok(())),
+            _ if self.is_closing() => self.answer_connect(Err(End::ShutDown)),
+            None => self.start(now),
+            Some(
+                Phase::Waiting
+                | Phase::Authorizing
+                | Phase::Dialing(_)
+                | Phase::Opening(_)
+                | Phase::Closing(_),
+            ) => {}
         }
         // A connection that nobody uses is not kept for ever.
         self.look_for_idleness(now);
@@ -27,31 +41,30 @@ impl<S: Clone> Session<S> {
 
     /// Closes the connection and makes no other until `resume`. Operations stay.
     pub(crate) fn pause(&mut self, now: Instant) {
-        if self.is_paused || matches!(self.leg.phase, Phase::Closing(_) | Phase::Ended) {
+        if self.is_paused || self.is_closing() {
             return;
         }
         self.is_paused = true;
         self.hang_up(now);
-        self.leg.phase = Phase::Idle;
-        // The next one will be another.
+        // The next connection will be another one.
         self.answer_rotate(Ok(()));
-        self.status(Status::Paused);
+        self.outputs.push_back(Output::Status(Status::Paused));
     }
 
     /// Ends a `pause`.
     pub(crate) fn resume(&mut self, now: Instant) {
-        if std::mem::take(&mut self.is_paused) && self.leg.phase == Phase::Idle {
+        if std::mem::take(&mut self.is_paused) && !self.is_closing() && self.current().is_none() {
             self.start(now);
         }
     }
 
-    /// Ends the retry sleep, or makes another connection in place of the one that there is.
+    /// Ends the retry delay, or makes another connection in place of the current one.
     pub(crate) fn reconnect_now(&mut self, now: Instant) {
-        match self.leg.phase {
-            Phase::Waiting => self.start_now(now),
-            // Better the connection that there is than none.
-            Phase::Open(_) | Phase::Opening(_) if self.retry.is_spent(now) => {}
-            Phase::Open(_) | Phase::Opening(_) => {
+        match self.phase() {
+            Some(Phase::Waiting) => self.start_now(now),
+            // Rather the connection that there is than none.
+            Some(Phase::Open(_) | Phase::Opening(_)) if self.retry.budget_due(now).is_some() => {}
+            Some(Phase::Open(_) | Phase::Opening(_)) => {
                 self.hang_up(now);
                 if self.has_reason() {
                     self.start_now(now);
@@ -60,133 +73,125 @@ impl<S: Clone> Session<S> {
                 }
             }
             // There is an attempt already, or nothing to connect for.
-            Phase::Idle
-            | Phase::Authorizing
-            | Phase::Dialing(_)
-            | Phase::Closing(_)
-            | Phase::Ended => {}
+            None | Some(Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_)) => {}
         }
     }
 
-    /// The network is another one, or is back: what there is may be dead, and what failed may work.
+    /// The network is another one, or is back: connections may be dead, and what failed may work.
     pub(crate) fn network_changed(&mut self, now: Instant) {
-        match self.leg.phase {
-            Phase::Waiting => self.start_now(now),
-            Phase::Open(_) => {
+        match self.phase() {
+            Some(Phase::Waiting) => self.start_now(now),
+            Some(Phase::Open(_)) => {
                 let patience = DOUBT_TIMEOUT.min(self.config.ping_timeout);
-                self.legs().for_each(|leg| leg.doubt(now, patience));
+                for connection in self.connections.iter_mut().flatten() {
+                    connection.doubt(now, patience);
+                }
             }
-            Phase::Idle
-            | Phase::Authorizing
-            | Phase::Dialing(_)
-            | Phase::Opening(_)
-            | Phase::Closing(_)
-            | Phase::Ended => {}
+            None
+            | Some(
+                Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) | Phase::Closing(_),
+            ) => {}
         }
     }
 
     /// Ends everything: politely where there is a socket, and by `deadline` in any case (rule 29).
-    pub(crate) fn shutdown(&mut self, deadline: Instant) {
-        let subprotocol = match self.leg.phase {
-            Phase::Ended => return,
-            Phase::Closing(_) => return self.leg.timers.arm_by(Timer::Shutdown, deadline),
-            Phase::Opening(subprotocol) | Phase::Open(subprotocol) => Some(subprotocol),
-            Phase::Idle | Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) => None,
-        };
-        self.leg.outbox.keep_only_completes();
-        self.leg.timers.clear();
-        let (operations, span) = (&self.operations, self.leg.span);
-        let known = operations.iter().flat_map(|operation| {
-            let wire_ids = operations.wire_ids(operation.id).into_iter().flatten();
-            wire_ids.filter(move |wire_id| !operations.has_ended(operation.id, wire_id.serial))
-        });
-        for wire_id in known.filter(|wire_id| span.has(wire_id.serial)) {
-            self.leg.outbox.push(Queued::Complete(wire_id));
+    pub(crate) fn shutdown(&mut self, now: Instant, deadline: Instant) {
+        if self.has_ended {
+            return;
         }
+        if let Some(current) = self.current_mut()
+            && matches!(current.phase, Phase::Closing(_))
+        {
+            return current.timers.arm_by(Timer::Shutdown, deadline);
+        }
+        let current = self.current;
+        let known: Vec<_> = (self.operations.iter())
+            .flat_map(|operation| self.operations.wire_ids(operation.id))
+            .filter(|(on, _)| *on == current)
+            .collect();
         self.finish_all(&End::ShutDown);
-        self.drop_other();
+        self.drop_other(now, &Disconnect::Requested);
+        self.quarantine.clear();
         self.answer_connect(Err(End::ShutDown));
         self.answer_rotate(Err(End::ShutDown));
-        let Some(subprotocol) = subprotocol else {
-            self.outputs.push_back(Output::Hangup(self.leg.id, None));
-            return self.end();
+        let subprotocol = match self.phase() {
+            Some(Phase::Opening(subprotocol) | Phase::Open(subprotocol)) => subprotocol,
+            None | Some(Phase::Waiting | Phase::Authorizing | Phase::Dialing(_)) => {
+                self.outputs.push_back(Output::Hangup(current, None));
+                self.remove_connection(current);
+                self.has_ended = true;
+                self.outputs.push_back(Output::Ended);
+                return;
+            }
+            Some(Phase::Closing(_)) => return,
         };
-        if subprotocol == Subprotocol::GraphqlWs {
-            self.leg.outbox.push(Queued::Terminate);
+        let Some(connection) = self.current_mut() else { return };
+        connection.send_queue.keep_only_completes();
+        connection.timers.clear();
+        for (_, wire_id) in known {
+            connection.send_queue.push(Queued::Complete(wire_id));
         }
-        self.leg.outbox.push(Queued::Close(CloseCode::NORMAL, ""));
-        self.leg.phase = Phase::Closing(subprotocol);
-        self.leg.timers.arm(Timer::Shutdown, deadline);
+        if subprotocol == Subprotocol::GraphqlWs {
+            connection.send_queue.push(Queued::Terminate);
+        }
+        connection.send_queue.push(Queued::Close(CloseCode::NORMAL, ""));
+        connection.phase = Phase::Closing(subprotocol);
+        connection.timers.arm(Timer::Shutdown, deadline);
     }
 
-    /// Ends everything without a word to the server; for when the driver itself goes.
+    /// Ends everything without a word to the server: the driver itself is dropped.
     pub(crate) fn abandon(&mut self) {
         self.finish_all(&End::ShutDown);
     }
 
     /// Whether there is anything to be connected for.
     pub(super) fn has_reason(&self) -> bool {
-        !self.operations.is_empty() || self.is_wanted || self.leg.role == Role::Successor
+        !self.operations.is_empty() || self.is_wanted || self.is_kept
     }
 
-    /// Tells who waits for a connection.
+    /// Answers everyone who waits for a connection.
     pub(super) fn answer_connect(&mut self, answer: Result<(), End>) {
         if std::mem::take(&mut self.is_wanted) {
             self.outputs.push_back(Output::Connected(answer));
         }
     }
 
-    /// An open connection without operations is closed after a while.
-    pub(super) fn look_for_idleness(&mut self, now: Instant) {
-        // On another leg nothing begins.
-        let (Some(timeout), Role::Current) = (self.config.idle_timeout, self.leg.role) else {
-            return;
-        };
-        if self.is_open() && !self.has_reason() {
-            self.leg.timers.arm_by(Timer::Idle, now + timeout);
-        } else {
-            self.leg.timers.disarm(Timer::Idle);
-        }
-    }
-
-    /// Nothing was started on the connection for a while.
+    /// No operation was live on the connection for a while.
     pub(super) fn close_idle(&mut self) {
         if self.is_open() && !self.has_reason() {
-            self.outputs.push_back(Output::Hangup(self.leg.id, Some((CloseCode::NORMAL, ""))));
-            self.retry.closed();
-            self.leg.leave_socket();
+            let close = Some((CloseCode::NORMAL, ""));
+            self.outputs.push_back(Output::Hangup(self.current, close));
+            self.retry.uncount_attempt();
             // Nothing was lost.
             self.last_cause = None;
             self.rest();
         }
     }
 
-    /// Gives the connection up, or the attempt at one, because the application says so.
+    /// Gives every connection up, and every attempt at one, because the application says so.
     fn hang_up(&mut self, now: Instant) {
         let cause = Disconnect::Requested;
-        if let Some(mut other) = self.drop_other() {
-            other.broken = Some(cause.clone());
-            self.forsake(now, other);
+        self.drop_other(now, &cause);
+        let id = self.current;
+        let close = match self.phase() {
+            Some(Phase::Opening(_) | Phase::Open(_)) => Some((CloseCode::NORMAL, "")),
+            None
+            | Some(Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_)) => {
+                None
+            }
+        };
+        match self.phase() {
+            Some(Phase::Open(_)) => self.retry.uncount_attempt(),
+            Some(_) => self.abandon_attempt(id),
+            None => {}
         }
-        match self.leg.phase {
-            Phase::Opening(_) => {
-                self.retry.closed();
-                self.outputs.push_back(Output::Hangup(self.leg.id, Some((CloseCode::NORMAL, ""))));
-            }
-            Phase::Open(_) => {
-                self.outage.get_or_insert_with(|| (now, cause.clone()));
-                self.acquit();
-                self.retry.closed();
-                self.outputs.push_back(Output::Hangup(self.leg.id, Some((CloseCode::NORMAL, ""))));
-            }
-            Phase::Authorizing | Phase::Dialing(_) => {
-                self.retry.unused();
-                self.outputs.push_back(Output::Hangup(self.leg.id, None));
-            }
-            Phase::Idle | Phase::Waiting | Phase::Closing(_) | Phase::Ended => {}
+        if self.current().is_some_and(|connection| connection.phase != Phase::Waiting) {
+            self.outputs.push_back(Output::Hangup(id, close));
         }
-        self.give_up_mutations(self.leg.span, Some(&cause));
-        self.leg.leave_socket();
+        self.quarantine.no_loss();
+        self.give_up_mutations(id, Some(&cause));
+        self.strand(id, &Arc::new(Outage { since: now, cause: cause.clone() }));
+        self.remove_connection(id);
         self.last_cause = Some(cause);
     }
 

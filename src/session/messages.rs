@@ -1,222 +1,359 @@
 //! What a message from the server means in each phase.
 
-use std::{ops::Range, time::Instant};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 use super::{
-    ConnectionId, End, Item, Output, Phase, Role, Session, Strictness, outbox::Queued,
-    registry::Wait,
+    ConnectionId, Item, Output, Session, Strictness,
+    connection::{Phase, Role, send_queue::Queued, timers::Timer},
+    operations::Side,
 };
 use crate::{
     error::{CloseCode, Disconnect, Violation},
-    operation::OperationType,
     protocol::{Envelope, Id, Kind, Payload, Subprotocol},
+    response::End,
 };
 
-impl<S: Clone> Session<S> {
-    /// A text message arrived, or a binary one that is text. An item is returned at once, and
-    /// nothing else follows from it but that its operation is established.
+impl<W: Clone> Session<W> {
+    /// A text message arrived, or a binary one that is text. An item is returned at once: it is to
+    /// be delivered before any output is performed.
     pub(crate) fn handle_frame(
         &mut self,
         now: Instant,
-        leg: ConnectionId,
+        id: ConnectionId,
         frame: &str,
-    ) -> Option<Item<'_, S>> {
-        let (slot, payload) = self.on(now, leg, |session| session.take_frame(now, frame))??;
+    ) -> Option<Item<'_, W>> {
+        let (slot, payload) = self.take_frame(now, id, frame)?;
         self.operations.at(slot).map(|operation| Item { writer: &operation.writer, payload })
     }
 
-    /// Returns where the item is that came, and whose: an index into the operations.
-    fn take_frame(&mut self, now: Instant, frame: &str) -> Option<(u32, Range<usize>)> {
-        self.leg.liveness.heard(now);
-        self.read_frame(now, frame)
-    }
-
-    /// As `take_frame`, of a message that came some time ago.
-    pub(super) fn read_frame(&mut self, now: Instant, frame: &str) -> Option<(u32, Range<usize>)> {
+    /// Returns where the item is that arrived, and the slot of its operation.
+    fn take_frame(
+        &mut self,
+        now: Instant,
+        on: ConnectionId,
+        frame: &str,
+    ) -> Option<(u32, Range<usize>)> {
+        let connection = self.connections[on as usize].as_mut()?;
+        connection.liveness.heard(now);
+        let phase = connection.phase;
         let parsed = match self.config.strictness {
             Strictness::Lenient => Envelope::parse(frame),
             // The quick reader leaves the end of a frame unread.
             Strictness::Strict => Envelope::parse_fully(frame),
         };
         let Ok(Envelope { kind, id, payload }) = parsed else {
-            self.unreadable(now);
+            self.unreadable(now, on);
             return None;
         };
-        if self.is_moving() && self.hold_frame(now, id, kind, frame, payload.as_ref()) {
-            return None;
+        if let (Phase::Open(_), Kind::Next) = (phase, kind) {
+            return self.result(now, on, frame, id, payload);
         }
-        if let (Phase::Open(_), Kind::Next) = (self.leg.phase, kind) {
-            return self.result(now, frame, id, payload);
-        }
-        self.handle_message(now, kind, id, payload.map(|json| &frame[json]));
+        self.handle_message(now, on, kind, id, payload.map(|json| &frame[json]));
         None
     }
 
-    fn handle_message(&mut self, now: Instant, kind: Kind, id: Id, payload: Option<&str>) {
-        match (self.leg.phase, kind) {
-            // Without a socket there is no message; after a shutdown only the peer's close is
-            // awaited.
-            (
-                Phase::Idle
-                | Phase::Waiting
-                | Phase::Authorizing
-                | Phase::Dialing(_)
-                | Phase::Closing(_)
-                | Phase::Ended,
-                _,
-            ) => {}
+    fn handle_message(
+        &mut self,
+        now: Instant,
+        on: ConnectionId,
+        kind: Kind,
+        id: Id,
+        payload: Option<&str>,
+    ) {
+        let Some(connection) = self.connections[on as usize].as_mut() else { return };
+        match (connection.phase, kind) {
+            // Without a socket there is no message; after a shutdown only the peer's close counts.
+            (Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_), _) => {}
             (Phase::Opening(_) | Phase::Open(_), Kind::Ping) => {
-                self.leg.outbox.owe_pong(payload);
+                connection.send_queue.owe_pong(payload);
             }
             (Phase::Opening(_) | Phase::Open(_), Kind::Pong) => {
-                self.ponged(now, Subprotocol::GraphqlTransportWs)
+                let number = payload.and_then(ping_number);
+                self.ponged(now, on, Subprotocol::GraphqlTransportWs, number);
             }
             (Phase::Opening(_) | Phase::Open(_), Kind::KeepAlive) => {
-                self.leg.liveness.keep_alive(now, &mut self.leg.timers);
+                connection.liveness.keep_alive(now, &mut connection.timers);
             }
-            (Phase::Opening(subprotocol), Kind::Ack) => self.enter_open(now, subprotocol, payload),
+            (Phase::Opening(subprotocol), Kind::Ack) => {
+                self.acknowledged(now, on, subprotocol, payload);
+            }
             (Phase::Opening(_), Kind::ConnectionError) => {
                 let message = payload.map(refusal_message).unwrap_or_default();
-                self.break_off(now, Disconnect::Refused { message }, None);
+                self.break_off(now, on, Disconnect::Refused { message }, None);
+                self.after_change(now);
             }
-            (Phase::Opening(_) | Phase::Open(_), Kind::Unknown) => self.unreadable(now),
+            (Phase::Opening(_) | Phase::Open(_), Kind::Unknown) => self.unreadable(now, on),
             // Some servers answer what they do not like with an error that names no operation.
             (Phase::Opening(_) | Phase::Open(_), Kind::Error) if id == Id::Absent => {
-                self.counts.ignored += 1
+                self.unattributed(payload);
             }
             (Phase::Opening(_), Kind::Next | Kind::Error | Kind::Complete) => {
                 let cause = Disconnect::Violation(Violation::BeforeAck(kind.name()));
-                self.break_off(
-                    now,
-                    cause,
-                    Some((CloseCode::BAD_RESPONSE, "Unexpected message before ack")),
-                );
+                let close = (CloseCode::BAD_RESPONSE, "Unexpected message before ack");
+                self.break_off(now, on, cause, Some(close));
+                self.after_change(now);
             }
             (Phase::Open(_), Kind::Error) => {
-                self.finish(now, id, End::Rejected(payload.map(Box::from)))
+                self.ended(now, on, id, End::Rejected(payload.map(Box::from)));
             }
-            (Phase::Open(_), Kind::Complete) => self.finish(now, id, End::Completed),
-            (Phase::Open(_), Kind::Terminate) => self.is_told_goodbye(now),
+            (Phase::Open(_), Kind::Complete) => self.ended(now, on, id, End::Completed),
+            (Phase::Open(_), Kind::Terminate) => self.terminated(now, on),
             // A second ack is odd but harmless (rule 7), and after the ack a connection_error is no
             // end (rule 21).
             (Phase::Open(_), Kind::Next | Kind::Ack | Kind::ConnectionError)
-            | (Phase::Opening(_), Kind::Terminate) => {
-                self.counts.ignored += 1;
-            }
+            | (Phase::Opening(_), Kind::Terminate) => self.counts.ignored += 1,
         }
     }
 
     /// A message arrived that says nothing in our vocabulary.
-    pub(crate) fn handle_unreadable(&mut self, now: Instant, leg: ConnectionId) {
-        self.on(now, leg, |session| session.unreadable(now));
+    pub(crate) fn handle_unreadable(&mut self, now: Instant, on: ConnectionId) {
+        self.handle_activity(now, on);
+        self.unreadable(now, on);
     }
 
-    fn unreadable(&mut self, now: Instant) {
-        self.leg.liveness.heard(now);
-        self.counts.ignored += 1;
+    fn unreadable(&mut self, now: Instant, on: ConnectionId) {
+        self.unattributed(None);
         if self.config.strictness == Strictness::Strict {
             let cause = Disconnect::Violation(Violation::Unreadable);
-            self.break_off(now, cause, Some((CloseCode::BAD_RESPONSE, "Unreadable message")));
+            let close = (CloseCode::BAD_RESPONSE, "Unreadable message");
+            self.break_off(now, on, cause, Some(close));
+            self.after_change(now);
         }
     }
 
+    /// Something arrived that is about no operation, and about nothing else that is understood
+    /// (rule 31).
+    fn unattributed(&mut self, payload: Option<&str>) {
+        self.counts.ignored += 1;
+        self.outputs.push_back(Output::Unattributed(payload.map(refusal_message)));
+    }
+
+    /// The server has accepted the connection.
+    fn acknowledged(
+        &mut self,
+        now: Instant,
+        on: ConnectionId,
+        subprotocol: Subprotocol,
+        payload: Option<&str>,
+    ) {
+        let healthy_at = now + self.config.healthy_after;
+        let old = self.current;
+        let Some(connection) = self.connection_mut(on) else { return };
+        connection.phase = Phase::Open(subprotocol);
+        connection.ack_payload =
+            payload.and_then(|payload| serde_json::from_str(payload).ok()).map(Arc::new);
+        connection.timers.clear();
+        // The socket reports this on every poll until it is closed.
+        connection.broken = None;
+        connection.timers.arm(Timer::Healthy, healthy_at);
+        connection.liveness.open(now, subprotocol, &mut connection.timers);
+        let role = connection.role;
+        self.negotiation.acked(subprotocol);
+        self.retry.acked();
+        self.counts.connections += 1;
+        let replaced = match role {
+            Role::Trial => return self.after_change(now),
+            Role::Successor => {
+                self.take_over(now, on);
+                Some(old)
+            }
+            Role::Current | Role::Retiring => {
+                self.counts.reconnects += u64::from(self.is_reconnecting);
+                None
+            }
+        };
+        self.is_reconnecting = false;
+        self.plan_renewal(now);
+        self.status_open();
+        self.issue_all(now, replaced);
+        self.answer_connect(Ok(()));
+        self.answer_rotate(Ok(()));
+        self.look_for_idleness(now);
+        self.probe_awaited();
+        self.after_change(now);
+    }
+
+    /// A `next` arrived.
     fn result(
         &mut self,
         now: Instant,
+        on: ConnectionId,
         frame: &str,
         id: Id,
         payload: Option<Range<usize>>,
     ) -> Option<(u32, Range<usize>)> {
-        if let (Id::Ours(wire_id), Some(payload)) = (id, payload)
-            && let Some(operation) = self.operations.by_wire_id_mut(wire_id, self.leg.span)
-        {
-            if operation.kind == OperationType::Subscription {
-                self.counts.items += 1;
-                let id = operation.id;
-                if !operation.is_cleared {
-                    operation.is_cleared = true;
-                    self.suspicion.cleared(now, id, &mut self.leg.timers);
-                }
-                if let Some(watch) = &mut operation.watch
-                    && let Some(at) = watch.received(now)
-                {
-                    self.operations.set_deadline(id, at);
-                }
-                // Established is what the current connection carries.
-                if self.leg.role == Role::Retiring {
-                    self.came_on_old(now, id, &frame[payload.clone()]);
-                } else if self.forget_awaited(id)
-                    && let Some(operation) = self.operations.get(id)
-                {
-                    self.outputs
-                        .push_back(Output::Established { writer: operation.writer.clone() });
-                }
-                return Some((wire_id.slot, payload));
-            }
+        let (Id::Ours(wire_id), Some(payload)) = (id, payload) else {
+            // A `next` without a payload says nothing.
+            self.counts.ignored += 1;
+            return None;
+        };
+        let Some((side, operation)) = self.operations.by_wire_id(wire_id, on) else {
+            self.late_result(on, wire_id);
+            return None;
+        };
+        if !operation.is_subscription() {
             // The first result is the result: some servers forget the `complete` (rule 15).
-            self.finish(now, id, End::Answered(Payload::new(frame.to_owned(), payload)));
-            self.leg.expect_complete(wire_id);
+            let end = End::Answered(Payload::new(frame.to_owned(), payload));
+            self.finish(now, on, wire_id, end);
+            if let Some(connection) = self.connection_mut(on) {
+                connection.expect_complete(wire_id);
+            }
             return None;
         }
-        // It goes on after its first result, as a subscription does that was taken for a query.
-        // Legacy was stopped then.
-        if let Id::Ours(wire_id) = id
-            && self.leg.phase == Phase::Open(Subprotocol::GraphqlTransportWs)
-            && self.leg.take_expected(wire_id)
-        {
-            self.leg.outbox.push(Queued::Complete(wire_id));
+        let id = operation.id;
+        // It does not close connections, as the server has begun it (rule 22b).
+        operation.is_cleared = true;
+        if side == Side::New {
+            self.hold(now, id, frame, payload);
+            self.after_change(now);
+            return None;
         }
-        // Unknown ids are late, not wrong (rule 14); a `next` without a payload says nothing.
-        self.counts.ignored += 1;
-        None
+        if on != self.current && side == Side::Only {
+            self.trial_answered(now, id);
+            return None;
+        }
+        if let Some(watch) = &mut operation.watch
+            && let Some(at) = watch.received(now)
+        {
+            self.operations.set_deadline(id, at);
+        }
+        self.counts.items += 1;
+        if side == Side::Old {
+            self.old_said(now, id, &frame[payload.clone()]);
+            self.after_change(now);
+        } else if self.forget_awaited(id)
+            && let Some(operation) = self.operations.get(id)
+        {
+            self.outputs.push_back(Output::Established { writer: operation.writer.clone() });
+        }
+        Some((wire_id.slot, payload))
     }
 
-    fn finish(&mut self, now: Instant, id: Id, end: End) {
+    /// A `next` arrived for an operation that is over.
+    fn late_result(&mut self, on: ConnectionId, wire_id: crate::protocol::WireId) {
+        self.counts.ignored += 1;
+        // It goes on after its first result, as a subscription does that was taken for a query. On
+        // the legacy subprotocol it was stopped with the result.
+        if let Some(connection) = self.connection_mut(on)
+            && connection.phase == Phase::Open(Subprotocol::GraphqlTransportWs)
+            && connection.take_expected(wire_id)
+        {
+            connection.send_queue.push(Queued::Complete(wire_id));
+        }
+    }
+
+    /// The server has ended an operation.
+    fn ended(&mut self, now: Instant, on: ConnectionId, id: Id, end: End) {
         let Id::Ours(wire_id) = id else {
             self.counts.ignored += 1;
             return;
         };
-        let operation = self.operations.by_wire_id(wire_id, self.leg.span);
-        let id = operation.map(|operation| operation.id);
-        let restarts = operation
-            .and_then(|operation| operation.watch.as_ref())
-            .is_some_and(|watch| watch.watch_options.restart);
-        if let Some(id) = id {
-            self.suspicion.cleared(now, id, &mut self.leg.timers);
+        let found = self.operations.by_wire_id(wire_id, on).map(|(side, operation)| {
+            operation.is_cleared = true;
+            (side, operation.id)
+        });
+        match found {
+            Some((Side::New, id)) => self.hold_end(now, id, end),
+            Some((Side::Old, id)) if self.goes_on(now, id) => {}
+            Some((Side::Old | Side::Only, _)) => return self.finish(now, on, wire_id, end),
+            None => {
+                let Some(connection) = self.connection_mut(on) else { return };
+                // Both sides end it at once: what is not written yet is not sent any more (rule
+                // 13).
+                connection.send_queue.ended(wire_id);
+                if !connection.take_expected(wire_id) {
+                    self.counts.ignored += 1;
+                }
+            }
         }
-        if id.is_some_and(|id| self.is_drained(id, &end)) {
-            self.leg.outbox.ended(wire_id);
+        self.after_change(now);
+    }
+
+    /// A pong arrived, of the kind that answers the pings of this subprotocol. On the other one
+    /// nobody has asked for it, which is legal.
+    pub(super) fn ponged(
+        &mut self,
+        now: Instant,
+        on: ConnectionId,
+        subprotocol: Subprotocol,
+        number: Option<u64>,
+    ) {
+        let Some(connection) = self.connection_mut(on) else { return };
+        if connection.phase != Phase::Open(subprotocol) {
             return;
         }
-        if let Some(id) = id {
-            // It may be on its way to another leg.
-            self.complete(id, Some(self.leg.id));
+        let round_trip_time = connection.pings.answered(now, number);
+        let role = connection.role;
+        if round_trip_time.is_some() {
+            self.counts.round_trip_time = round_trip_time;
         }
-        if let Some(id) = id.filter(|_| restarts) {
-            self.park(id, Wait::Verdict);
-            if let Some(operation) = self.operations.get_mut(id) {
-                operation.is_cleared = true;
-                self.outputs.push_back(Output::Judge { writer: operation.writer.clone(), end });
-            }
-        } else if let Some(operation) = id.and_then(|id| self.operations.remove(id)) {
-            if self.leg.must_stop(operation.kind) {
-                self.leg.outbox.push(Queued::Stop(wire_id));
-            }
-            self.forget_awaited(operation.id);
-            self.outputs.push_back(Output::Finish { writer: operation.writer, end });
-            self.look_for_idleness(now);
+        if role == Role::Trial {
+            self.trial_ponged(now);
         } else {
-            if !self.leg.take_expected(wire_id) {
-                self.counts.ignored += 1;
-            }
-            // Both sides end it at once: what is not written yet is not to be said any more (rule
-            // 13).
-            self.leg.outbox.ended(wire_id);
+            self.establish();
         }
+    }
+
+    /// Tells `Output::Established` once the server has read the operation: now, if that is known.
+    pub(crate) fn probe(&mut self, id: u64) {
+        self.awaited.insert(id);
+        self.establish();
+    }
+
+    /// Tells whoever waits for operations that are proven, and asks the server about the others.
+    fn establish(&mut self) {
+        // Mostly nobody waits for anything.
+        for id in std::mem::take(&mut self.awaited) {
+            let Some(operation) = self.operations.get(id) else { continue };
+            let is_proven = self.operations.wire_ids(id).any(|(on, wire_id)| {
+                let connection = self.connection(on);
+                connection.is_some_and(|connection| {
+                    connection.role != Role::Trial && connection.pings.has_read(wire_id.serial)
+                })
+            });
+            if is_proven {
+                self.outputs.push_back(Output::Established { writer: operation.writer.clone() });
+            } else {
+                self.awaited.insert(id);
+            }
+        }
+        self.probe_awaited();
+    }
+
+    /// Sends a ping behind the operations for which somebody waits, on the connections that are to
+    /// carry them.
+    pub(super) fn probe_awaited(&mut self) {
+        if self.awaited.is_empty() {
+            return;
+        }
+        for on in ConnectionId::ALL {
+            let operations = &self.operations;
+            let is_due = |id: &u64| operations.is_queued(*id, on) || operations.is_on(*id, on);
+            if self.awaited.iter().any(is_due)
+                && let Some(connection) = self.connection_mut(on)
+                && connection.role != Role::Trial
+            {
+                connection.probe();
+            }
+        }
+    }
+
+    /// Nobody needs to wait for an operation any more. Returns whether anybody did.
+    pub(super) fn forget_awaited(&mut self, id: u64) -> bool {
+        !self.awaited.is_empty() && self.awaited.remove(&id)
     }
 }
 
-/// The server's words in a `connection_error`.
+/// The number of our ping that a `pong` repeats.
+fn ping_number(payload: &str) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Echo {
+        n: u64,
+    }
+    serde_json::from_str::<Echo>(payload).ok().map(|echo| echo.n)
+}
+
+/// The server's words in a `connection_error`, or in an error that names no operation.
 fn refusal_message(payload: &str) -> String {
     let mut message = match serde_json::from_str(payload) {
         Ok(serde_json::Value::String(text)) => text,

@@ -1,372 +1,295 @@
-//! The conversation with one server, over as many sockets as it takes.
+//! The conversation with one server, over as many connections as it takes.
 //!
 //! Owns every decision: when to dial, what to say, what a loss means, which operation gets what.
-//! Pure: `now` is an argument, randomness is one seed, no map is iterated in an order of its own;
-//! so the same inputs give the same outputs. Knows no socket and no task. `handle_*` takes what
-//! happened, verbs take what the application wants, `poll_*` gives what is to be done; spurious
-//! calls do nothing.
+//! Pure: `now` is an argument, randomness is one seed, and no map is iterated in an order of its
+//! own; so the same inputs give the same outputs. Knows no socket and no task. The methods follow
+//! one grammar: `handle_*` takes what happened, verbs take what the application wants, `poll_*`
+//! gives what is to be done. Calls that come too late do nothing.
 //!
 //! ```text
-//!        subscribe               credentials          upgraded            acknowledged
-//!  Idle ───────────> Authorizing ───────────> Dialing ────────> Opening ──────────────> Open
-//!   ^ ^                   ^                      │                 │                      │
-//!   │ └─ nothing live ─┐  │ backoff over         │ lost            │ lost                 │ lost
-//!   │                  │  │                      v                 v                      v
-//!   └── fatal ──────── Waiting <────────────────────────── verdict ────────────────────────
-//!
-//!  any ── shutdown ──> Closing (where there is a socket) ──> Ended
+//!  no connection (idle)
+//!     │ subscribe, connect
+//!     v            credentials         upgraded           acknowledged
+//!  Authorizing ───────────────> Dialing ──────> Opening ───────────────> Open ──> Closing
+//!     ^                            │               │                      │
+//!     │ delay is over              v               v                      v
+//!  Waiting <──────────────────────────── lost: verdict ────────────> no connection
 //! ```
 //!
-//! These are the phases of one leg. During a handover there is a second one: a successor on its way
-//! to `Open`, where it becomes the current one, or one that it has replaced, on its way through
-//! `Closing`; see `handover.rs`.
+//! These are the phases of one connection. A session has up to two: one is current, and the other
+//! one replaces it, was replaced by it (`handover.rs`), or carries the operations that are suspected
+//! of closing connections (`quarantine.rs`).
+//!
+//! After each input: perform all of `poll_output`, in order; then write what `poll_transmit` gives
+//! for each connection as far as its socket takes it; then wait until `poll_timeout`.
 
-mod backoff;
 mod config;
+mod connection;
 mod control;
-mod credentials;
 mod handover;
-mod issue;
-mod leg;
-mod liveness;
 mod messages;
-mod moving;
-mod negotiation;
 mod operations;
-mod outbox;
 mod output;
-mod proof;
-mod registry;
+mod overlap;
+mod quarantine;
+mod reconnect;
 mod renewal;
-mod retry;
 mod status;
-mod suspicion;
-mod timers;
-mod trial;
-mod watch;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-#[cfg(feature = "client")]
-pub(crate) use self::{
-    backoff::Backoff,
-    config::{DialBudget, MAX_DURATION},
-};
 pub(crate) use self::{
     config::{Config, VerdictHook},
-    leg::ConnectionId,
+    connection::ConnectionId,
+    operations::{Backlog, HeldItem, Request, WatchOptions},
     output::{Counts, Granted, Item, Output},
-    registry::Request,
-    watch::WatchOptions,
+};
+#[cfg(feature = "client")]
+pub(crate) use self::{
+    config::{DialBudget, MAX_DURATION},
+    reconnect::Backoff,
 };
 pub use self::{
     config::{Strictness, Verdict},
-    credentials::CredentialsReason,
+    reconnect::CredentialsReason,
     status::{Stats, Status},
 };
 use self::{
+    connection::{Connection, Phase, Role, liveness::Liveness, timers::Timer},
     handover::Handover,
-    leg::{Leg, Phase, Role},
-    negotiation::Negotiation,
-    registry::{Registry, Span},
-    retry::{Plan, Retry},
-    suspicion::{Outage, Suspicion},
-    timers::Timer,
+    operations::Registry,
+    quarantine::Quarantine,
+    reconnect::{negotiation::Negotiation, retry::Retry},
 };
 use crate::{
     error::{CloseCode, ConnectError, CredentialsError, Disconnect},
-    protocol::{Subprotocol, Transmit, close::Stage},
-    response::End,
+    protocol::Transmit,
 };
 
-/// The state machine. `S` is who reads an operation; the session only hands it back. Not `Debug`:
-/// it holds the init payload (I13).
-pub(crate) struct Session<S> {
+/// The state machine. `W` writes to the reader of an operation; the session only hands it back. Not
+/// `Debug`: it holds the init payload (I13).
+pub(crate) struct Session<W> {
     config: Config,
-    /// What is being handled is about this one; between two inputs it is the current one.
-    leg: Leg,
-    /// During a handover: what is to replace the current one, or what it has replaced.
-    other: Option<Box<Leg>>,
-    handover: Handover,
-    operations: Registry<S>,
+    connections: [Option<Connection>; 2],
+    /// Which of them is the current one, or becomes it next.
+    current: ConnectionId,
+    operations: Registry<W>,
     retry: Retry,
     negotiation: Negotiation,
-    suspicion: Suspicion,
-    /// Operations of which somebody waits for a proof that the server has them.
+    handover: Handover,
+    quarantine: Quarantine,
+    /// Operations for which somebody waits to learn that the server has them.
     awaited: BTreeSet<u64>,
-    outputs: VecDeque<Output<S>>,
-    /// Since when operations are without a connection, and why they lost the one they had.
-    outage: Option<Outage>,
+    outputs: VecDeque<Output<W>>,
+    counts: Counts,
     /// Why the last connection was lost, or the last attempt at one failed.
     last_cause: Option<Disconnect>,
+    /// The current connection was lost, and no other one is open yet.
+    is_reconnecting: bool,
     /// Somebody waits for a connection.
     is_wanted: bool,
+    /// The application wants a connection even while nothing is live (rule 25).
+    is_kept: bool,
     /// The application wants no connection for now.
     is_paused: bool,
-    counts: Counts,
+    /// The sockets are not read for now.
+    is_stalled: bool,
+    has_ended: bool,
+    /// The longest interval between two `ka` messages of the server.
+    keep_alive_interval: Duration,
 }
 
-impl<S: Clone> Session<S> {
+impl<W: Clone> Session<W> {
     pub(crate) fn new(config: Config) -> Self {
         Self {
-            leg: Leg::new(&config),
-            other: None,
-            handover: Handover::default(),
+            connections: [None, None],
+            current: ConnectionId::A,
             operations: Registry::new(config.first_serial),
             retry: Retry::new(&config),
             negotiation: Negotiation::new(config.subprotocol),
-            suspicion: Suspicion::default(),
+            handover: Handover::default(),
+            quarantine: Quarantine::default(),
             awaited: BTreeSet::new(),
             outputs: VecDeque::new(),
-            outage: None,
-            last_cause: None,
-            is_wanted: false,
-            is_paused: false,
             counts: Counts::default(),
+            last_cause: None,
+            is_reconnecting: false,
+            is_wanted: false,
+            is_kept: false,
+            is_paused: false,
+            is_stalled: false,
+            has_ended: false,
+            keep_alive_interval: Duration::ZERO,
             config,
         }
     }
 
-    /// The provider answered.
-    pub(crate) fn handle_credentials(
-        &mut self,
-        now: Instant,
-        leg: ConnectionId,
-        answer: Result<Granted, CredentialsError>,
-    ) {
-        self.on(now, leg, |session| {
-            if session.leg.phase != Phase::Authorizing {
-                return;
-            }
-            match answer {
-                // The last operation went meanwhile.
-                Ok(_) if !session.has_reason() => {
-                    session.retry.unused();
-                    session.rest();
-                }
-                Ok(Granted { init_payload, lifetime }) => {
-                    let subprotocol = session.negotiation.offer();
-                    session.leg.outbox.owe_init(init_payload);
-                    session.leg.expires_at =
-                        lifetime.map(|lifetime| now + lifetime.min(config::MAX_DURATION));
-                    session.leg.phase = Phase::Dialing(subprotocol);
-                    session.leg.timers.arm(Timer::Connect, now + session.config.connect_timeout);
-                    session.counts.dials += 1;
-                    session.outputs.push_back(Output::Dial(leg, subprotocol));
-                }
-                Err(error) => session.lose(now, Disconnect::Credentials(error)),
-            }
-        });
-    }
-
     /// The socket is there: `connection_init` goes first, and at once (rule 3).
-    pub(crate) fn handle_open(&mut self, now: Instant, leg: ConnectionId) {
-        self.on(now, leg, |session| {
-            if let Phase::Dialing(subprotocol) = session.leg.phase {
-                session.leg.phase = Phase::Opening(subprotocol);
-                session.leg.timers.disarm(Timer::Connect);
-                session.leg.timers.arm(Timer::Ack, now + session.config.ack_timeout);
-            }
-        });
+    pub(crate) fn handle_open(&mut self, now: Instant, id: ConnectionId) {
+        let ack_timeout = self.config.ack_timeout;
+        let Some(connection) = self.connection_mut(id) else { return };
+        if let Phase::Dialing(subprotocol) = connection.phase {
+            connection.phase = Phase::Opening(subprotocol);
+            connection.timers.disarm(Timer::Connect);
+            connection.timers.arm(Timer::Ack, now + ack_timeout);
+        }
     }
 
     /// Something arrived that is no message: a WebSocket ping, which the socket itself answers, or
     /// a part of a message.
-    pub(crate) fn handle_activity(&mut self, now: Instant, leg: ConnectionId) {
-        self.on(now, leg, |session| session.leg.liveness.heard(now));
+    pub(crate) fn handle_activity(&mut self, now: Instant, id: ConnectionId) {
+        if let Some(connection) = self.connection_mut(id) {
+            connection.liveness.heard(now);
+        }
     }
 
-    /// A WebSocket pong frame arrived. Matched by order alone (rule 20); one that was not asked for
-    /// is legal.
-    pub(crate) fn handle_pong(&mut self, now: Instant, leg: ConnectionId) {
-        self.on(now, leg, |session| session.ponged(now, Subprotocol::GraphqlWs));
+    /// A WebSocket pong frame arrived, with the number of a ping if it repeats one.
+    pub(crate) fn handle_pong(&mut self, now: Instant, id: ConnectionId, number: Option<u64>) {
+        self.handle_activity(now, id);
+        self.ponged(now, id, crate::protocol::Subprotocol::GraphqlWs, number);
     }
 
-    /// Writing to the socket failed. What can still be read has a while to say why.
-    pub(crate) fn handle_broken(&mut self, now: Instant, leg: ConnectionId, cause: Disconnect) {
-        self.on(now, leg, |session| {
-            if let (Phase::Opening(_) | Phase::Open(_), None) =
-                (session.leg.phase, &session.leg.broken)
-            {
-                session.leg.broken = Some(cause);
-                session.leg.timers.arm(Timer::Broken, now + session.config.ping_timeout);
-            }
-        });
+    /// Writing to the socket failed. Reading goes on for a while, as the server may have said why.
+    pub(crate) fn handle_broken(&mut self, now: Instant, id: ConnectionId, cause: Disconnect) {
+        let ping_timeout = self.config.ping_timeout;
+        let Some(connection) = self.connection_mut(id) else { return };
+        let has_socket = match connection.phase {
+            Phase::Opening(_) | Phase::Open(_) => true,
+            Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_) => false,
+        };
+        if has_socket && connection.broken.is_none() {
+            connection.broken = Some(cause);
+            connection.timers.arm(Timer::Broken, now + ping_timeout);
+        }
     }
 
     /// The socket, or the attempt at one, is of no more use.
-    pub(crate) fn handle_lost(&mut self, now: Instant, leg: ConnectionId, cause: Disconnect) {
-        self.on(now, leg, |session| session.lose(now, cause));
-    }
-
-    fn lose(&mut self, now: Instant, cause: Disconnect) {
-        let too_big = matches!(cause, Disconnect::MessageTooBig { .. });
-        let close = too_big.then_some((CloseCode::TOO_BIG, "Message too big"));
-        self.break_off(now, cause, close);
-    }
-
-    /// Drops the socket, or the attempt at one, and decides what follows.
-    fn break_off(
-        &mut self,
-        now: Instant,
-        cause: Disconnect,
-        close: Option<(CloseCode, &'static str)>,
-    ) {
-        let stage = match self.leg.phase {
-            Phase::Idle | Phase::Waiting | Phase::Ended => return,
-            Phase::Closing(_) => {
-                if self.leg.role == Role::Retiring {
-                    self.outputs.push_back(Output::Hangup(self.leg.id, None));
-                }
-                return self.end();
-            }
-            Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => Stage::Opening,
-            Phase::Open(_) => Stage::Open,
-        };
-        self.outputs.push_back(Output::Hangup(self.leg.id, close));
-        match self.leg.role {
-            Role::Current => {}
-            Role::Successor => return self.postpone(now, cause),
-            Role::Retiring => {
-                self.leg.broken = Some(cause);
-                return self.end();
-            }
-        }
-        if self.is_moving() {
-            return self.go_back(now, cause);
-        }
-        if stage == Stage::Open {
-            self.outage.get_or_insert_with(|| (now, cause.clone()));
-        }
-        let verdict = self.weigh(&cause, stage);
-        self.give_up_mutations(self.leg.span, Some(&cause));
-        self.leg.leave_socket();
-        self.last_cause = Some(cause.clone());
-        match self.retry.judge(now, cause.clone(), verdict, &mut self.negotiation) {
-            Plan::Again if self.adopt(now) => {}
-            // One that is under way has not failed.
-            Plan::GiveUp if self.is_succeeding() && self.adopt(now) => {}
-            Plan::Again => self.start(now),
-            Plan::GiveUp => self.fail_all(&End::GaveUp { attempts: self.retry.attempts(), cause }),
-            Plan::Fatal(cause) => self.fail_all(&End::Lost(cause)),
-        }
+    pub(crate) fn handle_lost(&mut self, now: Instant, id: ConnectionId, cause: Disconnect) {
+        self.lose(now, id, cause);
+        self.after_change(now);
     }
 
     /// Time has passed; `poll_timeout` says when to call.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.expire(now);
-        for leg in ConnectionId::ALL {
-            self.on(now, leg, |session| session.expire_timers(now));
+        for id in ConnectionId::ALL {
+            while let Some(timer) =
+                self.connection_mut(id).and_then(|connection| connection.timers.expire(now))
+            {
+                self.expire_timer(now, id, timer);
+            }
         }
+        self.after_change(now);
     }
 
-    fn expire_timers(&mut self, now: Instant) {
-        while let Some(timer) = self.leg.timers.expire(now) {
-            match timer {
-                Timer::Backoff => self.authorize(now),
-                Timer::Connect => {
-                    let cause = if self.leg.phase == Phase::Authorizing {
-                        let timeout = self.config.credentials_timeout;
-                        Disconnect::Credentials(CredentialsError::transient(format!(
-                            "no answer within {timeout:?}"
-                        )))
-                    } else {
-                        Disconnect::Connect(ConnectError::Timeout(self.config.connect_timeout))
-                    };
-                    self.break_off(now, cause, None);
+    fn expire_timer(&mut self, now: Instant, id: ConnectionId, timer: Timer) {
+        let ping_timeout = self.config.ping_timeout;
+        let Some(connection) = self.connections[id as usize].as_mut() else { return };
+        let Connection { liveness, timers, .. } = connection;
+        match timer {
+            Timer::Backoff => self.authorize(now, id),
+            Timer::Connect => {
+                let cause = if connection.phase == Phase::Authorizing {
+                    let timeout = self.config.credentials_timeout;
+                    let text = format!("no answer within {timeout:?}");
+                    Disconnect::Credentials(CredentialsError::transient(text))
+                } else {
+                    Disconnect::Connect(ConnectError::Timeout(self.config.connect_timeout))
+                };
+                self.break_off(now, id, cause, None);
+            }
+            Timer::Ack => {
+                let cause = Disconnect::AckTimeout(self.config.ack_timeout);
+                let close = (CloseCode::ACK_TIMEOUT, "Connection acknowledgement timeout");
+                self.break_off(now, id, cause, Some(close));
+            }
+            Timer::Liveness => {
+                if let Some(silence) = liveness.check(now, timers) {
+                    self.break_off(now, id, Disconnect::Silent(silence), None);
                 }
-                Timer::Ack => {
-                    let cause = Disconnect::AckTimeout(self.config.ack_timeout);
-                    self.break_off(
-                        now,
-                        cause,
-                        Some((CloseCode::ACK_TIMEOUT, "Connection acknowledgement timeout")),
-                    );
+            }
+            Timer::Ping => connection.ping(now),
+            Timer::KeepAlive => {
+                if let Some(silence) = liveness.check_keep_alive(now, timers) {
+                    self.break_off(now, id, Disconnect::Silent(silence), None);
                 }
-                Timer::Liveness => {
-                    if let Some(silence) = self.leg.liveness.check(now, &mut self.leg.timers) {
-                        self.break_off(now, Disconnect::Silent(silence), None);
-                    }
-                }
-                Timer::Ping => self.leg.ping(now),
-                Timer::KeepAlive => {
-                    if let Some(silence) =
-                        self.leg.liveness.check_keep_alive(now, &mut self.leg.timers)
-                    {
-                        self.break_off(now, Disconnect::Silent(silence), None);
-                    }
-                }
-                Timer::Healthy => self.prove(now),
-                Timer::Settled => self.settled(now),
-                // It is not read, so it cannot have said anything.
-                Timer::Broken if self.leg.liveness.is_paused() => {
-                    self.leg.timers.arm(Timer::Broken, now + self.config.ping_timeout);
-                }
-                Timer::Broken => {
-                    let cause = self.leg.broken.take().unwrap_or(Disconnect::Reset(None));
-                    self.break_off(now, cause, None);
-                }
-                Timer::Pace => self.pace(now),
-                Timer::Idle => self.close_idle(),
-                Timer::Renewal => self.renew(now),
-                Timer::Overlap => self.end_overlap(now),
-                Timer::Grace => self.end_grace(now),
-                Timer::Shutdown => {
-                    self.outputs.push_back(Output::Hangup(self.leg.id, None));
-                    self.end();
-                }
+            }
+            Timer::Healthy => self.healthy(now, id),
+            Timer::Settled => self.trial_settled(now),
+            // It is not read, so it cannot have said anything.
+            Timer::Broken if liveness.is_paused() => {
+                timers.arm(Timer::Broken, now + ping_timeout);
+            }
+            Timer::Broken => {
+                let cause = connection.broken.take().unwrap_or(Disconnect::Reset(None));
+                self.break_off(now, id, cause, None);
+            }
+            Timer::Pace => self.pace(now),
+            Timer::Idle => self.close_idle(),
+            Timer::Renewal => self.renew(now),
+            Timer::Overlap => self.check_overlap(now, id),
+            Timer::Grace => self.end_grace(now, id),
+            Timer::Shutdown => {
+                self.outputs.push_back(Output::Hangup(id, None));
+                self.closed(now, id);
             }
         }
     }
 
-    /// The sockets are not read for a while: silence means nothing now.
+    /// The sockets are not read for a while: silence means nothing.
     pub(crate) fn stall(&mut self) {
-        self.legs().for_each(|leg| leg.liveness.pause());
+        self.is_stalled = true;
+        for connection in self.connections.iter_mut().flatten() {
+            connection.liveness.pause();
+        }
     }
 
-    /// They are read again; the time until now does not count as silence.
+    /// They are read again. The time until now does not count as silence.
     pub(crate) fn unstall(&mut self, now: Instant) {
-        self.legs().for_each(|leg| leg.liveness.resume(now));
+        self.is_stalled = false;
+        for connection in self.connections.iter_mut().flatten() {
+            connection.liveness.resume(now);
+        }
     }
 
-    pub(crate) fn poll_output(&mut self) -> Option<Output<S>> {
+    /// What is to be done next.
+    pub(crate) fn poll_output(&mut self) -> Option<Output<W>> {
         self.outputs.pop_front()
     }
 
-    /// The next thing to write on a leg. What was not taken from here was not sent.
-    pub(crate) fn poll_transmit(&mut self, leg: ConnectionId) -> Option<Transmit> {
-        let leg = if self.leg.id == leg { &mut self.leg } else { self.other.as_deref_mut()? };
+    /// The next thing to write on a connection. What was not taken from here was not sent.
+    pub(crate) fn poll_transmit(&mut self, id: ConnectionId) -> Option<Transmit> {
+        let connection = self.connections[id as usize].as_mut()?;
         let (Phase::Opening(subprotocol) | Phase::Open(subprotocol) | Phase::Closing(subprotocol)) =
-            leg.phase
+            connection.phase
         else {
             return None;
         };
-        leg.outbox.next(subprotocol, &mut self.operations, &mut leg.proofs)
+        let Connection { send_queue, pings, .. } = connection;
+        send_queue.next(id, subprotocol, &mut self.operations, pings)
     }
 
     /// When to call `handle_timeout`, if nothing else happens.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let timers = self.connections.iter().flatten().filter_map(|it| it.timers.next());
         let deadline = self.operations.next_deadline().map(|(at, _)| at);
-        let other = self.other.as_deref().and_then(|leg| leg.timers.next());
-        self.leg.timers.next().into_iter().chain(other).chain(deadline).min()
+        timers.chain(deadline).chain(self.quarantine.due()).min()
     }
 
     /// Whether operations are sent.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.leg.phase, Phase::Open(_))
+        self.open_connection().is_some()
     }
 
-    /// Whether a leg is acknowledged.
-    pub(crate) fn is_live(&self, leg: ConnectionId) -> bool {
-        let other = self.other.as_deref().filter(|other| other.id == leg);
-        let leg = if self.leg.id == leg { Some(&self.leg) } else { other };
-        leg.is_some_and(|leg| matches!(leg.phase, Phase::Open(_)))
+    /// Whether a connection is acknowledged.
+    pub(crate) fn is_live(&self, id: ConnectionId) -> bool {
+        self.connection(id).is_some_and(Connection::is_open)
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -377,109 +300,101 @@ impl<S: Clone> Session<S> {
         self.operations.len()
     }
 
-    /// Handles what is about a leg as if it were the only one. Nothing happens if it is gone.
-    fn on<R>(
-        &mut self,
-        now: Instant,
-        leg: ConnectionId,
-        handle: impl FnOnce(&mut Self) -> R,
-    ) -> Option<R> {
-        if self.leg.id != leg {
-            let other = self.other.as_mut().filter(|other| other.id == leg)?;
-            std::mem::swap(&mut self.leg, other);
+    /// The connection has been open for a while.
+    fn healthy(&mut self, now: Instant, id: ConnectionId) {
+        let is_replaced = self.other().is_some_and(|other| other.role == Role::Successor);
+        let healthy_after = self.config.healthy_after;
+        let Some(connection) = self.connection_mut(id) else { return };
+        // What is not read proves nothing.
+        if connection.liveness.is_paused() {
+            return connection.timers.arm(Timer::Healthy, now + healthy_after.max(LOOK_AGAIN));
         }
-        let result = handle(self);
-        if let Some(other) = &mut self.other {
-            if other.role == Role::Current {
-                std::mem::swap(&mut self.leg, other);
-            }
-            self.tend_other(now);
-        }
-        Some(result)
-    }
-
-    /// The one that is being handled, and the other.
-    fn legs(&mut self) -> impl Iterator<Item = &mut Leg> {
-        std::iter::once(&mut self.leg).chain(self.other.as_deref_mut())
-    }
-
-    /// What was sent on the other leg.
-    fn other_span(&self) -> Span {
-        self.other.as_deref().map_or(Span::NONE, |other| other.span)
-    }
-
-    /// Dials as soon as the spacing of dials allows, if there is anything to dial for.
-    fn start(&mut self, now: Instant) {
-        if self.is_paused {
+        if connection.role != Role::Current {
             return;
         }
-        match (self.has_reason(), self.retry.due(now)) {
-            (false, _) => self.rest(),
-            (true, None) => self.authorize(now),
-            (true, Some(at)) => {
-                self.leg.phase = Phase::Waiting;
-                self.leg.timers.arm(Timer::Backoff, at);
-                self.status(Status::Waiting { delay: at - now, cause: self.last_cause.clone() });
-            }
+        if is_replaced {
+            self.retry.still_healthy();
+        } else {
+            self.retry.healthy();
         }
+        self.quarantine.connection_is_healthy();
     }
 
-    fn authorize(&mut self, now: Instant) {
-        let (attempt, reason) = self.retry.begin(now);
-        self.leg.phase = Phase::Authorizing;
-        self.leg.timers.clear();
-        self.leg.timers.arm(Timer::Connect, now + self.config.credentials_timeout);
-        self.status(Status::Connecting { attempt, cause: self.last_cause.clone() });
-        self.outputs.push_back(Output::Authorize(self.leg.id, reason));
+    /// What may follow from any input: a connection that nothing depends on any more, a handover or
+    /// a trial that can begin.
+    fn after_change(&mut self, now: Instant) {
+        self.close_retired(now);
+        self.go_on_with_quarantine(now);
     }
 
-    /// Ends what is live; the next subscribe starts afresh (rule 23).
-    fn fail_all(&mut self, end: &End) {
-        self.retry.forgive();
-        self.negotiation.reset();
-        self.finish_all(end);
-        self.answer_connect(Err(end.clone()));
-        self.answer_rotate(Err(end.clone()));
-        self.rest();
-    }
-
-    /// There is nothing to be connected for.
-    fn rest(&mut self) {
-        self.leg.timers.clear();
-        self.leg.phase = Phase::Idle;
-        if self.leg.role != Role::Current {
-            return;
-        }
-        self.drop_other();
-        // The next one will be another.
-        self.answer_rotate(Ok(()));
-        self.outage = None;
-        self.suspicion = Suspicion::default();
-        self.status(Status::Idle);
-    }
-
-    /// The peer has answered the goodbye, or had time to.
-    fn end(&mut self) {
-        match self.leg.role {
+    /// A closing handshake has ended, or was not waited for any longer.
+    fn closed(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.remove_connection(id) else { return };
+        match connection.role {
             Role::Current => {
-                self.leg.leave_socket();
-                self.leg.phase = Phase::Ended;
+                self.has_ended = true;
                 self.outputs.push_back(Output::Ended);
             }
-            Role::Successor | Role::Retiring => self.leg.phase = Phase::Idle,
+            Role::Retiring => {
+                self.outputs.push_back(Output::Hangup(id, None));
+                self.handover_is_over(now);
+            }
+            Role::Successor | Role::Trial => self.outputs.push_back(Output::Hangup(id, None)),
         }
     }
 
-    /// What an operator sees is the leg that operations are sent on.
-    fn status(&mut self, status: Status) {
-        if self.leg.role == Role::Current {
-            self.outputs.push_back(Output::Status(status));
-        }
+    fn add_connection(&mut self, id: ConnectionId, role: Role) {
+        let liveness = Liveness::new(&self.config, self.keep_alive_interval, self.is_stalled);
+        self.connections[id as usize] = Some(Connection::new(id, role, &self.config, liveness));
     }
 
-    fn status_open(&mut self) {
-        if let Phase::Open(subprotocol) = self.leg.phase {
-            self.status(Status::Open { subprotocol, ack_payload: self.leg.ack_payload.clone() });
-        }
+    fn remove_connection(&mut self, id: ConnectionId) -> Option<Connection> {
+        let connection = self.connections[id as usize].take()?;
+        let interval = connection.liveness.keep_alive_interval();
+        self.keep_alive_interval = self.keep_alive_interval.max(interval);
+        Some(connection)
+    }
+
+    fn connection(&self, id: ConnectionId) -> Option<&Connection> {
+        self.connections[id as usize].as_ref()
+    }
+
+    fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.connections[id as usize].as_mut()
+    }
+
+    fn current(&self) -> Option<&Connection> {
+        self.connection(self.current)
+    }
+
+    fn current_mut(&mut self) -> Option<&mut Connection> {
+        self.connection_mut(self.current)
+    }
+
+    /// The one that is not current.
+    fn other(&self) -> Option<&Connection> {
+        self.connection(self.current.other())
+    }
+
+    fn other_mut(&mut self) -> Option<&mut Connection> {
+        self.connection_mut(self.current.other())
+    }
+
+    /// The phase of the current connection.
+    fn phase(&self) -> Option<Phase> {
+        self.current().map(|connection| connection.phase)
+    }
+
+    /// The current connection, if it is open.
+    fn open_connection(&self) -> Option<ConnectionId> {
+        self.current().filter(|connection| connection.is_open()).map(|connection| connection.id)
+    }
+
+    /// Whether no operation can begin any more.
+    fn is_closing(&self) -> bool {
+        self.has_ended || matches!(self.phase(), Some(Phase::Closing(_)))
     }
 }
+
+/// When something that cannot be done now is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);

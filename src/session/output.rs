@@ -2,52 +2,55 @@
 
 use std::{ops::Range, time::Duration};
 
-use super::ConnectionId;
+use super::{Backlog, ConnectionId, CredentialsReason, Status};
 use crate::{
     error::{CloseCode, Disconnect},
     protocol::Subprotocol,
     response::{End, Gap},
-    session::{CredentialsReason, Status},
 };
 
 /// Something to do, in order.
 #[derive(Debug)]
-pub(crate) enum Output<S> {
+pub(crate) enum Output<W> {
     /// Ask the provider; answer with `handle_credentials`.
     Authorize(ConnectionId, CredentialsReason),
     /// Make a socket; answer with `handle_open` or `handle_lost`.
     Dial(ConnectionId, Subprotocol),
-    /// Drop the socket, or the attempt at one, after sending this close frame as far as that works
-    /// at once.
+    /// Drop the socket, or the attempt at one, after sending this close frame if that works at once.
     Hangup(ConnectionId, Option<(CloseCode, &'static str)>),
-    /// The operation is about to be sent again; `revise` says from where. Without a gap it goes on
-    /// on the old leg for now.
-    Reissue { writer: S, gap: Option<Gap> },
-    /// What follows came on another leg.
-    Moved { writer: S, gap: Gap },
-    /// An item that was held: where its payload is in its frame, and whose it is.
-    Deliver { id: u64, writer: S, frame: Box<str>, payload: Range<usize> },
-    /// The server has read the operation on the current connection, as was asked.
-    Established { writer: S },
-    /// Nothing arrived for the operation for so long.
-    Stale { writer: S, idle_for: Duration },
-    /// The server has ended the operation, with these errors. Answer with `restart`, or with
-    /// `cancel` and tell the reader.
-    Judge { writer: S, end: End },
+    /// The operation is about to be sent again, which this gap announces. If the application has a
+    /// position to go on from, answer with `resume_from`.
+    Reissue { writer: W, gap: Gap },
+    /// The operation is about to be sent on the new connection of a handover, and goes on on the
+    /// old one. If the application has a position to go on from, answer with `resume_from`.
+    Resume { writer: W },
+    /// What follows arrived on another connection.
+    Gap { writer: W, gap: Gap },
+    /// Items that were held. Deliver them until the writer does not go on, and answer the end that
+    /// follows them, if there is one, with `end_backlog`.
+    Deliver { id: u64, writer: W, backlog: Backlog },
+    /// The server has read the operation, as was asked.
+    Established { writer: W },
+    /// Nothing has arrived for the operation for so long.
+    Stale { writer: W, idle_for: Duration },
+    /// The server has ended the operation. If the application takes that for transient answer with
+    /// `restart`, else with `cancel`, and tell the reader.
+    Judge { writer: W, end: End },
     /// The operation is over (I1).
-    Finish { writer: S, end: End },
-    /// The message that ends an operation, after all of its items that were held. Answer with
-    /// `end_held`.
-    End { id: u64, frame: Box<str> },
-    /// For who waits for a connection: there is one, or there will be none.
+    Finish { writer: W, end: End },
+    /// For everyone who waits for a connection: there is one, or there will be none.
     Connected(Result<(), End>),
-    /// For who waits for another connection in place of the one there was.
+    /// For everyone who waits for another connection in place of the current one.
     Rotated(Result<(), End>),
     /// The connection could not be replaced for now, and goes on.
     Postponed(Disconnect),
+    /// A server that has worked refuses connections from now on; how long that is tolerated.
+    Refused(Disconnect, Duration),
+    /// Something arrived that is about no operation, and the server's words if there are any.
+    Unattributed(Option<String>),
     /// What an operator sees.
     Status(Status),
-    /// Nothing will follow.
+    /// Nothing follows.
     Ended,
 }
 
@@ -56,7 +59,7 @@ pub(crate) enum Output<S> {
 pub(crate) struct Granted {
     /// A JSON object.
     pub(crate) init_payload: Box<str>,
-    /// For how long from now on it is good, if that is known.
+    /// For how long from now on they are valid, if that is known.
     pub(crate) lifetime: Option<Duration>,
 }
 
@@ -72,6 +75,7 @@ pub(crate) struct Item<'a, S> {
 pub(crate) struct Counts {
     pub(crate) dials: u64,
     pub(crate) connections: u64,
+    pub(crate) reconnects: u64,
     pub(crate) handovers: u64,
     pub(crate) items: u64,
     pub(crate) ignored: u64,

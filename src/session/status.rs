@@ -1,6 +1,9 @@
 //! What an operator can see of a client: its status, as it changes, and its counts.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -20,6 +23,9 @@ pub enum Status {
         attempt: u32,
         /// Why the last connection was lost, or could not be made; `None` at first.
         cause: Option<Disconnect>,
+        /// Since when a server that has worked does nothing but refuse, as `cause` says; see
+        /// [`refusal_grace`](crate::ClientBuilder::refusal_grace).
+        refused_since: Option<Instant>,
     },
     /// Acknowledged: operations are live.
     #[non_exhaustive]
@@ -38,6 +44,9 @@ pub enum Status {
         /// Why the last connection was lost, or could not be made; `None` if only
         /// [`max_dials`](crate::ClientBuilder::max_dials) delays it.
         cause: Option<Disconnect>,
+        /// Since when a server that has worked does nothing but refuse, as `cause` says; see
+        /// [`refusal_grace`](crate::ClientBuilder::refusal_grace).
+        refused_since: Option<Instant>,
     },
     /// Not connected, as the application wants: [`Client::pause`](crate::Client::pause).
     Paused,
@@ -56,8 +65,9 @@ pub struct Stats {
     /// Connections that are acknowledged now: as many as
     /// [`connections`](crate::ClientBuilder::connections) at most.
     pub connections_open: u64,
-    /// Acknowledged connections after the first that followed a lost one; of several at once, after
-    /// the first of each.
+    /// Acknowledged connections that followed a lost one. Closing an idle connection,
+    /// [`pause`](crate::Client::pause), [`reconnect_now`](crate::Client::reconnect_now) and handovers
+    /// are no losses.
     pub reconnects: u64,
     /// Acknowledged connections that replaced one which still worked; see
     /// [`Client::rotate`](crate::Client::rotate).

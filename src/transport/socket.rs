@@ -56,7 +56,8 @@ pub(crate) enum Inbound {
     Unreadable,
     /// Answered by tungstenite.
     Ping,
-    Pong,
+    /// With the number of one of our pings, if it repeats one.
+    Pong(Option<u64>),
     /// The last thing.
     Lost(Disconnect),
 }
@@ -108,7 +109,10 @@ impl Socket {
                     Utf8Bytes::try_from(bytes).map_or(Inbound::Unreadable, Inbound::Message)
                 }
                 Message::Ping(_) => Inbound::Ping,
-                Message::Pong(_) => Inbound::Pong,
+                Message::Pong(body) => {
+                    let number = body.as_ref().try_into().ok().map(u64::from_be_bytes);
+                    Inbound::Pong(number)
+                }
                 Message::Close(frame) => Inbound::Lost(closed(frame)),
                 Message::Frame(_) => continue,
             });
@@ -169,7 +173,7 @@ impl Socket {
     fn start_send(&mut self, transmit: Transmit) -> Result<(), WsError> {
         let message = match transmit {
             Transmit::Text(text) => Message::text(text),
-            Transmit::Ping => Message::Ping([].as_slice().into()),
+            Transmit::Ping(number) => Message::Ping(number.to_be_bytes().to_vec().into()),
             Transmit::Close(code, reason) => Message::Close(Some(CloseFrame {
                 code: WsCloseCode::from(code.0),
                 reason: reason.into(),

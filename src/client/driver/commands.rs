@@ -67,7 +67,7 @@ impl Driver {
         self.look_for_sleep(now);
         if taken == 0 {
             // Every handle and every stream is gone. Said again at every turn, which does nothing.
-            self.session.shutdown(now + ORPHAN_DEADLINE);
+            self.session.shutdown(now, now + ORPHAN_DEADLINE);
         }
         for command in batch.drain(..) {
             match command {
@@ -104,7 +104,7 @@ impl Driver {
                 }
                 Command::ReconnectNow => self.session.reconnect_now(now),
                 Command::NetworkChanged => self.session.network_changed(now),
-                Command::Shutdown { within } => self.session.shutdown(now + within),
+                Command::Shutdown { within } => self.session.shutdown(now, now + within),
             }
         }
         self.batch = batch;

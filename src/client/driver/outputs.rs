@@ -9,10 +9,10 @@ use tokio::sync::oneshot;
 use super::{Connector, Driver, Link};
 use crate::{
     client::telemetry::{self, Losses},
-    delivery::writer::Writer,
+    delivery::writer::{Position, Writer},
     error::{ConnectError, CredentialsError, DialError, SharedError, SubscribeError},
     protocol::Subprotocol,
-    response::{End, Gap},
+    response::End,
     session::{Output, Status},
     transport::socket::Socket,
 };
@@ -56,26 +56,24 @@ impl Driver {
                         self.counters.moved(socket.take_traffic());
                     }
                 }
-                Output::Reissue { writer, gap } => {
-                    let mut resumed = gap.clone().unwrap_or_default();
-                    match (self.resume(&writer, &mut resumed), gap) {
-                        (Ok(()), Some(_)) => {
-                            losses.reissued(writer.id, &resumed);
-                            writer.push_gap(resumed);
-                        }
-                        (Ok(()), None) => {}
-                        (Err(error), _) => self.end(now, &writer, End::Hook(error)),
+                Output::Reissue { writer, mut gap } => {
+                    if self.resume(now, &writer) {
+                        writer.reissued(&mut gap);
+                        losses.reissued(writer.id, &gap);
+                        writer.push_gap(gap);
                     }
                 }
-                Output::Moved { writer, mut gap } => {
+                Output::Resume { writer } => {
+                    self.resume(now, &writer);
+                }
+                Output::Gap { writer, mut gap } => {
                     writer.moved(&mut gap);
                     losses.reissued(writer.id, &gap);
                     writer.push_gap(gap);
                 }
-                Output::Deliver { id: _, writer, frame, payload } => {
-                    self.deliver(now, writer, &frame, payload)
+                Output::Deliver { id, writer, backlog } => {
+                    self.deliver_all(now, id, writer, backlog);
                 }
-                Output::End { id: _, frame } => self.session.end_held(now, &frame),
                 Output::Established { writer } => writer.establish(),
                 Output::Stale { writer, idle_for } => {
                     telemetry::stale(writer.id, idle_for);
@@ -94,6 +92,8 @@ impl Driver {
                 Output::Connected(answer) => tell(&mut self.waiters, &answer),
                 Output::Rotated(answer) => tell(&mut self.rotating, &answer),
                 Output::Postponed(cause) => telemetry::postponed(&cause),
+                Output::Refused(cause, grace) => telemetry::refused(&cause, grace),
+                Output::Unattributed(message) => telemetry::unattributed(message.as_deref()),
                 Output::Status(status) => {
                     telemetry::status(&status);
                     self.status.set(status);
@@ -111,15 +111,27 @@ impl Driver {
         losses.report();
     }
 
-    /// Where the operation goes on is the application's to say.
-    fn resume(&mut self, writer: &Writer, gap: &mut Gap) -> Result<(), SharedError> {
-        let Some(request) = writer.resume(gap)? else { return Ok(()) };
-        let (size, limit) = (request.get().len(), self.connector.max_message_size);
-        if size > limit {
-            return Err(Arc::new(SubscribeError::TooLarge { size, limit }));
-        }
-        self.session.revise(writer.id, request.into());
-        Ok(())
+    /// Asks the application where the operation goes on. Ends it if that fails. Returns whether it
+    /// goes on.
+    fn resume(&mut self, now: Instant, writer: &Writer) -> bool {
+        let limit = self.connector.max_message_size;
+        let error: SharedError = match writer.position() {
+            Ok(Position::None) => return true,
+            Ok(Position::Unchanged) => {
+                self.session.resume_from(writer.id, None);
+                return true;
+            }
+            Ok(Position::After(request)) if request.get().len() <= limit => {
+                self.session.resume_from(writer.id, Some(request.into()));
+                return true;
+            }
+            Ok(Position::After(request)) => {
+                Arc::new(SubscribeError::TooLarge { size: request.get().len(), limit })
+            }
+            Err(error) => error,
+        };
+        self.end(now, writer, End::Hook(error));
+        false
     }
 
     /// Ends a subscription from this side.

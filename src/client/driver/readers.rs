@@ -79,38 +79,40 @@ impl Driver {
         count * COST
     }
 
-    /// An item is not simply kept.
-    pub(super) fn settle(&mut self, now: Instant, writer: Arc<Writer>, given: Given) {
+    /// Does what follows from an item that was given to a writer. Returns whether the writer takes
+    /// more.
+    pub(super) fn settle(&mut self, now: Instant, writer: Arc<Writer>, given: Given) -> bool {
         match given {
             Ok((pushed, waker)) => {
                 self.wakers.extend(waker);
-                self.handle_pushed(now, writer, pushed);
+                self.handle_pushed(now, writer, pushed)
             }
             Err(error) => {
                 self.counters.dequeued(1);
                 self.end(now, &writer, End::Hook(error));
+                false
             }
         }
     }
 
-    fn handle_pushed(&mut self, now: Instant, writer: Arc<Writer>, pushed: Pushed) {
-        let (gone, dropped) = match pushed {
-            Pushed::Kept { dropped } => (dropped, dropped),
-            Pushed::Dropped => (1, 1),
-            Pushed::Closed => (1, 0),
+    fn handle_pushed(&mut self, now: Instant, writer: Arc<Writer>, pushed: Pushed) -> bool {
+        let (gone, dropped, takes_more) = match pushed {
+            Pushed::Kept { dropped } => (dropped, dropped, true),
+            Pushed::Dropped => (1, 1, true),
+            Pushed::Closed => (1, 0, false),
             Pushed::Full => {
                 self.blocked.push(writer);
                 self.session.stall();
-                return;
+                return true;
             }
             Pushed::Overflowed => {
                 self.end(now, &writer, End::Overflow);
-                (1, 1)
+                (1, 1, false)
             }
             Pushed::Rewind => {
                 telemetry::rewound(writer.id);
                 self.session.rewind(writer.id);
-                (1, 0)
+                (1, 0, false)
             }
         };
         self.counters.dequeued(gone as u64);
@@ -118,6 +120,7 @@ impl Driver {
             self.counters.dropped(dropped as u64);
             telemetry::overflowed(writer.id, dropped as u64);
         }
+        takes_more
     }
 }
 

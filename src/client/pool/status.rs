@@ -94,11 +94,11 @@ mod tests {
     use crate::protocol::Subprotocol;
 
     fn waiting(secs: u64) -> Status {
-        Status::Waiting { delay: Duration::from_secs(secs), cause: None }
+        Status::Waiting { delay: Duration::from_secs(secs), cause: None, refused_since: None }
     }
 
     fn connecting(attempt: u32) -> Status {
-        Status::Connecting { attempt, cause: None }
+        Status::Connecting { attempt, cause: None, refused_since: None }
     }
 
     fn open() -> Status {

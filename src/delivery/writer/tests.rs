@@ -51,7 +51,11 @@ fn resuming() -> Hooks {
 
 fn resume(writer: &Writer) -> (Option<u64>, bool, Vec<String>) {
     let mut gap = Gap::default();
-    let request = writer.resume(&mut gap).unwrap();
+    let request = match writer.position().unwrap() {
+        Position::After(request) => Some(request),
+        Position::Unchanged | Position::None => None,
+    };
+    writer.reissued(&mut gap);
     let errors = gap.errors.into_iter().map(|error| error.message).collect();
     (request.map(|request| request.get().parse().unwrap()), gap.resumed, errors)
 }
@@ -171,7 +175,7 @@ fn a_hook_that_panics_is_an_error_that_names_it() {
 
     let resuming = hooks(Some(resume), None, None);
     push(&resuming, r#"{"data":{}}"#).unwrap();
-    assert_eq!(text(resuming.resume(&mut Gap::default()).unwrap_err()), "`resume_with` panicked");
+    assert_eq!(text(resuming.position().unwrap_err()), "`resume_with` panicked");
     let keyed = hooks(None, Some(Box::new(keys)), None);
     assert_eq!(text(push(&keyed, r#"{"data":{}}"#).unwrap_err()), "`latest_by` panicked");
     assert_eq!(read(&keyed, Waker::noop()), None, "it was not kept");
@@ -210,7 +214,7 @@ fn a_request_that_does_not_serialize_is_an_error() {
     let resume: ResumeHook = Box::new(|_| Err(serde::ser::Error::custom("on purpose")));
     let writer = writer(Overflow::DropOldest, Hooks::new(Some(resume), None, None).unwrap());
     push(&writer, r#"{"data":{}}"#).unwrap();
-    assert_eq!(writer.resume(&mut Gap::default()).unwrap_err().to_string(), "on purpose");
+    assert_eq!(writer.position().unwrap_err().to_string(), "on purpose");
 }
 
 /// Data is `[key, value]`.

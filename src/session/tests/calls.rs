@@ -146,7 +146,7 @@ fn a_shutdown_ends_a_written_mutation_as_ambiguous_and_others_as_shut_down() {
     let (mut rig, id) = calling(MODERN, OperationType::Mutation);
     let query = rig.begin(OperationType::Query);
     rig.take();
-    rig.session.shutdown(rig.now + secs(1));
+    rig.session.shutdown(rig.now, rig.now + secs(1));
     assert_eq!(
         finished(&rig.take()),
         [(id, "ambiguous: no cause".into()), (query, "shut down".into())]

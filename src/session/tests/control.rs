@@ -64,7 +64,7 @@ fn connect_is_answered_with_the_fatal_cause_after_which_nobody_dials() {
         "{did:?}"
     );
     assert_eq!(dials(&rig.pass(secs(1_000))), 0);
-    rig.session.shutdown(rig.now + secs(1));
+    rig.session.shutdown(rig.now, rig.now + secs(1));
     rig.session.connect(rig.now);
     assert!(rig.take().contains(&Did::Connected(Err("shut down".into()))));
 }
@@ -80,7 +80,7 @@ fn who_waits_for_a_connection_learns_of_a_shutdown_and_of_giving_up() {
     assert!(rig.lose(closed(1006)).contains(&Did::Connected(Err("gave up after 2".into()))));
     rig.session.connect(rig.now);
     rig.pass(secs(60));
-    rig.session.shutdown(rig.now + secs(1));
+    rig.session.shutdown(rig.now, rig.now + secs(1));
     assert!(rig.take().contains(&Did::Connected(Err("shut down".into()))));
 }
 
@@ -109,8 +109,8 @@ fn a_connection_without_operations_is_kept_for_the_idle_timeout_and_no_longer() 
 
 /// The id under which an operation is live: the serial counts what was written.
 fn issued_id(rig: &Rig, id: u64) -> String {
-    let operation = rig.session.operations.get(id).unwrap();
-    rig.session.operations.wire_id(operation, rig.session.leg.span).unwrap().to_string()
+    let (_, wire_id) = rig.session.operations.wire_ids(id).next().unwrap();
+    wire_id.to_string()
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn a_successor_that_is_lost_while_operations_move_gives_them_back_without_a_gap(
     world.write(B, 2);
     while world.up(B).unwrap() {}
     world.lose(B, closed(4400)).unwrap();
-    assert_eq!(world.rig.session.leg.id, A, "the old one is in use again");
+    assert_eq!(world.rig.session.current, A, "the old one is in use again");
     world.publish_all();
     while world.down(A).unwrap() {}
     for reader in world.readers.values() {
@@ -139,7 +139,7 @@ fn a_successor_that_is_lost_while_operations_move_gives_them_back_without_a_gap(
     }
     world.live(secs(60)).unwrap();
     world.check_settled().unwrap();
-    assert_eq!(world.rig.session.leg.id, B, "and another attempt follows");
+    assert_eq!(world.rig.session.current, B, "and another attempt follows");
 }
 
 #[test]
@@ -201,16 +201,16 @@ fn whichever_connection_fails_at_whatever_point_of_a_handover_no_stream_ends_and
             for nth in 0..point {
                 act(&mut world, nth);
             }
-            if world.rig.session.leg.id == B && world.rig.session.other.is_none() {
+            if world.rig.session.current == B && world.rig.session.other().is_none() {
                 break;
             }
             points += 1;
             let was_moving = world.rig.session.is_moving();
-            let has_way_back = world.rig.session.leg.id == A || was_moving;
+            let has_way_back = world.rig.session.current == A || was_moving;
             for victim in *victims {
                 world.lose(*victim, cause.clone()).unwrap();
             }
-            undone += u32::from(was_moving && world.rig.session.leg.id == A);
+            undone += u32::from(was_moving && world.rig.session.current == A);
             world.publish_all();
             world.live(secs(120)).unwrap();
             world.publish_all();
@@ -373,7 +373,7 @@ fn a_servers_goodbye_is_followed_by_a_handover() {
     world.rig.session.handle_frame(world.rig.now, A, r#"{"type":"connection_terminate"}"#);
     world.live(secs(10)).unwrap();
     world.check_settled().unwrap();
-    assert_eq!((world.asked.len(), world.rig.session.leg.id), (2, B));
+    assert_eq!((world.asked.len(), world.rig.session.current), (2, B));
     assert_eq!(world.readers.values().next().unwrap().gaps, 0);
 }
 
@@ -381,7 +381,7 @@ fn a_servers_goodbye_is_followed_by_a_handover() {
 fn a_server_that_says_goodbye_to_every_connection_is_no_dial_storm() {
     let mut world = World::open(config(), 1);
     for _ in 0..600 {
-        let leg = world.rig.session.leg.id;
+        let leg = world.rig.session.current;
         for _ in 0..3 {
             world.rig.session.handle_frame(
                 world.rig.now,
@@ -399,7 +399,7 @@ fn a_mutation_on_the_old_connection_is_ambiguous_when_the_new_one_ends_for_good_
 {
     let fates: [fn(&mut World); 2] = [
         |world| world.lose(B, closed(4400)).unwrap(),
-        |world| world.rig.session.shutdown(world.rig.now + secs(1)),
+        |world| world.rig.session.shutdown(world.rig.now, world.rig.now + secs(1)),
     ];
     for fate in fates {
         let mut world = World::open(config(), 1);
@@ -412,7 +412,7 @@ fn a_mutation_on_the_old_connection_is_ambiguous_when_the_new_one_ends_for_good_
         world.perform().unwrap();
         assert!(world.ends[&mutation].starts_with("ambiguous"), "{:?}", world.ends);
         assert_eq!(world.ends.len(), 2, "so is the subscription over");
-        assert!(world.rig.session.other.is_none());
+        assert!(world.rig.session.other().is_none());
     }
 }
 

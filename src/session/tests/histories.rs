@@ -115,7 +115,7 @@ impl History {
                 if self.is_spoken(LEGACY) {
                     self.model.proven.extend(self.model.pings.pop_front().unwrap_or_default());
                 }
-                self.rig.session.handle_pong(now, ConnectionId::A);
+                self.rig.session.handle_pong(now, ConnectionId::A, None);
             }
             Step::FailCredentials(fatal) if self.model.asked => {
                 let error = if *fatal {
@@ -184,7 +184,7 @@ impl History {
             Step::Write(most) => self.write(*most)?,
             Step::Shutdown => {
                 self.model.shut_down = true;
-                self.rig.session.shutdown(now + secs(3));
+                self.rig.session.shutdown(now, now + secs(3));
             }
         }
         self.perform()?;
@@ -286,7 +286,7 @@ impl History {
     }
 
     fn is_spoken(&self, subprotocol: Subprotocol) -> bool {
-        self.rig.session.leg.phase == super::super::Phase::Open(subprotocol)
+        self.rig.session.phase() == Some(super::super::Phase::Open(subprotocol))
     }
 
     fn pass(&mut self, millis: u64) -> Result<(), TestCaseError> {
@@ -343,7 +343,7 @@ fn run(config: Config, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
     history.run(&Step::Shutdown)?;
     history.run(&Step::Pass(3_000))?;
     prop_assert!(history.model.live.is_empty());
-    prop_assert_eq!(history.rig.session.leg.phase, super::super::Phase::Ended);
+    prop_assert!(history.rig.session.has_ended);
     Ok(history.model.log)
 }
 

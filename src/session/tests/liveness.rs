@@ -44,7 +44,7 @@ fn rule_20_legacy_sends_no_ping_message_and_a_websocket_ping_only_after_twenty_s
         rig.receive(json!({"type": "ka"}));
     }
     assert_eq!(rig.pass(secs(20)), [Did::WrotePing]);
-    rig.session.handle_pong(rig.now, ConnectionId::A);
+    rig.session.handle_pong(rig.now, ConnectionId::A, None);
     assert_eq!(rig.pass(secs(20)), [Did::WrotePing]);
 }
 

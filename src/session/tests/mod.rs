@@ -7,28 +7,24 @@ mod histories;
 mod liveness;
 mod opening;
 mod pace;
-mod poison;
 mod proof;
 mod rules;
 mod staleness;
-mod trial;
 mod verdicts;
 mod watch;
-mod world;
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::{
-    Config, ConnectionId, End, Granted, Output, Request, Session, Strictness, Transmit,
-    WatchOptions,
+    Config, ConnectionId, Granted, HeldItem, Output, Request, Session, Strictness, WatchOptions,
 };
 use crate::{
     error::{CloseCode, ConnectError, Disconnect, ResponseHeaders},
     operation::OperationType,
-    protocol::Subprotocol,
-    response::Gap,
+    protocol::{Subprotocol, Transmit},
+    response::{End, Gap},
     session::{CredentialsReason, Status},
 };
 
@@ -73,10 +69,13 @@ enum Did {
     Hangup(Option<u16>),
     Deliver(u64, Value),
     Reissue(u64, u32),
+    /// Sent on the new connection of a handover as well.
+    Resume(u64),
     /// With its overlaps and its reconnects.
     Moved(u64, u32, u32),
     Rotated(Result<(), String>),
     Postponed(String),
+    Refused(String),
     Established(u64),
     Finish(u64, String),
     Stale(u64, Duration),
@@ -91,6 +90,13 @@ enum Did {
     Wrote(Value),
     WroteClose(u16),
     WrotePing,
+}
+
+impl Session<u64> {
+    /// Whether any operation is carried by both connections of a handover.
+    fn is_moving(&self) -> bool {
+        self.operations.iter().any(|operation| self.operations.is_moving(operation.id))
+    }
 }
 
 /// A session with its clock.
@@ -223,22 +229,27 @@ impl Rig {
                 Output::Dial(_, subprotocol) => Did::Dial(subprotocol),
                 Output::Hangup(_, close) => Did::Hangup(close.map(|(code, _)| code.0)),
                 Output::Reissue { writer, gap } => {
-                    let reconnects = gap.as_ref().map_or(0, |gap| gap.reconnects);
-                    self.gaps.extend(gap);
+                    let reconnects = gap.reconnects;
+                    self.gaps.push(gap);
                     Did::Reissue(writer, reconnects)
                 }
-                Output::Moved { writer, gap } => {
+                Output::Resume { writer } => Did::Resume(writer),
+                Output::Gap { writer, gap } => {
                     let moved = Did::Moved(writer, gap.overlaps, gap.reconnects);
                     self.gaps.push(gap);
                     moved
                 }
-                Output::End { frame, .. } => {
-                    self.session.end_held(self.now, &frame);
+                Output::Deliver { id, writer, mut backlog } => {
+                    while let Some(HeldItem { frame, payload }) = backlog.pop() {
+                        did.push(Did::Deliver(writer, read(&frame[payload])));
+                    }
+                    if let Some(end) = backlog.end {
+                        self.session.end_backlog(self.now, id, end);
+                    }
                     continue;
                 }
-                Output::Deliver { writer, frame, payload, .. } => {
-                    Did::Deliver(writer, read(&frame[payload]))
-                }
+                Output::Refused(cause, _) => Did::Refused(cause.to_string()),
+                Output::Unattributed(_) => continue,
                 Output::Rotated(answer) => Did::Rotated(answer.map_err(|end| describe(&end))),
                 Output::Postponed(cause) => Did::Postponed(cause.to_string()),
                 Output::Established { writer } => Did::Established(writer),
@@ -260,7 +271,7 @@ impl Rig {
                 Transmit::Text(text) => {
                     Did::Wrote(serde_json::from_str(&text).expect("the client writes JSON"))
                 }
-                Transmit::Ping => Did::WrotePing,
+                Transmit::Ping(_) => Did::WrotePing,
                 Transmit::Close(code, _) => Did::WroteClose(code.0),
             });
         }

@@ -111,7 +111,7 @@ fn rule_6_before_the_ack_keepalives_are_taken_and_an_operations_message_is_a_vio
         rig.upgrade();
         let did = rig.receive(json!({"type": message}));
         assert_eq!(wrote(&did), if message == "ping" { vec!["pong"] } else { vec![] });
-        assert_eq!(rig.session.leg.phase, super::super::Phase::Opening(MODERN));
+        assert_eq!(rig.session.phase(), Some(super::super::Phase::Opening(MODERN)));
     }
     for message in ["next", "error", "complete"] {
         let mut rig = Rig::new(config());

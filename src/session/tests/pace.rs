@@ -96,7 +96,7 @@ fn whoever_waits_for_a_proof_waits_for_the_turn_and_asks_no_sooner() {
 fn a_shutdown_sends_nothing_more_again() {
     let mut rig = Rig::open(paced(1), 3);
     reconnect(&mut rig);
-    rig.session.shutdown(rig.now + secs(3));
+    rig.session.shutdown(rig.now, rig.now + secs(3));
     let did = rig.pass(secs(3));
     assert_eq!(issued(&did), []);
     assert_eq!(finished(&did).len(), 3);

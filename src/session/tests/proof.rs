@@ -1,7 +1,7 @@
 //! What is known to have been read, and by whom that is asked.
 
 use super::*;
-use crate::session::proof::MAX_MARKS;
+use crate::session::connection::pings::MAX_UNANSWERED;
 
 /// An open connection that pings only when something is to be proven, with so many operations
 /// written.
@@ -34,7 +34,7 @@ impl Rig {
         match subprotocol {
             MODERN => self.receive(pong()),
             LEGACY => {
-                self.session.handle_pong(self.now, ConnectionId::A);
+                self.session.handle_pong(self.now, ConnectionId::A, None);
                 self.take()
             }
         }
@@ -115,7 +115,7 @@ fn a_pong_that_nobody_asked_for_proves_nothing() {
         );
         // Nor does one of the kind that is no answer here.
         match subprotocol {
-            MODERN => rig.session.handle_pong(rig.now, ConnectionId::A),
+            MODERN => rig.session.handle_pong(rig.now, ConnectionId::A, None),
             LEGACY => drop(rig.receive(pong())),
         }
         assert_eq!(rig.take(), []);
@@ -229,7 +229,7 @@ fn nobody_is_told_of_an_operation_that_is_over() {
     assert_eq!(rig.receive(pong()), [Did::Established(3)]);
     rig.subscribe();
     rig.probe(4);
-    rig.session.shutdown(rig.now + secs(1));
+    rig.session.shutdown(rig.now, rig.now + secs(1));
     assert_eq!(established(&rig.take()), [0_u64; 0]);
     assert_eq!(established(&rig.receive(pong())), [0_u64; 0]);
 }
@@ -238,7 +238,7 @@ fn nobody_is_told_of_an_operation_that_is_over() {
 fn a_peer_that_leaves_pings_unanswered_makes_proofs_late_and_never_false() {
     let mut rig = Rig::open(config(), 1);
     // Alive, but it answers nothing for a while.
-    let pings = MAX_MARKS + 3;
+    let pings = MAX_UNANSWERED + 3;
     for _ in 0..pings {
         rig.pass(secs(10));
         rig.receive(item("1.0"));

@@ -190,7 +190,7 @@ fn rule_25_a_retry_sleep_ends_on_shutdown_on_demand_and_when_the_last_operation_
     assert_eq!(rig.session.poll_timeout(), None);
 
     let mut rig = sleeping();
-    rig.session.shutdown(rig.now + secs(1));
+    rig.session.shutdown(rig.now, rig.now + secs(1));
     assert_eq!(rig.take().last(), Some(&Did::Ended));
 
     let mut rig = sleeping();
@@ -248,7 +248,7 @@ fn rule_29_shutdown_completes_says_goodbye_and_closes_with_1000() {
         assert_eq!(issued(&rig.take()).len(), 1);
         rig.cancel(dropped); // its `complete` is not written yet
         rig.subscribe(); // never taken from the queue: never mentioned
-        rig.session.shutdown(rig.now + secs(5));
+        rig.session.shutdown(rig.now, rig.now + secs(5));
         let did = rig.take();
         assert_eq!(wrote(&did), expected);
         assert_eq!(finished(&did).len(), 3);
@@ -261,21 +261,21 @@ fn rule_29_shutdown_completes_says_goodbye_and_closes_with_1000() {
 #[test]
 fn rule_29_shutdown_ends_at_its_deadline_whatever_the_peer_does() {
     let mut rig = Rig::open(config(), 1);
-    rig.session.shutdown(rig.now + secs(5));
+    rig.session.shutdown(rig.now, rig.now + secs(5));
     rig.take();
     assert_eq!(rig.pass(secs(5)), [Did::Hangup(None), Did::Ended]);
 
     let mut rig = Rig::new(config());
     rig.subscribe();
     rig.upgrade();
-    rig.session.shutdown(rig.now + secs(5));
+    rig.session.shutdown(rig.now, rig.now + secs(5));
     assert_eq!(wrote(&rig.take()), ["close 1000"], "before the ack, too");
     assert_eq!(rig.pass(secs(5)), [Did::Hangup(None), Did::Ended]);
 
     let mut rig = Rig::new(config());
     rig.subscribe();
     rig.take();
-    rig.session.shutdown(rig.now + secs(5));
+    rig.session.shutdown(rig.now, rig.now + secs(5));
     assert_eq!(rig.take()[1..], [Did::Hangup(None), Did::Ended]);
 }
 
@@ -334,7 +334,11 @@ fn what_is_dropped_before_it_is_written_does_not_pile_up() {
         rig.cancel(id);
         rig.cancel(id + 1);
     }
-    assert!(rig.session.leg.outbox.len() <= 2, "{}", rig.session.leg.outbox.len());
+    assert!(
+        rig.session.current().unwrap().send_queue.len() <= 2,
+        "{}",
+        rig.session.current().unwrap().send_queue.len()
+    );
     assert_eq!(rig.take(), []);
 }
 
@@ -404,11 +408,11 @@ fn rule_29_a_shutdown_waits_for_its_own_deadline_only_and_a_second_one_for_the_e
     opening.subscribe();
     opening.upgrade();
     for mut rig in [opening, Rig::open(config(), 1)] {
-        rig.session.shutdown(rig.now + secs(600));
+        rig.session.shutdown(rig.now, rig.now + secs(600));
         rig.take();
         assert_eq!(rig.pass(secs(59)), [], "neither the ack's deadline nor a ping");
-        rig.session.shutdown(rig.now + secs(1_000));
-        rig.session.shutdown(rig.now + secs(2));
+        rig.session.shutdown(rig.now, rig.now + secs(1_000));
+        rig.session.shutdown(rig.now, rig.now + secs(2));
         assert_eq!(rig.pass(secs(2)), [Did::Hangup(None), Did::Ended]);
     }
 }

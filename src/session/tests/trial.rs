@@ -56,7 +56,7 @@ fn operations_that_are_held_back_can_be_dropped_time_out_and_are_shut_down() {
     assert_eq!(world.ends, [(99, "timed out".into())]);
 
     let (mut world, _) = on_trial();
-    world.rig.session.shutdown(world.rig.now + secs(5));
+    world.rig.session.shutdown(world.rig.now, world.rig.now + secs(5));
     let did = world.rig.take();
     assert_eq!(finished(&did).len(), 12);
     assert_eq!(wrote(&did).len(), 11, "ten are completed, and a close");

@@ -201,7 +201,7 @@ fn a_refusal_keeps_the_servers_words() {
 
 #[test]
 fn close_reasons_fit_a_close_frame_at_a_character_boundary() {
-    use crate::protocol::close::close_reason;
+    use crate::protocol::close_reason;
     assert_eq!(close_reason("short"), "short");
     assert_eq!(close_reason(&"x".repeat(200)).len(), 123);
     assert_eq!(close_reason(&"é".repeat(100)).len(), 122);

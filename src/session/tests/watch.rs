@@ -1,8 +1,9 @@
 //! Operations that are sent again alone: restarted after an end that is none, or from where their
 //! reader has caught up.
 
-use super::{super::registry::Wait, *};
+use super::*;
 use crate::error::Violation;
+use crate::session::operations::Why;
 
 const RESTART: WatchOptions = WatchOptions {
     restart: true,
@@ -41,38 +42,38 @@ fn delay(rig: &Rig) -> Duration {
     rig.session.operations.next_deadline().expect("a backoff").0 - rig.now
 }
 
-const EVERY_WAIT: [Wait; 3] = [Wait::Reader, Wait::Verdict, Wait::Backoff];
+const EVERY_WAIT: [Why; 3] = [Why::Reader, Why::Application, Why::Backoff];
 
 /// The first operation, known as `1.0`, waits; the second one, `2.1`, does not. Nothing was written
 /// since.
-fn waiting_for(config: Config, waits: Wait) -> Rig {
+fn waiting_for(config: Config, waits: Why) -> Rig {
     let mut rig = caring(config, RESTART);
     rig.watch_options = WatchOptions::default();
     rig.subscribe();
     rig.take();
     match waits {
-        Wait::Reader => rig.session.rewind(1),
-        Wait::Verdict | Wait::Backoff => {
+        Why::Reader => rig.session.rewind(1),
+        Why::Application | Why::Backoff => {
             assert!(
                 rig.session
                     .handle_frame(rig.now, ConnectionId::A, &complete("1.0").to_string())
                     .is_none()
             );
         }
-        Wait::Nothing | Wait::Trial => {}
+        Why::Connection | Why::Pacing | Why::Quarantine => {}
     }
-    if waits == Wait::Backoff {
+    if waits == Why::Backoff {
         rig.session.restart(rig.now, 1);
     }
     rig
 }
 
 /// What was waited for has come.
-fn release(rig: &mut Rig, waits: Wait) {
+fn release(rig: &mut Rig, waits: Why) {
     match waits {
-        Wait::Reader => rig.session.catch_up(rig.now, 1),
-        Wait::Verdict => rig.session.restart(rig.now, 1),
-        Wait::Backoff | Wait::Nothing | Wait::Trial => {}
+        Why::Reader => rig.session.catch_up(rig.now, 1),
+        Why::Application => rig.session.restart(rig.now, 1),
+        Why::Backoff | Why::Connection | Why::Pacing | Why::Quarantine => {}
     }
 }
 
@@ -181,7 +182,7 @@ fn an_outage_is_no_time_that_an_operation_ran_but_an_item_proves_that_it_did() {
 
 #[test]
 fn an_operation_that_is_not_restarted_is_over_and_nothing_is_said() {
-    let mut rig = waiting_for(fixed(MODERN), Wait::Verdict);
+    let mut rig = waiting_for(fixed(MODERN), Why::Application);
     assert_eq!(rig.take(), [Did::Judge(1, "completed".into())]);
     rig.cancel(1);
     assert_eq!((rig.take(), rig.session.live_operations()), (vec![], 1));
@@ -205,7 +206,7 @@ fn only_an_operation_that_was_ended_is_restarted() {
 
 #[test]
 fn an_operation_that_waits_when_the_connection_is_lost_is_sent_with_the_next_one_exactly_once() {
-    for waits in [Wait::Backoff, Wait::Verdict, Wait::Reader] {
+    for waits in [Why::Backoff, Why::Application, Why::Reader] {
         for after in [Duration::ZERO, secs(60)] {
             let mut rig = waiting_for(fixed(MODERN), waits);
             rig.take();
@@ -244,7 +245,7 @@ fn an_operation_whose_backoff_a_new_connection_ended_waits_for_nothing() {
 #[test]
 fn what_waits_for_its_reader_or_a_verdict_is_not_sent_with_a_new_connection_but_when_that_has_come()
 {
-    for waits in [Wait::Reader, Wait::Verdict] {
+    for waits in [Why::Reader, Why::Application] {
         let mut rig = waiting_for(fixed(MODERN), waits);
         rig.take();
         rig.lose(Disconnect::Reset(None));
@@ -268,7 +269,7 @@ fn what_waits_for_its_reader_or_a_verdict_is_not_sent_with_a_new_connection_but_
 
 #[test]
 fn a_reader_that_has_caught_up_before_the_ack_is_served_with_it() {
-    let mut rig = waiting_for(fixed(MODERN), Wait::Reader);
+    let mut rig = waiting_for(fixed(MODERN), Why::Reader);
     rig.lose(Disconnect::Reset(None));
     rig.sleep();
     rig.upgrade();
@@ -286,7 +287,7 @@ fn an_operation_that_waits_is_cancelled_without_a_word_but_what_was_owed() {
         let mut rig = waiting_for(fixed(MODERN), waits);
         rig.cancel(1);
         let did = rig.take();
-        let owed = if waits == Wait::Reader { vec!["complete"] } else { vec![] };
+        let owed = if waits == Why::Reader { vec!["complete"] } else { vec![] };
         assert_eq!(
             (wrote(&did), finished(&did)),
             (owed.into_iter().map(String::from).collect(), vec![]),
@@ -322,10 +323,10 @@ fn an_operation_that_waits_ends_with_a_shutdown_which_completes_what_is_known_to
     ] {
         for waits in EVERY_WAIT {
             let mut rig = waiting_for(fixed(subprotocol), waits);
-            rig.session.shutdown(rig.now + secs(1));
+            rig.session.shutdown(rig.now, rig.now + secs(1));
             let did = rig.take();
             assert_eq!(finished(&did), [(1, "shut down".into()), (2, "shut down".into())]);
-            let owed = 1 + usize::from(waits == Wait::Reader);
+            let owed = 1 + usize::from(waits == Why::Reader);
             assert_eq!(wrote(&did), [vec![complete; owed], goodbye.clone()].concat(), "{waits:?}");
             release(&mut rig, waits);
             assert_eq!(finished(&rig.pass(secs(60))), []);
@@ -385,7 +386,7 @@ fn a_rewound_operation_is_completed_and_sent_again_once_its_reader_has_caught_up
         assert_eq!(rig.receive(item("1.0")), []);
         assert_eq!(rig.pass(secs(600)), []);
 
-        rig.session.revise(1, r#"{"query":"1","variables":{"after":7}}"#.into());
+        rig.session.resume_from(1, Some(r#"{"query":"1","variables":{"after":7}}"#.into()));
         rig.session.catch_up(rig.now, 1);
         rig.session.catch_up(rig.now, 1);
         let did = rig.take();
@@ -402,7 +403,7 @@ fn a_rewound_operation_is_completed_and_sent_again_once_its_reader_has_caught_up
 
 #[test]
 fn rule_13_a_rewind_that_crosses_the_servers_end_is_not_said_any_more() {
-    let mut rig = waiting_for(fixed(MODERN), Wait::Reader);
+    let mut rig = waiting_for(fixed(MODERN), Why::Reader);
     assert_eq!(rig.receive(complete("1.0")), []);
     rig.session.catch_up(rig.now, 1);
     assert_eq!(wrote(&rig.take()), ["subscribe"]);
@@ -429,7 +430,7 @@ fn an_operation_that_is_not_sent_is_not_rewound_and_one_that_was_not_rewound_doe
     rig.session.catch_up(rig.now, 1);
     rig.session.catch_up(rig.now, 7);
     assert_eq!(rig.take(), []);
-    for waits in [Wait::Verdict, Wait::Backoff] {
+    for waits in [Why::Application, Why::Backoff] {
         let mut rig = waiting_for(fixed(MODERN), waits);
         rig.take();
         rig.session.rewind(1);

@@ -189,7 +189,7 @@ impl World {
         let operations = &self.rig.session.operations;
         operations
             .iter()
-            .filter(|operation| operation.wait == super::super::registry::Wait::Trial)
+            .filter(|operation| matches!(operation.place(), crate::session::operations::Place::Waiting(crate::session::operations::Why::Quarantine)))
             .count()
     }
 }

@@ -1,18 +1,18 @@
 //! What happens beside a handover, and must not make it lie, hang or hurry.
 
 use super::*;
-use crate::session::timers::Timer;
+use crate::session::connection::timers::Timer;
 
 /// Opens the successor, without reading anything on the other connection.
-pub(super) fn acknowledge(world: &mut World, leg: ConnectionId) {
+pub(super) fn acknowledge(world: &mut World, on: ConnectionId) {
     for _ in 0..10 {
-        if world.wires[leg as usize].acked {
+        if world.wires[on as usize].acked {
             return;
         }
-        world.advance(leg).unwrap();
-        world.write(leg, 1);
-        world.up(leg).unwrap();
-        world.down(leg).unwrap();
+        world.advance(on).unwrap();
+        world.write(on, 1);
+        world.up(on).unwrap();
+        world.down(on).unwrap();
     }
     panic!("no acknowledgement");
 }
@@ -161,8 +161,8 @@ fn a_successor_that_is_acknowledged_and_lost_again_and_again_sees_growing_delays
     let begun = world.rig.now;
     while world.rig.now < begun + secs(600) {
         world.perform().unwrap();
-        let successor = world.rig.session.other.as_ref().map(|other| other.id);
-        if successor.is_some_and(|leg| world.wires[leg as usize].asked) {
+        let successor = world.rig.session.other().map(|other| other.id);
+        if successor.is_some_and(|on| world.wires[on as usize].asked) {
             acknowledge(&mut world, successor.unwrap());
             world.lose(successor.unwrap(), closed(1011)).unwrap();
         }
@@ -179,14 +179,14 @@ fn a_shutdown_in_the_middle_completes_what_is_moving_on_the_new_connection() {
     world.rig.session.rotate(world.rig.now);
     world.settle().unwrap();
     assert!(world.rig.session.is_moving());
-    world.rig.session.shutdown(world.rig.now + secs(1));
+    world.rig.session.shutdown(world.rig.now, world.rig.now + secs(1));
     world.perform().unwrap();
     let mut said = Vec::new();
     while let Some(transmit) = world.rig.session.poll_transmit(B) {
         said.push(match transmit {
             Transmit::Text(text) => read(&text)["type"].as_str().unwrap().to_owned(),
             Transmit::Close(code, _) => code.0.to_string(),
-            Transmit::Ping => "ping".into(),
+            Transmit::Ping(_) => "ping".into(),
         });
     }
     assert_eq!(said, ["complete", "complete", "1000"]);
@@ -260,7 +260,7 @@ fn an_id_that_was_never_given_is_nobodys() {
     let frame = json!({"type": "next", "id": id, "payload": {"data": 1}}).to_string();
     world.rig.session.handle_frame(world.rig.now, B, &frame);
     assert_eq!(world.rig.session.operations.held_bytes(), 0);
-    assert!(world.rig.session.leg.timers.at(Timer::Healthy).is_some());
+    assert!(world.rig.session.current().unwrap().timers.at(Timer::Healthy).is_some());
 }
 
 #[test]
@@ -373,11 +373,11 @@ fn a_value_that_comes_again_is_not_taken_for_the_item_that_both_have_said() {
     let mut world = World::open(config(), 1);
     world.rig.session.rotate(world.rig.now);
     world.settle().unwrap();
-    let ids = [A, B].map(|leg| world.wires[leg as usize].carried.keys().next().unwrap().clone());
-    let say = |world: &mut World, leg: ConnectionId, n: u64| {
+    let ids = [A, B].map(|on| world.wires[on as usize].carried.keys().next().unwrap().clone());
+    let say = |world: &mut World, on: ConnectionId, n: u64| {
         let frame =
-            json!({"type": "next", "id": ids[leg as usize], "payload": {"data": n}}).to_string();
-        world.rig.session.handle_frame(world.rig.now, leg, &frame).is_some()
+            json!({"type": "next", "id": ids[on as usize], "payload": {"data": n}}).to_string();
+        world.rig.session.handle_frame(world.rig.now, on, &frame).is_some()
     };
     // The old connection is behind: 5, 6, 5, of which the new one has but the last.
     assert!(say(&mut world, A, 5));

@@ -20,8 +20,8 @@ impl World {
     }
 
     /// The server sends what it has to say there.
-    pub(super) fn send(&mut self, leg: ConnectionId) {
-        let wire = &mut self.wires[leg as usize];
+    pub(super) fn send(&mut self, on: ConnectionId) {
+        let wire = &mut self.wires[on as usize];
         wire.down.extend(wire.unsent.drain(..).map(|(_, item)| Down::Text(item)));
     }
 
@@ -33,8 +33,8 @@ impl World {
     }
 
     /// The server ends what it carries there.
-    pub(super) fn end(&mut self, leg: ConnectionId, index: usize) {
-        let wire = &mut self.wires[leg as usize];
+    pub(super) fn end(&mut self, on: ConnectionId, index: usize) {
+        let wire = &mut self.wires[on as usize];
         let subscriptions = wire.carried.iter().filter(|(_, id)| self.readers.contains_key(id));
         let Some(wire_id) = subscriptions.map(|(wire_id, _)| wire_id.clone()).nth(index) else {
             return;
@@ -43,18 +43,18 @@ impl World {
         if let Some(reader) = ended.and_then(|id| self.readers.get_mut(&id)) {
             reader.was_ended = true;
         }
-        self.send(leg);
-        let wire = &mut self.wires[leg as usize];
+        self.send(on);
+        let wire = &mut self.wires[on as usize];
         wire.down.push_back(Down::Text(json!({"type": "complete", "id": wire_id})));
     }
 
     /// The server reads a message.
-    pub(super) fn up(&mut self, leg: ConnectionId) -> Result<bool, TestCaseError> {
-        let Some(transmit) = self.wires[leg as usize].up.pop_front() else { return Ok(false) };
-        let wire = &mut self.wires[leg as usize];
+    pub(super) fn up(&mut self, on: ConnectionId) -> Result<bool, TestCaseError> {
+        let Some(transmit) = self.wires[on as usize].up.pop_front() else { return Ok(false) };
+        let wire = &mut self.wires[on as usize];
         let message = match transmit {
             Transmit::Text(text) => serde_json::from_str::<Value>(&text).unwrap(),
-            Transmit::Ping => {
+            Transmit::Ping(_) => {
                 wire.down.extend((!self.mute).then_some(Down::Pong));
                 return Ok(true);
             }
@@ -94,7 +94,7 @@ impl World {
                 wire.read.insert(id);
                 wire.pending.push((wire_id, id));
                 if !self.lazy {
-                    self.begin(leg);
+                    self.begin(on);
                 }
             }
             "complete" | "stop" => {
@@ -111,8 +111,8 @@ impl World {
     }
 
     /// The server answers the calls that it has there.
-    pub(super) fn answer(&mut self, leg: ConnectionId) {
-        let wire = &mut self.wires[leg as usize];
+    pub(super) fn answer(&mut self, on: ConnectionId) {
+        let wire = &mut self.wires[on as usize];
         let calls: Vec<_> =
             wire.carried.iter().filter(|(_, id)| !self.readers.contains_key(id)).collect();
         let calls: Vec<_> = calls.into_iter().map(|(wire_id, _)| wire_id.clone()).collect();
@@ -126,23 +126,23 @@ impl World {
     }
 
     /// What was read is begun.
-    pub(super) fn begin(&mut self, leg: ConnectionId) {
+    pub(super) fn begin(&mut self, on: ConnectionId) {
         let mut is_call = false;
-        for (wire_id, id) in std::mem::take(&mut self.wires[leg as usize].pending) {
-            self.wires[leg as usize].carried.insert(wire_id, id);
+        for (wire_id, id) in std::mem::take(&mut self.wires[on as usize].pending) {
+            self.wires[on as usize].carried.insert(wire_id, id);
             if self.calls.contains_key(&id) || !self.readers.contains_key(&id) {
                 *self.executed.entry(id).or_default() += 1;
                 is_call = true;
             }
         }
         if is_call && !self.slow_calls {
-            self.answer(leg);
+            self.answer(on);
         }
     }
 
     /// The server says something that is about no operation.
-    pub(super) fn say(&mut self, leg: ConnectionId, down: Down) {
-        let wire = &mut self.wires[leg as usize];
+    pub(super) fn say(&mut self, on: ConnectionId, down: Down) {
+        let wire = &mut self.wires[on as usize];
         wire.down.extend(wire.acked.then_some(down));
     }
 }

@@ -107,7 +107,7 @@ fn setting() -> impl Strategy<Value = Setting> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let leg = || prop::sample::select(vec![A, B]);
+    let on = || prop::sample::select(vec![A, B]);
     let code = prop::sample::select(vec![1000, 1001, 1012, 4400, 4403, 4409, 4500, 1013]);
     prop_oneof![
         2 => Just(Step::Subscribe),
@@ -115,13 +115,13 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<Index>().prop_map(Step::Cancel),
         8 => any::<Index>().prop_map(Step::Publish),
         4 => Just(Step::Rotate),
-        8 => leg().prop_map(Step::Advance),
-        1 => leg().prop_map(Step::FailCredentials),
-        2 => (leg(), code).prop_map(|(leg, code)| Step::Lose(leg, code)),
-        8 => (leg(), 1..5_usize).prop_map(|(leg, most)| Step::Write(leg, most)),
-        12 => leg().prop_map(Step::Up),
-        12 => leg().prop_map(Step::Down),
-        1 => (leg(), 0..3_usize).prop_map(|(leg, index)| Step::End(leg, index)),
+        8 => on().prop_map(Step::Advance),
+        1 => on().prop_map(Step::FailCredentials),
+        2 => (on(), code).prop_map(|(on, code)| Step::Lose(on, code)),
+        8 => (on(), 1..5_usize).prop_map(|(on, most)| Step::Write(on, most)),
+        12 => on().prop_map(Step::Up),
+        12 => on().prop_map(Step::Down),
+        1 => (on(), 0..3_usize).prop_map(|(on, index)| Step::End(on, index)),
         1 => any::<Index>().prop_map(Step::Rewind),
         2 => Just(Step::Settle),
         3 => prop::sample::select(vec![1, 100, 600, 2_100, 12_000]).prop_map(Step::Pass),
@@ -132,11 +132,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::NetworkChanged),
         1 => Just(Step::Connect),
         2 => any::<Index>().prop_map(Step::Probe),
-        4 => leg().prop_map(Step::Begin),
+        4 => on().prop_map(Step::Begin),
         1 => Just(Step::Stall),
         3 => Just(Step::Unstall),
-        1 => leg().prop_map(Step::Goodbye),
-        1 => leg().prop_map(Step::Garbage),
+        1 => on().prop_map(Step::Goodbye),
+        1 => on().prop_map(Step::Garbage),
         // Little is left to see after that.
         1 => prop::sample::select(vec![Step::Shutdown, Step::Settle, Step::Settle, Step::Settle, Step::Settle]),
     ]
@@ -157,13 +157,13 @@ fn run(world: &mut World, step: &Step) -> Result<(), TestCaseError> {
             world.waits_for_rotation = true;
             world.rig.session.rotate(now);
         }
-        Step::Advance(leg) => world.advance(*leg)?,
-        Step::FailCredentials(leg) => world.fail_credentials(*leg)?,
-        Step::Lose(leg, code) => world.lose(*leg, closed(*code))?,
-        Step::Write(leg, most) => world.write(*leg, *most),
-        Step::Up(leg) => drop(world.up(*leg)?),
-        Step::Down(leg) => drop(world.down(*leg)?),
-        Step::End(leg, index) => world.end(*leg, *index),
+        Step::Advance(on) => world.advance(*on)?,
+        Step::FailCredentials(on) => world.fail_credentials(*on)?,
+        Step::Lose(on, code) => world.lose(*on, closed(*code))?,
+        Step::Write(on, most) => world.write(*on, *most),
+        Step::Up(on) => drop(world.up(*on)?),
+        Step::Down(on) => drop(world.down(*on)?),
+        Step::End(on, index) => world.end(*on, *index),
         Step::Rewind(index) => {
             if let Some(id) = any(world, index) {
                 world.rig.session.rewind(id);
@@ -185,18 +185,18 @@ fn run(world: &mut World, step: &Step) -> Result<(), TestCaseError> {
         Step::Probe(index) => {
             any(world, index).into_iter().for_each(|id| world.rig.session.probe(id))
         }
-        Step::Begin(leg) => world.begin(*leg),
+        Step::Begin(on) => world.begin(*on),
         Step::Stall => {
             world.stalled = true;
             world.rig.session.stall();
         }
         Step::Unstall => unstall(world),
-        Step::Goodbye(leg) => world.say(*leg, Down::Text(json!({"type": "connection_terminate"}))),
-        Step::Garbage(leg) => world.say(*leg, Down::Garbage),
-        Step::Shutdown => world.rig.session.shutdown(now + secs(2)),
+        Step::Goodbye(on) => world.say(*on, Down::Text(json!({"type": "connection_terminate"}))),
+        Step::Garbage(on) => world.say(*on, Down::Garbage),
+        Step::Shutdown => world.rig.session.shutdown(now, now + secs(2)),
     }
     world.perform()?;
-    let waits = world.rig.session.other.is_some();
+    let waits = world.rig.session.other().is_some();
     prop_assert!(
         !waits || world.rig.session.poll_timeout().is_some(),
         "I6: a handover has a deadline"
@@ -232,9 +232,9 @@ proptest! {
         unstall(&mut world);
         world.rig.session.resume(world.rig.now);
         world.slow_calls = false;
-        for leg in ConnectionId::ALL {
-            world.begin(leg);
-            world.answer(leg);
+        for on in ConnectionId::ALL {
+            world.begin(on);
+            world.answer(on);
         }
         // Longer than every backoff, trial, overlap and grace period.
         (world.lifetime, world.rig.session.config.max_connection_age) = (None, None);

@@ -7,7 +7,7 @@ use proptest::test_runner::TestCaseError;
 
 use super::*;
 
-/// What lies between the client and the server on one leg, and what the server knows of it.
+/// What lies between the client and the server on one on, and what the server knows of it.
 #[derive(Default)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -160,77 +160,75 @@ impl World {
     }
 
     /// The socket is gone, with what is under way on it.
-    pub(super) fn lose(&mut self, leg: ConnectionId, cause: Disconnect) -> Tried {
-        let wire = &mut self.wires[leg as usize];
+    pub(super) fn lose(&mut self, on: ConnectionId, cause: Disconnect) -> Tried {
+        let wire = &mut self.wires[on as usize];
         if wire.asked || !(wire.dialing || wire.open) {
             return Ok(());
         }
-        self.rig.session.handle_lost(self.rig.now, leg, cause);
+        self.rig.session.handle_lost(self.rig.now, on, cause);
         self.perform()
     }
 
-    pub(super) fn fail_credentials(&mut self, leg: ConnectionId) -> Tried {
-        if std::mem::take(&mut self.wires[leg as usize].asked) {
+    pub(super) fn fail_credentials(&mut self, on: ConnectionId) -> Tried {
+        if std::mem::take(&mut self.wires[on as usize].asked) {
             let error = crate::error::CredentialsError::transient("not now");
-            self.rig.session.handle_credentials(self.rig.now, leg, Err(error));
+            self.rig.session.handle_credentials(self.rig.now, on, Err(error));
         }
         self.perform()
     }
 
     /// The next thing on the way to a socket happens.
-    pub(super) fn advance(&mut self, leg: ConnectionId) -> Tried {
-        let wire = &mut self.wires[leg as usize];
+    pub(super) fn advance(&mut self, on: ConnectionId) -> Tried {
+        let wire = &mut self.wires[on as usize];
         if std::mem::take(&mut wire.asked) {
             let granted = Granted { lifetime: self.lifetime, ..granted() };
-            self.rig.session.handle_credentials(self.rig.now, leg, Ok(granted));
+            self.rig.session.handle_credentials(self.rig.now, on, Ok(granted));
         } else if std::mem::take(&mut wire.dialing) {
             wire.open = true;
-            self.rig.session.handle_open(self.rig.now, leg);
+            self.rig.session.handle_open(self.rig.now, on);
         }
         self.perform()
     }
 
     /// The client's socket takes so many messages.
-    pub(super) fn write(&mut self, leg: ConnectionId, most: usize) {
+    pub(super) fn write(&mut self, on: ConnectionId, most: usize) {
         for _ in 0..most {
-            let Some(transmit) = self.rig.session.poll_transmit(leg) else { return };
+            let Some(transmit) = self.rig.session.poll_transmit(on) else { return };
             if let Transmit::Text(text) = &transmit {
                 let message = read(text);
                 let is_over = message["id"]
                     .as_str()
-                    .is_some_and(|id| self.wires[leg as usize].over.contains(id));
-                if is_over && message["type"] == "complete" && self.rig.session.is_live(leg) {
+                    .is_some_and(|id| self.wires[on as usize].over.contains(id));
+                if is_over && message["type"] == "complete" && self.rig.session.is_live(on) {
                     self.said_twice.push(text.clone());
                 }
             }
-            self.wires[leg as usize].up.push_back(transmit);
+            self.wires[on as usize].up.push_back(transmit);
         }
     }
 
     /// The client reads a message.
-    pub(super) fn down(&mut self, leg: ConnectionId) -> Result<bool, TestCaseError> {
-        if self.stalled && self.rig.session.is_live(leg) {
+    pub(super) fn down(&mut self, on: ConnectionId) -> Result<bool, TestCaseError> {
+        if self.stalled && self.rig.session.is_live(on) {
             return Ok(false);
         }
-        if self.wires[leg as usize].down.is_empty() {
-            self.send(leg);
+        if self.wires[on as usize].down.is_empty() {
+            self.send(on);
         }
-        let Some(down) = self.wires[leg as usize].down.pop_front() else { return Ok(false) };
+        let Some(down) = self.wires[on as usize].down.pop_front() else { return Ok(false) };
         match down {
-            Down::Garbage => drop(self.rig.session.handle_frame(self.rig.now, leg, "{]")),
-            Down::Pong => self.rig.session.handle_pong(self.rig.now, leg),
-            Down::Lost(cause) => self.rig.session.handle_lost(self.rig.now, leg, cause),
+            Down::Garbage => drop(self.rig.session.handle_frame(self.rig.now, on, "{]")),
+            Down::Pong => self.rig.session.handle_pong(self.rig.now, on, None),
+            Down::Lost(cause) => self.rig.session.handle_lost(self.rig.now, on, cause),
             Down::Text(message) => {
                 if message["type"] == "connection_ack" {
-                    self.wires[leg as usize].acked = true;
+                    self.wires[on as usize].acked = true;
                 }
                 if message["type"] == "complete" {
-                    self.wires[leg as usize]
-                        .over
-                        .insert(message["id"].as_str().unwrap().to_owned());
+                    self.wires[on as usize].over.insert(message["id"].as_str().unwrap().to_owned());
                 }
                 let frame = message.to_string();
-                let item = self.rig.session.handle_frame(self.rig.now, leg, &frame);
+                let item = self.rig.session.handle_frame(self.rig.now, on, &frame);
                 if let Some((id, payload)) =
                     item.map(|item| (*item.writer, read(&frame[item.payload])))
                 {
@@ -276,11 +274,11 @@ impl World {
         prop_assert!(self.said_twice.is_empty(), "rule 13: {:?}", self.said_twice);
         while let Some(output) = self.rig.session.poll_output() {
             match output {
-                Output::Authorize(leg, reason) => {
-                    let wire = &mut self.wires[leg as usize];
+                Output::Authorize(on, reason) => {
+                    let wire = &mut self.wires[on as usize];
                     prop_assert!(
                         !wire.asked && !wire.dialing && !wire.open,
-                        "one attempt at a time on a leg"
+                        "one attempt at a time on a on"
                     );
                     wire.asked = true;
                     let reason = match reason {
@@ -291,22 +289,24 @@ impl World {
                     };
                     self.asked.push((self.rig.now, reason));
                 }
-                Output::Dial(leg, _) => self.wires[leg as usize].dialing = true,
-                Output::Hangup(leg, close) => {
-                    if self.wires[leg as usize].open {
+                Output::Dial(on, _) => self.wires[on as usize].dialing = true,
+                Output::Hangup(on, close) => {
+                    if self.wires[on as usize].open {
                         self.closes.extend(close.map(|(code, _)| code.0));
                     }
-                    self.wires[leg as usize] = Wire::default();
+                    self.wires[on as usize] = Wire::default();
                 }
-                Output::Reissue { writer, gap } => {
-                    if let Some(gap) = gap {
-                        self.mark(writer, &gap);
+                Output::Reissue { writer, gap } | Output::Gap { writer, gap } => {
+                    self.mark(writer, &gap);
+                }
+                Output::Resume { .. } | Output::Refused(..) | Output::Unattributed(_) => {}
+                Output::Deliver { id, writer, mut backlog } => {
+                    while let Some(HeldItem { frame, payload }) = backlog.pop() {
+                        self.receive(writer, &read(&frame[payload]))?;
                     }
-                }
-                Output::Moved { writer, gap } => self.mark(writer, &gap),
-                Output::End { frame, .. } => self.rig.session.end_held(self.rig.now, &frame),
-                Output::Deliver { writer, frame, payload, .. } => {
-                    self.receive(writer, &read(&frame[payload]))?
+                    if let Some(end) = backlog.end {
+                        self.rig.session.end_backlog(self.rig.now, id, end);
+                    }
                 }
                 Output::Finish { writer, end } => {
                     prop_assert!(self.ends.insert(writer, describe(&end)).is_none(), "I1: one end");
@@ -354,17 +354,17 @@ impl World {
         self.perform()?;
         for _ in 0..10_000 {
             let mut busy = false;
-            for leg in ConnectionId::ALL {
-                let wire = &self.wires[leg as usize];
+            for on in ConnectionId::ALL {
+                let wire = &self.wires[on as usize];
                 busy |= wire.asked || wire.dialing;
-                self.advance(leg)?;
-                self.send(leg);
-                self.write(leg, usize::MAX);
-                while self.up(leg)? {
+                self.advance(on)?;
+                self.send(on);
+                self.write(on, usize::MAX);
+                while self.up(on)? {
                     busy = true;
                 }
-                self.begin(leg);
-                while self.down(leg)? {
+                self.begin(on);
+                while self.down(on)? {
                     busy = true;
                 }
             }
@@ -393,23 +393,23 @@ impl World {
         Ok(())
     }
 
-    /// Time passes, in which only this leg works.
-    pub(super) fn live_on(&mut self, leg: ConnectionId, duration: Duration) -> Tried {
+    /// Time passes, in which only this on works.
+    pub(super) fn live_on(&mut self, on: ConnectionId, duration: Duration) -> Tried {
         let until = self.rig.now + duration;
         while self.rig.now < until {
             self.pass(secs(1))?;
-            while self.down(leg)? {}
+            while self.down(on)? {}
         }
         Ok(())
     }
 
     /// The server has read all that was written.
     fn flush(&mut self) -> Tried {
-        for leg in ConnectionId::ALL {
-            self.send(leg);
-            self.write(leg, usize::MAX);
-            while self.up(leg)? {}
-            self.begin(leg);
+        for on in ConnectionId::ALL {
+            self.send(on);
+            self.write(on, usize::MAX);
+            while self.up(on)? {}
+            self.begin(on);
         }
         Ok(())
     }
@@ -439,7 +439,7 @@ impl World {
         let mut sorted = carried.clone();
         sorted.sort_unstable();
         prop_assert_eq!(sorted, self.readers.keys().copied().collect::<Vec<_>>());
-        prop_assert!(self.rig.session.other.is_none());
+        prop_assert!(self.rig.session.other().is_none());
         prop_assert!(!self.rig.session.is_moving());
         prop_assert_eq!(self.rig.session.operations.held_bytes(), 0);
         Ok(())

@@ -1,7 +1,7 @@
 //! What the session does, held against the model.
 
 use super::*;
-use crate::session::{Phase, registry::Wait};
+use crate::session::{connection::Phase, operations::Why};
 
 impl History {
     pub(super) fn perform(&mut self) -> Result<(), TestCaseError> {
@@ -40,12 +40,10 @@ impl History {
                     model.pings.clear();
                     model.proven.clear();
                 }
-                Output::Reissue { writer, gap } => {
-                    model.announce(self.rig.now, writer, &gap.unwrap())?
-                }
-                Output::Moved { .. }
+                Output::Reissue { writer, gap } => model.announce(self.rig.now, writer, &gap)?,
+                Output::Gap { .. }
+                | Output::Resume { .. }
                 | Output::Deliver { .. }
-                | Output::End { .. }
                 | Output::Rotated(_)
                 | Output::Postponed(_) => {
                     prop_assert!(false, "nothing is handed over here");
@@ -109,6 +107,7 @@ impl History {
                 Output::Connected(_) => {
                     prop_assert!(std::mem::take(&mut model.wanted), "answered once")
                 }
+                Output::Refused(..) | Output::Unattributed(_) => {}
                 Output::Status(status) => {
                     if let Status::Open { .. } = status {
                         model.opened();
@@ -131,7 +130,7 @@ impl History {
             prop_assert!(model.socket, "nothing is written without a socket");
             let message: Value = match transmit {
                 Transmit::Text(text) => serde_json::from_str(&text).unwrap(),
-                Transmit::Ping => json!({"type": "ping"}),
+                Transmit::Ping(_) => json!({"type": "ping"}),
                 Transmit::Close(..) => continue,
             };
             let id = message["id"].as_str().map(str::to_owned);
@@ -190,19 +189,21 @@ impl History {
         let (session, model) = (&self.rig.session, &self.model);
         prop_assert_eq!(session.live_operations(), model.live.len());
         let waits = matches!(
-            session.leg.phase,
-            Phase::Waiting
-                | Phase::Authorizing
-                | Phase::Dialing(_)
-                | Phase::Opening(_)
-                | Phase::Closing(_)
+            session.phase(),
+            Some(
+                Phase::Waiting
+                    | Phase::Authorizing
+                    | Phase::Dialing(_)
+                    | Phase::Opening(_)
+                    | Phase::Closing(_)
+            )
         );
         prop_assert!(
-            !waits || session.leg.timers.next().is_some(),
+            !waits || session.current().unwrap().timers.next().is_some(),
             "I6: every phase that waits has a deadline"
         );
         self.check_status()?;
-        if session.leg.phase == Phase::Idle {
+        if session.current().is_none() && !session.has_ended {
             let rests = model.live.is_empty() && !model.wanted;
             prop_assert!(rests || session.is_paused, "nobody waits for a session that rests");
         }
@@ -217,7 +218,7 @@ impl History {
             let Model { sent, live, watch, .. } = &self.model;
             let mut sent: Vec<_> = sent.values().copied().collect();
             sent.sort_unstable();
-            let is_tried = |id: u64| self.rig.session.operations.waits(id, Wait::Trial);
+            let is_tried = |id: u64| self.rig.session.operations.waits(id, Why::Quarantine);
             let due =
                 live.iter().copied().filter(|&id| watch.waits_for_nothing(id) && !is_tried(id));
             prop_assert_eq!((sent, watch.owes()), (due.collect(), 0), "I2");

@@ -7,18 +7,19 @@ impl History {
     pub(super) fn check_status(&self) -> Result<(), TestCaseError> {
         let Rig { session, .. } = &self.rig;
         let status = self.model.status.as_ref().unwrap_or(&Status::Idle);
-        let is_so = match session.leg.phase {
-            Phase::Idle if session.is_paused => matches!(status, Status::Paused),
-            Phase::Idle => matches!(status, Status::Idle),
-            Phase::Waiting => matches!(status, Status::Waiting { .. }),
-            Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_) => {
+        let is_so = match session.phase() {
+            None if session.has_ended => true,
+            None if session.is_paused => matches!(status, Status::Paused),
+            None => matches!(status, Status::Idle),
+            Some(Phase::Waiting) => matches!(status, Status::Waiting { .. }),
+            Some(Phase::Authorizing | Phase::Dialing(_) | Phase::Opening(_)) => {
                 matches!(status, Status::Connecting { .. })
             }
-            Phase::Open(_) => matches!(status, Status::Open { .. }),
+            Some(Phase::Open(_)) => matches!(status, Status::Open { .. }),
             // The driver's to say.
-            Phase::Closing(_) | Phase::Ended => true,
+            Some(Phase::Closing(_)) => true,
         };
-        prop_assert!(is_so, "{:?} while {:?}", status, session.leg.phase);
+        prop_assert!(is_so, "{:?} while {:?}", status, session.phase());
         Ok(())
     }
 
@@ -32,8 +33,8 @@ impl History {
             prop_assert!(
                 self.rig.now < until,
                 "{:?} {:?}",
-                self.rig.session.leg.phase,
-                self.rig.session.suspicion
+                self.rig.session.phase(),
+                self.rig.session.quarantine
             );
             self.connect()?;
             self.perform()?;
@@ -59,8 +60,10 @@ impl History {
     fn is_well(&self) -> bool {
         let Rig { session, .. } = &self.rig;
         let due = |id: u64| self.model.watch.waits_for_nothing(id);
-        let all_sent =
-            session.operations.iter().all(|it| !due(it.id) || it.is_on(session.leg.span));
+        let all_sent = session
+            .operations
+            .iter()
+            .all(|it| !due(it.id) || session.operations.is_on(it.id, session.current));
         all_sent && (self.model.live.is_empty() || session.is_open())
     }
 }

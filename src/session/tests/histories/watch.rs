@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 
-use super::{super::super::registry::Wait, *};
+use super::*;
+use crate::session::operations::Why;
 
 #[derive(Default)]
 pub(super) struct Watch {
     /// Of those that were ever asked to be looked after.
     cares: BTreeMap<u64, WatchOptions>,
     /// Live, and to be sent when something has come.
-    waits: BTreeMap<u64, Wait>,
+    waits: BTreeMap<u64, Why>,
     /// Whose end is to be judged, in order.
     judged: VecDeque<u64>,
     /// Of the current socket: the operation was sent again or waits, so that this id is still to be
@@ -54,14 +55,14 @@ impl History {
         {
             sent.remove(&wire_id);
             watch.owed.insert(wire_id);
-            watch.waits.insert(id, Wait::Reader);
+            watch.waits.insert(id, Why::Reader);
         }
     }
 
     /// Of any that was ever made.
     pub(super) fn catch_up(&mut self, id: u64) {
         self.rig.session.catch_up(self.rig.now, id);
-        self.model.watch.released(id, Wait::Reader);
+        self.model.watch.released(id, Why::Reader);
     }
 
     /// The application's word on the end that waits for it the longest.
@@ -73,8 +74,8 @@ impl History {
             return;
         }
         self.rig.session.restart(self.rig.now, id);
-        if self.model.watch.released(id, Wait::Verdict) {
-            self.model.watch.waits.insert(id, Wait::Backoff);
+        if self.model.watch.released(id, Why::Application) {
+            self.model.watch.waits.insert(id, Why::Backoff);
         }
     }
 
@@ -101,7 +102,7 @@ impl Model {
         );
         prop_assert!(!self.sent.values().any(|sent| *sent == id), "the server has ended it");
         prop_assert_eq!(
-            self.watch.waits.insert(id, Wait::Verdict),
+            self.watch.waits.insert(id, Why::Application),
             None,
             "I3: what waits is not ended"
         );
@@ -132,7 +133,7 @@ impl Model {
         self.acked = true;
         // Why those are not sent now is another reason.
         let waits = &self.watch.waits;
-        self.down_since.retain(|id, _| matches!(waits.get(id), None | Some(Wait::Backoff)));
+        self.down_since.retain(|id, _| matches!(waits.get(id), None | Some(Why::Backoff)));
     }
 
     /// Rule 28, for each time that it is sent again.
@@ -152,7 +153,7 @@ impl Model {
         prop_assert_eq!(gap.reconnects == 1, down_since.is_some(), "{:?}", gap);
         prop_assert_eq!(gap.down_for, down_since.map_or(Duration::ZERO, |since| now - since));
         let waited = self.watch.waits.remove(&id);
-        prop_assert!(matches!(waited, None | Some(Wait::Backoff)), "before it may: {:?}", waited);
+        prop_assert!(matches!(waited, None | Some(Why::Backoff)), "before it may: {:?}", waited);
         if let Some((wire_id, _)) = self.sent.iter().find(|sent| *sent.1 == id) {
             let is_wanted =
                 self.watch.cares.get(&id).is_some_and(|watch_options| watch_options.reissue_stale);
@@ -209,7 +210,7 @@ impl Watch {
         self.owed.len()
     }
 
-    fn released(&mut self, id: u64, waits: Wait) -> bool {
+    fn released(&mut self, id: u64, waits: Why) -> bool {
         let is_so = self.waits.get(&id) == Some(&waits);
         if is_so {
             self.waits.remove(&id);

@@ -1,44 +1,42 @@
-//! The session's timers: a table, so that what can be waited for is a list and the next deadline a
+//! The timers of a connection, as a table: what can be waited for is a list, and the next deadline a
 //! minimum.
 
 use std::time::Instant;
 
+/// In the order in which they are handled when several are due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Timer {
-    /// Waiting: the retry sleep is over.
+pub(crate) enum Timer {
+    /// Waiting: the retry delay is over.
     Backoff,
-    /// Authorizing: the provider takes too long. Dialing: the socket does.
+    /// Authorizing: the provider takes too long. Dialing: the connection attempt does.
     Connect,
     /// Opening: no acknowledgement.
     Ack,
-    /// Open: nothing arrived since the ping. Before `Ping`, as both may be due at once.
+    /// Open: nothing has arrived since the ping. Before `Ping`, as both may be due at once.
     Liveness,
-    /// Open: time to ping, or to look whether it is.
+    /// Open: it is time to ping, or to check whether it is.
     Ping,
     /// Open: the server's `ka` is overdue.
     KeepAlive,
     /// Open: the connection has been healthy for a while.
     Healthy,
-    /// Open: what was sent last has had time to close the connection.
+    /// Trial: the operations that are tried had their time to close the connection.
     Settled,
-    /// Any with a socket: writing failed a while ago, and reading has not told why.
+    /// Opening or open: writing failed a while ago, and reading has not told why.
     Broken,
-    /// Open: more operations may be sent again.
+    /// Open: more operations may be re-issued.
     Pace,
-    /// Open: nothing was live for a while.
+    /// Open: no operation was live for a while.
     Idle,
     /// Open: the connection is to be replaced.
     Renewal,
-    /// Open, and replaced: subscriptions had their time on both connections.
+    /// Retiring: check which operations had their time on both connections.
     Overlap,
-    /// Open, and replaced: calls had theirs.
+    /// Retiring: queries and mutations had their time.
     Grace,
-    /// Closing: the peer does not answer the close.
+    /// Closing: the peer does not answer the close frame.
     Shutdown,
 }
-
-#[derive(Debug, Default)]
-pub(super) struct Timers([Option<Instant>; Timer::ALL.len()]);
 
 impl Timer {
     const ALL: [Self; 15] = [
@@ -60,39 +58,42 @@ impl Timer {
     ];
 }
 
+#[derive(Debug, Default)]
+pub(crate) struct Timers([Option<Instant>; Timer::ALL.len()]);
+
 impl Timers {
-    pub(super) fn arm(&mut self, timer: Timer, at: Instant) {
+    pub(crate) fn arm(&mut self, timer: Timer, at: Instant) {
         self.0[timer as usize] = Some(at);
     }
 
     /// Arms a timer unless it is due sooner.
-    pub(super) fn arm_by(&mut self, timer: Timer, at: Instant) {
+    pub(crate) fn arm_by(&mut self, timer: Timer, at: Instant) {
         let slot = &mut self.0[timer as usize];
         *slot = Some(slot.map_or(at, |armed| armed.min(at)));
     }
 
-    pub(super) fn disarm(&mut self, timer: Timer) {
+    pub(crate) fn disarm(&mut self, timer: Timer) {
         self.0[timer as usize] = None;
     }
 
     #[cfg(test)]
-    pub(super) fn at(&self, timer: Timer) -> Option<Instant> {
+    pub(crate) fn at(&self, timer: Timer) -> Option<Instant> {
         self.0[timer as usize]
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
 
     /// Disarms and returns a timer that is due, in the table's order.
-    pub(super) fn expire(&mut self, now: Instant) -> Option<Timer> {
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<Timer> {
         let timer =
             Timer::ALL.into_iter().find(|&t| self.0[t as usize].is_some_and(|at| at <= now))?;
         self.disarm(timer);
         Some(timer)
     }
 
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.0.iter().flatten().min().copied()
     }
 }

@@ -1,10 +1,11 @@
-//! How long to wait between attempts (rule 24): decorrelated jitter, `U(base, min(cap, 3 *
-//! previous))`.
+//! How long to wait between attempts (rule 24): decorrelated jitter that never gets shorter.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 
+/// Each delay is random between the one before, or `base` for the first, and three times that, up to
+/// `cap`. So the delays of an outage never shrink, and clients that were dropped at once spread out.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     base: Duration,
@@ -20,14 +21,14 @@ impl Backoff {
     /// The next delay, at least `floor`.
     pub(crate) fn next(&mut self, rng: &mut Rng, floor: Duration) -> Duration {
         let most = self.previous.saturating_mul(3).min(self.cap);
-        let span = most.saturating_sub(self.base);
-        self.previous = self.base + span.mul_f64(rng.f64());
-        // A floor is not `previous`: a server's `Retry-After` must not stretch what comes after it.
-        // Jittered, too, as the server has told everyone the same.
+        let span = most.saturating_sub(self.previous);
+        self.previous += span.mul_f64(rng.f64());
+        // A floor is not `previous`: a server's `Retry-After` must not stretch the delays after it.
+        // It is jittered as well, as the server has told every client the same.
         if floor > self.previous { floor + self.base.mul_f64(rng.f64()) } else { self.previous }
     }
 
-    /// Starts over; called once a connection was healthy for a while, never at its start.
+    /// Starts over. Called once a connection was healthy for a while, never when it opens.
     pub(crate) fn reset(&mut self) {
         self.previous = self.base;
     }
@@ -44,12 +45,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rule_24_delays_stay_between_base_and_three_times_the_previous_up_to_the_cap(seed: u64) {
+        fn rule_24_delays_never_shrink_and_grow_to_three_times_the_one_before_up_to_the_cap(seed: u64) {
             let (mut backoff, mut rng) = (Backoff::new(BASE, CAP), fastrand::Rng::with_seed(seed));
             let mut previous = BASE;
             for _ in 0..50 {
                 let delay = backoff.next(&mut rng, Duration::ZERO);
-                prop_assert!(delay >= BASE && delay <= (previous * 3).min(CAP));
+                prop_assert!(delay >= previous && delay <= (previous * 3).min(CAP));
                 previous = delay;
             }
             backoff.reset();

@@ -1,0 +1,148 @@
+//! The ledger of pings: which ones are not answered, and what their answers prove.
+//!
+//! A ping remembers the serial of the last operation that was written before it. Its pong proves
+//! that the server has read that operation. Keepalive pings overtake the data; a probe is a ping
+//! in its place behind the data.
+//!
+//! Each ping carries a number. WebSocket pongs repeat it (RFC 6455 section 5.5.3), and so do some
+//! servers with the payload of a `ping`. Such a pong is matched exactly. Most servers answer
+//! `ping` without the payload, and both sides may send a `pong` that nobody asked for: juniper does
+//! every 15 s. So a pong without the number answers the oldest ping, and proves only what the pong
+//! before it has answered. One unsolicited pong then proves nothing too much.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// The pings of one connection.
+#[derive(Debug)]
+pub(crate) struct Pings {
+    interval: Option<Duration>,
+    /// Written and not answered, oldest first.
+    unanswered: VecDeque<Ping>,
+    /// Pings that were written after those and are only counted: a server that leaves so many
+    /// unanswered costs no more memory.
+    uncounted: u64,
+    /// The number of the last ping.
+    last_number: u64,
+    /// Operations with a serial up to this one were read by the server.
+    proven: u64,
+    /// What the last pong without a number has answered.
+    unconfirmed: u64,
+    /// What was proven by the last pong, and when; and the same of an earlier pong.
+    latest: (u64, Option<Instant>),
+    settled: (u64, Option<Instant>),
+    /// The server has repeated the number of a ping.
+    echoes: bool,
+    /// A probe is queued or not answered. One is enough: whoever is too late for it gets the next.
+    pub(crate) is_probing: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ping {
+    number: u64,
+    /// The last serial that was written before it.
+    serial: u64,
+    /// When it was queued; `None` for a probe, which waits behind data and measures nothing.
+    sent_at: Option<Instant>,
+}
+
+impl Pings {
+    pub(crate) fn new(interval: Option<Duration>) -> Self {
+        Self {
+            interval,
+            unanswered: VecDeque::new(),
+            uncounted: 0,
+            last_number: 0,
+            proven: 0,
+            unconfirmed: 0,
+            latest: (0, None),
+            settled: (0, None),
+            echoes: false,
+            is_probing: false,
+        }
+    }
+
+    /// A ping is written, after everything up to this serial. Returns its number.
+    pub(super) fn written(&mut self, serial: u64, sent_at: Option<Instant>) -> u64 {
+        self.last_number += 1;
+        // A ping that is not remembered must not be followed by one that is: pongs without a number
+        // would be matched with the wrong ping.
+        if self.unanswered.len() < MAX_UNANSWERED && self.uncounted == 0 {
+            self.unanswered.push_back(Ping { number: self.last_number, serial, sent_at });
+        } else {
+            self.uncounted += 1;
+        }
+        self.last_number
+    }
+
+    /// A pong arrived, with the number of its ping if it has one. Returns the round-trip time if
+    /// that was measured.
+    pub(crate) fn answered(&mut self, now: Instant, number: Option<u64>) -> Option<Duration> {
+        let time = match number {
+            Some(number) => self.answered_exactly(now, number),
+            // It answers none of our pings.
+            None if self.echoes => None,
+            None => self.answered_in_order(now),
+        };
+        if self.proven > self.latest.0 {
+            self.settled = std::mem::replace(&mut self.latest, (self.proven, Some(now)));
+        }
+        time
+    }
+
+    /// The last serial that was proven to be read at least so long ago.
+    pub(crate) fn outlived(&self, now: Instant, moment: Duration) -> u64 {
+        let has_passed =
+            |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) >= moment);
+        let marks = [self.latest, self.settled].into_iter();
+        marks.filter(|(_, at)| has_passed(*at)).map(|(serial, _)| serial).max().unwrap_or(0)
+    }
+
+    /// Whether the server has read the operation that was written with this serial.
+    pub(crate) fn has_read(&self, serial: u64) -> bool {
+        serial <= self.proven
+    }
+
+    fn answered_exactly(&mut self, now: Instant, number: u64) -> Option<Duration> {
+        let index = self.unanswered.iter().position(|ping| ping.number == number);
+        let Some(index) = index else {
+            if number == self.last_number && self.uncounted > 0 {
+                // Everything before it is answered as well, but what it proves was not kept.
+                self.unanswered.clear();
+                self.uncounted = 0;
+                self.is_probing = false;
+            }
+            return None;
+        };
+        self.echoes = true;
+        let ping = self.unanswered[index];
+        for answered in self.unanswered.drain(..=index) {
+            self.is_probing &= answered.sent_at.is_some();
+        }
+        self.proven = self.proven.max(ping.serial);
+        ping.sent_at.map(|at| now.saturating_duration_since(at))
+    }
+
+    fn answered_in_order(&mut self, now: Instant) -> Option<Duration> {
+        let Some(ping) = self.unanswered.pop_front() else {
+            if self.uncounted > 0 {
+                self.uncounted -= 1;
+                // The probe may have been one of those.
+                self.is_probing &= self.uncounted > 0;
+            }
+            return None;
+        };
+        self.proven = std::mem::replace(&mut self.unconfirmed, ping.serial);
+        self.is_probing &= ping.sent_at.is_some();
+        // An answer that never came shifts all that follow: then the time means nothing.
+        let is_late = |at: Instant| {
+            !self.unanswered.is_empty() && self.interval.is_some_and(|interval| at + interval < now)
+        };
+        ping.sent_at.filter(|at| !is_late(*at)).map(|at| now.saturating_duration_since(at))
+    }
+}
+
+/// How many unanswered pings are remembered.
+pub(crate) const MAX_UNANSWERED: usize = 16;

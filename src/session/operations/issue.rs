@@ -1,0 +1,128 @@
+//! Sending an operation: the one way to do it, for the first time and again.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Outage, Place, Why};
+use crate::{
+    response::Gap,
+    session::{
+        Output, Session,
+        connection::{ConnectionId, send_queue::Queued, timers::Timer},
+    },
+};
+
+impl<W: Clone> Session<W> {
+    /// Queues a waiting operation on the current connection. If a subscription was sent before, a
+    /// gap is announced first (rule 28). Does nothing while the connection is not open.
+    pub(crate) fn issue(&mut self, now: Instant, id: u64) {
+        let Some(on) = self.open_connection() else { return };
+        let Some(operation) = self.operations.get_mut(id) else { return };
+        let outage = operation.outage.take();
+        let is_paced =
+            operation.is_issued && outage.is_some() && self.config.reissue_rate.is_some();
+        if operation.is_issued && operation.is_subscription() {
+            let gap = gap_of(now, outage.as_deref());
+            self.outputs.push_back(Output::Reissue { writer: operation.writer.clone(), gap });
+        }
+        let healthy_at = now + self.config.healthy_after;
+        let Some(connection) = self.connection_mut(on) else { return };
+        connection.timers.arm_by(Timer::Healthy, healthy_at);
+        connection.timers.disarm(Timer::Idle);
+        if is_paced {
+            connection.send_queue.push_paced(id);
+            self.operations.set_place(id, Place::Waiting(Why::Pacing));
+        } else {
+            connection.send_queue.push(Queued::Subscribe(id));
+            self.operations.set_place(id, Place::Queued(on));
+        }
+        self.watch_from(now, id);
+    }
+
+    /// A connection is open and current: sends everything that waits for it, in the original order,
+    /// as one batch (rule 26). What `replaced` carries moves over.
+    pub(crate) fn issue_all(&mut self, now: Instant, replaced: Option<ConnectionId>) {
+        for id in self.operations.ids(|_| true) {
+            match self.operations.place(id) {
+                // The backoff of the connection was theirs, too.
+                Some(Place::Waiting(Why::Connection | Why::Backoff)) => self.issue(now, id),
+                Some(Place::Waiting(Why::Pacing)) if replaced.is_some() => self.requeue(id),
+                Some(Place::Queued(connection)) if replaced == Some(*connection) => {
+                    self.requeue(id);
+                }
+                Some(Place::On(connection, _)) if replaced == Some(*connection) => {
+                    self.begin_moving(id);
+                }
+                // Something else must happen first, or it is sent already.
+                Some(
+                    Place::Waiting(Why::Pacing | Why::Reader | Why::Application | Why::Quarantine)
+                    | Place::Queued(_)
+                    | Place::On(..)
+                    | Place::Moving(_),
+                )
+                | None => {}
+            }
+        }
+        self.pace(now);
+    }
+
+    /// Queues an operation on the current connection that was queued on the one before it.
+    fn requeue(&mut self, id: u64) {
+        let Some(on) = self.open_connection() else { return };
+        if let Some(connection) = self.connection_mut(on) {
+            connection.send_queue.push(Queued::Subscribe(id));
+            self.operations.set_place(id, Place::Queued(on));
+        }
+    }
+
+    /// Lets as many operations be re-issued as one period of `reissue_rate` allows.
+    pub(crate) fn pace(&mut self, now: Instant) {
+        let Some(rate) = self.config.reissue_rate else { return };
+        let Some(on) = self.open_connection() else { return };
+        // Few enough at a time not to be a burst.
+        let count = (rate.get() / 10).max(1);
+        let Some(connection) = self.connections[on as usize].as_mut() else { return };
+        if connection.send_queue.release_paced(on, &mut self.operations, count) {
+            let period = Duration::from_secs(1) * count / rate.get();
+            connection.timers.arm(Timer::Pace, now + period);
+        }
+        self.probe_awaited();
+    }
+
+    /// A connection is gone, and with it what it carried: those operations wait for the next one.
+    pub(crate) fn strand(&mut self, on: ConnectionId, outage: &Arc<Outage>) {
+        let stranded = self.operations.ids(|operation| match operation.place() {
+            Place::Queued(connection) | Place::On(connection, _) => *connection == on,
+            Place::Waiting(Why::Pacing) => true,
+            Place::Waiting(
+                Why::Connection | Why::Reader | Why::Application | Why::Backoff | Why::Quarantine,
+            )
+            | Place::Moving(_) => false,
+        });
+        for id in stranded {
+            self.operations.set_place(id, Place::Waiting(Why::Connection));
+            self.operations.clear_subscription_deadline(id);
+            if let Some(operation) = self.operations.get_mut(id)
+                && operation.is_issued
+            {
+                operation.outage.get_or_insert_with(|| Arc::clone(outage));
+            }
+        }
+    }
+}
+
+/// The gap of an operation that is sent again: after an outage, or else on a connection that was
+/// there all the time.
+fn gap_of(now: Instant, outage: Option<&Outage>) -> Gap {
+    match outage {
+        None => Gap { restarts: 1, ..Gap::default() },
+        Some(Outage { since, cause }) => Gap {
+            reconnects: 1,
+            down_for: now.saturating_duration_since(*since),
+            cause: Some(cause.clone()),
+            ..Gap::default()
+        },
+    }
+}

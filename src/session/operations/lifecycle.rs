@@ -1,0 +1,198 @@
+//! How operations begin and end, from either side.
+
+use std::time::Instant;
+
+use super::{Operation, Place, Request, Why};
+use crate::{
+    error::Disconnect,
+    operation::OperationType,
+    protocol::WireId,
+    response::End,
+    session::{
+        Output, Session,
+        connection::{ConnectionId, Phase, Role, send_queue::Queued, timers::Timer},
+    },
+};
+
+impl<W: Clone> Session<W> {
+    /// Starts an operation. `id` rises with every call.
+    pub(crate) fn subscribe(&mut self, now: Instant, id: u64, request: Request, writer: W) {
+        if self.is_closing() {
+            self.outputs.push_back(Output::Finish { writer, end: End::ShutDown });
+            return;
+        }
+        self.operations.insert(id, request, writer);
+        match self.phase() {
+            Some(Phase::Open(_)) => self.issue(now, id),
+            None => self.start(now),
+            Some(
+                Phase::Waiting
+                | Phase::Authorizing
+                | Phase::Dialing(_)
+                | Phase::Opening(_)
+                | Phase::Closing(_),
+            ) => {}
+        }
+    }
+
+    /// Ends an operation from this side: its reader is gone. Nothing is sent about one that was
+    /// never written (rule 12).
+    pub(crate) fn cancel(&mut self, now: Instant, id: u64) {
+        self.withdraw(now, id);
+    }
+
+    /// Ends the queries and mutations whose time is up, and looks after the subscriptions whose time
+    /// has come.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        while let Some((_, id)) = self.operations.next_deadline().filter(|(at, _)| *at <= now) {
+            if self.operations.get(id).is_some_and(Operation::is_subscription) {
+                self.deadline_passed(now, id);
+                continue;
+            }
+            let Some((operation, is_known)) = self.withdraw(now, id) else { return };
+            let end = match operation.kind {
+                OperationType::Mutation if is_known => End::Ambiguous(None),
+                OperationType::Mutation | OperationType::Query | OperationType::Subscription => {
+                    End::TimedOut
+                }
+            };
+            self.outputs.push_back(Output::Finish { writer: operation.writer, end });
+        }
+    }
+
+    /// Removes an operation, and says so to a server that knows it. Returns whether one does.
+    fn withdraw(&mut self, now: Instant, id: u64) -> Option<(Operation<W>, bool)> {
+        let is_known = self.leave(id, None, Why::Connection);
+        let operation = self.operations.remove(id)?;
+        self.forget_awaited(id);
+        if self.phase() == Some(Phase::Waiting) && !self.has_reason() {
+            self.rest();
+        }
+        self.look_for_idleness(now);
+        self.after_change(now);
+        Some((operation, is_known))
+    }
+
+    /// Takes an operation off the connections that carry it. The server is told on each of them,
+    /// but not on `except`. From then on the operation waits for `why`. Returns whether the server
+    /// knew it.
+    pub(crate) fn leave(&mut self, id: u64, except: Option<ConnectionId>, why: Why) -> bool {
+        let Some(kind) = self.operations.get(id).map(|operation| operation.kind) else {
+            return false;
+        };
+        let wire_ids: Vec<(ConnectionId, WireId)> = self.operations.wire_ids(id).collect();
+        for (on, wire_id) in &wire_ids {
+            if Some(*on) != except
+                && let Some(connection) = self.connection_mut(*on)
+            {
+                connection.complete(*wire_id, kind);
+            }
+        }
+        let before = self.operations.set_place(id, Place::Waiting(why));
+        let queue = match before {
+            Some(Place::Queued(on)) => Some(on),
+            Some(Place::Moving(moving)) if moving.new.is_none() => Some(moving.from.other()),
+            Some(Place::Waiting(_) | Place::On(..) | Place::Moving(_)) | None => None,
+        };
+        if let Some(on) = queue
+            && let Some(connection) = self.connections[on as usize].as_mut()
+        {
+            connection.send_queue.left(on, &self.operations);
+        }
+        !wire_ids.is_empty()
+    }
+
+    /// The server has ended an operation on a connection, or answered a call there.
+    pub(crate) fn finish(&mut self, now: Instant, on: ConnectionId, wire_id: WireId, end: End) {
+        let Some((_, operation)) = self.operations.by_wire_id(wire_id, on) else { return };
+        let (id, kind) = (operation.id, operation.kind);
+        let is_restartable = operation.watch.as_ref().is_some_and(|watch| watch.options.restart);
+        self.leave(id, Some(on), Why::Application);
+        if let Some(connection) = self.connection_mut(on) {
+            // Both sides end it at once: what is not written yet is not sent any more (rule 13).
+            connection.send_queue.ended(wire_id);
+            if connection.must_stop(kind) {
+                connection.send_queue.push(Queued::Stop(wire_id));
+            }
+        }
+        self.conclude(now, id, end, is_restartable);
+    }
+
+    /// An operation was ended by the server: the application is asked whether that was transient, or
+    /// it is over.
+    pub(crate) fn conclude(&mut self, now: Instant, id: u64, end: End, is_restartable: bool) {
+        if is_restartable {
+            self.operations.set_place(id, Place::Waiting(Why::Application));
+            self.operations.clear_deadline(id);
+            if let Some(operation) = self.operations.get_mut(id) {
+                operation.is_cleared = true;
+                let writer = operation.writer.clone();
+                self.outputs.push_back(Output::Judge { writer, end });
+            }
+        } else if let Some(operation) = self.operations.remove(id) {
+            self.forget_awaited(id);
+            self.outputs.push_back(Output::Finish { writer: operation.writer, end });
+        }
+        self.look_for_idleness(now);
+        self.after_change(now);
+    }
+
+    /// The items of a backlog were delivered, and this end followed them.
+    pub(crate) fn end_backlog(&mut self, now: Instant, id: u64, end: End) {
+        let Some(operation) = self.operations.get(id) else { return };
+        let is_restartable = operation.watch.as_ref().is_some_and(|watch| watch.options.restart);
+        self.leave(id, None, Why::Application);
+        self.conclude(now, id, end, is_restartable);
+    }
+
+    /// Ends the mutations that a connection carried. They may have been executed, so they are never
+    /// sent again (rule 27). Returns whether there were any.
+    pub(crate) fn give_up_mutations(
+        &mut self,
+        on: ConnectionId,
+        cause: Option<&Disconnect>,
+    ) -> bool {
+        let mutations = self.operations.take_mutations(on);
+        let are_there_any = !mutations.is_empty();
+        for operation in mutations {
+            let end = End::Ambiguous(cause.cloned());
+            self.outputs.push_back(Output::Finish { writer: operation.writer, end });
+        }
+        are_there_any
+    }
+
+    /// Ends everything.
+    pub(crate) fn finish_all(&mut self, end: &End) {
+        let cause = match end {
+            End::Lost(cause) | End::GaveUp { cause, .. } => Some(cause),
+            End::Completed
+            | End::Answered(_)
+            | End::Ambiguous(_)
+            | End::TimedOut
+            | End::Rejected(_)
+            | End::Overflow
+            | End::Hook(_)
+            | End::ShutDown => None,
+        };
+        for on in ConnectionId::ALL {
+            self.give_up_mutations(on, cause);
+        }
+        self.awaited.clear();
+        for operation in self.operations.drain() {
+            self.outputs.push_back(Output::Finish { writer: operation.writer, end: end.clone() });
+        }
+    }
+
+    /// An open connection without operations is closed after `idle_timeout`.
+    pub(crate) fn look_for_idleness(&mut self, now: Instant) {
+        let is_unused = !self.has_reason();
+        let Some(timeout) = self.config.idle_timeout else { return };
+        let Some(connection) = self.current_mut() else { return };
+        debug_assert_eq!(connection.role, Role::Current, "the current connection is current");
+        if connection.is_open() && is_unused {
+            connection.timers.arm_by(Timer::Idle, now + timeout);
+        } else {
+            connection.timers.disarm(Timer::Idle);
+        }
+    }
+}

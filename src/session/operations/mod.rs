@@ -1,0 +1,64 @@
+//! The live operations: what is wanted, where each one is, and how one is sent.
+
+mod backlog;
+mod issue;
+mod lifecycle;
+mod place;
+mod registry;
+mod watch;
+
+use std::{sync::Arc, time::Instant};
+
+pub(crate) use self::backlog::{Backlog, HeldItem};
+use self::watch::Watch;
+pub(crate) use self::watch::WatchOptions;
+pub(super) use self::{
+    place::{Moving, Outage, Place, Why},
+    registry::{Registry, Side},
+};
+use crate::operation::OperationType;
+
+/// What is asked of the server, and until when.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) kind: OperationType,
+    /// The payload of `subscribe`, JSON.
+    pub(crate) payload: Box<str>,
+    /// When a query or mutation ends without a result.
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) watch_options: Option<Box<WatchOptions>>,
+}
+
+/// One live operation. `W` writes to its reader.
+#[derive(Debug)]
+pub(super) struct Operation<W> {
+    /// The client's number for it: never reused, and rising in the order of creation.
+    pub(super) id: u64,
+    pub(super) kind: OperationType,
+    pub(super) writer: W,
+    /// The payload of its `subscribe`, serialized once.
+    payload: Box<str>,
+    /// Changed by [`Registry::set_place`] alone, which keeps the sum of held bytes.
+    place: Place,
+    /// Some connection has carried it. The next time that it is sent is a re-issue.
+    pub(super) is_issued: bool,
+    /// It does not close connections, for certain (rule 22b).
+    pub(super) is_cleared: bool,
+    /// Since when it has had no connection, until the gap that says so.
+    pub(super) outage: Option<Arc<Outage>>,
+    /// Only for subscriptions with such options.
+    pub(super) watch: Option<Box<Watch>>,
+}
+
+impl<W> Operation<W> {
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(super) fn is_subscription(&self) -> bool {
+        match self.kind {
+            OperationType::Subscription => true,
+            OperationType::Query | OperationType::Mutation => false,
+        }
+    }
+}

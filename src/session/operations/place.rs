@@ -1,0 +1,91 @@
+//! Where an operation is.
+//!
+//! One value says it all. A loss, an end, a drop, a rewind, staleness, a handover and quarantine are
+//! transitions of it, and nothing else about an operation depends on where it is.
+
+use std::time::Instant;
+
+use super::backlog::Backlog;
+use crate::{
+    error::Disconnect,
+    session::{connection::ConnectionId, overlap::Overlap},
+};
+
+/// Where an operation is.
+///
+/// ```text
+///                    issue                 taken by the socket           handover
+///  Waiting(Why) ──────────> Queued(conn) ───────────────────> On(conn) ────────────> Moving
+///    ^                        │                                 │  ^                    │
+///    │ lost, rewound, parked, │                                 │  └─ old one is done ──┤
+///    └────────────────────────┴─────────────────────────────────┴──── both are lost ────┘
+/// ```
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// On no connection, for this reason.
+    Waiting(Why),
+    /// In the send queue of a connection, not taken by the socket.
+    Queued(ConnectionId),
+    /// Sent on a connection, with this serial.
+    On(ConnectionId, u64),
+    /// Carried by both connections of a handover.
+    Moving(Box<Moving>),
+}
+
+/// What an operation waits for before it is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Why {
+    /// The current connection to open.
+    Connection,
+    /// Its turn under `reissue_rate`; it is among the paced ones of the current connection.
+    Pacing,
+    /// Its reader to catch up (`Overflow::Rewind`).
+    Reader,
+    /// The application to say whether its end was transient (`restart_if`).
+    Application,
+    /// Its own backoff after a transient end. A new connection ends it, too.
+    Backoff,
+    /// Its turn to be tried: it may be the operation that closes connections.
+    Quarantine,
+}
+
+/// How far a handover has got with one operation. Until it is done the old connection counts, and
+/// what arrives on the new one is held.
+#[derive(Debug)]
+pub(crate) struct Moving {
+    /// The connection that is being replaced.
+    pub(crate) from: ConnectionId,
+    /// The serial there.
+    pub(crate) old: u64,
+    /// The serial on the new connection; `None` until it is written there.
+    pub(crate) new: Option<u64>,
+    /// The new connection was told the position after which to go on: it delivers everything that
+    /// follows, whatever the old one still had to say.
+    pub(crate) is_resumed: bool,
+    /// What both connections have said, to find out whether the old one has nothing to add.
+    pub(crate) overlap: Overlap,
+    /// Since when both connections carry it; `None` until it is written on the new one.
+    pub(crate) since: Option<Instant>,
+    pub(crate) backlog: Backlog,
+}
+
+impl Moving {
+    pub(crate) fn new(from: ConnectionId, old: u64) -> Self {
+        Self {
+            from,
+            old,
+            new: None,
+            is_resumed: false,
+            overlap: Overlap::default(),
+            since: None,
+            backlog: Backlog::default(),
+        }
+    }
+}
+
+/// Since when an operation has had no connection, and why it lost the one it had.
+#[derive(Debug)]
+pub(crate) struct Outage {
+    pub(crate) since: Instant,
+    pub(crate) cause: Disconnect,
+}

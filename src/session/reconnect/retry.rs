@@ -1,0 +1,367 @@
+//! Attempts: when the next one may begin, what it is asked for, and when it is the last one.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fastrand::Rng;
+
+use super::{
+    Backoff, CredentialsReason,
+    negotiation::Negotiation,
+    verdicts::{AskAgain, Endpoint, Stage, Verdict, verdict},
+};
+use crate::{
+    error::{CloseCode, Disconnect},
+    session::{
+        Config, VerdictHook,
+        config::{self, DialBudget},
+    },
+};
+
+/// Attempts, their spacing and their limits.
+pub(crate) struct Retry {
+    rng: Rng,
+    backoff: Backoff,
+    give_up_after: Option<u32>,
+    grace: Duration,
+    budget: Option<DialBudget>,
+    /// When the last attempts began, as many as the budget counts.
+    begun: VecDeque<Instant>,
+    hook: Option<VerdictHook>,
+    /// Attempts since the last healthy connection.
+    attempts: u32,
+    /// How often in a row credentials were rejected, or seemed to be.
+    rejected: u32,
+    /// How often in a row an operation id was in use.
+    duplicate_id: u32,
+    /// Everything was ended because credentials were probably rejected. The next time is the last,
+    /// until an acknowledgement.
+    is_distrusted: bool,
+    /// A connection was acknowledged in the life of the client.
+    is_proven: bool,
+    /// Since when the server has done nothing but refuse.
+    refused_since: Option<Instant>,
+    /// No attempt before this, whatever was subscribed or dropped meanwhile (I7).
+    not_before: Option<Instant>,
+    /// Why the provider is asked next.
+    reason: CredentialsReason,
+    /// Why it was asked last.
+    asked: CredentialsReason,
+}
+
+/// What to do after a loss.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    /// Dial again, as soon as [`Retry::due`] allows.
+    Again,
+    /// End what is live: too many attempts failed in a row.
+    GiveUp,
+    /// End what is live: another attempt would end the same way.
+    Fatal(Disconnect),
+}
+
+impl Retry {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            rng: Rng::with_seed(config.seed),
+            backoff: Backoff::new(config.backoff_base, config.backoff_cap),
+            give_up_after: config.give_up_after,
+            grace: config.refusal_grace,
+            budget: config.max_dials,
+            begun: VecDeque::new(),
+            hook: config.on_disconnect.clone(),
+            attempts: 0,
+            rejected: 0,
+            duplicate_id: 0,
+            is_distrusted: false,
+            is_proven: false,
+            refused_since: None,
+            not_before: None,
+            reason: CredentialsReason::Initial,
+            asked: CredentialsReason::Initial,
+        }
+    }
+
+    /// An attempt begins. Returns why the provider is asked.
+    pub(crate) fn begin(&mut self, now: Instant) -> CredentialsReason {
+        if let Some(budget) = self.budget {
+            if self.begun.len() == budget.dials.get() as usize {
+                self.begun.pop_front();
+            }
+            self.begun.push_back(now);
+        }
+        self.asked = std::mem::replace(&mut self.reason, CredentialsReason::Reconnect);
+        self.asked.clone()
+    }
+
+    /// The attempt counts: no connection works beside it. Returns its number since the last healthy
+    /// connection.
+    pub(crate) fn count_attempt(&mut self) -> u32 {
+        self.attempts = self.attempts.saturating_add(1);
+        self.attempts
+    }
+
+    /// An attempt that counted did not fail: this side has given it up, or has closed the
+    /// connection.
+    pub(crate) fn uncount_attempt(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1);
+    }
+
+    /// The provider's answer was not used: the next question has the same reason.
+    pub(crate) fn unused(&mut self) {
+        self.reason = self.asked.clone();
+    }
+
+    /// The server acknowledged: it has accepted what the provider gave.
+    pub(crate) fn acked(&mut self) {
+        self.is_proven = true;
+        self.is_distrusted = false;
+        self.reason = CredentialsReason::Reconnect;
+        self.asked = CredentialsReason::Reconnect;
+    }
+
+    /// The connection has been open for a while. Never called at the acknowledgement: a server that
+    /// acknowledges and drops must see growing delays (rule 24).
+    pub(crate) fn healthy(&mut self) {
+        self.still_healthy();
+        self.refused_since = None;
+        self.rejected = 0;
+        self.duplicate_id = 0;
+        self.backoff.reset();
+    }
+
+    /// As [`healthy`](Self::healthy), but another connection is wanted, whose attempts go on as they
+    /// are.
+    pub(crate) fn still_healthy(&mut self) {
+        self.attempts = 0;
+    }
+
+    /// Everything was ended. The next operation may attempt as often as the first one, but not
+    /// sooner (rule 23, I7).
+    pub(crate) fn ended(&mut self, cause: &Disconnect) {
+        self.is_distrusted |= matches!(cause, Disconnect::ProbablyRejected { .. });
+        self.forgive();
+    }
+
+    /// The failures so far had another reason.
+    pub(crate) fn forgive(&mut self) {
+        self.attempts = 0;
+        self.rejected = 0;
+        self.duplicate_id = 0;
+    }
+
+    /// The application's own verdict, or else the table's.
+    pub(crate) fn verdict(
+        &self,
+        cause: &Disconnect,
+        stage: Stage,
+        negotiation: &Negotiation,
+    ) -> Judged {
+        let endpoint = self.endpoint();
+        let table = || verdict(cause, stage, endpoint, negotiation.offer());
+        let hook = self.hook.as_ref().map(|hook| hook.ask(cause, self.attempts));
+        match hook {
+            None | Some(config::Verdict::Default) => Judged::ByTable(table()),
+            Some(config::Verdict::Retry) => Judged::ByApplication(Verdict::Retry),
+            Some(config::Verdict::RetryAfter(delay)) => {
+                let delay = delay.min(config::MAX_DURATION);
+                Judged::ByApplication(Verdict::RetryAfter(delay))
+            }
+            Some(config::Verdict::NewCredentials) => {
+                Judged::ByApplication(Verdict::rejected(endpoint))
+            }
+            Some(config::Verdict::Fatal) => Judged::ByApplication(Verdict::Fatal),
+        }
+    }
+
+    /// Carries out a verdict: decides, and spaces the next attempt.
+    pub(crate) fn judge(
+        &mut self,
+        now: Instant,
+        cause: Disconnect,
+        verdict: Verdict,
+        negotiation: &mut Negotiation,
+    ) -> Plan {
+        self.keep_reason(&cause, verdict);
+        let mut floor = Duration::ZERO;
+        // What to do, and whether at once.
+        let (fatal, at_once) = match verdict {
+            Verdict::Retry => {
+                self.refused_since = None;
+                (None, false)
+            }
+            Verdict::RetryAfter(delay) => {
+                self.refused_since = None;
+                floor = delay;
+                (None, false)
+            }
+            Verdict::RetryTimes(times) => {
+                self.duplicate_id += 1;
+                ((self.duplicate_id > times).then_some(cause), false)
+            }
+            Verdict::AskAgain(ask) => self.ask_again(now, cause, ask, negotiation),
+            Verdict::OtherSubprotocol => match negotiation.refused(cause) {
+                Ok(()) => (None, true),
+                Err(neither) => match self.endpoint() {
+                    Endpoint::Unproven => (Some(neither), false),
+                    Endpoint::Proven => (self.persist(now).then_some(neither), false),
+                },
+            },
+            Verdict::Persist => (self.persist(now).then_some(cause), false),
+            // Decided by who knows the operations.
+            Verdict::OneOperation | Verdict::Fatal => (Some(cause), false),
+        };
+        if at_once && fatal.is_none() {
+            self.not_before = None;
+            return Plan::Again;
+        }
+        self.not_before = Some(now + self.backoff.next(&mut self.rng, floor));
+        match (fatal, self.give_up_after) {
+            (Some(cause), _) => {
+                negotiation.reset();
+                Plan::Fatal(cause)
+            }
+            (None, Some(most)) if self.attempts >= most => Plan::GiveUp,
+            (None, Some(_) | None) => Plan::Again,
+        }
+    }
+
+    /// Which reason the provider is given next.
+    fn keep_reason(&mut self, cause: &Disconnect, verdict: Verdict) {
+        let is_unused = match (cause, verdict) {
+            (_, Verdict::AskAgain(_)) => {
+                self.reason = CredentialsReason::Rejected { cause: cause.clone() };
+                false
+            }
+            // The provider has not answered, or its answer was spent on offering the other
+            // subprotocol.
+            (Disconnect::Credentials(_), _) | (_, Verdict::OtherSubprotocol) => true,
+            (_, _) => false,
+        };
+        match (&self.reason, &self.asked) {
+            // A later attempt tells the provider no less than an earlier one.
+            (CredentialsReason::Reconnect, CredentialsReason::Expiring) => {
+                self.reason = self.asked.clone();
+            }
+            (CredentialsReason::Reconnect, CredentialsReason::Rejected { .. }) if is_unused => {
+                self.reason = self.asked.clone();
+            }
+            (CredentialsReason::Reconnect, CredentialsReason::Initial)
+                if matches!(cause, Disconnect::Credentials(_)) =>
+            {
+                self.reason = self.asked.clone();
+            }
+            (_, _) => {}
+        }
+    }
+
+    fn ask_again(
+        &mut self,
+        now: Instant,
+        cause: Disconnect,
+        ask: AskAgain,
+        negotiation: &mut Negotiation,
+    ) -> (Option<Disconnect>, bool) {
+        self.rejected += 1;
+        let is_over = match ask.times {
+            None => self.persist(now),
+            Some(times) => self.rejected > times || (self.is_distrusted && !ask.is_certain),
+        };
+        let is_protocol_error =
+            matches!(cause, Disconnect::Closed { code: CloseCode::PROTOCOL_ERROR, .. });
+        let cause = if ask.is_certain {
+            cause
+        } else {
+            Disconnect::ProbablyRejected { times: self.rejected, cause: Arc::new(cause) }
+        };
+        let is_first = self.rejected == 1;
+        // A server that has changed its subprotocol may look like one that rejects.
+        if !is_first && is_protocol_error {
+            negotiation.try_the_other();
+        }
+        (is_over.then_some(cause), ask.first_at_once && is_first)
+    }
+
+    /// A proven endpoint has refused. Returns whether it has done so for too long.
+    fn persist(&mut self, now: Instant) -> bool {
+        let since = *self.refused_since.get_or_insert(now);
+        now.saturating_duration_since(since) >= self.grace
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        if self.is_proven && !self.grace.is_zero() { Endpoint::Proven } else { Endpoint::Unproven }
+    }
+
+    /// Since when a proven endpoint has done nothing but refuse.
+    pub(crate) fn refused_since(&self) -> Option<Instant> {
+        self.refused_since
+    }
+
+    /// The credentials expire soon: that is why they are asked for, unless there is more to say.
+    pub(crate) fn expiring(&mut self) {
+        match self.reason {
+            CredentialsReason::Initial | CredentialsReason::Reconnect => {
+                self.reason = CredentialsReason::Expiring;
+            }
+            CredentialsReason::Expiring | CredentialsReason::Rejected { .. } => {}
+        }
+    }
+
+    /// A random share of a duration, between `from` and `to`.
+    pub(crate) fn share(&mut self, duration: Duration, from: f64, to: f64) -> Duration {
+        duration.mul_f64(from + (to - from) * self.rng.f64())
+    }
+
+    /// The next delay of the backoff, for something that is no attempt.
+    pub(crate) fn next_delay(&mut self) -> Duration {
+        self.backoff.next(&mut self.rng, Duration::ZERO)
+    }
+
+    /// The next delay of another backoff.
+    pub(crate) fn next_delay_of(&mut self, backoff: &mut Backoff) -> Duration {
+        backoff.next(&mut self.rng, Duration::ZERO)
+    }
+
+    /// When the next attempt may begin, if not now.
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        self.not_before.max(self.budget_from()).filter(|&at| at > now)
+    }
+
+    /// From when on the budget allows the next attempt, if not now.
+    pub(crate) fn budget_due(&self, now: Instant) -> Option<Instant> {
+        self.budget_from().filter(|&at| at > now)
+    }
+
+    fn budget_from(&self) -> Option<Instant> {
+        let DialBudget { dials, per } = self.budget?;
+        let is_spent = self.begun.len() == dials.get() as usize;
+        self.begun.front().filter(|_| is_spent).map(|&begun| begun + per)
+    }
+
+    /// The application wants the next attempt at once.
+    pub(crate) fn hurry(&mut self) {
+        self.not_before = None;
+    }
+
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+}
+
+/// A verdict, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Judged {
+    ByTable(Verdict),
+    ByApplication(Verdict),
+}
+
+impl Judged {
+    pub(crate) fn verdict(self) -> Verdict {
+        match self {
+            Self::ByTable(verdict) | Self::ByApplication(verdict) => verdict,
+        }
+    }
+}
