@@ -190,8 +190,9 @@ impl ClientBuilder {
 
     /// Sets the shortest and the longest delay between attempts. Default: 500 ms and 30 s.
     ///
-    /// Delays have decorrelated jitter: each is random between `base` and three times the one
-    /// before, up to `cap`, so that clients which lost the same server do not come back together. A
+    /// Delays have decorrelated jitter: each is random between the one before, or `base` at first, and
+    /// three times that, up to `cap`. So clients that lost the same server do not come back together,
+    /// and within one outage no delay is shorter than the one before. A
     /// server's `Retry-After` is honoured beyond the cap, for up to an hour. A `cap` below `base`
     /// means `base`.
     pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
@@ -218,6 +219,23 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets how long the client persists when a server that has worked refuses connections. Default:
+    /// 5 minutes.
+    ///
+    /// A server that has acknowledged a connection of this client and then answers with an HTTP
+    /// status like 404 or 403, `connection_error`, a close code like 4400, another subprotocol or an
+    /// expired certificate is probably being deployed. The client tries again, with backoff, and
+    /// asks for credentials each time. If refusals are the only answers for this long, every
+    /// operation ends with the last one. [`Status`](crate::Status) says since when the server has
+    /// refused, and a warning is logged when it begins.
+    ///
+    /// Zero makes such refusals fatal at once, or after few attempts, as they always are for a
+    /// server that has never acknowledged a connection.
+    pub fn refusal_grace(mut self, duration: Duration) -> Self {
+        self.config.refusal_grace = duration;
+        self
+    }
+
     /// Sets how many attempts to connect may begin within any period of this length. Default: as
     /// many as the delays allow.
     ///
@@ -230,10 +248,12 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long a connection on which nothing is live is kept. Default: 30 s; `None` keeps it
-    /// until the client goes.
+    /// Sets how long a connection without live operations is kept. Default: 30 s; `None` keeps it
+    /// until the last handle is dropped.
     ///
-    /// The next operation makes a new one.
+    /// The next operation makes a new one. With `None`, [`Client::connect`](crate::Client::connect)
+    /// keeps the client connected: a lost connection is made again even while nothing is
+    /// subscribed.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.config.idle_timeout = timeout.into();
         self
@@ -282,8 +302,9 @@ impl ClientBuilder {
     }
 
     /// Sets how many bytes a message may have, in either direction, the init payload included.
-    /// Default: 16 MiB. A larger one from the server closes the connection with 1009 and ends every
-    /// operation, as the server would send it again. A connection keeps room for the largest one
+    /// Default: 16 MiB. A larger one from the server closes the connection with 1009. A lone operation
+    /// ends then; among several, the one at fault is looked for, as the server would send the
+    /// message again. A connection keeps room for the largest one
     /// that it received.
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;
