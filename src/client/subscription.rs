@@ -187,7 +187,7 @@ impl<T: DeserializeOwned> Subscription<T> {
         future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// Only the data, for those who do not watch_options what was missed.
+    /// Yields only the data, for applications that need not know what was missed.
     ///
     /// Gaps and the like are left out, and errors that come with data, too. An item without data is
     /// [`SubscriptionError::NoData`], which does not end the stream.

@@ -49,13 +49,13 @@ pub(crate) fn status(status: &Status) {
     match status {
         Status::Idle => debug!(target: "resub", "idle"),
         Status::Connecting { attempt, cause: None } => {
-            info!(target: "resub", attempt, "connecting")
+            info!(target: "resub", attempt, "connecting");
         }
         Status::Connecting { attempt, cause: Some(cause) } => {
             info!(target: "resub", attempt, cause = %Chain(cause), "connecting");
         }
         Status::Open { subprotocol, .. } => {
-            info!(target: "resub", subprotocol = subprotocol.name(), "open")
+            info!(target: "resub", subprotocol = subprotocol.name(), "open");
         }
         Status::Waiting { delay, cause: None } => info!(target: "resub", ?delay, "waiting"),
         Status::Waiting { delay, cause: Some(cause) } => {
@@ -147,10 +147,12 @@ impl Losses {
     pub(crate) fn report(&self) {
         if let Some(Gap { down_for, cause, .. }) = &self.gap {
             let cause = cause.as_ref().map(|cause| tracing::field::display(Chain(cause)));
-            warn!(target: "resub", operations = self.gaps, ?down_for, cause, "reconnected with a gap");
+            let operations = self.gaps;
+            warn!(target: "resub", operations, ?down_for, cause, "reconnected with a gap");
         }
         if self.ambiguous > 0 {
-            warn!(target: "resub", operations = self.ambiguous, "mutations may or may not have been executed");
+            let operations = self.ambiguous;
+            warn!(target: "resub", operations, "mutations may or may not have been executed");
         }
         if self.lost > 0 {
             warn!(target: "resub", operations = self.lost, "ended operations");

@@ -203,7 +203,9 @@ impl Writer {
         match self.readers().map(|mut readers| readers.take()) {
             None => self.mailbox.finish(end, freed),
             Some(readers) => {
-                readers.iter().for_each(|reader| reader.mailbox.finish(end.clone(), &freed))
+                for reader in &readers {
+                    reader.mailbox.finish(end.clone(), &freed);
+                }
             }
         }
     }

@@ -65,9 +65,7 @@ impl Subprotocol {
 /// A rule that the client broke.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub(super) enum Rule {
-    #[error(
-        "exactly one subprotocol is offered, and it is one of `graphql-transport-ws` and `graphql-ws`"
-    )]
+    #[error("exactly one subprotocol is offered, `graphql-transport-ws` or `graphql-ws`")]
     OneSubprotocol,
     #[error("messages are text frames, not binary ones")]
     Binary,
@@ -90,7 +88,8 @@ pub(super) enum Rule {
     #[error("an id is never used twice, not even on a later connection")]
     ReusedId,
     #[error(
-        "an operation's payload has a string `query`, an object `variables` and a string `operationName`"
+        "an operation's payload has a string `query`, an object `variables` and \
+         a string `operationName`"
     )]
     OperationPayload,
     #[error("only an operation that was started on this connection is stopped")]
@@ -110,7 +109,8 @@ pub(super) enum Rule {
     #[error("a close reason has at most 123 bytes (RFC 6455 section 5.5)")]
     CloseReasonTooLong,
     #[error(
-        "a close frame's body is empty, or a code of 2 bytes and UTF-8 text (RFC 6455 section 5.5.1)"
+        "a close frame's body is empty, or a code of 2 bytes and UTF-8 text \
+         (RFC 6455 section 5.5.1)"
     )]
     CloseBody,
 }
@@ -212,7 +212,7 @@ impl Checker {
     pub(super) fn sent(&mut self, message: &Value) {
         match message["type"].as_str() {
             Some("connection_ack") if matches!(self.phase, Phase::Initialized) => {
-                self.phase = Phase::Acked
+                self.phase = Phase::Acked;
             }
             Some("ping") => self.unanswered_pings += 1,
             Some("complete" | "error") => {

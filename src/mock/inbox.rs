@@ -96,8 +96,11 @@ impl Peer {
 
     /// Answers the pings that wait in the inbox, if that is what the script wants.
     pub(super) async fn answer_queued_pings(&mut self) {
-        let is_due = |incoming: &Incoming| matches!(incoming, Incoming::Message(message) if message["type"] == "ping");
-        while let Some(index) = self.inbox.iter().position(is_due).filter(|_| self.answer_pings) {
+        let is_ping = |incoming: &Incoming| match incoming {
+            Incoming::Message(message) => message["type"] == "ping",
+            _ => false,
+        };
+        while let Some(index) = self.inbox.iter().position(is_ping).filter(|_| self.answer_pings) {
             let Some(Incoming::Message(ping)) = self.inbox.remove(index) else { return };
             self.answer(ping).await;
         }

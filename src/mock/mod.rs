@@ -18,7 +18,8 @@
 //! async fn a_subscription_continues_after_the_server_vanishes() {
 //!     let server = mock::Server::in_memory();
 //!     let client = Client::builder(server.url()).dialer(server.dialer()).build().unwrap();
-//!     let mut prices = client.subscribe_to(Request::<Value>::new("subscription { price }")).unwrap();
+//!     let request = Request::<Value>::new("subscription { price }");
+//!     let mut prices = client.subscribe_to(request).unwrap();
 //!
 //!     let mut peer = server.accept().await.expect_init().await.ack().await;
 //!     let first = peer.expect_subscribe().await;

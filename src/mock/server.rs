@@ -41,9 +41,12 @@ pub struct Server {
 
 /// Where connections come from.
 enum Transport {
-    Pipe { network: Arc<Network>, pipes: tokio::sync::Mutex<mpsc::UnboundedReceiver<DuplexStream>> },
+    Pipe { network: Arc<Network>, pipes: Pipes },
     Tcp { listener: TcpListener, url: String, accepted: AtomicU64 },
 }
+
+/// The mutex is held while a test waits for the next dial.
+type Pipes = tokio::sync::Mutex<mpsc::UnboundedReceiver<DuplexStream>>;
 
 /// A connection on which nothing is read or written, and which stays open until this is dropped.
 ///
@@ -74,7 +77,7 @@ impl Server {
     pub fn in_memory() -> Self {
         let (sender, pipes) = mpsc::unbounded_channel();
         let network = Arc::new(Network::new(sender));
-        Self::new(Transport::Pipe { network, pipes: tokio::sync::Mutex::new(pipes) })
+        Self::new(Transport::Pipe { network, pipes: Pipes::new(pipes) })
     }
 
     /// A server on a free port of 127.0.0.1. Give the client its [`url`](Self::url), and do not
@@ -292,7 +295,8 @@ impl Server {
         let written = wire.write_all(answer).await.is_ok() && wire.flush().await.is_ok();
         assert!(
             written,
-            "mock server: the client dropped the connection before its upgrade was answered\n  at {at}"
+            "mock server: the client dropped the connection before its upgrade was answered\n  \
+             at {at}"
         );
         (wire, request)
     }
@@ -335,7 +339,8 @@ impl Server {
         let deadline = self.deadline();
         let Ok(result) = timeout(deadline, wait).await else {
             panic!(
-                "mock server: waited for {wanted}, but none came within {deadline:?} ({} dials so far)\n  at {at}",
+                "mock server: waited for {wanted}, but none came within {deadline:?} \
+                 ({} dials so far)\n  at {at}",
                 self.dials()
             );
         };

@@ -93,7 +93,8 @@ pub trait Resumable: Operation {
 /// ```
 /// # use resub::Request;
 /// # use serde_json::json;
-/// let request = Request::<serde_json::Value>::new("subscription($symbol: String) { trades(symbol: $symbol) { price } }")
+/// let document = "subscription($symbol: String) { trades(symbol: $symbol) { price } }";
+/// let request = Request::<serde_json::Value>::new(document)
 ///     .variables(&json!({ "symbol": "BTC" }));
 /// ```
 #[derive(Debug)]

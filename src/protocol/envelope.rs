@@ -483,7 +483,9 @@ mod tests {
                     prop_assert_eq!(meaning(&text, fast), meaning(&text, reference), "{}", text);
                 }
                 // The scan has not seen the end of the frame; whoever decodes it does.
-                (Some(fast), Err(_)) => prop_assert_eq!(meaning(&text, fast).2, Err(()), "{}", text),
+                (Some(fast), Err(_)) => {
+                    prop_assert_eq!(meaning(&text, fast).2, Err(()), "{}", text);
+                }
             }
         }
 

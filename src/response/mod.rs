@@ -74,7 +74,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ResponseVisitor<T> {
                 Field::Data => response.data = map_access.next_value()?,
                 Field::Errors => response.errors = beside(&mut map_access, budget.errors())?,
                 Field::Extensions => {
-                    response.extensions = map(Some(beside(&mut map_access, budget.value())?))
+                    response.extensions = map(Some(beside(&mut map_access, budget.value())?));
                 }
                 Field::Other => {
                     map_access.next_value::<IgnoredAny>()?;

@@ -176,7 +176,7 @@ fn a_close_reason_is_told_up_to_123_bytes_and_a_longer_one_is_no_frame() {
             };
             match gap.cause {
                 Some(Disconnect::Closed { reason: told, .. }) => {
-                    assert!(len == 123 && told == reason, "{told}")
+                    assert!(len == 123 && told == reason, "{told}");
                 }
                 Some(Disconnect::WebSocket(_)) => assert!(len > 123),
                 other => panic!("{other:?}"),

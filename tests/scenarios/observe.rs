@@ -14,8 +14,8 @@ async fn the_status_follows_the_connection() {
     server.hang_dials(1);
     let stream = subscribe(&client, "a");
     until(&client, |status| matches!(status, Status::Connecting { attempt: 1, .. })).await;
-    until(&client, |status| matches!(status, Status::Waiting { delay, .. } if *delay >= Duration::from_millis(500)))
-        .await;
+    let is_long = |delay: &Duration| *delay >= Duration::from_millis(500);
+    until(&client, |it| matches!(it, Status::Waiting { delay, .. } if is_long(delay))).await;
     until(&client, |status| matches!(status, Status::Connecting { attempt: 2, .. })).await;
     let peer = connected(&server).await;
     until(&client, |status| matches!(status, Status::Open { .. })).await;

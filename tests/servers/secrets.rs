@@ -211,7 +211,8 @@ async fn refusing() -> SocketAddr {
             let mut request = vec![0; 4096];
             let len = tcp.read(&mut request).await.unwrap();
             let page = String::from_utf8_lossy(&request[..len]).into_owned();
-            let head = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"x\"\r\nSet-Cookie: session=session-cookie";
+            let head = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"x\"\r\n\
+                        Set-Cookie: session=session-cookie";
             let answer = format!("{head}\r\nContent-Length: {}\r\n\r\n{page}", page.len());
             // A client that leaves is none of its business.
             let _ = tcp.write_all(answer.as_bytes()).await;

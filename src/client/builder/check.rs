@@ -51,7 +51,8 @@ impl ClientBuilder {
             let Placement { connections, limit } = self.placement;
             if limit.is_some() && connections.is_none() {
                 return Err(BuildError::Option(
-                    "max_dials has to be divided: max_subscriptions_per_connection needs connections beside it",
+                    "max_dials has to be divided: max_subscriptions_per_connection needs \
+                     connections beside it",
                 ));
             }
             if connections

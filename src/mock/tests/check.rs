@@ -8,7 +8,11 @@ fn a_correct_conversation_breaks_no_rule() {
     for message in [
         json!({"type": "ping"}),
         json!({"type": "pong", "payload": {"n": 1}}),
-        json!({"type": "subscribe", "id": "1", "payload": {"query": "{ a }", "variables": {}, "operationName": null}}),
+        json!({
+            "type": "subscribe",
+            "id": "1",
+            "payload": {"query": "{ a }", "variables": {}, "operationName": null},
+        }),
         json!({"type": "complete", "id": "1"}),
     ] {
         assert_eq!(modern.received(&message.to_string()), Ok(message));

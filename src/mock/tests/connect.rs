@@ -1,5 +1,7 @@
 //! Dials and upgrades.
 
+use std::io::ErrorKind;
+
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use tokio::{
@@ -181,7 +183,7 @@ async fn it_works_over_tcp() {
         client_async(upgrade_request("graphql-transport-ws"), stream).await.unwrap();
     let end = client.next().await;
     assert!(
-        matches!(&end, Some(Err(Error::Io(error))) if error.kind() == std::io::ErrorKind::ConnectionReset),
+        matches!(&end, Some(Err(Error::Io(error))) if error.kind() == ErrorKind::ConnectionReset),
         "{end:?}"
     );
     script.await.unwrap();
