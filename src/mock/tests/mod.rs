@@ -1,4 +1,4 @@
-//! The mock against a plain WebSocket client, over the pipe dialer.
+//! Tests of the mock with a plain WebSocket client, over the pipe dialer.
 
 mod connect;
 mod end;
@@ -66,7 +66,7 @@ pub(super) async fn is_silent(pipe: &mut BoxedIo) -> bool {
     timeout(A_WHILE, pipe.read_u8()).await.is_err()
 }
 
-/// The message of the panic that the future ends with.
+/// Returns the message of the panic that ends the future.
 pub(super) async fn panics_with<T>(future: impl Future<Output = T>) -> String {
     let Err(panic) = AssertUnwindSafe(future).catch_unwind().await else {
         panic!("it did not panic")
