@@ -231,7 +231,7 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
                 Some(Read::Gap(mut gap)) => {
                     if repeats.is_some()
                         && std::mem::take(&mut gap.overlaps) > 0
-                        && gap.says_nothing()
+                        && gap.is_empty()
                     {
                         continue;
                     }
