@@ -229,9 +229,7 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
                     Some(event)
                 }
                 Some(Read::Gap(mut gap)) => {
-                    if repeats.is_some()
-                        && std::mem::take(&mut gap.overlaps) > 0
-                        && gap.is_empty()
+                    if repeats.is_some() && std::mem::take(&mut gap.overlaps) > 0 && gap.is_empty()
                     {
                         continue;
                     }

@@ -102,7 +102,7 @@ impl Writer {
         frame: &str,
     ) -> Result<(Pushed, Option<Waker>), SharedError> {
         let Some(mut hooks) = self.hooks() else { return Ok(self.mailbox.push(item, frame.len())) };
-        let json = item.place();
+        let json = item.range();
         let pushed = match &mut hooks.keys {
             None => self.mailbox.push(item, frame.len()),
             Some(keys) => {
