@@ -177,7 +177,11 @@ mod tests {
     fn a_sloppy_error_costs_nothing_but_itself() {
         let sloppy: Response<u32> = serde_json::from_value(json!({"data": 1, "errors": [
             {}, {"message": null}, {"message": 7}, "text", null,
-            {"message": "m", "path": ["a", 3_000_000_000_u64, null, {}], "locations": [{"line": 1}, 4]},
+            {
+                "message": "m",
+                "path": ["a", 3_000_000_000_u64, null, {}],
+                "locations": [{"line": 1}, 4],
+            },
             {"message": "n", "path": "a", "locations": {}, "extensions": []},
         ]}))
         .unwrap();
