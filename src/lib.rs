@@ -155,7 +155,7 @@ pub use {
     error::{
         CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect,
         GraphQlError, Location, NotConnected, PathSegment, ResponseHeaders, SharedError,
-        SnapshotError, SubscribeError, SubscriptionError, UpgradeFlaw, Violation,
+        SnapshotError, SubscribeError, SubscriptionError, UpgradeError, Violation,
     },
     operation::{Operation, Request, Resumable},
     protocol::Subprotocol,

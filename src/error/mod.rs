@@ -27,7 +27,7 @@ pub use self::{
     dial::DialError,
     graphql::{GraphQlError, Location, PathSegment},
     headers::ResponseHeaders,
-    upgrade::UpgradeFlaw,
+    upgrade::UpgradeError,
 };
 
 /// Any error that can be shared between the streams of one client.
@@ -119,7 +119,7 @@ pub enum ConnectError {
     },
     /// The answer was not a WebSocket upgrade. Fatal.
     #[error("the server did not upgrade to WebSocket: {0}")]
-    Upgrade(UpgradeFlaw),
+    Upgrade(UpgradeError),
 }
 
 /// Why a connection was lost, or could not be made.

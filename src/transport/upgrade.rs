@@ -27,7 +27,7 @@ use self::{
     refusal::{Body, refused},
 };
 use crate::{
-    error::{ConnectError, UpgradeFlaw},
+    error::{ConnectError, UpgradeError},
     protocol::Subprotocol,
     transport::dial::{self, BoxedIo},
 };
@@ -151,17 +151,17 @@ fn broken(error: io::Error) -> ConnectError {
 fn flawed(flaw: Flaw, offered: Subprotocol) -> ConnectError {
     ConnectError::Upgrade(match flaw {
         Flaw::Subprotocol => return ConnectError::Subprotocol { offered: offered.name() },
-        Flaw::NotHttp => UpgradeFlaw::NotHttp,
-        Flaw::Tls => UpgradeFlaw::Tls,
-        Flaw::Malformed(how) => UpgradeFlaw::Malformed(how),
-        Flaw::TooLarge => UpgradeFlaw::TooLarge { limit: MAX_HEAD },
-        Flaw::TooManyHeaders => UpgradeFlaw::TooManyHeaders { limit: MAX_HEADERS },
-        Flaw::TooManyInterims => UpgradeFlaw::TooManyInterims { limit: MAX_INTERIMS },
-        Flaw::Http10 => UpgradeFlaw::Http10,
-        Flaw::NoUpgrade => UpgradeFlaw::NoUpgrade,
-        Flaw::NoConnection => UpgradeFlaw::NoConnection,
-        Flaw::WrongAccept => UpgradeFlaw::WrongAccept,
-        Flaw::Extension => UpgradeFlaw::Extension,
+        Flaw::NotHttp => UpgradeError::NotHttp,
+        Flaw::Tls => UpgradeError::Tls,
+        Flaw::Malformed(how) => UpgradeError::Malformed(how),
+        Flaw::TooLarge => UpgradeError::TooLarge { limit: MAX_HEAD },
+        Flaw::TooManyHeaders => UpgradeError::TooManyHeaders { limit: MAX_HEADERS },
+        Flaw::TooManyInterims => UpgradeError::TooManyInterims { limit: MAX_INTERIMS },
+        Flaw::Http10 => UpgradeError::Http10,
+        Flaw::NoUpgrade => UpgradeError::NoUpgrade,
+        Flaw::NoConnection => UpgradeError::NoConnection,
+        Flaw::WrongAccept => UpgradeError::WrongAccept,
+        Flaw::Extension => UpgradeError::Extension,
     })
 }
 

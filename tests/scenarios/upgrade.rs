@@ -1,7 +1,7 @@
 //! What a server may answer to the WebSocket upgrade, and what becomes of the streams.
 
 use resub::{
-    BuildError, ConnectError, Credentials, CredentialsReason, Disconnect, UpgradeFlaw,
+    BuildError, ConnectError, Credentials, CredentialsReason, Disconnect, UpgradeError,
     mock::Upgrade,
 };
 
@@ -158,7 +158,7 @@ async fn an_upgrade_may_come_with_other_words_about_the_connection_and_with_no_e
         .accept_with(Upgrade::new().header("Sec-WebSocket-Extensions", "permessage-deflate"))
         .await;
     let error = refused(&server, &mut stream, 1).await;
-    assert!(matches!(error, ConnectError::Upgrade(UpgradeFlaw::Extension)), "{error:?}");
+    assert!(matches!(error, ConnectError::Upgrade(UpgradeError::Extension)), "{error:?}");
     assert_eq!(
         error.to_string(),
         "the server did not upgrade to WebSocket: \
@@ -176,7 +176,7 @@ async fn an_answer_for_another_request_is_none() {
                   Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
     let _open = server.accept_raw(answer).await;
     let error = refused(&server, &mut stream, 1).await;
-    assert!(matches!(error, ConnectError::Upgrade(UpgradeFlaw::WrongAccept)), "{error:?}");
+    assert!(matches!(error, ConnectError::Upgrade(UpgradeError::WrongAccept)), "{error:?}");
     assert!(error.to_string().contains("Sec-WebSocket-Accept"), "{error}");
 }
 
@@ -189,7 +189,7 @@ async fn headers_without_end_end_the_stream() {
     let _open = server.accept_raw(format!("HTTP/1.1 101 OK\r\nX: {}", "x".repeat(70_000))).await;
     let error = refused(&server, &mut stream, 1).await;
     assert!(
-        matches!(error, ConnectError::Upgrade(UpgradeFlaw::TooLarge { limit: 65_536 })),
+        matches!(error, ConnectError::Upgrade(UpgradeError::TooLarge { limit: 65_536 })),
         "{error:?}"
     );
     assert!(error.to_string().contains("more than 65536 bytes"), "{error}");
