@@ -1,6 +1,6 @@
-//! Bytes: how to reach a server, the upgrade to WebSocket, and frames.
+//! Bytes: dialing a server, the upgrade to WebSocket, and frames.
 //!
-//! Knows nothing of GraphQL but the name of the subprotocol that it offers.
+//! Knows nothing of GraphQL except the name of the subprotocol that it offers.
 
 pub(crate) mod dial;
 #[cfg(feature = "network-watch")]
