@@ -20,7 +20,9 @@ mod upgrade;
 #[cfg(feature = "client")]
 pub use self::build::BuildError;
 pub(crate) use self::display::Chain;
-use self::display::{DisplayBody, DisplayErrors};
+#[cfg(feature = "client")]
+pub(crate) use self::display::is_unprintable;
+use self::display::{DisplayBody, DisplayCode, DisplayErrors};
 pub(crate) use self::graphql::map;
 pub use self::{
     close_code::CloseCode,
@@ -145,10 +147,19 @@ pub enum Disconnect {
     /// The stream ended or broke without a closing handshake.
     #[error("the connection broke off")]
     Reset(#[source] Option<Arc<io::Error>>),
-    /// Bytes arrived that are not WebSocket frames, such as a close frame longer than RFC 6455
-    /// allows.
+    /// Bytes arrived that are not WebSocket frames, or text that is not UTF-8. The client closed
+    /// the connection with 1002 or 1007.
     #[error("the server sent an invalid WebSocket frame: {0}")]
     WebSocket(String),
+    /// The server closed the connection with a close frame that may not be sent (RFC 6455 sections
+    /// 5.5 and 7.4): its code is reserved, as 1006 is, or its body is too long, a single byte, or
+    /// not UTF-8. Such a frame says nothing that can be relied on: this is a connection that broke
+    /// off, as in [`Reset`](Self::Reset). Tunnels and proxies are known to send it.
+    #[error("the server sent an invalid close frame{}", DisplayCode(*.code))]
+    InvalidCloseFrame {
+        /// The code in it, if there is one.
+        code: Option<u16>,
+    },
     /// Nothing arrived for this long after a ping.
     #[error("the server went silent: nothing arrived within {0:?} after a ping")]
     Silent(Duration),

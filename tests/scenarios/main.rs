@@ -6,6 +6,7 @@
 #![allow(clippy::format_push_string, reason = "a test may be simple")]
 
 mod calls;
+mod close_frames;
 mod conflate;
 mod connections;
 mod control;

@@ -9,7 +9,7 @@ use http::{HeaderMap, header};
 use url::Url;
 
 use super::answer::Head;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, is_unprintable};
 
 /// The error that a refusal is. `clock` is asked where the server does not say what time it is.
 pub(super) fn refused(
@@ -38,7 +38,7 @@ fn kept(head: &Head) -> impl Iterator<Item = (&str, String)> {
         .take(MAX_HEADERS);
     headers.map(|(name, value)| {
         let value = String::from_utf8_lossy(&value[..value.len().min(MAX_HEADER)]).into_owned();
-        (name, value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+        (name, value.chars().map(|c| if is_unprintable(c) { ' ' } else { c }).collect())
     })
 }
 
