@@ -368,10 +368,16 @@ impl ClientBuilder {
     /// Sets the proxy to connect through; `None` is none. Default: what the environment says when
     /// the client is built.
     ///
-    /// That is `HTTPS_PROXY` for `wss` and `HTTP_PROXY` for `ws`, else `ALL_PROXY`, each in lower
-    /// case, too; unless the host is one of `NO_PROXY` (names with what is below them, addresses,
-    /// networks, `*`) or this machine. A value that cannot be read is a [`BuildError::Proxy`]. TLS
-    /// goes through the proxy to the server: the proxy sees its name, and nothing else.
+    /// The variables are those of curl, lower case before upper case, and one that is empty counts
+    /// as not set: `wss_proxy`, else `https_proxy`, for `wss`; `ws_proxy`, else `http_proxy`, for
+    /// `ws`; else `all_proxy`. `HTTP_PROXY` in upper case is not read, as it is a header of the
+    /// request in a CGI program. There is no proxy for the hosts of `no_proxy` and for this machine.
+    ///
+    /// `no_proxy` lists names (each with what is below it), addresses, networks such as
+    /// `192.0.2.0/24`, or `*` for all, separated by commas or blanks. A value that cannot be read is a
+    /// [`BuildError::Proxy`].
+    ///
+    /// TLS goes through the proxy to the server: the proxy sees its name, and nothing else.
     #[cfg(feature = "proxy")]
     #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
     pub fn proxy(mut self, proxy: impl Into<Option<crate::transport::dial::Proxy>>) -> Self {
