@@ -471,7 +471,7 @@ enum TlsChoice {
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the endpoint: its query may hold a token.
+        // Not the endpoint: its path or its query may hold a token.
         f.debug_struct("ClientBuilder")
             .field("config", &self.config)
             .field("limits", &self.limits)

@@ -3,7 +3,7 @@
 //!
 //! Levels: info is an operator's timeline; warn means that data was or will be lost, or credentials
 //! can be read on their way; debug is one operation; trace is one frame. No payload and no
-//! credential at any level; of the URL only scheme, host, port and path.
+//! credential at any level; of the URL only scheme, host and port, as a path may hold a token.
 
 use std::{
     sync::atomic::{
@@ -31,7 +31,6 @@ pub(crate) fn client_span(endpoint: &Url) -> Span {
         url.scheme = endpoint.scheme(),
         server.address = endpoint.host_str(),
         server.port = endpoint.port_or_known_default(),
-        url.path = endpoint.path(),
     )
 }
 

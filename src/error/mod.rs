@@ -1,7 +1,7 @@
 //! Every public error, one enum for each moment at which something can fail.
 //!
 //! Owns what a user reads when it does. No `Display` repeats its `source()`, none shows a URL's
-//! query or a credential.
+//! path or query, or a credential.
 
 use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
@@ -98,7 +98,7 @@ pub enum ConnectError {
         /// What else the server said of it.
         headers: ResponseHeaders,
         /// The first 1024 bytes of the body, as far as they came within half a second. What it
-        /// shows of the request's headers or of the endpoint's query is masked.
+        /// shows of the request's headers or of the endpoint's path and query is masked.
         body: String,
     },
     /// The server answered the upgrade with a redirection, which is not followed: who may redirect
@@ -107,7 +107,8 @@ pub enum ConnectError {
     Redirected {
         /// The status code.
         status: u16,
-        /// The target, without user, query and fragment.
+        /// The target, without user, query and fragment. What it shows of the endpoint's path is
+        /// masked.
         to: String,
     },
     /// The server chose no subprotocol, or one that was not offered.

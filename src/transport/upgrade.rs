@@ -6,6 +6,7 @@
 
 mod answer;
 mod refusal;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
