@@ -31,7 +31,7 @@ mod check;
 mod connections;
 mod network;
 
-use self::check::{Schemes, parse_endpoint};
+use self::check::{Schemes, check_runtime, parse_endpoint};
 pub(crate) use crate::session::MAX_DURATION;
 
 #[cfg(feature = "_tls")]
@@ -405,16 +405,17 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// If an option is wrong, TLS cannot be set up, or there is no runtime; see [`BuildError`].
+    /// If an option is wrong, TLS cannot be set up, or there is no runtime or one without timers or
+    /// I/O; see [`BuildError`].
     ///
-    /// # Panics
-    ///
-    /// If the runtime was built without timers (`enable_time`).
+    /// tokio says what a runtime lacks by a panic alone. It is caught here, but a panic hook sees
+    /// it, and with `panic = "abort"` it ends the process.
     pub fn build(self) -> Result<Client, BuildError> {
         let endpoint = parse_endpoint(&self.endpoint)?;
         self.schemes.check(&endpoint)?;
         self.check()?;
         let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
+        check_runtime(self.dialer.is_none())?;
         let fixed = self.fixed?;
         let span = telemetry::client_span(&endpoint);
         let sensitive = self.provider.is_some() || fixed.are_sensitive();

@@ -361,6 +361,10 @@ impl Future for Driver {
 /// However the task ends, no reader waits for one that will never come.
 impl Drop for Driver {
     fn drop(&mut self) {
+        // A panic would be the driver's own.
+        if !self.ended && !std::thread::panicking() {
+            self.counters.runtime_gone();
+        }
         self.wake();
         // First, so that whoever finds the channel closed does not say another end (I1).
         self.session.abandon();
@@ -377,6 +381,7 @@ impl Drop for Driver {
                 writer.finish(End::ShutDown, || self.counters.ended());
             }
         }
+        self.count();
         self.status.set(Status::Ended);
     }
 }

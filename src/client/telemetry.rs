@@ -7,7 +7,7 @@
 
 use std::{
     sync::atomic::{
-        AtomicU64, AtomicUsize,
+        AtomicBool, AtomicU64, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
     },
     time::Duration,
@@ -194,6 +194,8 @@ pub(crate) struct Counters {
     live_operations: AtomicU64,
     /// 0 before the first.
     round_trip_nanos: AtomicU64,
+    /// The driver has gone without having come to its end, as its runtime is gone.
+    is_runtime_gone: AtomicBool,
 }
 
 impl Counters {
@@ -209,6 +211,15 @@ impl Counters {
     /// it.
     pub(crate) fn ended(&self) {
         self.load.fetch_sub(1, Release);
+    }
+
+    pub(crate) fn runtime_gone(&self) {
+        self.is_runtime_gone.store(true, Release);
+    }
+
+    /// To be asked of a driver that has gone.
+    pub(crate) fn is_runtime_gone(&self) -> bool {
+        self.is_runtime_gone.load(Acquire)
     }
 
     pub(crate) fn record(&self, counts: &Counts, live_operations: usize) {

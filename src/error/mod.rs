@@ -39,9 +39,13 @@ pub type SharedError = Arc<dyn Error + Send + Sync>;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
-    /// The client was shut down, or its runtime is gone. Build a new one.
+    /// The client was shut down. Build a new one.
     #[error("the client was shut down")]
     ShutDown,
+    /// The tokio runtime that the client was built on is gone, and the client's tasks with it.
+    /// Build a new client, on a runtime that lives as long as the client is used.
+    #[error("the runtime that the client was built on is gone")]
+    RuntimeGone,
     /// The variables do not serialize to JSON, or the request is not an object with a document.
     #[error("the operation does not serialize")]
     Serialize(#[source] serde_json::Error),
@@ -270,9 +274,12 @@ pub enum SubscriptionError {
     /// Terminal.
     #[error("the subscription overflowed: the reader was too slow")]
     Overflow,
-    /// The client was shut down, or its runtime is gone. Terminal.
+    /// The client was shut down. Terminal.
     #[error("the client was shut down")]
     ShutDown,
+    /// The tokio runtime that the client was built on is gone. Terminal.
+    #[error("the runtime that the client was built on is gone")]
+    RuntimeGone,
 }
 
 impl SubscriptionError {
@@ -285,7 +292,8 @@ impl SubscriptionError {
             | Self::GaveUp { .. }
             | Self::Hook(_)
             | Self::Overflow
-            | Self::ShutDown => true,
+            | Self::ShutDown
+            | Self::RuntimeGone => true,
         }
     }
 
@@ -298,7 +306,8 @@ impl SubscriptionError {
             | Self::Rejected(_)
             | Self::Hook(_)
             | Self::Overflow
-            | Self::ShutDown => None,
+            | Self::ShutDown
+            | Self::RuntimeGone => None,
         }
     }
 }
@@ -320,9 +329,12 @@ pub enum NotConnected {
         #[source]
         cause: Disconnect,
     },
-    /// The client was shut down, or its runtime is gone.
+    /// The client was shut down.
     #[error("the client was shut down")]
     ShutDown,
+    /// The tokio runtime that the client was built on is gone.
+    #[error("the runtime that the client was built on is gone")]
+    RuntimeGone,
 }
 
 /// Why a query or mutation has no result.
@@ -345,7 +357,7 @@ pub enum CallError {
     #[error("the server sent no result")]
     NoResult,
     /// The mutation was sent, and its result will not come: the connection was lost, with the
-    /// cause, or else the time was up or the client shut down. It may or may not have been
+    /// cause, or else the time was up, the client shut down, or its runtime gone. It may or may not have been
     /// executed; ask the server before you send it again.
     #[error("the mutation may or may not have been executed")]
     Ambiguous(#[source] Option<Disconnect>),
@@ -366,9 +378,12 @@ pub enum CallError {
         #[source]
         cause: Disconnect,
     },
-    /// The client was shut down, or its runtime is gone. A mutation was not sent.
+    /// The client was shut down. A mutation was not sent.
     #[error("the client was shut down")]
     ShutDown,
+    /// The tokio runtime that the client was built on is gone. A mutation was not sent.
+    #[error("the runtime that the client was built on is gone")]
+    RuntimeGone,
 }
 
 impl CallError {
@@ -381,7 +396,8 @@ impl CallError {
             | Self::Timeout(_)
             | Self::Lost(_)
             | Self::GaveUp { .. }
-            | Self::ShutDown => false,
+            | Self::ShutDown
+            | Self::RuntimeGone => false,
         }
     }
 }

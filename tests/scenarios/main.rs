@@ -25,6 +25,7 @@ mod reconnect;
 mod restart;
 mod resume;
 mod rotate_and_cut;
+mod runtime;
 mod shared;
 mod snapshot;
 mod stale;
