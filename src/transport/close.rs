@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(read(&close(4400, &[b'r'; 123])), Some(said));
         assert_eq!(read(&close(4400, b"")), Some(Close::Status(CloseCode(4400), String::new())));
         assert_eq!(read(&close(4400, &[b'r'; 124])), Some(invalid(4400)));
-        assert_eq!(read(&close(4400, &[b'r'; 60_000])), Some(invalid(4400)));
+        assert_eq!(read(&close(4400, &b"r".repeat(60_000))), Some(invalid(4400)));
         for reason in [b"\xff" as &[u8], b"caf\xc3", &[0xed, 0xa0, 0x80]] {
             let answer = CloseCode::INVALID_DATA;
             let bad_text = Close::Invalid { code: Some(4400), answer };
@@ -219,11 +219,11 @@ mod tests {
         let len = prop_oneof![0..4_usize, 120..130_usize, Just(70_000)];
         // What is in a payload may look like a close frame.
         let one = (first, len, 0..3_usize, any::<bool>()).prop_map(|(first, len, form, masked)| {
-            let mask = if masked { 0x80 } else { 0 };
+            let mask = if masked { 0x80_u8 } else { 0 };
             let mut frame = match (form, u8::try_from(len), u16::try_from(len)) {
-                (0, Ok(len @ ..126), _) => vec![first, mask | len],
-                (0 | 1, _, Ok(len)) => [&[first, mask | 126][..], &len.to_be_bytes()].concat(),
-                _ => [&[first, mask | 127][..], &(len as u64).to_be_bytes()].concat(),
+                (0, Ok(len @ ..126), _) => vec![first, mask + len],
+                (0 | 1, _, Ok(len)) => [&[first, mask + 126][..], &len.to_be_bytes()].concat(),
+                _ => [&[first, mask + 127][..], &(len as u64).to_be_bytes()].concat(),
             };
             frame.extend([FIN_CLOSE, 0].iter().cycle().take(len + if masked { 4 } else { 0 }));
             frame

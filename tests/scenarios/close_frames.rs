@@ -7,12 +7,11 @@ use super::*;
 /// Of a server, which masks nothing.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
-    match u8::try_from(payload.len()) {
-        Ok(len @ ..126) => frame.push(len),
-        _ => {
-            frame.push(126);
-            frame.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
-        }
+    if let Ok(len @ ..126) = u8::try_from(payload.len()) {
+        frame.push(len);
+    } else {
+        frame.push(126);
+        frame.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
     }
     frame.extend(payload);
     frame
@@ -64,7 +63,7 @@ async fn a_close_frame_with_an_invalid_body_is_retried_whatever_its_code() {
         (b"\x03\xe8caf\xc3", Some(1000), 1007),
         // 126 bytes, where RFC 6455 allows 125: real servers put a syntax error in it.
         (&[&4400_u16.to_be_bytes()[..], &[b'x'; 124]].concat(), Some(4400), 1002),
-        (&[&4403_u16.to_be_bytes()[..], &[b'x'; 60_000]].concat(), Some(4403), 1002),
+        (&[&4403_u16.to_be_bytes()[..], &b"x".repeat(60_000)].concat(), Some(4403), 1002),
         (&[&1002_u16.to_be_bytes()[..], &[b'x'; 160]].concat(), Some(1002), 1002),
     ] {
         let lost = lost_by(&[frame(0x88, body)]).await;
