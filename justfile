@@ -73,7 +73,7 @@ real:
     #!/usr/bin/env bash
     set -euo pipefail
     ran=0
-    for program in tinyproxy microsocks nginx; do
+    for program in tinyproxy microsocks nginx curl; do
         if ! PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null; then
             echo "NOT TESTED: $program is not installed, so the tests that need it were skipped (apt-get install $program)"
             continue

@@ -74,4 +74,12 @@ pub enum BuildError {
     /// `build` was called outside a tokio runtime, which the client's tasks need.
     #[error("no tokio runtime is running here")]
     NoRuntime,
+    /// The tokio runtime was built without timers. Build it with `enable_time` or `enable_all`.
+    #[error("the tokio runtime has no timers: build it with `enable_time` or `enable_all`")]
+    NoTimers,
+    /// The tokio runtime was built without I/O, and the client has no
+    /// [`dialer`](crate::ClientBuilder::dialer) of yours. Build it with `enable_io` or
+    /// `enable_all`.
+    #[error("the tokio runtime has no I/O: build it with `enable_io` or `enable_all`")]
+    NoIo,
 }

@@ -16,6 +16,8 @@ impl CloseCode {
     pub const PROTOCOL_ERROR: Self = Self(1002);
     /// A close frame without a code (RFC 6455 section 7.1.5). Never sent.
     pub const NO_STATUS: Self = Self(1005);
+    /// A message was not what it claims to be, such as text that is not UTF-8.
+    pub const INVALID_DATA: Self = Self(1007);
     /// A message was too big for the receiver.
     pub const TOO_BIG: Self = Self(1009);
     /// The server failed.
@@ -40,6 +42,13 @@ impl CloseCode {
     pub const TOO_MANY_REQUESTS: Self = Self(4429);
     /// `graphql-ws`' own code for a server that did not acknowledge in time.
     pub const ACK_TIMEOUT: Self = Self(4504);
+
+    /// Whether a close frame may have this code: RFC 6455 section 7.4, with 1012 to 1014, which
+    /// were registered later.
+    #[cfg(feature = "client")]
+    pub(crate) fn may_be_sent(self) -> bool {
+        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
 }
 
 impl fmt::Display for CloseCode {

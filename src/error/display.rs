@@ -30,10 +30,18 @@ impl fmt::Display for DisplayBody<'_> {
         }
         f.write_str(": ")?;
         for c in text.chars().take(MAX_DISPLAYED_CHARS) {
-            // A server's words end up in terminals: no control characters.
-            fmt::Write::write_char(f, if c.is_control() { ' ' } else { c })?;
+            fmt::Write::write_char(f, if is_unprintable(c) { ' ' } else { c })?;
         }
         Ok(())
+    }
+}
+
+/// ` (code 1006)`; nothing without a code.
+pub(super) struct DisplayCode(pub(super) Option<u16>);
+
+impl fmt::Display for DisplayCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |code| write!(f, " (code {code})"))
     }
 }
 
@@ -52,6 +60,19 @@ impl fmt::Display for DisplayErrors<'_> {
     }
 }
 
+/// Whether a character has no place in quoted text, which ends up in terminals and in logs that
+/// people read: it controls the terminal, breaks the line, or is not seen and changes what is, such
+/// as the direction of what follows (Unicode's `Default_Ignorable_Code_Point`, and annotations).
+pub(crate) fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
 /// How much of a server's text an error shows.
 const MAX_DISPLAYED_CHARS: usize = 300;
 
@@ -60,11 +81,38 @@ mod tests {
     use std::fmt::Display;
 
     use super::*;
-    use crate::error::{CloseCode, ConnectError, ResponseHeaders, SubscriptionError};
+    use crate::error::{CloseCode, ConnectError, PathSegment, ResponseHeaders, SubscriptionError};
+
+    /// Each turns the direction of text, breaks the line, or is not seen.
+    const INVISIBLE: [char; 22] = [
+        '\u{ad}',
+        '\u{61c}',
+        '\u{200b}',
+        '\u{200d}',
+        '\u{200e}',
+        '\u{200f}',
+        '\u{2028}',
+        '\u{2029}',
+        '\u{202a}',
+        '\u{202b}',
+        '\u{202c}',
+        '\u{202d}',
+        '\u{202e}',
+        '\u{2060}',
+        '\u{2066}',
+        '\u{2067}',
+        '\u{2068}',
+        '\u{2069}',
+        '\u{feff}',
+        '\u{fffb}',
+        '\u{e0041}',
+        '\u{e0100}',
+    ];
 
     #[test]
-    fn what_a_server_says_is_on_one_line_cut_and_without_control_characters() {
-        let said = format!("\u{1b}[31mred\r\nand\u{7}{}", "x".repeat(100_000));
+    fn what_a_server_says_is_on_one_line_cut_and_without_control_and_invisible_characters() {
+        let invisible = String::from_iter(INVISIBLE);
+        let said = format!("\u{1b}[31mred\r\nand\u{7}{invisible}{}", "x".repeat(100_000));
         let error = GraphQlError { message: said.clone(), ..GraphQlError::default() };
         let shown: [&dyn Display; 5] = [
             &Disconnect::Closed { code: CloseCode::NORMAL, reason: said.clone() },
@@ -73,15 +121,40 @@ mod tests {
                 status: 500,
                 retry_after: None,
                 headers: ResponseHeaders::default(),
-                body: said,
+                body: said.clone(),
             },
             &SubscriptionError::Rejected(vec![error.clone()]),
             &SubscriptionError::NoData(vec![error.clone(), error]),
         ];
         for error in shown {
             let text = error.to_string();
-            assert!(text.contains("[31mred  and x") && text.len() < 400, "{text}");
-            assert!(!text.chars().any(char::is_control), "{text:?}");
+            let blanks = " ".repeat(1 + INVISIBLE.len());
+            assert!(text.contains(&format!("[31mred  and{blanks}x")) && text.len() < 400, "{text}");
+            assert!(!text.chars().any(is_unprintable), "{text:?}");
         }
+        let path = vec![PathSegment::Field(said.clone())];
+        let text = GraphQlError { message: said, path, ..GraphQlError::default() }.to_string();
+        assert!(!text.chars().any(is_unprintable), "{text:?}");
+    }
+
+    #[test]
+    fn text_of_any_language_is_printable() {
+        for text in [
+            "caf\u{e9} e\u{301}",
+            "\u{5e9}\u{5dc}\u{5d5}\u{5dd}",
+            "\u{4f60}\u{597d}",
+            "\u{1f600}",
+            "a b\u{a0}c~",
+        ] {
+            assert!(!text.chars().any(is_unprintable), "{text}");
+        }
+        assert!(INVISIBLE.into_iter().all(is_unprintable));
+    }
+
+    #[test]
+    fn an_invalid_close_frame_is_shown_with_its_code_if_it_has_one() {
+        let shown = |code| Disconnect::InvalidCloseFrame { code }.to_string();
+        assert_eq!(shown(Some(1006)), "the server sent an invalid close frame (code 1006)");
+        assert_eq!(shown(None), "the server sent an invalid close frame");
     }
 }

@@ -7,7 +7,10 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeSeed};
 use serde_json::{Map, Value};
 
-use super::bounded::{Budget, MAX_ERRORS};
+use super::{
+    bounded::{Budget, MAX_ERRORS},
+    display::is_unprintable,
+};
 
 /// An error in a GraphQL response. Whatever a server leaves out or gets wrong is empty here.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
@@ -112,13 +115,13 @@ impl PathSegment {
 }
 
 impl fmt::Display for GraphQlError {
-    /// `message (at path.0.field)`, without control characters: a server's words end up in
-    /// terminals.
+    /// `message (at path.0.field)`, on one line and without characters that are not seen: a
+    /// server's words end up in terminals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let message = if self.message.is_empty() { "unnamed error" } else { &self.message };
-        f.write_str(&message.replace(char::is_control, " "))?;
+        f.write_str(&message.replace(is_unprintable, " "))?;
         for (n, segment) in self.path.iter().enumerate() {
-            let segment = segment.to_string().replace(char::is_control, " ");
+            let segment = segment.to_string().replace(is_unprintable, " ");
             write!(f, "{}{segment}", if n == 0 { " (at " } else { "." })?;
         }
         f.write_str(if self.path.is_empty() { "" } else { ")" })

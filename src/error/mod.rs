@@ -1,7 +1,7 @@
-//! Every public error, one enum for each moment at which something can fail.
+//! All public errors, with one enum for each step that can fail.
 //!
-//! Owns what a user reads when it does. No `Display` repeats its `source()`, none shows a URL's
-//! query or a credential.
+//! Owns the text of errors. No `Display` repeats its `source()`, and none shows the path or query
+//! of a URL, or a credential (I13).
 
 use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
@@ -20,7 +20,9 @@ mod upgrade;
 #[cfg(feature = "client")]
 pub use self::build::BuildError;
 pub(crate) use self::display::Chain;
-use self::display::{DisplayBody, DisplayErrors};
+#[cfg(feature = "client")]
+pub(crate) use self::display::is_unprintable;
+use self::display::{DisplayBody, DisplayCode, DisplayErrors};
 pub(crate) use self::graphql::map;
 pub use self::{
     close_code::CloseCode,
@@ -37,9 +39,13 @@ pub type SharedError = Arc<dyn Error + Send + Sync>;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
-    /// The client was shut down, or its runtime has ended. Build a new client.
+    /// The client was shut down. Build a new client.
     #[error("the client was shut down")]
     ShutDown,
+    /// The tokio runtime that the client was built on has ended, and the client's tasks with it.
+    /// Build a new client on a runtime that lives as long as the client is used.
+    #[error("the runtime that the client was built on is gone")]
+    RuntimeGone,
     /// The variables do not serialize to JSON, or the request is not an object with a document.
     #[error("the operation does not serialize")]
     Serialize(#[source] serde_json::Error),
@@ -98,8 +104,8 @@ pub enum ConnectError {
         retry_after: Option<Duration>,
         /// The headers of the answer.
         headers: ResponseHeaders,
-        /// The first 1024 bytes of the body, as far as they came within half a second. What it
-        /// shows of the request's headers or of the endpoint's query is masked.
+        /// The first 1024 bytes of the body that arrived within half a second. Where it shows the
+        /// headers of the request or the path or query of the endpoint, it is masked.
         body: String,
     },
     /// The server answered the upgrade with a redirection. It is not followed, as the target would
@@ -108,7 +114,8 @@ pub enum ConnectError {
     Redirected {
         /// The status code.
         status: u16,
-        /// The target, without user, query and fragment.
+        /// The target, without user, query and fragment. Where it shows the endpoint's path, it is
+        /// masked.
         to: String,
     },
     /// The server chose no subprotocol, or one that was not offered.
@@ -150,10 +157,20 @@ pub enum Disconnect {
     /// The stream ended or broke without a closing handshake.
     #[error("the connection broke off")]
     Reset(#[source] Option<Arc<io::Error>>),
-    /// Bytes arrived that are not WebSocket frames, such as a close frame longer than RFC 6455
-    /// allows.
+    /// The server sent bytes that are not WebSocket frames, or text that is not UTF-8. The client
+    /// closed the connection with 1002 or 1007.
     #[error("the server sent an invalid WebSocket frame: {0}")]
     WebSocket(String),
+    /// The server closed the connection with an invalid close frame (RFC 6455 sections 5.5 and
+    /// 7.4): its code is reserved, like 1006, or its body is too long, a single byte, or not UTF-8.
+    ///
+    /// Tunnels and proxies are known to send such frames. The content is not reliable, so this is
+    /// handled like a connection that broke off ([`Reset`](Self::Reset)).
+    #[error("the server sent an invalid close frame{}", DisplayCode(*.code))]
+    InvalidCloseFrame {
+        /// The code in the frame, if there is one.
+        code: Option<u16>,
+    },
     /// Nothing arrived for this long after a ping.
     #[error("the server went silent: nothing arrived within {0:?} after a ping")]
     Silent(Duration),
@@ -270,9 +287,12 @@ pub enum SubscriptionError {
     /// The queue was full, under [`Overflow::Fail`](crate::Overflow::Fail). Terminal.
     #[error("the subscription overflowed: the reader was too slow")]
     Overflow,
-    /// The client was shut down, or its runtime has ended. Terminal.
+    /// The client was shut down. Terminal.
     #[error("the client was shut down")]
     ShutDown,
+    /// The tokio runtime that the client was built on has ended. Terminal.
+    #[error("the runtime that the client was built on is gone")]
+    RuntimeGone,
 }
 
 impl SubscriptionError {
@@ -285,7 +305,8 @@ impl SubscriptionError {
             | Self::GaveUp { .. }
             | Self::Hook(_)
             | Self::Overflow
-            | Self::ShutDown => true,
+            | Self::ShutDown
+            | Self::RuntimeGone => true,
         }
     }
 
@@ -298,7 +319,8 @@ impl SubscriptionError {
             | Self::Rejected(_)
             | Self::Hook(_)
             | Self::Overflow
-            | Self::ShutDown => None,
+            | Self::ShutDown
+            | Self::RuntimeGone => None,
         }
     }
 }
@@ -320,9 +342,12 @@ pub enum NotConnected {
         #[source]
         cause: Disconnect,
     },
-    /// The client was shut down, or its runtime has ended.
+    /// The client was shut down.
     #[error("the client was shut down")]
     ShutDown,
+    /// The tokio runtime that the client was built on has ended.
+    #[error("the runtime that the client was built on is gone")]
+    RuntimeGone,
 }
 
 /// Why a query or mutation has no result.
@@ -348,8 +373,8 @@ pub enum CallError {
     /// The mutation was sent, and its result will not come. The server may have executed it or not:
     /// find out before you send it again.
     ///
-    /// The cause is set if the connection was lost. Otherwise the call timed out, or the client was
-    /// shut down.
+    /// The cause is set if the connection was lost. Otherwise the call timed out, the client was
+    /// shut down, or its runtime has ended.
     #[error("the mutation may or may not have been executed")]
     Ambiguous(#[source] Option<Disconnect>),
     /// There was no result within this time. A mutation was not sent.
@@ -370,9 +395,12 @@ pub enum CallError {
         #[source]
         cause: Disconnect,
     },
-    /// The client was shut down, or its runtime has ended. A mutation was not sent.
+    /// The client was shut down. A mutation was not sent.
     #[error("the client was shut down")]
     ShutDown,
+    /// The tokio runtime that the client was built on has ended. A mutation was not sent.
+    #[error("the runtime that the client was built on is gone")]
+    RuntimeGone,
 }
 
 impl CallError {
@@ -385,7 +413,8 @@ impl CallError {
             | Self::Timeout(_)
             | Self::Lost(_)
             | Self::GaveUp { .. }
-            | Self::ShutDown => false,
+            | Self::ShutDown
+            | Self::RuntimeGone => false,
         }
     }
 }

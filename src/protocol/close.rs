@@ -61,6 +61,7 @@ pub(crate) fn verdict(cause: &Disconnect, stage: Stage, negotiable: bool) -> Ver
         Disconnect::Requested
         | Disconnect::Reset(_)
         | Disconnect::WebSocket(_)
+        | Disconnect::InvalidCloseFrame { .. }
         | Disconnect::Silent(_)
         | Disconnect::AckTimeout(_) => Verdict::Retry,
         Disconnect::Violation(_)
@@ -148,7 +149,9 @@ pub(crate) fn evidence(cause: &Disconnect, verdict: Verdict) -> Option<Evidence>
         },
         // Some servers put a syntax error into a close frame that is longer than a close frame may
         // be.
-        Disconnect::Reset(_) | Disconnect::WebSocket(_) => Some(Evidence::Weak),
+        Disconnect::Reset(_) | Disconnect::WebSocket(_) | Disconnect::InvalidCloseFrame { .. } => {
+            Some(Evidence::Weak)
+        }
         Disconnect::Refused { .. }
         | Disconnect::Requested
         | Disconnect::Silent(_)

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of GraphQL except the name of the subprotocol that it offers.
 
+mod close;
 pub(crate) mod dial;
 #[cfg(feature = "network-watch")]
 pub(crate) mod network;

@@ -22,6 +22,7 @@ use crate::{
     error::{CloseCode, ConnectError, Disconnect},
     protocol::{Subprotocol, Transmit},
     transport::{
+        close::{Close, Frames},
         dial::{BoxedIo, Dialer},
         upgrade::upgrade,
     },
@@ -39,6 +40,9 @@ pub(crate) struct Socket {
     blocked: bool,
     /// Writing failed. Reading goes on, as the server may still have something to say, such as why.
     broken: Option<Disconnect>,
+    /// What the server is told before the socket is dropped: the answer to its close frame, or what
+    /// is wrong with what it sent.
+    last_words: Option<Message>,
     traffic: Traffic,
 }
 
@@ -71,7 +75,7 @@ impl Socket {
         max_message_size: usize,
     ) -> Result<Self, ConnectError> {
         let mut io = dialer.dial(endpoint).await.map_err(ConnectError::Dial)?;
-        let received = upgrade(&mut io, endpoint, subprotocol, &headers).await?;
+        let mut received = upgrade(&mut io, endpoint, subprotocol, &headers).await?;
         let config = WebSocketConfig::default()
             // It is zero-filled before every read: at tungstenite's own default, small frames pay
             // for 128 KiB each.
@@ -80,7 +84,13 @@ impl Socket {
             .max_write_buffer_size(PONG_ROOM)
             .max_message_size(Some(max_message_size))
             .max_frame_size(Some(max_message_size));
-        let wire = Wire { io, read: received.len() as u64, waker: Waker::noop().clone() };
+        let mut wire = Wire {
+            io,
+            read: received.len() as u64,
+            frames: Frames::default(),
+            waker: Waker::noop().clone(),
+        };
+        received.truncate(wire.frames.follow(&received));
         let ws = WebSocket::from_partially_read(wire, received, Role::Client, Some(config));
         Ok(Self {
             ws,
@@ -89,6 +99,7 @@ impl Socket {
             unflushed: false,
             blocked: false,
             broken: None,
+            last_words: None,
             traffic: Traffic::default(),
         })
     }
@@ -98,8 +109,15 @@ impl Socket {
         loop {
             let message = match self.ws.read() {
                 Ok(message) => message,
-                Err(error) if would_block(&error) => return Poll::Pending,
-                Err(error) => return Poll::Ready(Inbound::Lost(self.disconnect(error))),
+                // All that came before the close frame was read.
+                Err(error) if would_block(&error) => match self.ws.get_ref().frames.close() {
+                    Some(close) => return Poll::Ready(Inbound::Lost(self.closed(close))),
+                    None => return Poll::Pending,
+                },
+                Err(error) => {
+                    self.last_words = objection(&error);
+                    return Poll::Ready(Inbound::Lost(self.disconnect(error)));
+                }
             };
             self.traffic.bytes_in += message.len() as u64;
             return Poll::Ready(match message {
@@ -109,8 +127,8 @@ impl Socket {
                 }
                 Message::Ping(_) => Inbound::Ping,
                 Message::Pong(_) => Inbound::Pong,
-                Message::Close(frame) => Inbound::Lost(closed(frame)),
-                Message::Frame(_) => continue,
+                // Neither is read: close frames are taken out of the stream.
+                Message::Close(_) | Message::Frame(_) => continue,
             });
         }
     }
@@ -144,20 +162,24 @@ impl Socket {
             let Some(transmit) = next() else {
                 break if self.unflushed { self.flush() } else { Ok(()) };
             };
-            if let Err(error) = self.start_send(transmit) {
+            if let Err(error) = self.start_send(message(transmit)) {
                 break Err(error);
             }
         };
         result.map_err(|error| self.broken.insert(self.disconnect(error)).clone())
     }
 
-    /// Says goodbye as far as that works at once. The socket is dropped next.
+    /// Says goodbye as far as that works at once. Without a `close` of the caller's, the answer to
+    /// the server's close frame is sent, or what is wrong with what the server sent. The socket is
+    /// dropped next.
     pub(crate) fn hang_up(&mut self, close: Option<(CloseCode, &'static str)>) {
-        if let Some((code, reason)) = close {
+        let close = close.map(|(code, reason)| close_message(code, reason));
+        if let Some(close) = close.or(self.last_words.take())
+            && self.ws.can_write()
+        {
             // Whatever is wrong with the socket, it is the last thing that happens to it.
-            let _ = self.start_send(Transmit::Close(code, reason));
+            let _ = self.start_send(close);
         }
-        // Also sends the answer to a close frame.
         let _ = self.flush();
     }
 
@@ -166,15 +188,7 @@ impl Socket {
         std::mem::take(&mut self.traffic)
     }
 
-    fn start_send(&mut self, transmit: Transmit) -> Result<(), WsError> {
-        let message = match transmit {
-            Transmit::Text(text) => Message::text(text),
-            Transmit::Ping => Message::Ping([].as_slice().into()),
-            Transmit::Close(code, reason) => Message::Close(Some(CloseFrame {
-                code: WsCloseCode::from(code.0),
-                reason: reason.into(),
-            })),
-        };
+    fn start_send(&mut self, message: Message) -> Result<(), WsError> {
         self.traffic.bytes_out += message.len() as u64;
         self.unflushed = true;
         // Messages are written only when the last write went through, so one above the buffer is
@@ -203,6 +217,24 @@ impl Socket {
         result
     }
 
+    /// Has an answer ready. A code that is valid is repeated (RFC 6455 section 5.5.1).
+    fn closed(&mut self, close: Close) -> Disconnect {
+        match close {
+            Close::NoStatus => {
+                self.last_words = Some(Message::Close(None));
+                Disconnect::Closed { code: CloseCode::NO_STATUS, reason: String::new() }
+            }
+            Close::Status(code, reason) => {
+                self.last_words = Some(close_message(code, reason.clone()));
+                Disconnect::Closed { code, reason }
+            }
+            Close::Invalid { code, answer } => {
+                self.last_words = Some(close_message(answer, "Invalid close frame"));
+                Disconnect::InvalidCloseFrame { code }
+            }
+        }
+    }
+
     fn disconnect(&self, error: WsError) -> Disconnect {
         match error {
             WsError::ConnectionClosed
@@ -224,6 +256,8 @@ struct Wire {
     io: BoxedIo,
     /// Bytes, in total.
     read: u64,
+    /// What was read. It ends for tungstenite where the close frame begins.
+    frames: Frames,
     /// Of the one task that reads and writes here.
     waker: Waker,
 }
@@ -242,11 +276,19 @@ impl Wire {
 
 impl Read for Wire {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let mut bytes = ReadBuf::new(bytes);
-        self.poll(|io, cx| io.poll_read(cx, &mut bytes))?;
-        let len = bytes.filled().len();
-        self.read += len as u64;
-        Ok(len)
+        loop {
+            let mut buffer = ReadBuf::new(bytes);
+            self.poll(|io, cx| io.poll_read(cx, &mut buffer))?;
+            let read = buffer.filled();
+            self.read += read.len() as u64;
+            let before = self.frames.follow(read);
+            if before > 0 || read.is_empty() {
+                return Ok(before);
+            }
+            if self.frames.close().is_some() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
     }
 }
 
@@ -264,14 +306,29 @@ fn would_block(error: &WsError) -> bool {
     matches!(error, WsError::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-fn closed(frame: Option<CloseFrame>) -> Disconnect {
-    match frame {
-        Some(frame) => Disconnect::Closed {
-            code: CloseCode(frame.code.into()),
-            reason: frame.reason.as_str().to_owned(),
-        },
-        None => Disconnect::Closed { code: CloseCode::NO_STATUS, reason: String::new() },
+fn message(transmit: Transmit) -> Message {
+    match transmit {
+        Transmit::Text(text) => Message::text(text),
+        Transmit::Ping => Message::Ping([].as_slice().into()),
+        Transmit::Close(code, reason) => close_message(code, reason),
     }
+}
+
+fn close_message(code: CloseCode, reason: impl Into<Utf8Bytes>) -> Message {
+    Message::Close(Some(CloseFrame { code: WsCloseCode::from(code.0), reason: reason.into() }))
+}
+
+/// What to close the connection with, if the server sent what no server may send.
+fn objection(error: &WsError) -> Option<Message> {
+    let (code, reason) = match error {
+        // It hung up.
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
+        WsError::Protocol(_) => (CloseCode::PROTOCOL_ERROR, "Protocol violation"),
+        WsError::Utf8(_) => (CloseCode::INVALID_DATA, "Invalid UTF-8"),
+        WsError::Capacity(_) => (CloseCode::TOO_BIG, "Message too big"),
+        _ => return None,
+    };
+    Some(close_message(code, reason))
 }
 
 /// How many bytes are gathered before they are written.

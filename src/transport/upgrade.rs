@@ -5,6 +5,7 @@
 
 mod answer;
 mod refusal;
+mod secrets;
 #[cfg(test)]
 mod tests;
 

@@ -322,11 +322,6 @@ async fn wrong_options_are_named_when_the_client_is_built() {
     timeout(secs(60), client.shutdown(Duration::MAX)).await.unwrap();
 }
 
-#[test]
-fn a_client_needs_a_runtime_and_says_so() {
-    assert!(matches!(Client::builder("ws://host/").build(), Err(BuildError::NoRuntime)));
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_init_payload_above_the_limit_ends_what_asked_for_it() {
     let server = Server::in_memory();

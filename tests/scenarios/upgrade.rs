@@ -126,21 +126,40 @@ async fn a_refused_credential_is_replaced_at_once_even_if_the_refusal_never_ends
 #[tokio::test(start_paused = true)]
 async fn a_page_that_shows_the_request_puts_no_secret_into_the_error() {
     let server = Server::in_memory();
-    let client = Client::builder("ws://mock/graphql?access_token=SECRET-query")
+    let client = Client::builder("ws://mock/v1/SECRET-path/ws?access_token=SECRET-query")
         .dialer(server.dialer())
         .header("Authorization", "Bearer SECRET-header")
         .header("Cookie", "session=SECRET-cookie; theme=dark")
         .build()
         .unwrap();
     let mut stream = subscribe(&client, "a");
-    let page = "<pre>Cannot GET /graphql?access_token=SECRET-query\n\
+    let page = "<pre>Cannot GET /v1/SECRET-path/ws?access_token=SECRET-query\n\
                 authorization: Bearer SECRET-header\n\
                 cookie: theme=dark; session=SECRET-cookie</pre>";
     let request = server.refuse(404, &[("X-Echo", "SECRET-header")], page).await;
     assert_eq!(request.header("authorization"), Some("Bearer SECRET-header"));
     let error = end(&mut stream).await;
     let shown = format!("{} {error:?}", text(&error));
-    assert!(shown.contains("Cannot GET /graphql?***") && !shown.contains("SECRET"), "{shown}");
+    assert!(shown.contains("Cannot GET /***?***") && !shown.contains("SECRET"), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirection_shows_the_path_of_its_target_and_none_that_is_the_endpoints() {
+    for (location, expected) in [
+        ("/v1/SECRET-path/ws/", "ws://mock/***/"),
+        ("/v2/SECRET-path/ws", "ws://mock/v2/***/ws"),
+        ("https://other.example/v1/SECRET-path/ws", "https://other.example/***"),
+        ("/login", "ws://mock/login"),
+    ] {
+        let server = Server::in_memory();
+        let client = Client::builder("ws://mock/v1/SECRET-path/ws").dialer(server.dialer());
+        let mut stream = subscribe(&client.build().unwrap(), "a");
+        server.refuse(308, &[("Location", location)], "").await;
+        let error = refused(&server, &mut stream, 1).await;
+        let ConnectError::Redirected { to, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(to, expected);
+        assert!(!format!("{error} {error:?}").contains("SECRET"), "{error:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -173,10 +173,13 @@ async fn the_environment_names_the_proxy_unless_an_option_does_and_no_log_shows_
             "--nocapture",
         ])
         .env(INNER, server.addr().to_string())
-        .env("HTTP_PROXY", format!("http://Aladdin:open%20sesame@{}", stand.addr()))
+        .env("http_proxy", format!("http://Aladdin:open%20sesame@{}", stand.addr()))
         .env("HTTPS_PROXY", "gopher://proxy")
         .env("NO_PROXY", "exempt.invalid")
-        .env_remove("REQUEST_METHOD")
+        .env_remove("no_proxy")
+        .env_remove("ws_proxy")
+        .env_remove("wss_proxy")
+        .env_remove("https_proxy")
         .output();
     let inner = inner.await.unwrap();
     let logged = String::from_utf8_lossy(&inner.stderr);

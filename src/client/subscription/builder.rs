@@ -392,10 +392,11 @@ where
     })
 }
 
-impl<O: Operation + fmt::Debug> fmt::Debug for SubscriptionBuilder<O> {
+/// Without the operation's variables, which may hold what nobody else may see.
+impl<O: Operation> fmt::Debug for SubscriptionBuilder<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SubscriptionBuilder")
-            .field("operation", &self.operation)
+            .field("operation", &self.operation.name())
             .field("limits", &self.limits)
             .field("watch_options", &self.watch_options)
             .finish_non_exhaustive()

@@ -1,15 +1,15 @@
 //! What an answer other than an upgrade says: when to come back, where to go instead, and why.
 //!
-//! Pure. Owns what of it an error keeps: cookies are for nobody's log, and no server needs to be
-//! believed to not send back what it got.
+//! Pure. Owns what of it an error keeps: cookies are for nobody's log, and what the client has sent
+//! is masked.
 
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use url::Url;
 
-use super::answer::Head;
-use crate::error::ConnectError;
+use super::{answer::Head, secrets::Secrets};
+use crate::error::{ConnectError, is_unprintable};
 
 /// The error that a refusal is. `clock` is asked where the server does not say what time it is.
 pub(super) fn refused(
@@ -38,7 +38,7 @@ fn kept(head: &Head) -> impl Iterator<Item = (&str, String)> {
         .take(MAX_HEADERS);
     headers.map(|(name, value)| {
         let value = String::from_utf8_lossy(&value[..value.len().min(MAX_HEADER)]).into_owned();
-        (name, value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+        (name, value.chars().map(|c| if is_unprintable(c) { ' ' } else { c }).collect())
     })
 }
 
@@ -60,7 +60,7 @@ fn retry_after(head: &Head, clock: impl FnOnce() -> SystemTime) -> Option<Durati
     Some(wait.min(MAX_RETRY_AFTER))
 }
 
-/// Where a redirection leads, without what may be secret in it.
+/// Where a redirection leads, without what may be secret in it but the path.
 fn target(endpoint: &Url, location: &str) -> String {
     let Ok(mut target) = endpoint.join(location) else { return "what is no URL".to_owned() };
     target.set_query(None);
@@ -168,65 +168,6 @@ fn unchunk(mut bytes: &[u8]) -> (Vec<u8>, bool) {
     }
 }
 
-/// What was sent that nobody else may see. Servers do show it: an error page may have the request
-/// in it.
-struct Secrets(Vec<String>);
-
-impl Secrets {
-    fn of(endpoint: &Url, headers: &HeaderMap) -> Self {
-        let mut secrets = Vec::new();
-        let mut add = |text: &str| {
-            if text.len() >= MIN_SECRET {
-                secrets.push(text.to_owned());
-            }
-            let mut add_words = |words: &mut dyn Iterator<Item = &str>| {
-                secrets
-                    .extend(words.filter(|word| word.len() >= MIN_SECRET_WORD).map(str::to_owned));
-            };
-            // What is before a token, or a cookie's value, is no secret, and may be left out: a
-            // token may have any character of base64.
-            let elements = || text.split(|c: char| c.is_whitespace() || ";,".contains(c));
-            add_words(&mut elements());
-            add_words(
-                &mut elements()
-                    .filter_map(|element| element.split_once('='))
-                    .map(|(_, value)| value),
-            );
-            // In a page they may be escaped, which leaves words as they are.
-            add_words(&mut text.split(|c: char| !c.is_ascii_alphanumeric() && !"-._~".contains(c)));
-        };
-        for (_, value) in headers.iter().filter(|(name, _)| *name != header::HOST) {
-            add(&String::from_utf8_lossy(value.as_bytes()));
-        }
-        add(endpoint.query().unwrap_or_default());
-        for (_, value) in endpoint.query_pairs() {
-            add(&value);
-        }
-        Self(secrets)
-    }
-
-    fn mask(&self, text: &str) -> String {
-        let mut masked = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some(first) = rest.chars().next() {
-            let hidden = self.0.iter().map(|secret| shown(secret, rest)).max().unwrap_or_default();
-            if hidden > 0 {
-                masked.push_str("***");
-            } else {
-                masked.push(first);
-            }
-            rest = &rest[if hidden > 0 { hidden } else { first.len_utf8() }..];
-        }
-        masked
-    }
-}
-
-/// How much of it `text` begins with: all, or as much as there was room for.
-fn shown(secret: &str, text: &str) -> usize {
-    let is_cut = text.len() >= MIN_SECRET && secret.starts_with(text);
-    if text.starts_with(secret) || is_cut { secret.len().min(text.len()) } else { 0 }
-}
-
 /// The longest `Retry-After` that is honoured: no server parks its clients for longer.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
@@ -242,12 +183,6 @@ const MAX_HEADER: usize = 256;
 
 /// How much of a body is kept, in bytes.
 const MAX_BODY: usize = 1024;
-
-/// Bytes of a header's value below which it is no secret, or else half the page is masked.
-const MIN_SECRET: usize = 4;
-
-/// The same of a word in it: `Bearer` is not, and neither is most of what a `User-Agent` says.
-const MIN_SECRET_WORD: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -330,6 +265,8 @@ mod tests {
             (307, "//other.example", "wss://other.example/"),
             (308, "v2", "wss://example.com:8443/v2"),
             (301, "/a/SECRET-query/b", "wss://example.com:8443/a/***/b"),
+            (301, "/graphql/", "wss://example.com:8443/***/"),
+            (301, "https://other.example/graphql?x", "https://other.example/***"),
             (301, "mailto:x@y?z", "mailto:x@y"),
             (301, "http://[", "what is no URL"),
         ] {
@@ -422,7 +359,7 @@ mod tests {
     #[test]
     fn what_a_page_shows_of_the_request_is_not_in_the_error() {
         for (page, expected) in [
-            ("Cannot GET /graphql?token=SECRET-query&user=me%26you", "Cannot GET /graphql?***"),
+            ("Cannot GET /graphql?token=SECRET-query&user=me%26you", "Cannot GET /***?***"),
             ("token SECRET-query, user me&you", "token ***, user ***"),
             ("Bearer SECRET/header== has expired", "*** has expired"),
             ("the token SECRET/header== has expired", "the token *** has expired"),

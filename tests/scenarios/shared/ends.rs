@@ -86,7 +86,7 @@ fn every_reader_ends_with_the_runtime() {
     drop(runtime);
     for mut reader in readers {
         let end = futures::executor::block_on(reader.next());
-        assert!(matches!(end, Some(Err(SubscriptionError::ShutDown))), "{end:?}");
+        assert!(matches!(end, Some(Err(SubscriptionError::RuntimeGone))), "{end:?}");
     }
 }
 
