@@ -1,10 +1,10 @@
-//! How errors show what others said: bounded, and on one line.
+//! Shows text of others in errors: cut to a limit, and on one line.
 
 use std::{error::Error, fmt};
 
 use super::{Disconnect, GraphQlError};
 
-/// An error with its sources, on one line.
+/// Shows an error with its sources on one line.
 pub(crate) struct Chain<'a>(pub(crate) &'a Disconnect);
 
 impl fmt::Display for Chain<'_> {
@@ -19,7 +19,7 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// `: text`, cut to a bounded length and a single line; nothing for an empty text.
+/// Shows `: text`, cut to a limit and on one line. Shows nothing for an empty text.
 pub(super) struct DisplayBody<'a>(pub(super) &'a str);
 
 impl fmt::Display for DisplayBody<'_> {
@@ -36,7 +36,7 @@ impl fmt::Display for DisplayBody<'_> {
     }
 }
 
-/// ` (code 1006)`; nothing without a code.
+/// Shows ` (code 1006)`, or nothing without a code.
 pub(super) struct DisplayCode(pub(super) Option<u16>);
 
 impl fmt::Display for DisplayCode {
@@ -45,7 +45,7 @@ impl fmt::Display for DisplayCode {
     }
 }
 
-/// `: first message (and n more)`; nothing for an empty list.
+/// Shows `: first message (and n more)`, or nothing for an empty list.
 pub(super) struct DisplayErrors<'a>(pub(super) &'a [GraphQlError]);
 
 impl fmt::Display for DisplayErrors<'_> {
@@ -60,9 +60,11 @@ impl fmt::Display for DisplayErrors<'_> {
     }
 }
 
-/// Whether a character has no place in quoted text, which ends up in terminals and in logs that
-/// people read: it controls the terminal, breaks the line, or is not seen and changes what is, such
-/// as the direction of what follows (Unicode's `Default_Ignorable_Code_Point`, and annotations).
+/// Whether a character is replaced in quoted text, which people read in terminals and logs.
+///
+/// Such a character controls the terminal, breaks the line, or is invisible. Invisible ones may
+/// change how the text around them is shown, for example its direction. They are those with the
+/// Unicode property `Default_Ignorable_Code_Point`, and annotations.
 pub(crate) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -73,7 +75,7 @@ pub(crate) fn is_unprintable(c: char) -> bool {
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// How much of a server's text an error shows.
+/// How many characters of a server's text an error shows.
 const MAX_DISPLAYED_CHARS: usize = 300;
 
 #[cfg(test)]
@@ -83,7 +85,7 @@ mod tests {
     use super::*;
     use crate::error::{CloseCode, ConnectError, PathSegment, ResponseHeaders, SubscriptionError};
 
-    /// Each turns the direction of text, breaks the line, or is not seen.
+    /// Each of them changes the direction of text, breaks the line, or is invisible.
     const INVISIBLE: [char; 22] = [
         '\u{ad}',
         '\u{61c}',
@@ -110,7 +112,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_a_server_says_is_on_one_line_cut_and_without_control_and_invisible_characters() {
+    fn text_of_a_server_is_on_one_line_cut_and_without_control_and_invisible_characters() {
         let invisible = String::from_iter(INVISIBLE);
         let said = format!("\u{1b}[31mred\r\nand\u{7}{invisible}{}", "x".repeat(100_000));
         let error = GraphQlError { message: said.clone(), ..GraphQlError::default() };

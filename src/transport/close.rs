@@ -1,41 +1,41 @@
-//! The server's close frame, read from the bytes.
+//! Reads the server's close frame from the bytes.
 //!
-//! tungstenite hides a close frame that may not be sent: it replaces the code by 1002, which nobody
-//! sent, and does so with 1014, which is a legal code. Its errors about such a frame do not name
-//! the code either. So the close frame is taken out of the stream before tungstenite sees it.
+//! tungstenite replaces a code that may not be sent by 1002, and also the code 1014, which is
+//! valid. Its errors do not name the code either. So the close frame is taken out of the stream
+//! before tungstenite sees it.
 //!
-//! Pure. Owns what a valid close frame is. Must not know where the bytes come from.
+//! Pure. Owns which close frames are valid. Must not know where the bytes come from.
 
 use crate::error::CloseCode;
 
-/// Follows the server's frames up to the close frame, and keeps that one.
+/// Skips the server's frames up to the close frame, and keeps that frame.
 #[derive(Default)]
 pub(super) struct Frames {
-    /// How many bytes of the current frame's payload are still to come.
+    /// How many bytes of the current frame's payload have not arrived yet.
     left: u64,
-    /// The beginning of a frame's header whose rest is still to come. Mostly empty.
+    /// The bytes of a header that is not complete yet. Empty most of the time.
     header: Vec<u8>,
-    /// What has arrived of the close frame, with its header.
+    /// What has arrived of the close frame, including its header.
     close: Vec<u8>,
 }
 
-/// What a close frame says.
+/// The content of a close frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Close {
-    /// Nothing (RFC 6455 section 7.1.5).
+    /// The frame has no code (RFC 6455 section 7.1.5).
     NoStatus,
     Status(CloseCode, String),
-    /// It is a frame that may not be sent.
+    /// The frame is one that may not be sent.
     Invalid {
-        /// The code in it, if there is one.
+        /// The code in the frame, if there is one.
         code: Option<u16>,
-        /// The code to answer it with.
+        /// The code for the answer.
         answer: CloseCode,
     },
 }
 
 impl Frames {
-    /// Takes the bytes that arrived next. Returns how many of them precede the close frame.
+    /// Takes the bytes that have arrived. Returns how many of them precede the close frame.
     pub(super) fn follow(&mut self, bytes: &[u8]) -> usize {
         if !self.close.is_empty() {
             self.keep(bytes);
@@ -72,7 +72,7 @@ impl Frames {
         }
     }
 
-    /// The close frame, once enough of it is here.
+    /// Returns the close frame once enough of it has arrived.
     pub(super) fn close(&self) -> Option<Close> {
         let header = Header::parse(&self.close)?;
         let body = &self.close[header.len..];
@@ -80,7 +80,7 @@ impl Frames {
         let invalid = |code| Some(Close::Invalid { code, answer: CloseCode::PROTOCOL_ERROR });
         let payload = match usize::try_from(header.payload) {
             Ok(payload) if payload <= MAX_PAYLOAD => payload,
-            // Its end need not be waited for.
+            // Too long. The rest makes no difference.
             _ => return code.and_then(|code| invalid(Some(code))),
         };
         let body = body.get(..payload)?;
@@ -99,24 +99,24 @@ impl Frames {
         })
     }
 
-    /// What follows the close frame is for nobody.
+    /// Keeps the bytes of the close frame. Anything beyond its largest size is dropped.
     fn keep(&mut self, bytes: &[u8]) {
         let room = MAX_HEADER + MAX_PAYLOAD - self.close.len();
         self.close.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 }
 
-/// How a frame begins (RFC 6455 section 5.2).
+/// The header of a frame (RFC 6455 section 5.2).
 struct Header {
-    /// Bytes of the header, without the mask, which no server may send.
+    /// The size in bytes, without the mask, which a server may not send.
     len: usize,
-    /// Bytes that follow it, with the mask.
+    /// The bytes that follow the header, including the mask.
     payload: u64,
     is_masked: bool,
 }
 
 impl Header {
-    /// `None` if the header is not complete.
+    /// Returns `None` if the header is not complete.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let ([_, second], rest) = bytes.split_first_chunk()?;
         let (len, payload) = match second & 0x7f {
@@ -130,14 +130,14 @@ impl Header {
     }
 }
 
-/// The first byte of a close frame. One with reserved bits, or one that is not final, is a frame
-/// that tungstenite objects to.
+/// The first byte of a valid close frame. tungstenite rejects close frames that have reserved bits
+/// or are not final.
 const FIN_CLOSE: u8 = 0x88;
 
-/// The longest header, without a mask.
+/// The size of the longest header in bytes, without a mask.
 const MAX_HEADER: usize = 10;
 
-/// Bytes of payload that a control frame may have (RFC 6455 section 5.5).
+/// How many bytes of payload a control frame may have (RFC 6455 section 5.5).
 const MAX_PAYLOAD: usize = 125;
 
 #[cfg(test)]
@@ -163,7 +163,7 @@ mod tests {
         frame(FIN_CLOSE, &[&code.to_be_bytes(), reason].concat())
     }
 
-    /// Of bytes that begin with a close frame.
+    /// Reads bytes that begin with a close frame.
     fn read(bytes: &[u8]) -> Option<Close> {
         let mut frames = Frames::default();
         assert_eq!(frames.follow(bytes), 0);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn of_all_codes_those_that_may_be_sent_are_told_and_the_others_are_invalid() {
+    fn every_code_that_may_be_sent_is_valid_and_every_other_is_invalid() {
         for code in 0..=u16::MAX {
             let is_valid = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
             let expected =
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_nothing_or_a_code_with_a_text_of_up_to_123_bytes() {
+    fn a_body_is_empty_or_a_code_with_a_text_of_up_to_123_bytes() {
         assert_eq!(read(&frame(FIN_CLOSE, b"")), Some(Close::NoStatus));
         let no_code = Close::Invalid { code: None, answer: CloseCode::PROTOCOL_ERROR };
         assert_eq!(read(&frame(FIN_CLOSE, b"\x03")), Some(no_code.clone()));
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_frame_that_is_too_long_is_not_waited_for_and_that_of_any_other_is() {
+    fn a_frame_that_is_too_long_is_invalid_before_its_end_has_arrived() {
         let huge = [&[FIN_CLOSE, 127][..], &u64::MAX.to_be_bytes(), &4400_u16.to_be_bytes()];
         assert_eq!(read(&huge.concat()), Some(invalid(4400)));
         let whole = close(1001, b"going");
@@ -213,11 +213,11 @@ mod tests {
         }
     }
 
-    /// Frames that are none of close, in every form of length, with and without a mask.
+    /// Frames other than close frames, in every form of length, with and without a mask.
     fn other_frames() -> impl Strategy<Value = Vec<u8>> {
         let first = (any::<u8>()).prop_filter("a close frame", |first| *first != FIN_CLOSE);
         let len = prop_oneof![0..4_usize, 120..130_usize, Just(70_000)];
-        // What is in a payload may look like a close frame.
+        // The payload looks like a close frame.
         let one = (first, len, 0..3_usize, any::<bool>()).prop_map(|(first, len, form, masked)| {
             let mask = if masked { 0x80_u8 } else { 0 };
             let mut frame = match (form, u8::try_from(len), u16::try_from(len)) {
@@ -241,7 +241,7 @@ mod tests {
             let bytes = [before.clone(), close(4400, b"why"), after].concat();
             let (mut frames, mut rest, mut passed) = (Frames::default(), bytes.as_slice(), 0);
             for piece in pieces.iter().cycle() {
-                // Large payloads in fewer steps.
+                // Pass large payloads in fewer steps.
                 let piece = if rest.len() > 5_000 { 4_096 + piece } else { *piece };
                 let (next, others) = rest.split_at(piece.min(rest.len()));
                 passed += frames.follow(next);
@@ -258,7 +258,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_passed_on_or_kept_and_what_is_kept_is_bounded(
+        fn any_bytes_are_passed_on_or_kept_up_to_a_limit(
             pieces in vec(vec(any::<u8>(), 0..300), 0..10),
         ) {
             let mut frames = Frames::default();

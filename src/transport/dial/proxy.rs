@@ -98,10 +98,10 @@ impl FromStr for Proxy {
             "socks5h" => (Protocol::Socks5(NameResolution::ByProxy), Some(1080)),
             "https" => {
                 return Err(BuildError::Proxy(
-                    "one that is itself reached by TLS is not supported",
+                    "proxies that are reached by TLS (https://) are not supported",
                 ));
             }
-            _ => return Err(BuildError::Proxy("its scheme is none of http, socks5 and socks5h")),
+            _ => return Err(BuildError::Proxy("its scheme is not http, socks5 or socks5h")),
         };
         let port = url.port().or(port);
         if url.host_str().is_none_or(str::is_empty) || url.set_port(port).is_err() {
@@ -158,7 +158,7 @@ impl Route {
 /// and would use 443 if there was no port.
 fn target(endpoint: &Url) -> Result<Uri, BuildError> {
     let target = format!("http://{}:{}/", host(endpoint), port(endpoint)).parse();
-    target.map_err(|_| BuildError::Proxy("the endpoint's host is none that it could be told"))
+    target.map_err(|_| BuildError::Proxy("it cannot be asked for the endpoint's host"))
 }
 
 /// Returns the host, with brackets if it is an IPv6 address.

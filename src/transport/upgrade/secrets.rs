@@ -1,16 +1,16 @@
-//! What the client has sent in the upgrade and nobody else may see. Servers do show it: an error
-//! page may have the request in it, and a redirection the path.
+//! Masks in a server's text what the client has sent in the upgrade request (I13).
 //!
-//! Pure. Owns what counts as a secret. Must not know what it is looked for in.
+//! Servers repeat it: an error page may show the request, and a redirection the path. Pure. Owns
+//! what counts as a secret. Must not know where the text comes from.
 
 use http::{HeaderMap, header};
 use url::Url;
 
-/// Texts that are masked wherever they are.
+/// The texts to mask.
 pub(super) struct Secrets(Vec<String>);
 
 impl Secrets {
-    /// Of a request to this endpoint with these headers.
+    /// Collects the secrets of a request to this endpoint with these headers.
     pub(super) fn of(endpoint: &Url, headers: &HeaderMap) -> Self {
         let mut secrets = Self(Vec::new());
         for (_, value) in headers.iter().filter(|(name, _)| *name != header::HOST) {
@@ -29,14 +29,14 @@ impl Secrets {
         secrets
     }
 
-    /// The text, with `***` in place of each secret.
+    /// Returns the text with `***` in place of each secret.
     pub(super) fn mask(&self, text: &str) -> String {
         let mut masked = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
             let hidden = self.0.iter().map(|secret| shown(secret, rest)).max().unwrap_or_default();
             if hidden > 0 {
-                // That of a path is known.
+                // The slash that begins a path is no secret.
                 masked.push_str(if first == '/' { "/***" } else { "***" });
             } else {
                 masked.push(first);
@@ -46,24 +46,23 @@ impl Secrets {
         masked
     }
 
-    /// A value, and what it may be made of.
+    /// Adds a value, and the parts of it that may be secrets by themselves.
     fn add(&mut self, text: &str) {
         if text.len() >= MIN_SECRET {
             self.0.push(text.to_owned());
         }
-        // What is before a token, or a cookie's value, is no secret, and may be left out: a token
-        // may have any character of base64.
+        // A server may repeat a token without the `Bearer` before it, and the value of a cookie
+        // without its name. A token may have any character of base64.
         let elements = || text.split(|c: char| c.is_whitespace() || ";,".contains(c));
         self.add_words(elements());
         self.add_words(
             elements().filter_map(|element| element.split_once('=')).map(|(_, value)| value),
         );
-        // In a page they may be escaped, which leaves words as they are.
+        // A page may escape some characters, which leaves the words between them unchanged.
         self.add_words(text.split(|c: char| !c.is_ascii_alphanumeric() && !"-._~".contains(c)));
     }
 
-    /// A path as a whole, and each of its beginnings, as a server also shows what is relative to
-    /// it.
+    /// Adds a path and each of its prefixes, as a server may show paths that are relative to one.
     fn add_path(&mut self, path: &str) {
         self.add(path);
         let ends = path.match_indices('/').map(|(at, _)| at);
@@ -75,13 +74,14 @@ impl Secrets {
     }
 }
 
-/// How much of it `text` begins with: all, or as much as there was room for.
+/// Returns how many bytes of `secret` are at the beginning of `text`: all of them, or those before
+/// the end of a text that was cut.
 fn shown(secret: &str, text: &str) -> usize {
     let is_cut = text.len() >= MIN_SECRET && secret.starts_with(text);
     if text.starts_with(secret) || is_cut { secret.len().min(text.len()) } else { 0 }
 }
 
-/// As a server understands it. What is not encoded stays as it is.
+/// Decodes percent-encoding, as a server does before it shows a path.
 fn percent_decoded(text: &str) -> String {
     let (mut decoded, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let [first, others @ ..] = rest {
@@ -98,11 +98,12 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
-/// Bytes of a header's value, or of a path, below which it is no secret, or else half the page is
-/// masked.
+/// How many bytes a header's value or a path must have to be masked. Masking shorter ones would
+/// mask half of a page.
 const MIN_SECRET: usize = 4;
 
-/// The same of a word in it: `Bearer` is not, and neither is most of what a `User-Agent` says.
+/// How many bytes a word in a value must have to be masked. `Bearer` is shorter, and so are most
+/// words of a `User-Agent`.
 const MIN_SECRET_WORD: usize = 8;
 
 #[cfg(test)]
@@ -111,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// What is left of a text that shows the request.
+    /// Masks a text that shows a request to this endpoint.
     fn masked(endpoint: &str, text: &str) -> String {
         let mut headers = HeaderMap::new();
         headers.insert("host", HeaderValue::from_static("example.com"));
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_path_nothing_is_shown_that_may_be_a_token() {
+    fn parts_of_the_path_that_may_be_a_token_are_masked() {
         for (path, shown, expected) in [
             ("/SECRET-0123456789", "no /SECRET-0123456789 here", "no /*** here"),
             ("/SECRET-0123456789", "no SECRET-0123456789 here", "no *** here"),
@@ -127,18 +128,18 @@ mod tests {
             ("/v1/SECRET-0123456789/ws", "GET /v1/SECRET-0123456789", "GET /***"),
             ("/v1/SECRET-0123456789/ws", "GET /v2/SECRET-0123456789/x", "GET /v2/***/x"),
             ("/v1/SECRET-0123456789/ws", "v1 ws /v1 /ws", "v1 ws /v1 /ws"),
-            // Short ones where they are a path.
+            // Short segments are masked as parts of a path.
             ("/k3y/graphql", "/k3y/graphql and /k3y/ too", "/*** and /***/ too"),
             ("/graphql", "Cannot GET /graphql", "Cannot GET /***"),
             ("/graphql", "graphql: not found", "graphql: not found"),
             ("/", "Cannot GET / or //", "Cannot GET / or //"),
             ("/a", "Cannot GET /a", "Cannot GET /a"),
-            // As it is sent, and as it is meant.
+            // Encoded and decoded.
             ("/t/S%2Fx%3D%3D", "/t/S%2Fx%3D%3D and /t/S/x==", "/*** and /***"),
             ("/t/SECRET%2F1%3D%3D", "SECRET/1== and SECRET%2F1%3D%3D", "*** and ***"),
             ("/geheimnis-\u{fc}", "geheimnis-\u{fc} geheimnis-%C3%BC", "*** ***"),
             ("/100%-SECRET", "/100%-SECRET", "/***"),
-            // In another notation words are found.
+            // Words are masked in another notation as well.
             ("/t/SECRET-0123456789/ws", r"\/t\/SECRET-0123456789\/ws", r"\/t\/***\/ws"),
         ] {
             let endpoint = format!("wss://example.com{path}");
@@ -147,13 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_the_path_that_is_cut_off_is_masked() {
+    fn a_secret_of_the_path_that_is_cut_is_masked() {
         assert_eq!(masked("ws://h/SECRET-0123456789", "see /SECRET-01"), "see /***");
         assert_eq!(masked("ws://h/SECRET-0123456789", "see SECRET-01"), "see ***");
     }
 
     #[test]
-    fn the_host_is_no_secret() {
+    fn the_host_is_not_masked() {
         assert_eq!(masked("ws://example.com/graphql", "example.com"), "example.com");
     }
 }

@@ -1,7 +1,8 @@
-//! What the environment says about proxies, as curl reads it.
+//! Reads the environment variables for proxies in the way that curl does.
 //!
-//! Exceptions: this machine is never behind a proxy, `*` within a list of hosts means what it means
-//! alone, and an IPv6 address that is exempt may be written in any of its forms.
+//! It differs from curl in three points: connections to this machine never use a proxy, a `*` in a
+//! list of hosts has the same meaning as alone, and an exempt IPv6 address may be written in any
+//! form.
 
 use hyper_util::client::proxy::matcher::Matcher;
 use url::{Host, Url};
@@ -9,14 +10,15 @@ use url::{Host, Url};
 use super::{Proxy, target};
 use crate::error::BuildError;
 
-/// The proxy for an endpoint, if any. A value that cannot be read is an error, or traffic would go
-/// where it must not; as [`Matcher::from_env`] does not tell it from none, the variables are read
-/// here.
+/// Returns the proxy for an endpoint, if there is one.
+///
+/// A value that cannot be read is an error, because a direct connection may not be allowed.
+/// [`Matcher::from_env`] would ignore it, so the variables are read here.
 pub(super) fn environment(
     endpoint: &Url,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Proxy>, BuildError> {
-    // A variable that is empty is one that is not set.
+    // An empty variable counts as not set.
     let first = |names: &[&str]| {
         names.iter().find_map(|name| variable(name).filter(|value| !value.trim().is_empty()))
     };
@@ -24,8 +26,8 @@ pub(super) fn environment(
         "wss" => {
             &["wss_proxy", "WSS_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
         }
-        // Not `HTTP_PROXY`: in a CGI program that is the header `Proxy` of whoever calls it
-        // (CVE-2016-5385).
+        // `HTTP_PROXY` is not read: in a CGI program it has the request's header `Proxy`, which
+        // the caller chooses (CVE-2016-5385).
         _ => &["ws_proxy", "WS_PROXY", "http_proxy", "all_proxy", "ALL_PROXY"],
     });
     let Some(proxy) = proxy else { return Ok(None) };
@@ -38,7 +40,7 @@ fn is_exempt(endpoint: &Url, rules: &str) -> Result<bool, BuildError> {
         let rules = rules.split(|c: char| c == ',' || c.is_ascii_whitespace());
         rules.filter(|rule| !rule.is_empty())
     };
-    // To hyper-util this one stands for names, but not for addresses.
+    // hyper-util applies `*` to names only, not to addresses.
     if rules().any(|rule| rule == "*") {
         return Ok(true);
     }
@@ -53,20 +55,20 @@ fn is_exempt(endpoint: &Url, rules: &str) -> Result<bool, BuildError> {
         exempt.push_str(if name.is_some() { without_dot(rule) } else { rule });
     }
     if let Some(name) = name {
-        // What it was is valid without the dot, unless it was only a dot, which is no rule's.
+        // This fails only if the name was a single dot, which no rule matches.
         let _ = endpoint.set_host(Some(&name));
     }
-    // Which proxy it would be makes no difference.
+    // The matcher needs some proxy; which one makes no difference.
     let matcher = Matcher::builder().all("http://proxy").no(exempt).build();
     Ok(matcher.intercept(&target(&endpoint)?).is_none())
 }
 
-/// A name may end with the dot of the root.
+/// Removes the dot of the root domain from the end of a name.
 fn without_dot(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-/// Is not where a proxy leads to, whatever `NO_PROXY` says.
+/// Hosts that never use a proxy, in the form of `NO_PROXY`.
 const THIS_MACHINE: &str = "localhost,127.0.0.0/8,::1";
 
 #[cfg(test)]
@@ -82,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_variable_that_is_set_counts_in_the_order_of_curl() {
+    fn the_first_variable_that_is_set_is_used_in_the_order_of_curl() {
         let wss =
             ["wss_proxy", "WSS_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
         let ws = ["ws_proxy", "WS_PROXY", "http_proxy", "all_proxy", "ALL_PROXY"];
@@ -97,7 +99,7 @@ mod tests {
                     values.iter().map(|(name, value)| (*name, value.as_str())).collect();
                 let expected = format!("http://p-{}:80", order[first].to_ascii_lowercase());
                 assert_eq!(chosen(endpoint, &values).unwrap(), Some(expected), "{values:?}");
-                // One that is empty is not set.
+                // An empty variable counts as not set.
                 values.extend(order[..first].iter().map(|name| (*name, " ")));
                 values.reverse();
                 let expected = format!("http://p-{}:80", order[first].to_ascii_lowercase());
@@ -112,7 +114,7 @@ mod tests {
         );
     }
 
-    /// In a CGI program it is a header of whoever calls it.
+    /// In a CGI program the caller of the program chooses the value.
     #[test]
     fn http_proxy_in_upper_case_is_never_read() {
         for endpoint in ["ws://example.com/", "wss://example.com/"] {
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lower_case_list_of_exempt_hosts_counts_if_it_is_not_empty() {
+    fn the_lower_case_list_of_exempt_hosts_is_used_unless_it_is_empty() {
         for (lower, upper, exempt) in [
             ("example.com", "other.example", true),
             ("other.example", "example.com", false),
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exempt_is_dialed_directly() {
+    fn exempt_hosts_are_dialed_directly() {
         let is_exempt = |host: &str, rules: &str| {
             let variables = [("ALL_PROXY", "p"), ("NO_PROXY", rules)];
             chosen(&format!("ws://{host}/"), &variables).unwrap().is_none()
@@ -183,7 +185,7 @@ mod tests {
             ("192.0.2.7", "::/0"),
             ("[2001:db9::7]", "2001:db8::/32"),
             ("192.0.2.7", "2.7"),
-            // As for curl, an address has no such dot, no brackets and no port.
+            // As with curl, an address has no dot at the end, no brackets and no port.
             ("192.0.2.7", "192.0.2.7."),
             ("[2001:db8::7]", "[2001:db8::7]"),
             ("example.com:81", "example.com:81"),
@@ -192,7 +194,7 @@ mod tests {
             ("example.com", "..com"),
             (".", "."),
             (".", "com"),
-            // Only alone, as for curl.
+            // As with curl, `*` is no wildcard within a name.
             ("www.example.com", "*.example.com"),
         ] {
             assert!(!is_exempt(host, rules), "{host} by {rules}");
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_cannot_be_read_is_an_error_unless_it_does_not_matter() {
+    fn a_value_that_cannot_be_read_is_an_error_unless_the_host_is_exempt() {
         for bad in ["https://p:1", "socks4://p", "http://", "http://p:99999", "ftp://p"] {
             assert!(
                 matches!(
