@@ -2,7 +2,7 @@
 //! (rule 2).
 //!
 //! There are two readers. A scan of the beginning locates the payload of a `next` without reading
-//! it, so that the payload is parsed only once, by whoever decodes it (I12). A reference parser
+//! it, so that the payload is parsed only once, when it is decoded (I12). A reference parser
 //! reads all other messages. The scan declines every frame that it is not sure about, and a
 //! property test checks that both readers agree.
 
