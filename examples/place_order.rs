@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         // Not sent again by the client, and not to be sent again unseen by anybody else.
         Err(CallError::Ambiguous(_)) => {
-            println!("the order may have been placed: the feed will tell")
+            println!("the order may have been placed: the feed will tell");
         }
         Err(error) if error.may_have_been_executed() => return Err(error.into()),
         Err(error) => println!("not placed, so it could be tried again: {error}"),

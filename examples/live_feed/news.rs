@@ -29,17 +29,17 @@ impl News {
     pub(crate) fn status(&mut self, status: &Status) {
         match status {
             Status::Connecting { attempt: 1, cause: None, .. } => {
-                self.tell(format_args!("connecting"))
+                self.tell(format_args!("connecting"));
             }
             // At once, as after rejected credentials: nothing else has told the cause.
             Status::Connecting { attempt, cause: Some(cause), .. } if !self.waited => {
                 self.tell(format_args!("connecting, attempt {attempt}, after: {}", Chain(cause)));
             }
             Status::Connecting { attempt, .. } => {
-                self.tell(format_args!("connecting, attempt {attempt}"))
+                self.tell(format_args!("connecting, attempt {attempt}"));
             }
             Status::Open { subprotocol, .. } => {
-                self.tell(format_args!("connected ({})", subprotocol.name()))
+                self.tell(format_args!("connected ({})", subprotocol.name()));
             }
             Status::Waiting { delay, cause: Some(cause), .. } => {
                 let what = if self.connected { "lost" } else { "failed" };

@@ -31,7 +31,7 @@ mod check;
 mod connections;
 mod network;
 
-use self::check::{Schemes, parse_endpoint};
+use self::check::{Schemes, check_runtime, parse_endpoint};
 pub(crate) use crate::session::MAX_DURATION;
 
 #[cfg(feature = "_tls")]
@@ -389,10 +389,17 @@ impl ClientBuilder {
     /// Sets the proxy to connect through; `None` is none. Default: what the environment says when
     /// the client is built.
     ///
-    /// That is `HTTPS_PROXY` for `wss` and `HTTP_PROXY` for `ws`, else `ALL_PROXY`, each in lower
-    /// case, too; unless the host is one of `NO_PROXY` (names with what is below them, addresses,
-    /// networks, `*`) or this machine. A value that cannot be read is a [`BuildError::Proxy`]. TLS
-    /// goes through the proxy to the server: the proxy sees its name, and nothing else.
+    /// The variables are those of curl, lower case before upper case, and one that is empty counts
+    /// as not set: `wss_proxy`, else `https_proxy`, for `wss`; `ws_proxy`, else `http_proxy`, for
+    /// `ws`; else `all_proxy`. `HTTP_PROXY` in upper case is not read, as it is a header of the
+    /// request in a CGI program. There is no proxy for the hosts of `no_proxy` and for this
+    /// machine.
+    ///
+    /// `no_proxy` lists names (each with what is below it), addresses, networks such as
+    /// `192.0.2.0/24`, or `*` for all, separated by commas or blanks. A value that cannot be read
+    /// is a [`BuildError::Proxy`].
+    ///
+    /// TLS goes through the proxy to the server: the proxy sees its name, and nothing else.
     #[cfg(feature = "proxy")]
     #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
     pub fn proxy(mut self, proxy: impl Into<Option<crate::transport::dial::Proxy>>) -> Self {
@@ -420,16 +427,17 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// If an option is wrong, TLS cannot be set up, or there is no runtime; see [`BuildError`].
+    /// If an option is wrong, TLS cannot be set up, or there is no runtime or one without timers or
+    /// I/O; see [`BuildError`].
     ///
-    /// # Panics
-    ///
-    /// If the runtime was built without timers (`enable_time`).
+    /// tokio says what a runtime lacks by a panic alone. It is caught here, but a panic hook sees
+    /// it, and with `panic = "abort"` it ends the process.
     pub fn build(self) -> Result<Client, BuildError> {
         let endpoint = parse_endpoint(&self.endpoint)?;
         self.schemes.check(&endpoint)?;
         self.check()?;
         let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
+        check_runtime(self.dialer.is_none())?;
         let fixed = self.fixed?;
         let span = telemetry::client_span(&endpoint);
         let sensitive = self.provider.is_some() || fixed.are_sensitive();
@@ -486,7 +494,7 @@ enum TlsChoice {
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the endpoint: its query may hold a token.
+        // Not the endpoint: its path or its query may hold a token.
         f.debug_struct("ClientBuilder")
             .field("config", &self.config)
             .field("limits", &self.limits)

@@ -8,6 +8,7 @@ mod clocks;
 mod commands;
 mod outputs;
 mod readers;
+mod waiters;
 
 use std::{
     collections::VecDeque,
@@ -25,8 +26,8 @@ use tokio::{
 };
 use url::Url;
 
-use self::clocks::Clocks;
 pub(crate) use self::commands::Command;
+use self::{clocks::Clocks, waiters::Waiters};
 use crate::{
     client::{
         credentials::{Credentials, Provider},
@@ -72,9 +73,9 @@ pub(crate) struct Driver {
     /// shared operation.
     blocked: Vec<Arc<Writer>>,
     /// Who waits for a connection.
-    waiters: Vec<oneshot::Sender<Result<(), End>>>,
+    waiters: Waiters<oneshot::Sender<Result<(), End>>>,
     /// Who waits for another one.
-    rotating: Vec<oneshot::Sender<Result<(), End>>>,
+    rotating: Waiters<oneshot::Sender<Result<(), End>>>,
     /// Readers that have something to read since this turn's reads.
     wakers: VecDeque<Waker>,
     buffers: Arc<Buffers>,
@@ -123,8 +124,8 @@ impl Driver {
             }),
             sharing: Sharing::default(),
             blocked: Vec::new(),
-            waiters: Vec::new(),
-            rotating: Vec::new(),
+            waiters: Waiters::new(),
+            rotating: Waiters::new(),
             wakers: VecDeque::new(),
             buffers,
             stock: Stock::default(),
@@ -372,6 +373,10 @@ impl Future for Driver {
 /// However the task ends, no reader waits for one that will never come.
 impl Drop for Driver {
     fn drop(&mut self) {
+        // A panic would be the driver's own.
+        if !self.ended && !std::thread::panicking() {
+            self.counters.runtime_gone();
+        }
         self.wake();
         // First, so that whoever finds the channel closed does not say another end (I1).
         self.session.abandon();
@@ -388,6 +393,7 @@ impl Drop for Driver {
                 writer.finish(End::ShutDown, || self.counters.ended());
             }
         }
+        self.count();
         self.status.set(Status::Ended);
     }
 }

@@ -40,7 +40,6 @@ use crate::{
     },
     error::{NotConnected, SubscribeError},
     operation::{self, Operation, OperationType},
-    response::End,
     session::{Stats, Status, WatchOptions},
 };
 
@@ -383,27 +382,7 @@ impl Client {
 }
 
 async fn all_connected(answers: Vec<Connected>) -> Result<(), NotConnected> {
-    future::try_join_all(answers.into_iter().map(connected)).await.map(drop)
-}
-
-async fn connected(answer: Connected) -> Result<(), NotConnected> {
-    match answer.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(End::Lost(cause))) => Err(NotConnected::Lost(cause)),
-        Ok(Err(End::GaveUp { attempts, cause })) => Err(NotConnected::GaveUp { attempts, cause }),
-        // The others are of operations; and the driver may be gone.
-        Ok(Err(
-            End::ShutDown
-            | End::Completed
-            | End::Answered(_)
-            | End::Ambiguous(_)
-            | End::TimedOut
-            | End::Rejected(_)
-            | End::Overflow
-            | End::Hook(_),
-        ))
-        | Err(_) => Err(NotConnected::ShutDown),
-    }
+    future::try_join_all(answers.into_iter().map(Connected::outcome)).await.map(drop)
 }
 
 impl Retries {

@@ -34,7 +34,7 @@ use crate::{
         mailbox::{Batch, Closed},
         writer::Writer,
     },
-    error::SubscribeError,
+    error::{NotConnected, SubscribeError},
     protocol::Payload,
     response::End,
     session::{Config, Session, Stats, Status},
@@ -96,7 +96,38 @@ struct Unstarted {
 }
 
 /// Whoever waits for a connection.
-pub(crate) type Connected = oneshot::Receiver<Result<(), End>>;
+pub(crate) struct Connected {
+    answer: oneshot::Receiver<Result<(), End>>,
+    counters: Arc<Counters>,
+}
+
+impl Connected {
+    pub(crate) async fn outcome(self) -> Result<(), NotConnected> {
+        match self.answer.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(End::Lost(cause))) => Err(NotConnected::Lost(cause)),
+            Ok(Err(End::GaveUp { attempts, cause })) => {
+                Err(NotConnected::GaveUp { attempts, cause })
+            }
+            // The others are of operations; and the driver may be gone.
+            Ok(Err(
+                End::ShutDown
+                | End::Completed
+                | End::Answered(_)
+                | End::Ambiguous(_)
+                | End::TimedOut
+                | End::Rejected(_)
+                | End::Overflow
+                | End::Hook(_),
+            ))
+            | Err(_) => Err(if self.counters.is_runtime_gone() {
+                NotConnected::RuntimeGone
+            } else {
+                NotConnected::ShutDown
+            }),
+        }
+    }
+}
 
 impl ConnectionHandle {
     pub(crate) fn new(
@@ -117,14 +148,14 @@ impl ConnectionHandle {
     fn ask(&self, command: fn(oneshot::Sender<Result<(), End>>) -> Command) -> Connected {
         let (waiter, answer) = oneshot::channel();
         self.command(command(waiter));
-        answer
+        Connected { answer, counters: Arc::clone(&self.counters) }
     }
 
     /// Hands over an operation that was placed here.
     pub(crate) fn begin(&self, command: Command, writer: &Writer) -> Result<(), SubscribeError> {
         if self.commands.send(command).is_err() {
             self.counters.ended();
-            return Err(SubscribeError::ShutDown);
+            return Err(self.refusal());
         }
         // The driver may have gone between the two steps of a send, and does not see the command
         // then.
@@ -132,6 +163,15 @@ impl ConnectionHandle {
             writer.finish(End::ShutDown, || self.counters.ended());
         }
         Ok(())
+    }
+
+    /// Why nothing can be begun here, once the driver has gone.
+    fn refusal(&self) -> SubscribeError {
+        if self.counters.is_runtime_gone() {
+            SubscribeError::RuntimeGone
+        } else {
+            SubscribeError::ShutDown
+        }
     }
 
     /// The reader of an operation goes; whether it has read the end.
@@ -374,13 +414,10 @@ impl Several {
         state: &mut State,
         shared_status: &Weak<SharedStatus>,
     ) -> Result<(Arc<ConnectionHandle>, Unstarted), SubscribeError> {
+        let first = state.connections.first().ok_or(SubscribeError::ShutDown)?;
+        let retries = Arc::clone(&first.retries);
         // It lives as long as any driver.
-        let shared_status = shared_status.upgrade().ok_or(SubscribeError::ShutDown)?;
-        let retries = state
-            .connections
-            .first()
-            .map(|connection| Arc::clone(&connection.retries))
-            .ok_or(SubscribeError::ShutDown)?;
+        let shared_status = shared_status.upgrade().ok_or_else(|| first.refusal())?;
         let (connection, unstarted) =
             self.template.make(self.placement, state.connections.len(), &shared_status, retries);
         if state.is_paused {

@@ -3,11 +3,11 @@
 //!
 //! Levels: info is an operator's timeline; warn means that data was or will be lost, or credentials
 //! can be read on their way; debug is one operation; trace is one frame. No payload and no
-//! credential at any level; of the URL only scheme, host, port and path.
+//! credential at any level; of the URL only scheme, host and port, as a path may hold a token.
 
 use std::{
     sync::atomic::{
-        AtomicU64, AtomicUsize,
+        AtomicBool, AtomicU64, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
     },
     time::Duration,
@@ -31,7 +31,6 @@ pub(crate) fn client_span(endpoint: &Url) -> Span {
         url.scheme = endpoint.scheme(),
         server.address = endpoint.host_str(),
         server.port = endpoint.port_or_known_default(),
-        url.path = endpoint.path(),
     )
 }
 
@@ -53,7 +52,7 @@ pub(crate) fn status(status: &Status) {
             info!(target: "resub", attempt, cause, "connecting");
         }
         Status::Open { subprotocol, .. } => {
-            info!(target: "resub", subprotocol = subprotocol.name(), "open")
+            info!(target: "resub", subprotocol = subprotocol.name(), "open");
         }
         Status::Waiting { delay, cause, refused_since: _ } => {
             let cause = cause.as_ref().map(|cause| display(Chain(cause)));
@@ -162,10 +161,12 @@ impl Losses {
     pub(crate) fn report(&self) {
         if let Some(Gap { down_for, cause, .. }) = &self.gap {
             let cause = cause.as_ref().map(|cause| display(Chain(cause)));
-            warn!(target: "resub", operations = self.gaps, ?down_for, cause, "reconnected with a gap");
+            let operations = self.gaps;
+            warn!(target: "resub", operations, ?down_for, cause, "reconnected with a gap");
         }
         if self.ambiguous > 0 {
-            warn!(target: "resub", operations = self.ambiguous, "mutations may or may not have been executed");
+            let operations = self.ambiguous;
+            warn!(target: "resub", operations, "mutations may or may not have been executed");
         }
         if self.lost > 0 {
             warn!(target: "resub", operations = self.lost, "ended operations");
@@ -211,6 +212,8 @@ pub(crate) struct Counters {
     live_operations: AtomicU64,
     /// 0 before the first.
     round_trip_nanos: AtomicU64,
+    /// The driver has gone without having come to its end, as its runtime is gone.
+    is_runtime_gone: AtomicBool,
 }
 
 impl Counters {
@@ -226,6 +229,15 @@ impl Counters {
     /// it.
     pub(crate) fn ended(&self) {
         self.load.fetch_sub(1, Release);
+    }
+
+    pub(crate) fn runtime_gone(&self) {
+        self.is_runtime_gone.store(true, Release);
+    }
+
+    /// To be asked of a driver that has gone.
+    pub(crate) fn is_runtime_gone(&self) -> bool {
+        self.is_runtime_gone.load(Acquire)
     }
 
     pub(crate) fn record(&self, counts: &Counts, live_operations: usize) {

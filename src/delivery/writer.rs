@@ -113,7 +113,7 @@ impl Writer {
         frame: &str,
     ) -> Result<(Pushed, Option<Waker>), SharedError> {
         let Some(mut hooks) = self.hooks() else { return Ok(self.mailbox.push(item, frame.len())) };
-        let json = item.place();
+        let json = item.range();
         let pushed = match &mut hooks.keys {
             None => self.mailbox.push(item, frame.len()),
             Some(keys) => {
@@ -224,7 +224,9 @@ impl Writer {
         match self.readers().map(|mut readers| readers.take()) {
             None => self.mailbox.finish(end, freed),
             Some(readers) => {
-                readers.iter().for_each(|reader| reader.mailbox.finish(end.clone(), &freed))
+                for reader in &readers {
+                    reader.mailbox.finish(end.clone(), &freed);
+                }
             }
         }
     }

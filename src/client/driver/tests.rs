@@ -130,7 +130,8 @@ async fn who_waits_for_a_connection_no_more_is_forgotten() {
         answers.extend((n % 100 == 0).then_some(answer));
     }
     while driver.take_commands(&mut Context::from_waker(Waker::noop()), now()) {}
-    assert!(driver.waiters.len() <= 11, "{}", driver.waiters.len());
+    let kept = driver.waiters.take().len();
+    assert!((10..=32).contains(&kept), "{kept}");
 }
 
 /// An open connection, and a wall clock that is set by hand.

@@ -93,8 +93,7 @@ async fn a_burst_of_changes_is_one_ping_after_a_second_and_a_connection_that_liv
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_died_with_the_network_is_found_within_three_seconds_on_both_subprotocols()
- {
+async fn a_connection_that_died_with_the_network_is_found_within_3_s_on_both_subprotocols() {
     for subprotocol in [crate::Subprotocol::GraphqlTransportWs, crate::Subprotocol::GraphqlWs] {
         let server = Server::in_memory();
         let (client, network) = watched(builder(&server).subprotocol(subprotocol));

@@ -4,7 +4,7 @@
 use std::{io, sync::Arc};
 
 use super::*;
-use crate::error::{ConnectError, DialError, UpgradeFlaw, Violation};
+use crate::error::{ConnectError, DialError, UpgradeError, Violation};
 
 /// What is seen right after the loss.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -153,7 +153,7 @@ fn everything_else() {
     check(&dial(DialError::Permanent(io())), false, Then::Fatal);
     check(&Disconnect::Connect(ConnectError::Timeout(secs(10))), false, Then::Retry);
     check(&Disconnect::Connect(ConnectError::Subprotocol { offered: "" }), false, Then::Fatal);
-    check(&Disconnect::Connect(ConnectError::Upgrade(UpgradeFlaw::NotHttp)), false, Then::Fatal);
+    check(&Disconnect::Connect(ConnectError::Upgrade(UpgradeError::NotHttp)), false, Then::Fatal);
 }
 
 #[test]

@@ -217,7 +217,8 @@ proptest! {
         ], 0..200),
     ) {
         let bytes = items * 3;
-        let (mut quotes, mut model) = (Quotes::new(items, bytes), Model { held: Vec::new(), items, bytes });
+        let mut quotes = Quotes::new(items, bytes);
+        let mut model = Model { held: Vec::new(), items, bytes };
         let (mut pushed, mut seen, mut counted) = (0, 0, 0);
         for step in steps.into_iter().chain(std::iter::repeat_n(Step::Read, 50)) {
             match step {
@@ -239,8 +240,8 @@ proptest! {
                     quotes.mailbox.push_stale(Duration::from_secs(1));
                 }
                 Step::Read => {
-                    let expected = if model.held.is_empty() { None } else { Some(model.held.remove(0)) };
-                    let expected = expected.map(|held| match held {
+                    let next = (!model.held.is_empty()).then(|| model.held.remove(0));
+                    let expected = next.map(|held| match held {
                         Held::Item { item, .. } => {
                             seen += 1;
                             item.to_string()
@@ -255,7 +256,8 @@ proptest! {
                 }
             }
             let state = quotes.mailbox.lock();
-            prop_assert_eq!((state.items, state.bytes), (model.sizes().len(), model.sizes().iter().sum()));
+            let sizes = model.sizes();
+            prop_assert_eq!((state.items, state.bytes), (sizes.len(), sizes.iter().sum()));
             prop_assert!(state.items <= items && (state.bytes <= bytes || state.items == 1));
             prop_assert!(state.rest.len() <= 4 * items + 3);
         }
