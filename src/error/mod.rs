@@ -357,8 +357,8 @@ pub enum CallError {
     #[error("the server sent no result")]
     NoResult,
     /// The mutation was sent, and its result will not come: the connection was lost, with the
-    /// cause, or else the time was up, the client shut down, or its runtime gone. It may or may not have been
-    /// executed; ask the server before you send it again.
+    /// cause, or else the time was up, the client shut down, or its runtime gone. It may or may not
+    /// have been executed; ask the server before you send it again.
     #[error("the mutation may or may not have been executed")]
     Ambiguous(#[source] Option<Disconnect>),
     /// No result within this time. A mutation was not sent.

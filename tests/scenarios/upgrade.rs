@@ -133,7 +133,8 @@ async fn a_page_that_shows_the_request_puts_no_secret_into_the_error() {
         .build()
         .unwrap();
     let mut stream = subscribe(&client, "a");
-    let page = "<pre>Cannot GET /v1/SECRET-path/ws?access_token=SECRET-query\nauthorization: Bearer SECRET-header\n\
+    let page = "<pre>Cannot GET /v1/SECRET-path/ws?access_token=SECRET-query\n\
+                authorization: Bearer SECRET-header\n\
                 cookie: theme=dark; session=SECRET-cookie</pre>";
     let request = server.refuse(404, &[("X-Echo", "SECRET-header")], page).await;
     assert_eq!(request.header("authorization"), Some("Bearer SECRET-header"));
