@@ -392,8 +392,7 @@ impl ClientBuilder {
     /// The variables are those of curl, lower case before upper case, and one that is empty counts
     /// as not set: `wss_proxy`, else `https_proxy`, for `wss`; `ws_proxy`, else `http_proxy`, for
     /// `ws`; else `all_proxy`. `HTTP_PROXY` in upper case is not read, as it is a header of the
-    /// request in a CGI program. There is no proxy for the hosts of `no_proxy` and for this
-    /// machine.
+    /// request in a CGI program. Hosts of `no_proxy` and this machine are dialed directly.
     ///
     /// `no_proxy` lists names (each with what is below it), addresses, networks such as
     /// `192.0.2.0/24`, or `*` for all, separated by commas or blanks. A value that cannot be read
