@@ -31,6 +31,8 @@ pub(super) struct Seen {
     tracks: [Track; KEYS as usize],
     /// An item was read that has data, so that the stream has a position.
     has_position: bool,
+    /// The last request had one.
+    is_asked_for_position: bool,
     /// The number of the last item published before the server first began the operation, and the
     /// age of that connection.
     begun: Option<(u64, u64)>,
@@ -74,6 +76,7 @@ impl Seen {
             kind,
             tracks: Default::default(),
             has_position: false,
+            is_asked_for_position: false,
             begun: None,
             items: 0,
             highest: 0,
@@ -103,6 +106,11 @@ impl Seen {
         }
     }
 
+    /// The server has read a request, with a position or without.
+    pub(super) fn asked(&mut self, has_position: bool) {
+        self.is_asked_for_position = has_position;
+    }
+
     /// From here on every item is to be read.
     pub(super) fn owe(&mut self, head: u64) {
         self.owed_after = Some(head);
@@ -117,7 +125,12 @@ impl Seen {
             return broken("`dedupe_by` leaves no overlap to announce", format!("{gap:?}"));
         }
         if gap.times_sent() > 0 && resumes && self.has_position && !gap.resumed {
-            return broken("a stream with a position loses nothing", format!("{gap:?}"));
+            let claim = if self.is_asked_for_position {
+                "a stream with a position loses nothing"
+            } else {
+                "a position is used as soon as there is one"
+            };
+            return broken(claim, format!("{gap:?}"));
         }
         if gap.restarts > 0 && !(restarts || reissues || overflow == Overflow::Rewind) {
             return broken("nothing is restarted that did not ask for it", format!("{gap:?}"));

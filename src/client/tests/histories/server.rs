@@ -311,6 +311,9 @@ impl World {
             );
         }
         *position = after;
+        for reader in self.readers.iter_mut().flatten().filter(|reader| reader.feed == feed) {
+            reader.seen.asked(after.is_some());
+        }
         let subscribes = wire.subscribes.entry(feed).or_default();
         *subscribes += 1;
         // It was sent again for a reason.

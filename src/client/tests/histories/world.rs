@@ -132,6 +132,9 @@ impl World {
         self.plan_faults();
         self.schedule(self.trouble_until, Event::Calm);
         self.pass_until(self.trouble_until + RECOVERY)?;
+        // So that none is said to be stale, and begun anew, while it is looked at.
+        (0..self.feeds.len()).for_each(|feed| self.publish(feed));
+        self.pass_until(self.now + Duration::from_millis(1_500))?;
         for reader in self.readers.iter_mut().flatten() {
             reader.seen.owe(self.feeds[reader.feed].head());
         }
