@@ -71,7 +71,8 @@ impl World {
     pub(super) fn plan_faults(&mut self) {
         for _ in 0..self.setting.faults {
             let at = self.now + self.part_of(self.setting.trouble);
-            let fault = match self.rng.u8(..20) {
+            let fault = match self.rng.u8(..24) {
+                _ if self.setting.is_calm => Fault::Rotate,
                 0..5 => Fault::Rotate,
                 5 => Fault::ReconnectNow,
                 6 => Fault::Pause(Duration::from_millis(self.rng.u64(..20_000))),
@@ -87,6 +88,7 @@ impl World {
                 10 => Fault::Outage(Duration::from_secs(self.rng.u64(1..40))),
                 11 => Fault::Nap(Duration::from_secs(self.rng.u64(1..40))),
                 12 => Fault::Terminate(self.some_id()),
+                13..17 => Fault::End(self.some_id()),
                 _ => self.some_fault(),
             };
             self.schedule(at, Event::Fault(fault));
@@ -126,7 +128,9 @@ impl World {
         match self.rng.u8(..20) {
             0..4 => Fault::Reset(id),
             4 => Fault::Break(id),
-            5..9 => Fault::Close(id, [1001, 1012, 1006, 1013][self.rng.usize(..4)]),
+            5..9 => {
+                Fault::Close(id, [1001, 1012, 1006, 1013, 1000, 1011, 4500][self.rng.usize(..7)])
+            }
             9 | 10 => Fault::Silence(id),
             11..14 => Fault::Stall(id, duration),
             14 => Fault::Clog(id, duration),

@@ -36,8 +36,13 @@ struct Found {
     count: u32,
 }
 
-fn run(seed: u64, runtime: &Handle, is_logged: bool) -> (Option<Violation>, Duration, Vec<String>) {
-    let mut world = World::new(seed, runtime.clone(), is_logged);
+fn run(
+    seed: u64,
+    is_calm: bool,
+    runtime: &Handle,
+    is_logged: bool,
+) -> (Option<Violation>, Duration, Vec<String>) {
+    let mut world = World::new(seed, is_calm, runtime.clone(), is_logged);
     let run = catch_unwind(AssertUnwindSafe(|| world.run()));
     let violation = match run {
         Ok(checked) => checked.err(),
@@ -50,18 +55,14 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
 }
 
-#[test]
-fn no_stream_loses_repeats_or_reorders_what_it_does_not_announce() {
+/// Runs so many histories, and shows the shortest of each kind that breaks a promise.
+fn check(histories: u64, is_calm: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let seeds = match number("RESUB_HISTORY") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("RESUB_HISTORIES").unwrap_or(5_000),
-    };
+    let seeds = number("RESUB_HISTORY").map_or(0..histories, |seed| seed..seed + 1);
     let mut found = BTreeMap::<&str, Found>::new();
     for seed in seeds.clone() {
-        let (Some(Violation { claim, detail }), age, _) = run(seed, runtime.handle(), false) else {
-            continue;
-        };
+        let (violation, age, _) = run(seed, is_calm, runtime.handle(), false);
+        let Some(Violation { claim, detail }) = violation else { continue };
         let known =
             found.entry(claim).or_insert(Found { seed, age, detail: detail.clone(), count: 0 });
         known.count += 1;
@@ -70,10 +71,20 @@ fn no_stream_loses_repeats_or_reorders_what_it_does_not_announce() {
         }
     }
     let Some(Found { seed, .. }) = found.values().max_by_key(|found| found.count) else { return };
-    let (_, _, log) = run(*seed, runtime.handle(), true);
+    let (_, _, log) = run(*seed, is_calm, runtime.handle(), true);
     println!("seed {seed}\n{}", log.join("\n"));
     for (claim, Found { seed, detail, count, .. }) in &found {
         println!("{count} of {}: not \"{claim}\": seed {seed}, {detail}", seeds.end - seeds.start);
     }
     panic!("{} promises were broken; RESUB_HISTORY=<seed> replays a history", found.len());
+}
+
+#[test]
+fn no_stream_loses_repeats_or_reorders_what_it_does_not_announce() {
+    check(number("RESUB_HISTORIES").unwrap_or(5_000), false);
+}
+
+#[test]
+fn a_busy_stream_of_a_prompt_server_has_no_lossy_gap_when_its_connection_is_replaced() {
+    check(number("RESUB_HISTORIES").unwrap_or(5_000) / 20, true);
 }

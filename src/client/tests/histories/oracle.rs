@@ -3,7 +3,7 @@
 //! Owns the promises: see "What is guaranteed" in the crate's documentation. Knows only what was
 //! published and what was read; nothing of connections.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::setting::{KEYS, Kind};
 use crate::{delivery::Overflow, error::SubscriptionError, response::Gap};
@@ -42,8 +42,8 @@ pub(super) struct Seen {
     pub(super) stale: u32,
     /// Where the final phase begins: every item after this one is to be read.
     owed_after: Option<u64>,
-    /// Of the items that are owed, how many were read.
-    read_of_owed: u64,
+    /// Of the items that are owed, those that were read.
+    read_of_owed: BTreeSet<u64>,
     /// How many were dropped since then.
     dropped_of_owed: u64,
     /// Whether the stream has ended, as it may.
@@ -82,7 +82,7 @@ impl Seen {
             highest: 0,
             stale: 0,
             owed_after: None,
-            read_of_owed: 0,
+            read_of_owed: BTreeSet::new(),
             dropped_of_owed: 0,
             is_over: false,
         };
@@ -117,7 +117,11 @@ impl Seen {
     }
 
     pub(super) fn gap(&mut self, gap: &Gap) -> Checked {
-        let Kind { overflow, dedupes, resumes, restarts, reissues, .. } = self.kind;
+        let Kind { overflow, dedupes, resumes, restarts, reissues, is_calm, .. } = self.kind;
+        if is_calm && gap.times_sent() > 0 {
+            let claim = "a busy stream of a prompt server loses nothing when it moves";
+            return broken(claim, format!("{gap:?}"));
+        }
         if gap.says_nothing() {
             return broken("a gap says something", format!("{gap:?}"));
         }
@@ -162,8 +166,8 @@ impl Seen {
         self.tracks[key].last = Some(place);
         self.items += 1;
         self.has_position |= is_whole;
-        if self.owed_after.is_some_and(|after| number > after && number > self.highest) {
-            self.read_of_owed += 1;
+        if self.owed_after.is_some_and(|after| number > after) {
+            self.read_of_owed.insert(number);
         }
         self.highest = self.highest.max(number);
         // It joined others, and this is its first item.
@@ -211,7 +215,7 @@ impl Seen {
             // Many items may come at once.
             Some(SubscriptionError::Overflow)
                 if self.kind.overflow == Overflow::Fail
-                    && (was_slow || self.kind.capacity < 100) =>
+                    && (was_slow || !self.kind.is_roomy()) =>
             {
                 Ok(())
             }
@@ -222,7 +226,7 @@ impl Seen {
     /// After the final phase: everything since then was published up to this number, and read.
     pub(super) fn check_owed(&self, head: u64) -> Checked {
         let Some(after) = self.owed_after.filter(|_| !self.is_over) else { return Ok(()) };
-        let read = self.read_of_owed;
+        let read = self.read_of_owed.len() as u64;
         // What was held in a handover may be more than there is room for.
         if read + self.dropped_of_owed < head - after {
             return broken(

@@ -76,7 +76,8 @@ impl Reader {
         let mut builder = client
             .subscription_to(request)
             .overflow(kind.overflow)
-            .capacity(kind.capacity.try_into().unwrap());
+            .capacity(kind.capacity.try_into().unwrap())
+            .capacity_bytes(kind.capacity_bytes.try_into().unwrap());
         if kind.overflow == Overflow::LatestBy {
             builder = builder.latest_by(|item| item.n % KEYS);
         }

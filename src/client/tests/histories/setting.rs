@@ -11,8 +11,8 @@ use crate::{delivery::Overflow, protocol::Subprotocol, session::Config};
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(super) struct Kind {
     pub(super) overflow: Overflow,
-    /// Items.
     pub(super) capacity: usize,
+    pub(super) capacity_bytes: usize,
     pub(super) dedupes: bool,
     pub(super) resumes: bool,
     /// The first request has a position already: what was published before is owed, too.
@@ -24,6 +24,8 @@ pub(super) struct Kind {
     pub(super) replays: bool,
     /// Some items have no data, or data that does not decode.
     pub(super) is_odd: bool,
+    /// Nothing goes wrong, and items come all the time.
+    pub(super) is_calm: bool,
 }
 
 /// What holds for a whole history.
@@ -39,6 +41,8 @@ pub(super) struct Setting {
     pub(super) faults: usize,
     /// For how long there are faults.
     pub(super) trouble: Duration,
+    /// Nothing goes wrong but that connections are replaced; the server is prompt and busy.
+    pub(super) is_calm: bool,
 }
 
 /// What servers do differently.
@@ -74,6 +78,7 @@ impl Kind {
         let mut kind = Self {
             overflow,
             capacity: [2, 4, 16, 1_000][rng.usize(..4)],
+            capacity_bytes: [1_000, 1 << 20, 1 << 20][rng.usize(..3)],
             dedupes,
             resumes,
             is_from_start: resumes && chance(rng, 50),
@@ -84,12 +89,32 @@ impl Kind {
             replays: false,
             // What has no data is never left out, and has no key.
             is_odd: !dedupes && overflow != Overflow::LatestBy && chance(rng, 10),
+            is_calm: false,
         };
         if overflow == Overflow::Rewind {
             // Above what the server repeats.
             kind.capacity = kind.capacity.max(8);
         }
         kind
+    }
+
+    /// Whether there is room for all that may come at once.
+    pub(super) fn is_roomy(self) -> bool {
+        self.capacity >= 1_000 && self.capacity_bytes >= 1 << 20
+    }
+
+    /// As one that has room for all that comes, and is not looked after.
+    pub(super) fn calm(self) -> Self {
+        Self {
+            capacity: 1_000,
+            capacity_bytes: 1 << 20,
+            restarts: false,
+            idle_longer_than: None,
+            reissues: false,
+            is_odd: false,
+            is_calm: true,
+            ..self
+        }
     }
 
     /// As a reader of an operation that others read as well.
@@ -138,7 +163,19 @@ impl Setting {
             traps: [0, 5, 20, 40][rng.usize(..4)],
             faults: rng.usize(1..7),
             trouble: Duration::from_secs(rng.u64(10..80)),
+            is_calm: false,
         }
+    }
+
+    /// Without faults, and with a server that is not late.
+    pub(super) fn calm(self) -> Self {
+        let Habits { begins_within, sends_within, .. } = self.server;
+        let server = Habits {
+            begins_within: begins_within / 9,
+            sends_within: sends_within / 9,
+            ..self.server
+        };
+        Self { traps: 0, is_calm: true, server, ..self }
     }
 }
 

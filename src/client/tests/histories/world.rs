@@ -61,6 +61,7 @@ pub(super) enum Event {
     Down(ConnectionId, u64),
     Begin(ConnectionId, u64, String),
     Send(ConnectionId, u64, String),
+    Complete(ConnectionId, u64, String),
     /// A reader reads, if it is slow.
     Read(usize),
     /// A reader that read nothing for a while goes on.
@@ -89,10 +90,11 @@ pub(super) enum Step {
 
 impl World {
     #[expect(clippy::disallowed_methods, reason = "an origin, never read again")]
-    pub(super) fn new(seed: u64, runtime: Handle, is_logged: bool) -> Self {
+    pub(super) fn new(seed: u64, is_calm: bool, runtime: Handle, is_logged: bool) -> Self {
         let now = Instant::now();
         let mut rng = Rng::with_seed(seed);
         let setting = Setting::random(&mut rng);
+        let setting = if is_calm { setting.calm() } else { setting };
         let (commands, receiver) = mpsc::unbounded_channel();
         let retries = Retries { runtime, base: Duration::ZERO, cap: Duration::ZERO, seed: 0 };
         let connection = ConnectionHandle::new(commands, Arc::default(), Arc::new(retries), None);
@@ -178,23 +180,29 @@ impl World {
 
     /// The application subscribes to something that nobody else reads.
     pub(super) fn subscribe(&mut self) {
-        let kind = Kind::random(&mut self.rng);
+        let kind = self.kind();
         let feed = self.feed(kind);
         self.read(feed, kind);
     }
 
     /// Several readers of one operation.
     fn subscribe_shared(&mut self) {
-        let kind = Kind::random(&mut self.rng).shared(&mut self.rng);
+        let kind = self.kind().shared(&mut self.rng);
         let feed = self.feed(kind);
         for _ in 0..2 {
-            let kind = Kind::random(&mut self.rng).shared(&mut self.rng);
+            let kind = self.kind().shared(&mut self.rng);
             self.read(feed, kind);
         }
     }
 
+    fn kind(&mut self) -> Kind {
+        let kind = Kind::random(&mut self.rng);
+        if self.setting.is_calm { kind.calm() } else { kind }
+    }
+
     fn feed(&mut self, kind: Kind) -> usize {
-        let pace = Duration::from_millis([200, 1_500, 5_000, 20_000][self.rng.usize(..4)]);
+        let paces = if kind.is_calm { 1 } else { 4 };
+        let pace = Duration::from_millis([200, 1_500, 5_000, 20_000][self.rng.usize(..paces)]);
         let mut feed = Feed::new(self.now, pace, kind.is_odd);
         // Before anybody asked.
         feed.published.extend((0..self.rng.usize(..4)).map(|_| self.now));
@@ -205,7 +213,8 @@ impl World {
     }
 
     pub(super) fn read(&mut self, feed: usize, kind: Kind) {
-        let pace = if self.is_troubled() && self.rng.u8(..100) < 35 {
+        let is_slow = self.is_troubled() && !kind.is_calm && self.rng.u8(..100) < 35;
+        let pace = if is_slow {
             let every = Duration::from_millis(self.rng.u64(300..8_000));
             Pace::Slow { every, most: self.rng.usize(1..20) }
         } else {
@@ -310,6 +319,7 @@ impl World {
             Event::Down(id, age) if self.has(id, age) => self.arrive(id),
             Event::Begin(id, age, wire_id) if self.has(id, age) => self.begin(id, &wire_id),
             Event::Send(id, age, wire_id) if self.has(id, age) => self.send(id, &wire_id),
+            Event::Complete(id, age, wire_id) if self.has(id, age) => self.complete(id, &wire_id),
             Event::Read(reader) => self.read_slowly(reader)?,
             Event::WakeUp(reader) => {
                 self.readers[reader].iter().for_each(Reader::wake_up);
@@ -324,7 +334,8 @@ impl World {
             | Event::Up(..)
             | Event::Down(..)
             | Event::Begin(..)
-            | Event::Send(..) => {}
+            | Event::Send(..)
+            | Event::Complete(..) => {}
         }
         Ok(())
     }
@@ -343,8 +354,10 @@ impl World {
             self.publish(feed);
         }
         let pace = self.feeds[feed].pace;
-        let pace = if self.is_troubled() { pace } else { pace.max(Duration::from_secs(15)) };
+        let is_busy = self.is_troubled() || self.setting.is_calm;
+        let pace = if is_busy { pace } else { pace.max(Duration::from_secs(15)) };
         let next = match self.rng.u8(..100) {
+            _ if self.setting.is_calm => self.part_of(pace * 2),
             0..15 => Duration::from_millis(5),
             15..18 => pace + Duration::from_secs(self.rng.u64(..120)),
             _ => self.part_of(pace * 2),
