@@ -214,8 +214,7 @@ impl Seen {
         match end {
             // Many items may come at once.
             Some(SubscriptionError::Overflow)
-                if self.kind.overflow == Overflow::Fail
-                    && (was_slow || !self.kind.is_roomy()) =>
+                if self.kind.overflow == Overflow::Fail && (was_slow || !self.kind.is_roomy()) =>
             {
                 Ok(())
             }
