@@ -9,7 +9,7 @@ use std::{
 use futures::FutureExt;
 
 use super::{
-    server::{Down, Stage},
+    wire::{Down, Stage},
     world::{Event, Step, World},
 };
 use crate::{
@@ -183,7 +183,9 @@ impl World {
             }
             Fault::Outage(duration) => {
                 self.refuse(duration);
-                ConnectionId::ALL.into_iter().for_each(|id| self.reset(id, Duration::ZERO));
+                for id in ConnectionId::ALL {
+                    self.reset(id, Duration::ZERO);
+                }
             }
             Fault::Refuse(duration) => self.refuse(duration),
             // It is answered when there is another.
@@ -218,7 +220,9 @@ impl World {
             Fault::End(id) => {
                 let restarts = self.readers.iter().flatten().filter(|reader| reader.kind.restarts);
                 let feeds: Vec<_> = restarts.map(|reader| reader.feed).collect();
-                feeds.into_iter().for_each(|feed| self.end(id, feed));
+                for feed in feeds {
+                    self.end(id, feed);
+                }
             }
         }
     }

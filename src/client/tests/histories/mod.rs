@@ -10,12 +10,14 @@
 //! RESUB_HISTORY=4711 cargo test --lib histories                   this one, with its log
 //! ```
 
+mod client;
 mod faults;
 mod oracle;
 mod performer;
 mod reader;
 mod server;
 mod setting;
+mod wire;
 mod world;
 
 use std::{

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::setting::{KEYS, Kind};
+use super::setting::{KEYS, Kind, key_of};
 use crate::{delivery::Overflow, error::SubscriptionError, response::Gap};
 
 /// A promise that was broken.
@@ -28,7 +28,7 @@ pub(super) struct Seen {
     kind: Kind,
     /// By key under [`Overflow::LatestBy`], which orders nothing but the items of one key. All
     /// other streams use the first only.
-    tracks: [Track; KEYS as usize],
+    tracks: [Track; KEYS],
     /// An item was read that has data, so that the stream has a position.
     has_position: bool,
     /// The last request had one.
@@ -162,7 +162,7 @@ impl Seen {
     pub(super) fn item(&mut self, number: u64, is_whole: bool) -> Checked {
         let (key, step) = track_of(number, self.kind);
         let Track { last, marks } = std::mem::take(&mut self.tracks[key]);
-        let place = i64::try_from(number).unwrap();
+        let place = signed(number);
         self.tracks[key].last = Some(place);
         self.items += 1;
         self.has_position |= is_whole;
@@ -240,7 +240,7 @@ impl Seen {
 /// The track of an item, and how far apart the items of that track are.
 fn track_of(number: u64, kind: Kind) -> (usize, i64) {
     match kind.overflow {
-        Overflow::LatestBy => ((number % KEYS) as usize, KEYS as i64),
+        Overflow::LatestBy => (key_of(number), signed(KEYS)),
         Overflow::DropOldest
         | Overflow::DropNewest
         | Overflow::Latest
@@ -252,9 +252,9 @@ fn track_of(number: u64, kind: Kind) -> (usize, i64) {
 
 /// Where a track stands after `head`.
 fn last_of(head: u64, key: usize, kind: Kind) -> i64 {
-    let head = i64::try_from(head).unwrap();
+    let head = signed(head);
     match kind.overflow {
-        Overflow::LatestBy => head - (head - key as i64).rem_euclid(KEYS as i64),
+        Overflow::LatestBy => head - (head - signed(key)).rem_euclid(signed(KEYS)),
         Overflow::DropOldest
         | Overflow::DropNewest
         | Overflow::Latest
@@ -262,4 +262,9 @@ fn last_of(head: u64, key: usize, kind: Kind) -> i64 {
         | Overflow::Block
         | Overflow::Rewind => head,
     }
+}
+
+/// Numbers here are small.
+fn signed(number: impl TryInto<i64, Error: std::fmt::Debug>) -> i64 {
+    number.try_into().unwrap()
 }

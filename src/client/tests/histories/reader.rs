@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{
     oracle::{Checked, Seen},
-    setting::{KEYS, Kind},
+    setting::{Kind, key_of},
 };
 use crate::{
     client::{
@@ -79,7 +79,7 @@ impl Reader {
             .capacity(kind.capacity.try_into().unwrap())
             .capacity_bytes(kind.capacity_bytes.try_into().unwrap());
         if kind.overflow == Overflow::LatestBy {
-            builder = builder.latest_by(|item| item.n % KEYS);
+            builder = builder.latest_by(|item| key_of(item.n));
         }
         if kind.dedupes {
             builder = builder.dedupe_by(1_000.try_into().unwrap(), |item| item.n);

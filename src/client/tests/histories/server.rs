@@ -5,17 +5,15 @@
 //! after it has read it, and send an item long after it was published. It forgets what it has not
 //! sent when it is told to stop, and answers a ping ahead of what waits.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
     oracle::{Checked, broken},
-    reader::{BACKEND, UNDECODABLE},
+    reader::BACKEND,
+    wire::{Down, Feed, Operation, Stage},
     world::{Event, Step, World},
 };
 use crate::{
@@ -23,76 +21,6 @@ use crate::{
     protocol::{Subprotocol, Transmit},
     session::ConnectionId,
 };
-
-/// What is published under one name.
-pub(super) struct Feed {
-    /// When each item was published; the first has the number 1.
-    pub(super) published: Vec<Instant>,
-    /// The mean time between two items.
-    pub(super) pace: Duration,
-    pub(super) quiet_until: Instant,
-    pub(super) is_odd: bool,
-    /// The highest position that was asked for.
-    position: Option<u64>,
-    /// The request that asked for it, in the order in which the client made them.
-    request: u64,
-    /// How often the server has ended it, though it goes on.
-    ended: u32,
-    /// Whether anybody reads it: otherwise nothing is to be asked of the server.
-    pub(super) is_read: bool,
-}
-
-/// One connection, or an attempt at one.
-pub(super) struct Wire {
-    /// Rises with every attempt.
-    pub(super) age: u64,
-    pub(super) stage: Stage,
-    pub(super) up: VecDeque<Transmit>,
-    pub(super) down: VecDeque<(Instant, Down)>,
-    /// Nothing moves in either direction before.
-    pub(super) stalled_until: Instant,
-    /// The client's socket takes nothing before.
-    pub(super) clogged_until: Instant,
-    /// The server does not do anything any more.
-    pub(super) is_dead: bool,
-    begins_within: Duration,
-    sends_within: Duration,
-    last_up: Instant,
-    last_down: Instant,
-    operations: BTreeMap<String, Operation>,
-    ids: BTreeSet<String>,
-    completed: BTreeSet<String>,
-    subscribes: BTreeMap<usize, u32>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Stage {
-    Asking,
-    Dialing,
-    /// The socket is there.
-    Open,
-    /// The server has read `connection_init`.
-    Greeted,
-}
-
-/// What is on its way to the client.
-#[derive(Debug)]
-pub(super) enum Down {
-    Text(String),
-    Pong,
-    Lost(Disconnect),
-}
-
-/// An operation as the server knows it.
-struct Operation {
-    feed: usize,
-    after: Option<u64>,
-    begun: Option<Instant>,
-    /// The item to be sent next.
-    next: u64,
-    last_sent: Instant,
-    is_sending: bool,
-}
 
 #[derive(Deserialize)]
 struct Message<'a> {
@@ -112,73 +40,6 @@ struct Query<'a> {
 #[derive(Deserialize)]
 struct Variables {
     after: Option<u64>,
-}
-
-impl Feed {
-    pub(super) fn new(now: Instant, pace: Duration, is_odd: bool) -> Self {
-        Self {
-            published: Vec::new(),
-            pace,
-            quiet_until: now,
-            is_odd,
-            position: None,
-            request: 0,
-            ended: 0,
-            is_read: true,
-        }
-    }
-
-    /// The number of the last item.
-    pub(super) fn head(&self) -> u64 {
-        self.published.len() as u64
-    }
-
-    fn item(&self, number: u64) -> String {
-        match number % 7 {
-            3 if self.is_odd => {
-                format!(r#"{{"data":null,"errors":[{{"message":"{number}"}}]}}"#)
-            }
-            5 if self.is_odd => {
-                format!(r#"{{"data":{{"n":"{UNDECODABLE}{number}{UNDECODABLE}"}}}}"#)
-            }
-            // They differ in size.
-            0 | 4 => format!(r#"{{"data":{{"n":{number},"pad":"{PAD:.<500}"}}}}"#),
-            _ => format!(r#"{{"data":{{"n":{number}}}}}"#),
-        }
-    }
-}
-
-impl Wire {
-    pub(super) fn new(age: u64, now: Instant) -> Self {
-        Self {
-            age,
-            stage: Stage::Asking,
-            up: VecDeque::new(),
-            down: VecDeque::new(),
-            stalled_until: now,
-            clogged_until: now,
-            is_dead: false,
-            begins_within: Duration::ZERO,
-            sends_within: Duration::ZERO,
-            last_up: now,
-            last_down: now,
-            operations: BTreeMap::new(),
-            ids: BTreeSet::new(),
-            completed: BTreeSet::new(),
-            subscribes: BTreeMap::new(),
-        }
-    }
-
-    /// From now on it is as fast as can be.
-    pub(super) fn hurry(&mut self) {
-        (self.begins_within, self.sends_within) = (Duration::ZERO, Duration::ZERO);
-    }
-
-    /// The server side is gone, with all it had to say.
-    pub(super) fn die(&mut self) {
-        self.is_dead = true;
-        self.operations.clear();
-    }
 }
 
 impl World {
@@ -356,9 +217,11 @@ impl World {
         let head = self.feeds[operation.feed].head();
         operation.begun = Some(now);
         operation.next = match operation.after {
-            Some(after) => (after + u64::from(!repeats)).max(1),
-            None => head + 1,
-        };
+            Some(after) => after.saturating_sub(u64::from(repeats)),
+            None => head,
+        }
+        .try_into()
+        .unwrap();
         let feed = operation.feed;
         self.log(|| format!("{id:?} begins {wire_id}, f{feed} after {head}"));
         for reader in self.readers.iter_mut().flatten().filter(|reader| reader.feed == feed) {
@@ -377,7 +240,7 @@ impl World {
         let now = self.now;
         let Some(wire) = &mut self.wires[id as usize] else { return };
         let Some(operation) = wire.operations.get_mut(wire_id) else { return };
-        let published = self.feeds[operation.feed].published.get(operation.next as usize - 1);
+        let published = self.feeds[operation.feed].published.get(operation.next);
         let (Some(begun), Some(published), false) =
             (operation.begun, published, operation.is_sending)
         else {
@@ -394,8 +257,8 @@ impl World {
         let (now, name) = (self.now, if self.is_legacy() { "data" } else { "next" });
         let Some(wire) = &mut self.wires[id as usize] else { return };
         let Some(operation) = wire.operations.get_mut(wire_id) else { return };
-        let item = self.feeds[operation.feed].item(operation.next);
         operation.next += 1;
+        let item = self.feeds[operation.feed].item(operation.next as u64);
         operation.is_sending = false;
         operation.last_sent = now;
         self.say(id, format!(r#"{{"type":"{name}","id":"{wire_id}","payload":{item}}}"#));
@@ -413,7 +276,9 @@ impl World {
                 .filter(|(_, operation)| operation.feed == feed && operation.begun.is_some())
                 .map(|(wire_id, _)| wire_id.clone())
                 .collect();
-            ids.iter().for_each(|wire_id| self.send_next(id, wire_id));
+            for wire_id in &ids {
+                self.send_next(id, wire_id);
+            }
         }
     }
 
@@ -470,6 +335,3 @@ impl World {
         self.setting.subprotocol == Subprotocol::GraphqlWs
     }
 }
-
-/// Filled up to the size of a large item.
-const PAD: &str = "";

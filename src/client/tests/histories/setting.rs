@@ -179,5 +179,10 @@ impl Setting {
     }
 }
 
-/// Keys of [`Overflow::LatestBy`].
-pub(super) const KEYS: u64 = 3;
+/// The key of an item under [`Overflow::LatestBy`].
+pub(super) fn key_of(number: u64) -> usize {
+    usize::try_from(number).unwrap() % KEYS
+}
+
+/// How many keys there are.
+pub(super) const KEYS: usize = 3;

@@ -1,7 +1,7 @@
 //! The clock, and everything that happens on it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,10 +12,10 @@ use tokio::{runtime::Handle, sync::mpsc};
 use super::{
     faults::{Fault, Outage},
     oracle::{Checked, broken},
-    performer::{Act, Performer},
+    performer::Performer,
     reader::{Pace, Reader},
-    server::{Down, Feed, Stage, Wire},
     setting::{Kind, Setting},
+    wire::{Feed, Stage, Wire},
 };
 use crate::{
     client::{
@@ -37,7 +37,8 @@ pub(super) struct World {
     /// `None` once the application has dropped the stream.
     pub(super) readers: Vec<Option<Reader>>,
     pub(super) wires: [Option<Wire>; 2],
-    age: u64,
+    /// How many connections were begun.
+    attempts: u64,
     events: BTreeMap<(Instant, u64), Event>,
     scheduled: u64,
     pub(super) outage: Option<Outage>,
@@ -112,7 +113,7 @@ impl World {
             feeds: Vec::new(),
             readers: Vec::new(),
             wires: [None, None],
-            age: 0,
+            attempts: 0,
             events: BTreeMap::new(),
             scheduled: 0,
             outage: None,
@@ -264,6 +265,16 @@ impl World {
         }
     }
 
+    pub(super) fn is_logged(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// The age of the next connection.
+    pub(super) fn next_age(&mut self) -> u64 {
+        self.attempts += 1;
+        self.attempts
+    }
+
     pub(super) fn take_log(&mut self) -> Vec<String> {
         self.log.take().unwrap_or_default()
     }
@@ -325,7 +336,7 @@ impl World {
                 self.readers[reader].iter().for_each(Reader::wake_up);
             }
             Event::Fault(fault) => self.strike(&fault),
-            Event::GoOn => ConnectionId::ALL.into_iter().for_each(|id| self.arrive(id)),
+            Event::GoOn => self.arrive_all(),
             Event::Calm => self.calm(),
             // That connection is gone.
             Event::Granted(..)
@@ -365,126 +376,6 @@ impl World {
         self.schedule(self.now + next, Event::Publish(feed));
     }
 
-    fn read_slowly(&mut self, reader: usize) -> Checked {
-        let Some(Reader { pace: Pace::Slow { every, most }, naps_until, .. }) =
-            self.readers[reader]
-        else {
-            return Ok(());
-        };
-        if naps_until <= self.now {
-            self.read_some(reader, most)?;
-        }
-        self.schedule(self.now + every, Event::Read(reader));
-        Ok(())
-    }
-
-    fn read_some(&mut self, index: usize, most: usize) -> Checked {
-        let (mut lines, is_logged) = (Vec::new(), self.log.is_some());
-        let Some(reader) = &mut self.readers[index] else { return Ok(()) };
-        let read = reader.read(most, |line| {
-            if is_logged {
-                lines.push(line);
-            }
-        });
-        for line in lines {
-            self.log(|| format!("reader {index} {line}"));
-        }
-        read
-    }
-
-    /// What has arrived at the client is read, unless that waits for a reader.
-    fn arrive(&mut self, id: ConnectionId) {
-        loop {
-            let is_blocked = self.performer.is_blocked(id);
-            let now = self.now;
-            let Some(wire) = &mut self.wires[id as usize] else { return };
-            let is_here = wire.down.front().is_some_and(|(at, _)| *at <= now);
-            if !is_here || is_blocked || wire.stalled_until > now {
-                return;
-            }
-            let Some((_, down)) = wire.down.pop_front() else { return };
-            self.log(|| format!("{id:?} -> {down:?}"));
-            match down {
-                Down::Text(text) => self.performer.handle_frame(now, id, &text),
-                Down::Pong => self.performer.handle_pong(now, id),
-                Down::Lost(cause) => {
-                    self.losses += 1;
-                    self.performer.handle_lost(now, id, cause);
-                }
-            }
-            // A `Hangup` comes before anything else.
-            self.carry_out();
-        }
-    }
-
-    /// Everything that follows at once.
-    fn settle(&mut self) -> Checked {
-        for _ in 0..1_000 {
-            let mut is_busy = self.performer.take_commands(self.now);
-            is_busy |= self.carry_out();
-            is_busy |= self.transmit();
-            for reader in 0..self.readers.len() {
-                if self.readers[reader].as_ref().is_some_and(|it| it.is_due(self.now)) {
-                    is_busy = true;
-                    self.read_some(reader, usize::MAX)?;
-                }
-            }
-            if self.performer.look_for_room(self.now) {
-                is_busy = true;
-                ConnectionId::ALL.into_iter().for_each(|id| self.arrive(id));
-            }
-            if !is_busy {
-                return match self.performer.most_outputs {
-                    0..MAX_OUTPUTS => Ok(()),
-                    most => broken("little follows from one input", most.to_string()),
-                };
-            }
-        }
-        broken("the client comes to rest", "it is busy without end")
-    }
-
-    fn carry_out(&mut self) -> bool {
-        let acts: VecDeque<_> = std::mem::take(&mut self.performer.acts);
-        let is_busy = !acts.is_empty();
-        for act in acts {
-            self.log(|| format!("{act:?}"));
-            match act {
-                Act::Authorize(id) => {
-                    self.age += 1;
-                    self.wires[id as usize] = Some(Wire::new(self.age, self.now));
-                    self.step(Step::Asked, id);
-                    let at = self.soon(300);
-                    self.schedule(at, Event::Granted(id, self.age));
-                }
-                Act::Dial(id, subprotocol) => {
-                    debug_assert_eq!(subprotocol, self.setting.subprotocol);
-                    let Some(wire) = &mut self.wires[id as usize] else { continue };
-                    wire.stage = Stage::Dialing;
-                    let age = wire.age;
-                    self.step(Step::Dialing, id);
-                    let at = self.soon(200);
-                    self.schedule(at, Event::Dialed(id, age));
-                }
-                Act::Hangup(id) => self.wires[id as usize] = None,
-            }
-        }
-        is_busy
-    }
-
-    fn transmit(&mut self) -> bool {
-        let mut is_busy = false;
-        for id in ConnectionId::ALL {
-            while self.wires[id as usize].as_ref().is_some_and(|wire| {
-                matches!(wire.stage, Stage::Open | Stage::Greeted) && wire.clogged_until <= self.now
-            }) {
-                let Some(transmit) = self.performer.poll_transmit(id) else { break };
-                is_busy = true;
-                self.send_up(id, transmit);
-            }
-        }
-        is_busy
-    }
-
     fn calm(&mut self) {
         self.log(|| "the faults are over".into());
         self.outage = None;
@@ -497,6 +388,3 @@ impl World {
 
 /// For how long all is well before everything is owed again: longer than every timeout and backoff.
 const RECOVERY: Duration = Duration::from_secs(120);
-
-/// Above what any number of streams that are here can say at once.
-const MAX_OUTPUTS: usize = 5_000;
