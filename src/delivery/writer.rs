@@ -229,6 +229,11 @@ impl Writer {
         }
     }
 
+    /// Whether the application may say from where to go on.
+    pub(crate) fn is_resumable(&self) -> bool {
+        self.hooks().is_some_and(|hooks| hooks.resume.is_some())
+    }
+
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.role.as_deref(), Some(Role::Shared(_)))
     }

@@ -58,7 +58,7 @@ impl World {
             self.log(|| format!("{id:?} -> {down:?}"));
             match down {
                 Down::Text(text) => self.performer.handle_frame(now, id, &text),
-                Down::Pong => self.performer.handle_pong(now, id),
+                Down::Pong(number) => self.performer.handle_pong(now, id, number),
                 Down::Lost(cause) => {
                     self.losses += 1;
                     self.performer.handle_lost(now, id, cause);

@@ -82,13 +82,11 @@ fn check(histories: u64, is_calm: bool) {
 }
 
 #[test]
-#[ignore = "the session does not keep these promises yet"]
 fn no_stream_loses_repeats_or_reorders_what_it_does_not_announce() {
     check(number("RESUB_HISTORIES").unwrap_or(5_000), false);
 }
 
 #[test]
-#[ignore = "the session does not keep these promises yet"]
 fn a_busy_stream_of_a_prompt_server_has_no_lossy_gap_when_its_connection_is_replaced() {
     check(number("RESUB_HISTORIES").unwrap_or(5_000) / 20, true);
 }

@@ -13,13 +13,13 @@ use crate::{
     delivery::{
         mailbox::Pushed,
         sharing::{Replay, Sharing},
-        writer::{Given, Writer},
+        writer::{Given, Position, Writer},
     },
-    error::{Disconnect, SharedError},
+    error::Disconnect,
     operation::OperationType,
     protocol::{Payload, Subprotocol, Transmit},
-    response::{End, Gap},
-    session::{Config, ConnectionId, Granted, Item, Output, Request, Session},
+    response::End,
+    session::{Backlog, Config, ConnectionId, Granted, HeldItem, Item, Output, Request, Session},
 };
 
 /// What is the outside's to do.
@@ -76,8 +76,8 @@ impl Performer {
         self.perform(now);
     }
 
-    pub(super) fn handle_pong(&mut self, now: Instant, id: ConnectionId) {
-        self.session.handle_pong(now, id);
+    pub(super) fn handle_pong(&mut self, now: Instant, id: ConnectionId, number: u64) {
+        self.session.handle_pong(now, id, Some(number));
         self.perform(now);
     }
 
@@ -130,8 +130,9 @@ impl Performer {
             taken = true;
             match command {
                 Command::Subscribe { kind, payload, timeout, watch_options, writer } => {
+                    let is_resumable = writer.is_resumable();
                     let deadline = timeout.map(|timeout| now + timeout);
-                    let request = Request { kind, payload, deadline, watch_options };
+                    let request = Request { kind, payload, deadline, watch_options, is_resumable };
                     self.session.subscribe(now, writer.id, request, writer);
                 }
                 Command::Share { request, operation, replay, reader } => {
@@ -146,7 +147,7 @@ impl Performer {
                 Command::Rotate(_) => self.session.rotate(now),
                 Command::ReconnectNow => self.session.reconnect_now(now),
                 Command::NetworkChanged => self.session.network_changed(now),
-                Command::Shutdown { within } => self.session.shutdown(now + within),
+                Command::Shutdown { within } => self.session.shutdown(now, now + within),
             }
             self.perform(now);
         }
@@ -161,22 +162,22 @@ impl Performer {
                 Output::Authorize(id, _) => self.acts.push_back(Act::Authorize(id)),
                 Output::Dial(id, subprotocol) => self.acts.push_back(Act::Dial(id, subprotocol)),
                 Output::Hangup(id, _) => self.acts.push_back(Act::Hangup(id)),
-                Output::Reissue { writer, gap } => {
-                    let mut resumed = gap.clone().unwrap_or_default();
-                    match (self.resume(&writer, &mut resumed), gap) {
-                        (Ok(()), Some(_)) => writer.push_gap(resumed),
-                        (Ok(()), None) => {}
-                        (Err(error), _) => self.end(now, &writer, End::Hook(error)),
+                Output::Reissue { writer, mut gap } => {
+                    if self.resume(now, &writer) {
+                        writer.reissued(&mut gap);
+                        writer.push_gap(gap);
                     }
                 }
-                Output::Moved { writer, mut gap } => {
+                Output::Resume { writer } => {
+                    self.resume(now, &writer);
+                }
+                Output::Gap { writer, mut gap } => {
                     writer.moved(&mut gap);
                     writer.push_gap(gap);
                 }
-                Output::Deliver { id: _, writer, frame, payload } => {
-                    self.deliver(now, writer, &frame, payload);
+                Output::Deliver { id, writer, backlog } => {
+                    self.deliver_all(now, id, &writer, backlog);
                 }
-                Output::End { id: _, frame } => self.session.end_held(now, &frame),
                 Output::Established { writer } => writer.establish(),
                 Output::Stale { writer, idle_for } => {
                     self.restarts += 1;
@@ -197,6 +198,8 @@ impl Performer {
                 Output::Connected(_)
                 | Output::Rotated(_)
                 | Output::Postponed(_)
+                | Output::Refused(..)
+                | Output::Unattributed(_)
                 | Output::Status(_)
                 | Output::Ended => {}
             }
@@ -204,11 +207,30 @@ impl Performer {
         self.most_outputs = self.most_outputs.max(outputs);
     }
 
-    fn resume(&mut self, writer: &Writer, gap: &mut Gap) -> Result<(), SharedError> {
-        if let Some(request) = writer.resume(gap)? {
-            self.session.revise(writer.id, request.into());
+    fn resume(&mut self, now: Instant, writer: &Writer) -> bool {
+        match writer.position() {
+            Ok(Position::None) => {}
+            Ok(Position::Unchanged) => self.session.resume_from(writer.id, None),
+            Ok(Position::After(request)) => {
+                self.session.resume_from(writer.id, Some(request.into()));
+            }
+            Err(error) => {
+                self.end(now, writer, End::Hook(error));
+                return false;
+            }
         }
-        Ok(())
+        true
+    }
+
+    fn deliver_all(&mut self, now: Instant, id: u64, writer: &Arc<Writer>, mut backlog: Backlog) {
+        while let Some(HeldItem { frame, payload }) = backlog.pop() {
+            if !self.deliver(now, Arc::clone(writer), &frame, payload) {
+                return;
+            }
+        }
+        if let Some(end) = backlog.end {
+            self.session.end_backlog(now, id, end);
+        }
     }
 
     fn end(&mut self, now: Instant, writer: &Writer, end: End) {
@@ -216,12 +238,18 @@ impl Performer {
         writer.finish(end, || {});
     }
 
-    fn deliver(&mut self, now: Instant, writer: Arc<Writer>, frame: &str, payload: Range<usize>) {
+    fn deliver(
+        &mut self,
+        now: Instant,
+        writer: Arc<Writer>,
+        frame: &str,
+        payload: Range<usize>,
+    ) -> bool {
         if !writer.is_shared() {
             let given = writer.push(Payload::new(frame.to_owned(), payload), frame);
             return self.settle(now, writer, given);
         }
-        let Some(mut readers) = writer.readers() else { return };
+        let Some(mut readers) = writer.readers() else { return false };
         let mut wakers = VecDeque::new();
         let odd = readers.give(Payload::shared(frame, payload), &mut wakers);
         drop(readers);
@@ -229,6 +257,7 @@ impl Performer {
             self.settle(now, reader, given);
         }
         wakers.into_iter().for_each(std::task::Waker::wake);
+        true
     }
 
     fn share(
@@ -242,7 +271,13 @@ impl Performer {
         let Some(operation) = self.sharing.join(&request, &reader) else {
             let writer = self.sharing.begin(operation, &request, reader);
             let kind = OperationType::Subscription;
-            let request = Request { kind, payload: request, deadline: None, watch_options: None };
+            let request = Request {
+                kind,
+                payload: request,
+                deadline: None,
+                watch_options: None,
+                is_resumable: false,
+            };
             self.session.subscribe(now, writer.id, request, writer);
             return;
         };
@@ -265,23 +300,33 @@ impl Performer {
         }
     }
 
-    fn settle(&mut self, now: Instant, writer: Arc<Writer>, given: Given) {
+    fn settle(&mut self, now: Instant, writer: Arc<Writer>, given: Given) -> bool {
         let (pushed, waker) = match given {
             Ok(given) => given,
-            Err(error) => return self.end(now, &writer, End::Hook(error)),
+            Err(error) => {
+                self.end(now, &writer, End::Hook(error));
+                return false;
+            }
         };
-        match pushed {
-            Pushed::Kept { .. } | Pushed::Dropped | Pushed::Closed => {}
+        let takes_more = match pushed {
+            Pushed::Kept { .. } | Pushed::Dropped => true,
+            Pushed::Closed => false,
             Pushed::Full => {
                 self.blocked.push(writer);
                 self.session.stall();
+                true
             }
-            Pushed::Overflowed => self.end(now, &writer, End::Overflow),
+            Pushed::Overflowed => {
+                self.end(now, &writer, End::Overflow);
+                false
+            }
             Pushed::Rewind => {
                 self.restarts += 1;
                 self.session.rewind(writer.id);
+                false
             }
-        }
+        };
         waker.into_iter().for_each(std::task::Waker::wake);
+        takes_more
     }
 }

@@ -98,7 +98,7 @@ impl World {
         }
         let Some(transmit) = wire.up.pop_front() else { return Ok(()) };
         match transmit {
-            Transmit::Ping => self.send_down(id, Down::Pong),
+            Transmit::Ping(number) => self.send_down(id, Down::Pong(number)),
             Transmit::Close(code, reason) => {
                 wire.die();
                 let cause = Disconnect::Closed { code, reason: reason.into() };

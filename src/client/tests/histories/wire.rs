@@ -63,7 +63,7 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) enum Down {
     Text(String),
-    Pong,
+    Pong(u64),
     Lost(Disconnect),
 }
 
