@@ -24,6 +24,10 @@ pub(crate) struct Config {
     pub(crate) backoff_cap: Duration,
     pub(crate) healthy_after: Duration,
     pub(crate) give_up_after: Option<u32>,
+    /// For how long an endpoint that acknowledged once may refuse before that is fatal, since a
+    /// connection was last healthy; zero as if it never had.
+    #[expect(dead_code, reason = "no verdict depends on it yet")]
+    pub(crate) refusal_grace: Duration,
     pub(crate) max_dials: Option<DialBudget>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) max_connection_age: Option<Duration>,
@@ -51,6 +55,7 @@ impl Config {
             backoff_cap: secs(30),
             healthy_after: secs(10),
             give_up_after: None,
+            refusal_grace: secs(300),
             max_dials: None,
             idle_timeout: Some(secs(30)),
             max_connection_age: None,
