@@ -112,7 +112,7 @@ impl Endpoint {
             }
         }
         for _ in 0..self.rng.u64(3..7) {
-            let calm = secs(self.rng.u64(60..1_800));
+            let calm = secs(self.rng.u64(60..4_000));
             self.pass(calm)?;
             self.check_carried()?;
             self.fail()?;
