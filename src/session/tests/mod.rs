@@ -6,6 +6,7 @@ mod handover;
 mod histories;
 mod liveness;
 mod opening;
+mod outages;
 mod pace;
 mod proof;
 mod rules;

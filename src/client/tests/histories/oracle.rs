@@ -38,6 +38,10 @@ pub(super) struct Seen {
     begun: Option<(u64, u64)>,
     pub(super) items: u64,
     highest: u64,
+    /// A policy has dropped items, which `dedupe_by` has never seen.
+    has_dropped: bool,
+    /// With `dedupe_by`: every item that was read.
+    known: BTreeSet<u64>,
     /// How often the reader was told that nothing comes.
     pub(super) stale: u32,
     /// Where the final phase begins: every item after this one is to be read.
@@ -80,6 +84,8 @@ impl Seen {
             begun: None,
             items: 0,
             highest: 0,
+            has_dropped: false,
+            known: BTreeSet::new(),
             stale: 0,
             owed_after: None,
             read_of_owed: BTreeSet::new(),
@@ -125,7 +131,8 @@ impl Seen {
         if gap.says_nothing() {
             return broken("a gap says something", format!("{gap:?}"));
         }
-        if dedupes && gap.overlaps > 0 {
+        self.has_dropped |= gap.dropped > 0;
+        if dedupes && gap.overlaps > 0 && !self.has_dropped {
             return broken("`dedupe_by` leaves no overlap to announce", format!("{gap:?}"));
         }
         if gap.times_sent() > 0 && resumes && self.has_position && !gap.resumed {
@@ -170,16 +177,22 @@ impl Seen {
             self.read_of_owed.insert(number);
         }
         self.highest = self.highest.max(number);
+        if self.kind.dedupes && !self.known.insert(number) {
+            return broken("with `dedupe_by` nothing comes twice", number.to_string());
+        }
         // It joined others, and this is its first item.
         let Some(last) = last else { return Ok(()) };
         let said = || format!("{number} after {last}, with {marks:?}");
         if place <= last {
-            return if self.kind.dedupes {
-                broken("with `dedupe_by` nothing comes twice, or after what is newer", said())
-            } else if marks.may_repeat {
-                Ok(())
-            } else {
-                broken("a repetition is announced", said())
+            return match (self.kind.dedupes, marks) {
+                // What the new connection has before all that the old one had: it is new.
+                (true, Marks { is_lossy: true, .. }) => {
+                    self.tracks[key].last = Some(last);
+                    Ok(())
+                }
+                (true, _) => broken("with `dedupe_by` nothing comes after what is newer", said()),
+                (false, Marks { may_repeat: true, .. }) => Ok(()),
+                (false, _) => broken("a repetition is announced", said()),
             };
         }
         let missing = u64::try_from((place - last) / step - 1).unwrap();
