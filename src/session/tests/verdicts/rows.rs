@@ -127,25 +127,7 @@ pub(super) fn rows() -> Vec<Row> {
             retry,
         ),
         row(OPENING, vec![Disconnect::Connect(ConnectError::Timeout(secs(10)))], retry, retry),
-        row(
-            OPENING,
-            [
-                DialError::UnknownIssuer(error()),
-                DialError::Expired(error()),
-                DialError::NotYetValid(error()),
-                DialError::WrongName(error()),
-                DialError::PinMismatch { found: String::new() },
-                DialError::Certificate(error()),
-                DialError::ClientCertificateRequired(error()),
-                DialError::ClientCertificateRefused(error()),
-                DialError::ProxyRefused { reason: String::new() },
-                DialError::ProxyAuthRequired,
-            ]
-            .map(dial)
-            .into(),
-            fatal,
-            retry_for_grace,
-        ),
+        row(OPENING, certificates_and_proxies(), fatal, retry_for_grace),
         // The application's own dialer says so.
         row(OPENING, vec![dial(DialError::Permanent(error()))], fatal, fatal),
     ]
@@ -170,6 +152,22 @@ fn http_later(status: u16) -> Disconnect {
         headers: ResponseHeaders::default(),
         body: String::new(),
     })
+}
+
+fn certificates_and_proxies() -> Vec<Disconnect> {
+    let errors = [
+        DialError::UnknownIssuer(error()),
+        DialError::Expired(error()),
+        DialError::NotYetValid(error()),
+        DialError::WrongName(error()),
+        DialError::PinMismatch { found: String::new() },
+        DialError::Certificate(error()),
+        DialError::ClientCertificateRequired(error()),
+        DialError::ClientCertificateRefused(error()),
+        DialError::ProxyRefused { reason: String::new() },
+        DialError::ProxyAuthRequired,
+    ];
+    errors.map(dial).into()
 }
 
 fn dial(error: DialError) -> Disconnect {
