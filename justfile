@@ -4,7 +4,7 @@ default:
     @just --list
 
 # All of it, cheapest first.
-ci: fmt width rules lint features test real bench-check compare instructions docs deny msrv demo
+ci: fmt width rules lint features test histories real bench-check compare instructions docs deny msrv demo
 
 # Formatting, as rustfmt.toml says.
 fmt:
@@ -67,6 +67,10 @@ features:
 # The README's test command: units, properties, the mock server on a paused clock, real servers, the example, doc tests.
 test:
     cargo test
+
+# Twenty times as many random histories as `cargo test` runs, in the optimised profile.
+histories:
+    RESUB_HISTORIES=100000 RESUB_OUTAGES=10000 cargo test --release --lib -- client::tests::histories session::tests::outages
 
 # The tests with programs of others, which `cargo test` ignores. A program that is not installed is said to be untested.
 real:

@@ -11,6 +11,9 @@ pub(crate) mod snapshot;
 pub(crate) mod subscription;
 pub(crate) mod telemetry;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt,
     pin::Pin,

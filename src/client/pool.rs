@@ -224,6 +224,14 @@ impl Pool {
         Self { set, shared_status: Arc::downgrade(&shared_status), status }
     }
 
+    /// A single connection whose commands the test takes.
+    #[cfg(test)]
+    pub(crate) fn without_driver(connection: ConnectionHandle) -> Self {
+        let (shared_status, status) = SharedStatus::new();
+        let set = Set::One(Arc::new(connection));
+        Self { set, shared_status: Arc::downgrade(&shared_status), status }
+    }
+
     /// Where the next operation goes, which counts from here on: on the connection where another is
     /// that it belongs to, if that has room.
     pub(crate) fn place(

@@ -88,6 +88,9 @@ pub(crate) trait Keys: Send {
     /// The item whose key was read is kept there. Runs none of the application's code, as the
     /// reader has yet to be told.
     fn kept_at(&mut self, place: u64);
+
+    /// Items that were kept so far are not replaced any more.
+    fn forget_places(&mut self);
 }
 
 impl Writer {
@@ -195,6 +198,10 @@ impl Writer {
 
     /// Marks a place for everyone who reads here.
     pub(crate) fn push_gap(&self, gap: Gap) {
+        // What lies before the mark may come again. It must not take the place of something newer.
+        if let Some(keys) = self.hooks().as_mut().and_then(|hooks| hooks.keys.as_mut()) {
+            keys.forget_places();
+        }
         match self.readers().map(|mut readers| readers.missed(&gap)) {
             None => self.mailbox.push_gap(gap),
             Some(readers) => readers.iter().for_each(|reader| reader.mailbox.push_gap(gap.clone())),
@@ -229,6 +236,11 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Whether the application may say from where to go on.
+    pub(crate) fn is_resumable(&self) -> bool {
+        self.hooks().is_some_and(|hooks| hooks.resume.is_some())
     }
 
     pub(crate) fn is_shared(&self) -> bool {
@@ -282,6 +294,10 @@ impl Hooks {
                 let mut buffer =
                     self.last.take().and_then(Payload::into_buffer).unwrap_or_default();
                 buffer.clear();
+                // One large item is not paid for as long as the operation lives.
+                if buffer.capacity() > KEPT_CAPACITY.max(4 * frame.len()) {
+                    buffer = String::new();
+                }
                 buffer.push_str(frame);
                 self.last = Some(Payload::new(buffer, json));
             }
@@ -377,6 +393,10 @@ where
             self.newest = self.newest.max(place);
             self.places[index] = Some(place);
         }
+    }
+
+    fn forget_places(&mut self) {
+        self.places.fill(None);
     }
 }
 

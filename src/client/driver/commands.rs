@@ -77,6 +77,7 @@ impl Driver {
                         payload,
                         deadline: timeout.map(|timeout| now + timeout),
                         watch_options,
+                        is_resumable: writer.is_resumable(),
                     };
                     self.session.subscribe(now, writer.id, request, writer);
                 }

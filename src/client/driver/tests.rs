@@ -89,6 +89,7 @@ async fn a_mutation_that_was_written_is_ambiguous_even_if_its_caller_is_slow_to_
         payload: "{}".into(),
         deadline: None,
         watch_options: None,
+        is_resumable: false,
     };
     driver.session.subscribe(now(), 1, request, written.clone());
     driver.session.handle_credentials(
