@@ -66,8 +66,13 @@ pub struct Subscription<T> {
     end: Option<Box<Option<SubscriptionError>>>,
 }
 
-/// Whether data is a repetition, by [`dedupe_by`](SubscriptionBuilder::dedupe_by).
-type Repeats<T> = Box<dyn FnMut(&T) -> bool + Send>;
+/// What removes repetitions, for [`dedupe_by`](SubscriptionBuilder::dedupe_by).
+pub(crate) struct Repeats<T> {
+    /// Whether an item was seen before.
+    pub(super) is_known: Box<dyn FnMut(&T) -> bool + Send>,
+    /// The overflow policy has dropped items, which were never seen here.
+    pub(super) has_dropped: bool,
+}
 
 impl<T> Subscription<T> {
     pub(crate) fn new(
@@ -215,6 +220,8 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
             let read = writer.mailbox.poll_read(batch, cx);
             self.tell_released();
             let Self { connection, repeats, .. } = &mut *self;
+            let repeats = repeats.as_mut();
+            let repeats = repeats.map(|it| it.get_mut().unwrap_or_else(PoisonError::into_inner));
             return Poll::Ready(match ready!(read) {
                 Some(Read::Item(payload)) => {
                     connection.counters().dequeued(1);
@@ -223,15 +230,22 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
                     connection.buffers().give_back(payload);
                     if let (Some(repeats), Ok(Event::Next(Response { data: Some(data), .. }))) =
                         (repeats, &event)
-                        && repeats.get_mut().unwrap_or_else(PoisonError::into_inner)(data)
+                        && (repeats.is_known)(data)
                     {
                         continue;
                     }
                     Some(event)
                 }
                 Some(Read::Gap(mut gap)) => {
-                    if repeats.is_some() && std::mem::take(&mut gap.overlaps) > 0 && gap.is_empty()
-                    {
+                    if let Some(Repeats { has_dropped, .. }) = repeats {
+                        *has_dropped |= gap.dropped > 0;
+                        // A dropped item was never seen here: it may still come again, after newer
+                        // ones.
+                        if !*has_dropped {
+                            gap.overlaps = 0;
+                        }
+                    }
+                    if gap.is_empty() {
                         continue;
                     }
                     Some(Ok(Event::Gap(gap)))

@@ -377,7 +377,7 @@ where
     K: Hash + Eq + Clone + Send + 'static,
 {
     let (mut known, mut order) = (HashSet::new(), VecDeque::new());
-    Box::new(move |data| {
+    let is_known = move |data: &T| {
         let key = key(data);
         if !known.insert(key.clone()) {
             return true;
@@ -389,7 +389,8 @@ where
         }
         order.push_back(key);
         false
-    })
+    };
+    Repeats { is_known: Box::new(is_known), has_dropped: false }
 }
 
 /// Without the operation's variables, which may hold what nobody else may see.

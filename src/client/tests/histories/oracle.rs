@@ -50,6 +50,10 @@ pub(super) struct Seen {
     read_of_owed: BTreeSet<u64>,
     /// How many were dropped since then.
     dropped_of_owed: u64,
+    /// How many were dropped in all.
+    dropped: u64,
+    /// How many were missing between items of one key.
+    missing_of_keys: u64,
     /// Whether the stream has ended, as it may.
     pub(super) is_over: bool,
 }
@@ -90,6 +94,8 @@ impl Seen {
             owed_after: None,
             read_of_owed: BTreeSet::new(),
             dropped_of_owed: 0,
+            dropped: 0,
+            missing_of_keys: 0,
             is_over: false,
         };
         if kind.is_from_start {
@@ -154,6 +160,7 @@ impl Seen {
         if gap.dropped > 0 && !may_drop || gap.replaced > 0 && !may_replace {
             return broken("a policy drops only what it says", format!("{gap:?}"));
         }
+        self.dropped += gap.dropped;
         self.dropped_of_owed += if self.owed_after.is_some() { gap.dropped } else { 0 };
         for Track { marks, .. } in &mut self.tracks {
             marks.is_lossy |= gap.times_sent() > 0 && !gap.resumed;
@@ -190,6 +197,11 @@ impl Seen {
                     self.tracks[key].last = Some(last);
                     Ok(())
                 }
+                // A policy has dropped it, so that `dedupe_by` has never seen it.
+                (true, Marks { may_repeat: true, .. }) if self.has_dropped => {
+                    self.tracks[key].last = Some(last);
+                    Ok(())
+                }
                 (true, _) => broken("with `dedupe_by` nothing comes after what is newer", said()),
                 (false, Marks { may_repeat: true, .. }) => Ok(()),
                 (false, _) => broken("a repetition is announced", said()),
@@ -198,8 +210,10 @@ impl Seen {
         let missing = u64::try_from((place - last) / step - 1).unwrap();
         if missing > 0 && !marks.is_lossy {
             match self.kind.overflow {
-                // What replaced an item is not always of the same connection.
-                Overflow::LatestBy if marks.dropped > 0 => {}
+                // What was replaced is counted before the first item that waits, whatever its key.
+                Overflow::LatestBy if self.missing_of_keys + missing <= self.dropped => {
+                    self.missing_of_keys += missing;
+                }
                 _ if marks.dropped >= missing => {}
                 _ => return broken("a loss is marked at its place", said()),
             }
