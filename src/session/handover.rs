@@ -84,9 +84,11 @@ impl<W: Clone> Session<W> {
             self.handover.staying.insert(id);
             return;
         }
+        let had_begun = operation.has_begun;
         self.outputs.push_back(Output::Resume { writer: operation.writer.clone() });
         self.handover.moving.insert(id);
-        self.operations.set_place(id, Place::Moving(Box::new(Moving::new(from, serial))));
+        self.operations
+            .set_place(id, Place::Moving(Box::new(Moving::new(from, serial, had_begun))));
         let is_paced = self.config.reissue_rate.is_some();
         let Some(connection) = self.connection_mut(on) else { return };
         if is_paced {
@@ -100,8 +102,9 @@ impl<W: Clone> Session<W> {
     pub(super) fn hold(&mut self, now: Instant, id: u64, frame: &str, payload: Range<usize>) {
         self.operations.hold(id, frame, payload.clone());
         let Some(moving) = self.operations.moving_mut(id) else { return };
-        if moving.overlap.new_said(&frame[payload]) || moving.is_resumed {
-            self.cut_over(now, id, &Cut::Proven);
+        let is_proven = moving.overlap.new_said(&frame[payload]) || moving.is_resumed;
+        if is_proven {
+            self.cut_over_proven(now, id);
         } else if self.operations.held_bytes() > MAX_HELD_BYTES {
             self.cut_over(now, id, &Cut::TimeUp);
         }
@@ -113,15 +116,23 @@ impl<W: Clone> Session<W> {
         let Some(moving) = self.operations.moving_mut(id) else { return };
         moving.backlog.end.get_or_insert(end);
         if moving.is_resumed {
-            self.cut_over(now, id, &Cut::Proven);
+            self.cut_over_proven(now, id);
         }
     }
 
     /// An item arrived on the old connection for an operation that is moving.
     pub(super) fn old_said(&mut self, now: Instant, id: u64, item: &str) {
         if self.operations.moving_mut(id).is_some_and(|moving| moving.overlap.old_said(item)) {
-            self.cut_over(now, id, &Cut::Proven);
+            self.cut_over_proven(now, id);
         }
+    }
+
+    /// The old connection has nothing to add. If it had not begun the operation before the new one
+    /// was asked, the new one may have items that came before everything that the old one said.
+    fn cut_over_proven(&mut self, now: Instant, id: u64) {
+        let Some(moving) = self.operations.moving_mut(id) else { return };
+        let is_in_order = moving.is_resumed || moving.had_begun;
+        self.cut_over(now, id, if is_in_order { &Cut::Proven } else { &Cut::TimeUp });
     }
 
     /// The server has ended an operation on the old connection while it is moving. Returns whether

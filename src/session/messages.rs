@@ -203,6 +203,7 @@ impl<W: Clone> Session<W> {
         let id = operation.id;
         // It does not close connections, as the server has begun it (rule 22b).
         operation.is_cleared = true;
+        operation.has_begun |= side == Side::Only;
         if side == Side::New {
             self.hold(now, id, frame, payload);
             self.after_change(now);

@@ -65,6 +65,7 @@ impl<W> Registry<W> {
             place: Place::Waiting(Why::Connection),
             is_issued: false,
             is_resumable,
+            has_begun: false,
             is_cleared: false,
             outage: None,
             watch: options.map(|options| Box::new(Watch::new(*options))),
@@ -125,7 +126,10 @@ impl<W> Registry<W> {
         let operation = self.slots[slot as usize].as_mut()?;
         let serial = self.serial + 1;
         match &mut operation.place {
-            Place::Queued(queue) if *queue == on => operation.place = Place::On(on, serial),
+            Place::Queued(queue) if *queue == on => {
+                operation.place = Place::On(on, serial);
+                operation.has_begun = false;
+            }
             Place::Moving(moving) if moving.from.other() == on && moving.new.is_none() => {
                 moving.new = Some(serial);
             }

@@ -40,6 +40,7 @@ pub(super) struct Seen {
     highest: u64,
     /// A policy has dropped items, which `dedupe_by` has never seen.
     has_dropped: bool,
+    has_had_calm_gap: bool,
     /// With `dedupe_by`: every item that was read.
     known: BTreeSet<u64>,
     /// How often the reader was told that nothing comes.
@@ -89,6 +90,7 @@ impl Seen {
             items: 0,
             highest: 0,
             has_dropped: false,
+            has_had_calm_gap: false,
             known: BTreeSet::new(),
             stale: 0,
             owed_after: None,
@@ -130,10 +132,13 @@ impl Seen {
 
     pub(super) fn gap(&mut self, gap: &Gap) -> Checked {
         let Kind { overflow, dedupes, resumes, restarts, reissues, is_calm, .. } = self.kind;
-        if is_calm && gap.times_sent() > 0 {
+        if is_calm && gap.times_sent() > 0 && self.has_had_calm_gap {
             let claim = "a busy stream of a prompt server loses nothing when it moves";
             return broken(claim, format!("{gap:?}"));
         }
+        // The first handover may come before the first item. Then nobody knows whether the server
+        // has begun the operation on the old connection.
+        self.has_had_calm_gap |= is_calm;
         if gap.is_empty() {
             return broken("a gap says something", format!("{gap:?}"));
         }
@@ -194,12 +199,12 @@ impl Seen {
             return match (self.kind.dedupes, marks) {
                 // What the new connection has before all that the old one had: it is new.
                 (true, Marks { is_lossy: true, .. }) => {
-                    self.tracks[key].last = Some(last);
+                    self.tracks[key] = Track { last: Some(last), marks };
                     Ok(())
                 }
                 // A policy has dropped it, so that `dedupe_by` has never seen it.
                 (true, Marks { may_repeat: true, .. }) if self.has_dropped => {
-                    self.tracks[key].last = Some(last);
+                    self.tracks[key] = Track { last: Some(last), marks };
                     Ok(())
                 }
                 (true, _) => broken("with `dedupe_by` nothing comes after what is newer", said()),
