@@ -70,8 +70,9 @@ pub struct Subscription<T> {
 pub(crate) struct Repeats<T> {
     /// Whether an item was seen before.
     pub(super) is_known: Box<dyn FnMut(&T) -> bool + Send>,
-    /// The overflow policy has dropped items, which were never seen here.
-    pub(super) has_dropped: bool,
+    /// There are items that were never seen here: the overflow policy has dropped them, or the reader
+    /// has joined a shared operation after them.
+    pub(super) has_missed: bool,
 }
 
 impl<T> Subscription<T> {
@@ -237,11 +238,10 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
                     Some(event)
                 }
                 Some(Read::Gap(mut gap)) => {
-                    if let Some(Repeats { has_dropped, .. }) = repeats {
-                        *has_dropped |= gap.dropped > 0;
-                        // A dropped item was never seen here: it may still come again, after newer
-                        // ones.
-                        if !*has_dropped {
+                    if let Some(Repeats { has_missed, .. }) = repeats {
+                        *has_missed |= gap.dropped > 0;
+                        // An item that was never seen here may still come again, after newer ones.
+                        if !*has_missed {
                             gap.overlaps = 0;
                         }
                     }

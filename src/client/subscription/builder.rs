@@ -302,6 +302,7 @@ impl<O: Operation> SubscriptionBuilder<O> {
         let (kind, limits) = (OperationType::Subscription, Some(limits));
         let plan = Plan { kind, limits, timeout: None, watch_options, hooks, near: None, sharing };
         let (connection, writer) = client.begin(payload, name.as_deref(), plan)?;
+        let repeats = repeats.map(|repeats| Repeats { has_missed: is_shared, ..repeats });
         Ok(Subscription::new(connection, writer, repeats))
     }
 }
@@ -390,7 +391,7 @@ where
         order.push_back(key);
         false
     };
-    Repeats { is_known: Box::new(is_known), has_dropped: false }
+    Repeats { is_known: Box::new(is_known), has_missed: false }
 }
 
 /// Without the operation's variables, which may hold what nobody else may see.

@@ -89,7 +89,7 @@ impl Seen {
             begun: None,
             items: 0,
             highest: 0,
-            has_dropped: false,
+            has_dropped: kind.is_shared,
             has_had_calm_gap: false,
             known: BTreeSet::new(),
             stale: 0,
