@@ -148,7 +148,7 @@ pub use {
     error::{
         CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect,
         GraphQlError, Location, NotConnected, PathSegment, ResponseHeaders, SharedError,
-        SnapshotError, SubscribeError, SubscriptionError, UpgradeFlaw, Violation,
+        SnapshotError, SubscribeError, SubscriptionError, SyntaxError, UpgradeFlaw, Violation,
     },
     operation::{Operation, Request, Resumable},
     protocol::Subprotocol,

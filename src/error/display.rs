@@ -28,9 +28,17 @@ impl fmt::Display for DisplayBody<'_> {
         if text.is_empty() {
             return Ok(());
         }
-        f.write_str(": ")?;
-        for c in text.chars().take(MAX_DISPLAYED_CHARS) {
-            // A server's words end up in terminals: no control characters.
+        write!(f, ": {}", Quoted(text))
+    }
+}
+
+/// Text of others, cut to a bounded length and a single line.
+pub(super) struct Quoted<'a>(pub(super) &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars().take(MAX_DISPLAYED_CHARS) {
+            // It ends up in terminals: no control characters.
             fmt::Write::write_char(f, if c.is_control() { ' ' } else { c })?;
         }
         Ok(())

@@ -15,18 +15,20 @@ mod dial;
 mod display;
 mod graphql;
 mod headers;
+mod syntax;
 mod upgrade;
 
 #[cfg(feature = "client")]
 pub use self::build::BuildError;
 pub(crate) use self::display::Chain;
-use self::display::{DisplayBody, DisplayErrors};
+use self::display::{DisplayBody, DisplayErrors, Quoted};
 pub(crate) use self::graphql::map;
 pub use self::{
     close_code::CloseCode,
     dial::DialError,
     graphql::{GraphQlError, Location, PathSegment},
     headers::ResponseHeaders,
+    syntax::SyntaxError,
     upgrade::UpgradeFlaw,
 };
 
@@ -64,6 +66,20 @@ pub enum SubscribeError {
     /// Options that do not go together; the text names them.
     #[error("{0}")]
     Option(&'static str),
+    /// The document is not GraphQL. Correct it; or, if its syntax is newer than what the client
+    /// knows, send it [`unchecked`](crate::SubscriptionBuilder::unchecked).
+    #[error(transparent)]
+    Syntax(SyntaxError),
+    /// The document has no operation, only fragments for instance.
+    #[error("the document has no operation")]
+    NoOperation,
+    /// `operationName` is the name of no operation in the document. This is the name.
+    #[error("the document has no operation named `{}`", Quoted(.0))]
+    UnknownOperation(String),
+    /// The document has several operations. Name the one to run, see
+    /// [`Request::operation_name`](crate::Request::operation_name).
+    #[error("the document has {0} operations, and none is named as the one to run")]
+    UnnamedOperation(usize),
     /// The document's operation is a mutation. Queries and subscriptions are sent again after a
     /// reconnect; a mutation must not be.
     #[error("the operation is a mutation, which a reconnect would execute again")]
