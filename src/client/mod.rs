@@ -261,7 +261,8 @@ impl Client {
     /// Runs a query, such as a [`Request`](crate::Request), when the returned [`Call`] is awaited.
     ///
     /// It is sent again if the connection is lost before the result came. A persisted operation,
-    /// without a document, is taken at its word: see that it is no mutation.
+    /// without a document, is taken at its word: see that it is no mutation. A document that is not
+    /// GraphQL ends the call with [`CallError::NotSent`](crate::CallError::NotSent).
     #[expect(clippy::needless_pass_by_value, reason = "as `subscribe_to` takes it")]
     pub fn query_with<O: Operation>(&self, operation: O) -> Call<O::Data> {
         Call::new(self.clone(), OperationType::Query, &operation)

@@ -13,7 +13,7 @@ pub struct SyntaxError {
     pub line: u64,
     /// The column of the error, in characters, counted from 1.
     pub column: u64,
-    /// What is wrong there. It does not quote the document.
+    /// What is wrong there. Of the document it quotes one character at most.
     pub message: String,
     /// How many more errors there are in other places. One mistake may cause several.
     pub more: usize,

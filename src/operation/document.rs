@@ -104,7 +104,7 @@ impl Documents {
 
 impl Known {
     fn insert(&mut self, text: &str, definitions: &Arc<[Definition]>) {
-        let bytes = text.len() + size_of_val(&**definitions);
+        let bytes = bytes(text, definitions);
         if bytes > MAX_BYTES / 2 {
             return;
         }
@@ -116,6 +116,12 @@ impl Known {
             self.bytes += bytes;
         }
     }
+}
+
+fn bytes(text: &str, definitions: &[Definition]) -> usize {
+    let names: usize =
+        definitions.iter().flat_map(|found| &found.name).map(|name| name.len()).sum();
+    text.len() + size_of_val(definitions) + names
 }
 
 /// Refuses what no server could read as a request.

@@ -47,7 +47,9 @@ pub trait Operation {
     /// The request: an object with `query` and, as needed, `operationName`, `variables` and
     /// `extensions` (GraphQL over HTTP, section "Request parameters"). Called once for each use;
     /// the bytes of a subscription or query are kept and sent again after a reconnect, so it must
-    /// not be a mutation: a document is looked at, a persisted operation is taken at its word.
+    /// not be a mutation. The document in `query` is parsed, and refused if it is not GraphQL, does
+    /// not have the operation to run, or runs a mutation; a persisted operation, without `query`,
+    /// is taken at its word.
     ///
     /// # Errors
     ///
