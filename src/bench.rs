@@ -19,7 +19,7 @@ use crate::{
         writer::Writer,
     },
     error::Disconnect,
-    operation::OperationType,
+    operation::{OperationType, document},
     protocol::{self, Envelope},
     response::End,
     session::{self, ConnectionId, Granted},
@@ -33,6 +33,17 @@ pub fn parse(frame: &str) -> Option<Range<usize>> {
 /// Where the payload is, by the reference parser.
 pub fn parse_fully(frame: &str) -> Option<Range<usize>> {
     std::hint::black_box(Envelope::parse_fully(frame)).ok()?.payload
+}
+
+/// The documents of a client that passed the check.
+#[derive(Default)]
+pub struct Documents(document::Documents);
+
+impl Documents {
+    /// As a client does it for a subscription. `None` if it is refused.
+    pub fn check(&self, payload: &serde_json::value::RawValue) -> Option<()> {
+        self.0.check(payload, OperationType::Subscription).ok()
+    }
 }
 
 /// A session on an acknowledged connection. Its clock stands still, except to end a backoff.

@@ -69,6 +69,10 @@
 //!   init payload included: keep `tungstenite=info`.
 //! - **A mutation is never sent twice.** If its result was lost, [`CallError::Ambiguous`] says so;
 //!   a query is sent again. Subscribing to a mutation is an error.
+//! - **A bad document is refused before it is sent.** Several servers close the whole connection
+//!   over a syntax error, which every other operation on it would pay for. A document is therefore
+//!   parsed first, once for each client: [`SubscribeError::Syntax`] says the line, the column and
+//!   what is wrong. [`SubscriptionBuilder::unchecked`] and [`Call::unchecked`] send it as it is.
 //!
 //! # What is guaranteed
 //!
@@ -155,7 +159,7 @@ pub use {
     error::{
         CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect,
         GraphQlError, Location, NotConnected, PathSegment, ResponseHeaders, SharedError,
-        SnapshotError, SubscribeError, SubscriptionError, UpgradeError, Violation,
+        SnapshotError, SubscribeError, SubscriptionError, SyntaxError, UpgradeError, Violation,
     },
     operation::{Operation, Request, Resumable},
     protocol::Subprotocol,

@@ -40,6 +40,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", help_heading = "Operations")]
     pub(crate) operation_name: Vec<String>,
 
+    /// Send documents without checking their syntax, for syntax that this program does not know;
+    /// then see to it that they are no mutations
+    #[arg(long, help_heading = "Operations")]
+    pub(crate) unchecked: bool,
+
     /// A header of the upgrade request, such as 'Authorization: Bearer TOKEN'; repeatable
     #[arg(short = 'H', long, value_name = "NAME: VALUE", help_heading = "Connection")]
     pub(crate) header: Vec<String>,

@@ -1,7 +1,7 @@
 //! Names for operations: what the output calls them.
 //!
 //! Knows just enough of GraphQL to find an operation's name in a document. Whether a document is
-//! valid is for the server to say.
+//! GraphQL is for the library to say.
 
 use std::collections::HashMap;
 

@@ -70,7 +70,7 @@ pub(crate) async fn run(settings: Settings) -> Result<Outcome, Misuse> {
         Err(error) => return Err(Misuse(format!("{}: {}", flag(&error), Chain(&error)))),
     };
     let mut status = client.status();
-    let (labels, streams) = subscribe(&client, settings.documents)?;
+    let (labels, streams) = subscribe(&client, settings.documents, settings.unchecked)?;
     let mut events: SelectAll<Events> = streams.into_iter().collect();
     let mut run = Run::new(labels, settings.json, news);
 
@@ -244,6 +244,7 @@ fn flag(error: &BuildError) -> &'static str {
 fn subscribe(
     client: &Client,
     documents: Vec<Document>,
+    unchecked: bool,
 ) -> Result<(Vec<String>, Vec<Events>), Misuse> {
     if documents.is_empty() {
         return demo::subscribe(client).map_err(|error| misuse("the demo", &error));
@@ -258,8 +259,11 @@ fn subscribe(
         if let Some(name) = document.operation_name {
             request = request.operation_name(name);
         }
-        let subscription =
-            client.subscribe_to(request).map_err(|error| misuse(&labels[n], &error))?;
+        let mut subscription = client.subscription_to(request);
+        if unchecked {
+            subscription = subscription.unchecked();
+        }
+        let subscription = subscription.start().map_err(|error| misuse(&labels[n], &error))?;
         streams.push(events(n, subscription));
     }
     Ok((labels, streams))

@@ -19,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) target: Target,
     /// None for those of the demo.
     pub(crate) documents: Vec<Document>,
+    /// Whether these are sent as they are.
+    pub(crate) unchecked: bool,
     pub(crate) headers: Vec<(String, String)>,
     /// A JSON object.
     pub(crate) init_payload: Option<Box<RawValue>>,
@@ -62,6 +64,7 @@ impl Settings {
         Ok(Self {
             target,
             documents: documents(sources, args.variables, args.operation_name)?,
+            unchecked: args.unchecked,
             headers: args.header.iter().map(|text| header(text)).collect::<Result<_, _>>()?,
             init_payload: args
                 .init_payload

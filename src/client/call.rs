@@ -42,6 +42,7 @@ pub struct Call<T> {
     kind: OperationType,
     name: Option<String>,
     timeout: Duration,
+    is_unchecked: bool,
     /// Where it is to go if there is room.
     near: Option<Arc<ConnectionHandle>>,
     /// Until it is begun.
@@ -62,6 +63,7 @@ impl<T> Call<T> {
             kind,
             name,
             timeout: DEFAULT_TIMEOUT,
+            is_unchecked: false,
             near: None,
             payload,
             pending: None,
@@ -73,6 +75,17 @@ impl<T> Call<T> {
     /// included. Default: 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Sends the document as it is. Default: a document that is not GraphQL, or does not have the
+    /// operation to run, is refused.
+    ///
+    /// For syntax that the client does not know yet, such as descriptions of operations. What the
+    /// operation is, a query or a mutation, is then taken at your word: a query is sent again after
+    /// a reconnect. See [`SubscriptionBuilder::unchecked`](crate::SubscriptionBuilder::unchecked).
+    pub fn unchecked(mut self) -> Self {
+        self.is_unchecked = true;
         self
     }
 
@@ -90,6 +103,7 @@ impl<T> Call<T> {
         let payload = payload.map_err(SubscribeError::Serialize)?;
         let plan = Plan {
             kind: self.kind,
+            is_unchecked: self.is_unchecked,
             limits: None,
             timeout: Some(self.timeout.min(MAX_DURATION)),
             watch_options: WatchOptions::default(),

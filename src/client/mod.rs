@@ -42,7 +42,10 @@ use crate::{
         writer::{Hooks, Writer},
     },
     error::{NotConnected, SubscribeError},
-    operation::{self, Operation, OperationType},
+    operation::{
+        Operation, OperationType,
+        document::{self, Documents},
+    },
     session::{Stats, Status, WatchOptions},
 };
 
@@ -67,6 +70,7 @@ struct Shared {
     next_id: AtomicU64,
     limits: Limits,
     max_message_size: usize,
+    documents: Documents,
 }
 
 /// What delays are made of where a reader tries again.
@@ -81,6 +85,8 @@ pub(crate) struct Retries {
 /// How an operation is to run.
 pub(crate) struct Plan {
     pub(crate) kind: OperationType,
+    /// Whether the document is sent as it is.
+    pub(crate) is_unchecked: bool,
     /// The client's where there are none.
     pub(crate) limits: Option<Limits>,
     pub(crate) timeout: Option<Duration>,
@@ -106,6 +112,7 @@ impl Client {
                 next_id: AtomicU64::new(1),
                 limits,
                 max_message_size,
+                documents: Documents::default(),
             }),
         }
     }
@@ -189,20 +196,25 @@ impl Client {
         name: Option<&str>,
         plan: Plan,
     ) -> Result<(Arc<ConnectionHandle>, Arc<Writer>), SubscribeError> {
-        let Shared { connections, next_id, max_message_size: limit, limits } = &*self.shared;
-        let Plan { kind, limits: own_limits, timeout, watch_options, hooks, near, sharing } = plan;
+        let Shared { connections, next_id, limits, max_message_size: limit, documents } =
+            &*self.shared;
+        let Plan { kind, is_unchecked, timeout, watch_options, hooks, near, sharing, .. } = plan;
         let size = payload.get().len();
         if size > *limit {
             return Err(SubscribeError::TooLarge { size, limit: *limit });
         }
-        operation::check(&payload, kind)?;
+        if is_unchecked {
+            document::check_shape(&payload)?;
+        } else {
+            documents.check(&payload, kind)?;
+        }
         let connection = match sharing {
             None => connections.place(near.as_ref())?,
             Some(_) => connections.place_shared(payload.get())?,
         };
         let writer = Arc::new(Writer::new(
             next_id.fetch_add(1, Relaxed),
-            own_limits.unwrap_or(*limits),
+            plan.limits.unwrap_or(*limits),
             hooks,
         ));
         telemetry::subscribed(writer.id, name, connection.number());
@@ -251,7 +263,8 @@ impl Client {
     /// Runs a query, such as a [`Request`](crate::Request), when the returned [`Call`] is awaited.
     ///
     /// It is sent again if the connection is lost before the result came. A persisted operation,
-    /// without a document, is taken at its word: see that it is no mutation.
+    /// without a document, is taken at its word: see that it is no mutation. A document that is not
+    /// GraphQL ends the call with [`CallError::NotSent`](crate::CallError::NotSent).
     #[expect(clippy::needless_pass_by_value, reason = "as `subscribe_to` takes it")]
     pub fn query_with<O: Operation>(&self, operation: O) -> Call<O::Data> {
         Call::new(self.clone(), OperationType::Query, &operation)

@@ -42,6 +42,7 @@ pub struct SubscriptionBuilder<O: Operation> {
     repeats: Option<Repeats<O::Data>>,
     is_shared: bool,
     replay: Replay,
+    is_unchecked: bool,
 }
 
 type KeysFor = Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>;
@@ -59,6 +60,7 @@ impl<O: Operation> SubscriptionBuilder<O> {
             repeats: None,
             is_shared: false,
             replay: Replay::Nothing,
+            is_unchecked: false,
         }
     }
 
@@ -263,6 +265,19 @@ impl<O: Operation> SubscriptionBuilder<O> {
         self
     }
 
+    /// Sends the document as it is. Default: a document that is not GraphQL, or does not have the
+    /// operation to run, is refused by [`start`](Self::start), as servers are known to close the
+    /// whole connection over it.
+    ///
+    /// For syntax that the client does not know yet. It knows the September 2025 edition of the
+    /// GraphQL specification, except for descriptions of operations, fragments and variables, and
+    /// documents nested up to 200 levels and of up to a million tokens. That the operation is no
+    /// mutation is then taken at your word: it would be executed again at every reconnect.
+    pub fn unchecked(mut self) -> Self {
+        self.is_unchecked = true;
+        self
+    }
+
     /// Begins. Never blocks; works offline, too: the operation is sent once there is a connection.
     ///
     /// # Errors
@@ -281,6 +296,7 @@ impl<O: Operation> SubscriptionBuilder<O> {
             repeats,
             is_shared,
             replay,
+            is_unchecked,
         } = self;
         if is_shared {
             check_shared(limits.overflow, watch_options, resume.is_some())?;
@@ -299,8 +315,16 @@ impl<O: Operation> SubscriptionBuilder<O> {
             restart,
         );
         let sharing = is_shared.then_some(replay);
-        let (kind, limits) = (OperationType::Subscription, Some(limits));
-        let plan = Plan { kind, limits, timeout: None, watch_options, hooks, near: None, sharing };
+        let plan = Plan {
+            kind: OperationType::Subscription,
+            is_unchecked,
+            limits: Some(limits),
+            timeout: None,
+            watch_options,
+            hooks,
+            near: None,
+            sharing,
+        };
         let (connection, writer) = client.begin(payload, name.as_deref(), plan)?;
         let repeats = repeats.map(|repeats| Repeats { has_missed: is_shared, ..repeats });
         Ok(Subscription::new(connection, writer, repeats))
