@@ -1,4 +1,4 @@
-//! What an option may be.
+//! Checks of the options and the endpoint, made by `build`.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl ClientBuilder {
-    /// Whether the options can work.
+    /// Checks that the options are valid and go together.
     pub(super) fn check(&self) -> Result<(), BuildError> {
         let config = &self.config;
         if config.backoff_base.is_zero() {
@@ -32,7 +32,7 @@ impl ClientBuilder {
         if self.tcp.keepalive.is_some_and(|idle| idle < Duration::from_secs(1)) {
             return Err(BuildError::Option("tcp_keepalive is below a second"));
         }
-        // Zero would mean the default of the operating system.
+        // The operating system takes zero for its own default.
         if self.tcp.user_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
             return Err(BuildError::Option("tcp_user_timeout is below a millisecond"));
         }
@@ -99,7 +99,7 @@ impl Schemes {
     }
 }
 
-/// An endpoint as it is dialed.
+/// Parses an endpoint and turns `http` and `https` into `ws` and `wss`.
 pub(super) fn parse_endpoint(endpoint: &str) -> Result<Url, BuildError> {
     let mut url = Url::parse(endpoint).map_err(BuildError::Url)?;
     let scheme = match url.scheme() {
