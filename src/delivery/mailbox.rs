@@ -1,8 +1,8 @@
 //! The mailbox of one reader: a bounded queue of items, in which gaps mark the places of losses.
 //!
 //! Owns the order, the limits, the overflow policies and the merging of gaps. Must know neither
-//! what an item is nor where it comes from. A mailbox has one writer and one reader. Wakers are called
-//! after the lock is released (I11), and no other foreign code runs under it.
+//! what an item is nor where it comes from. A mailbox has one writer and one reader. Wakers are
+//! called after the lock is released (I11), and no other foreign code runs under it.
 
 use std::{
     collections::VecDeque,

@@ -122,9 +122,9 @@ impl<T, E> State<T, E> {
     /// Adds a stale marker, or extends the one since the last item. One between two items is
     /// enough.
     pub(super) fn push_stale(&mut self, idle_for: Duration) {
-        let marks = self.rest.iter_mut().rev().chain(&mut self.first);
-        for mark in marks.take_while(|entry| !matches!(entry, Entry::Item { .. })) {
-            if let Entry::Stale(known) = mark {
+        let markers = self.rest.iter_mut().rev().chain(&mut self.first);
+        for marker in markers.take_while(|entry| !matches!(entry, Entry::Item { .. })) {
+            if let Entry::Stale(known) = marker {
                 *known = (*known).max(idle_for);
                 return;
             }
