@@ -1,8 +1,7 @@
-//! What can be subscribed to, queried or run as a mutation: anything that has a document and
-//! variables.
+//! Operations: subscriptions, queries and mutations, each a document with variables.
 //!
-//! Owns the one trait for it, an untyped implementation, and the one for `graphql_client`'s
-//! generated types.
+//! Owns the trait for operations, its untyped implementation, and the one for the types that
+//! `graphql_client` generates.
 
 use std::marker::PhantomData;
 
@@ -13,8 +12,8 @@ use crate::error::SubscribeError;
 
 /// An operation: a document with its variables, and the type of its data.
 ///
-/// Implemented here for [`Request`] (any document) and `Typed` (`graphql_client`). Another code
-/// generator needs these few lines:
+/// This crate implements it for [`Request`] (any document) and `Typed` (`graphql_client`). Other
+/// code generators need an implementation like this one:
 ///
 /// ```
 /// # use resub::Operation;
@@ -37,17 +36,20 @@ pub trait Operation {
     /// The type of `data` in every result.
     type Data: DeserializeOwned;
 
-    /// The request: an object with `query` and, as needed, `operationName`, `variables` and
-    /// `extensions` (GraphQL over HTTP, section "Request parameters"). Called once for each use;
-    /// the bytes of a subscription or query are kept and sent again after a reconnect, so it must
-    /// not be a mutation: a document is looked at, a persisted operation is taken at its word.
+    /// Returns the request: an object with `query` and, as needed, `operationName`, `variables` and
+    /// `extensions` (GraphQL over HTTP, section "Request parameters").
+    ///
+    /// The client calls this once for each use. It keeps the bytes of a subscription or query and
+    /// sends them again after a reconnect, so the request must not be a mutation. The client checks
+    /// this if there is a document; for a persisted operation, the caller must make sure of it.
     ///
     /// # Errors
     ///
-    /// If the variables do not serialize. What it was to be used for fails with it.
+    /// Fails if the variables do not serialize. The call that uses the operation fails with this
+    /// error.
     fn payload(&self) -> Result<Box<RawValue>, serde_json::Error>;
 
-    /// The operation's name, for logs. Default: none.
+    /// Returns the name of the operation, for logs. Default: `None`.
     fn name(&self) -> Option<&str> {
         None
     }
@@ -74,21 +76,22 @@ pub trait Operation {
 /// }
 /// ```
 pub trait Resumable: Operation {
-    /// What says from where the server is to send.
+    /// The type of the variables, which contain the position to resume from.
     type Variables;
 
-    /// Changes the variables; the next [`payload`](Operation::payload) has the new ones.
+    /// Changes the variables. The next [`payload`](Operation::payload) contains the new ones.
     ///
     /// # Errors
     ///
-    /// If the variables cannot be had, or not be serialized again.
+    /// Fails if the variables cannot be parsed, or do not serialize after the change. The
+    /// subscription ends with this error.
     fn change(
         &mut self,
         change: impl FnOnce(&mut Self::Variables),
     ) -> Result<(), serde_json::Error>;
 }
 
-/// An operation whose document is known only at run time, with data of any type.
+/// An operation whose document is known only at run time. Its data can be of any type.
 ///
 /// ```
 /// # use resub::Request;
@@ -105,19 +108,21 @@ pub struct Request<T> {
 }
 
 impl<T> Request<T> {
-    /// An operation without variables.
+    /// Creates an operation without variables.
     pub fn new(document: impl Into<String>) -> Self {
         Self { document: document.into(), operation_name: None, variables: None, data: PhantomData }
     }
 
-    /// Sets the variables, an object. If they do not serialize, using it fails with that error.
+    /// Sets the variables, which must be an object. Default: none. If they do not serialize, the
+    /// call that uses the request fails with that error.
     #[must_use]
     pub fn variables(mut self, variables: &(impl Serialize + ?Sized)) -> Self {
         self.variables = Some(to_raw_value(variables));
         self
     }
 
-    /// Names the operation to run, of a document with several.
+    /// Sets which operation of the document to run. Default: none, for a document with a single
+    /// operation.
     #[must_use]
     pub fn operation_name(mut self, name: impl Into<String>) -> Self {
         self.operation_name = Some(name.into());
@@ -151,7 +156,7 @@ impl<T: DeserializeOwned> Operation for Request<T> {
     }
 }
 
-/// The variables are a JSON value; `null` before any were set.
+/// The variables are a JSON value, which is `null` if none were set.
 impl<T: DeserializeOwned> Resumable for Request<T> {
     type Variables = serde_json::Value;
 
@@ -169,14 +174,14 @@ impl<T: DeserializeOwned> Resumable for Request<T> {
     }
 }
 
-/// An operation generated by `graphql_client`'s derive, with its variables.
+/// An operation generated by the derive macro of `graphql_client`, with its variables.
 #[cfg(feature = "graphql-client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
 pub struct Typed<Q: graphql_client::GraphQLQuery>(graphql_client::QueryBody<Q::Variables>);
 
 #[cfg(feature = "graphql-client")]
 impl<Q: graphql_client::GraphQLQuery> Typed<Q> {
-    /// The operation with these variables.
+    /// Creates the operation with these variables.
     pub fn new(variables: Q::Variables) -> Self {
         Self(Q::build_query(variables))
     }
@@ -212,18 +217,18 @@ impl<Q: graphql_client::GraphQLQuery> std::fmt::Debug for Typed<Q> {
     }
 }
 
-/// What an operation does, in the words of the GraphQL specification (section "Operations").
+/// The type of an operation (GraphQL specification, section "Operations").
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum OperationType {
-    /// One result; may be sent again.
+    /// Has one result. It may be sent again.
     Query,
-    /// One result; must never be sent twice.
+    /// Has one result. It must never be sent twice.
     Mutation,
-    /// Any number of results; is sent again on every connection.
+    /// Has any number of results. It is sent again on every new connection.
     Subscription,
 }
 
-/// What of a request decides whether it may be sent again.
+/// The parts of a request that decide whether it may be sent again.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Body {
@@ -231,16 +236,16 @@ struct Body {
     operation_name: Option<String>,
 }
 
-/// Refuses a document that is not what it is started as, as far as that would do harm: a mutation
-/// that would be sent again, and a subscription of which only the first result would be seen. A
-/// persisted operation, without a document, is taken at its word.
+/// Checks that a document matches the way in which it is started, where a mismatch does harm: a
+/// mutation that would be sent again, and a subscription of which only the first result would be
+/// read. A persisted operation has no document, so it cannot be checked.
 pub(crate) fn check(payload: &RawValue, kind: OperationType) -> Result<(), SubscribeError> {
     if !payload.get().starts_with('{') {
         return Err(SubscribeError::Serialize(serde::ser::Error::custom("a request is an object")));
     }
     let Body { query, operation_name } =
         serde_json::from_str(payload.get()).map_err(SubscribeError::Serialize)?;
-    // Some servers take an empty name for none.
+    // Some servers treat an empty name as no name.
     let name = operation_name.filter(|name| !name.is_empty());
     let runs =
         |keyword| query.as_ref().is_some_and(|document| runs(keyword, document, name.as_deref()));
@@ -255,11 +260,11 @@ pub(crate) fn check(payload: &RawValue, kind: OperationType) -> Result<(), Subsc
     }
 }
 
-/// Whether the named operation, or without a name any, is of the type that this keyword begins.
+/// Whether the named operation is of the type of this keyword. Without a name, whether any is.
 fn runs(keyword: &str, document: &str, operation_name: Option<&str>) -> bool {
     let mut lexer = Lexer { rest: document };
     let mut depth = 0_usize;
-    // At the document's top level, it is a keyword when it begins a definition.
+    // At the top level of a document, only the first word of a definition is a keyword.
     let mut begins = true;
     while let Some(token) = lexer.next() {
         match token {
@@ -283,7 +288,8 @@ fn runs(keyword: &str, document: &str, operation_name: Option<&str>) -> bool {
     false
 }
 
-/// Names and punctuation of a GraphQL document; what it ignores, comments and strings are skipped.
+/// Yields the names and punctuation of a GraphQL document. Skips ignored tokens, comments and
+/// strings.
 #[derive(Clone)]
 struct Lexer<'a> {
     rest: &'a str,
