@@ -345,7 +345,8 @@ impl Client {
         self.shared.connections.pause();
     }
 
-    /// Ends a [`pause`](Self::pause), and connects if there are operations. Has no effect otherwise.
+    /// Ends a [`pause`](Self::pause), and connects if there are operations. Has no effect if the
+    /// client is not paused.
     pub fn resume(&self) {
         self.shared.connections.resume();
     }
