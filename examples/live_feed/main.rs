@@ -24,7 +24,7 @@ use std::{env, error::Error, io::IsTerminal, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    news::complain,
+    news::print_error,
     outcome::{Misuse, Outcome},
     settings::Settings,
 };
@@ -34,7 +34,7 @@ async fn main() -> ExitCode {
     match start().await {
         Ok(outcome) => outcome.into(),
         Err(misuse) => {
-            complain(format_args!("{misuse}"));
+            print_error(format_args!("{misuse}"));
             misuse.into()
         }
     }

@@ -29,21 +29,21 @@ impl News {
     pub(crate) fn status(&mut self, status: &Status) {
         match status {
             Status::Connecting { attempt: 1, cause: None, .. } => {
-                self.tell(format_args!("connecting"))
+                self.print(format_args!("connecting"))
             }
             // Without a delay, as after rejected credentials: the cause was not printed yet.
             Status::Connecting { attempt, cause: Some(cause), .. } if !self.waited => {
-                self.tell(format_args!("connecting, attempt {attempt}, after: {}", Chain(cause)));
+                self.print(format_args!("connecting, attempt {attempt}, after: {}", Chain(cause)));
             }
             Status::Connecting { attempt, .. } => {
-                self.tell(format_args!("connecting, attempt {attempt}"))
+                self.print(format_args!("connecting, attempt {attempt}"))
             }
             Status::Open { subprotocol, .. } => {
-                self.tell(format_args!("connected ({})", subprotocol.name()))
+                self.print(format_args!("connected ({})", subprotocol.name()))
             }
             Status::Waiting { delay, cause: Some(cause), .. } => {
                 let what = if self.connected { "lost" } else { "failed" };
-                self.tell(format_args!("{what}: {}; retry in {}", Chain(cause), Rounded(*delay)));
+                self.print(format_args!("{what}: {}; retry in {}", Chain(cause), Rounded(*delay)));
             }
             // The summary and the errors report the other statuses.
             _ => {}
@@ -53,10 +53,10 @@ impl News {
     }
 
     pub(crate) fn gap(&self, operation: &str, gap: &Gap) {
-        self.tell(format_args!("{operation}: {}", GapText(gap)));
+        self.print(format_args!("{operation}: {}", GapText(gap)));
     }
 
-    pub(crate) fn tell(&self, news: fmt::Arguments<'_>) {
+    pub(crate) fn print(&self, news: fmt::Arguments<'_>) {
         if !self.quiet {
             write_line(format_args!("{news}"));
         }
@@ -67,12 +67,12 @@ impl News {
         let (items, gaps, reconnects) =
             (Count(items, "event"), Count(gaps, "gap"), Count(reconnects, "reconnect"));
         let dropped = if dropped > 0 { format!(", {dropped} dropped") } else { String::new() };
-        self.tell(format_args!("{items}, {gaps}, {reconnects}{dropped} in {}", Rounded(duration)));
+        self.print(format_args!("{items}, {gaps}, {reconnects}{dropped} in {}", Rounded(duration)));
     }
 }
 
 /// Prints an error, even with `--quiet`.
-pub(crate) fn complain(error: fmt::Arguments<'_>) {
+pub(crate) fn print_error(error: fmt::Arguments<'_>) {
     write_line(format_args!("error: {error}"));
 }
 

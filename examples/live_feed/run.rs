@@ -19,7 +19,7 @@ use crate::{
     document::{Document, labels},
     events::{Events, Seen, events},
     market::{self, MarketServer},
-    news::{Chain, News, complain},
+    news::{Chain, News, print_error},
     outcome::{Misuse, Outcome},
     output::{Format, Output},
     settings::{Settings, Target},
@@ -64,7 +64,7 @@ pub(crate) async fn run(settings: Settings) -> Result<Outcome, Misuse> {
     let client = match settings.network.configure(builder).build() {
         Ok(client) => client,
         Err(error @ BuildError::Tls(_)) => {
-            complain(format_args!("{}", Chain(&error)));
+            print_error(format_args!("{}", Chain(&error)));
             return Ok(Outcome::Refused);
         }
         Err(error) => return Err(Misuse(format!("{}: {}", flag(&error), Chain(&error)))),
@@ -150,13 +150,13 @@ impl Run {
             // Several servers report a failed operation as an item and then complete it.
             Seen::End(None) => {
                 if let Some(error) = failing {
-                    complain(format_args!("{label}: {error}"));
+                    print_error(format_args!("{label}: {error}"));
                     *outcome = Outcome::Failed;
                 }
             }
             Seen::Unreadable(_) | Seen::End(Some(SubscriptionError::ShutDown)) => {}
             Seen::End(Some(error)) => {
-                complain(format_args!("{label}: {}", Chain(error)));
+                print_error(format_args!("{label}: {}", Chain(error)));
                 *outcome = Outcome::of(error);
             }
         }
@@ -200,7 +200,7 @@ fn connect(target: &Target, news: &News) -> Result<(Option<MarketServer>, Client
     let options = market::Options { drop_every, ..market::Options::default() };
     let market = MarketServer::start(options)
         .map_err(|error| Misuse(format!("cannot serve the embedded market: {error}")))?;
-    news.tell(format_args!("serving a market at {}", market.url()));
+    news.print(format_args!("serving a market at {}", market.url()));
     // By default, delays grow until a connection has lasted for 10 s, to protect a server in
     // trouble. This server is not in trouble: it drops connections for the demo, often sooner, and
     // has no other clients.

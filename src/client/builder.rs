@@ -487,7 +487,7 @@ impl ClientBuilder {
             config: self.config,
             span,
             #[cfg(feature = "network-watch")]
-            watch: self.watch.made(leads_away),
+            watch: self.watch.into_watch(leads_away),
         };
         Ok(Client::new(Pool::new(template, self.placement), self.limits, self.max_message_size))
     }

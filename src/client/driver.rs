@@ -273,7 +273,7 @@ impl Driver {
             Ok((Pushed::Kept { dropped: 0 }, waker)) => self.wakers.extend(waker),
             other => {
                 let writer = Arc::clone(writer);
-                self.settle(now, writer, other);
+                self.handle_push_result(now, writer, other);
             }
         }
         0
@@ -288,8 +288,8 @@ impl Driver {
                 continue;
             }
             let payload = Payload::new(self.stock.copy(&frame, &self.buffers), payload);
-            let given = writer.push(payload, &frame);
-            if !self.settle(now, Arc::clone(&writer), given) {
+            let result = writer.push(payload, &frame);
+            if !self.handle_push_result(now, Arc::clone(&writer), result) {
                 // The server will send the other items again, or the subscription has ended.
                 self.counters.dequeued(backlog.len() as u64);
                 return;
@@ -340,7 +340,7 @@ impl Driver {
     /// meanwhile. Called only for commands and timers, so that items do not pay for it. A retry
     /// delay continues, because the server may have asked for it.
     fn look_for_sleep(&mut self, now: Instant) {
-        if self.clocks.have_parted(now) && self.session.is_open() {
+        if self.clocks.have_diverged(now) && self.session.is_open() {
             telemetry::slept();
             self.session.network_changed(now);
         }

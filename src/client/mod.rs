@@ -56,10 +56,10 @@ use crate::{
 /// [`Call`] are dropped, or on [`shutdown`](Self::shutdown).
 #[derive(Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
-struct Shared {
+struct Inner {
     connections: Pool,
     next_id: AtomicU64,
     limits: Limits,
@@ -98,7 +98,7 @@ impl Client {
 
     pub(crate) fn new(connections: Pool, limits: Limits, max_message_size: usize) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            inner: Arc::new(Inner {
                 connections,
                 next_id: AtomicU64::new(1),
                 limits,
@@ -147,7 +147,7 @@ impl Client {
 
     /// Like [`subscribe_to`](Self::subscribe_to), with options.
     pub fn subscription_to<O: Operation>(&self, operation: O) -> SubscriptionBuilder<O> {
-        SubscriptionBuilder::new(self.clone(), operation, self.shared.limits)
+        SubscriptionBuilder::new(self.clone(), operation, self.inner.limits)
     }
 
     /// Like [`subscribe`](Self::subscribe), but equal subscriptions of this client share one
@@ -186,7 +186,7 @@ impl Client {
         name: Option<&str>,
         plan: Plan,
     ) -> Result<(Arc<ConnectionHandle>, Arc<Writer>), SubscribeError> {
-        let Shared { connections, next_id, max_message_size: limit, limits } = &*self.shared;
+        let Inner { connections, next_id, max_message_size: limit, limits } = &*self.inner;
         let Plan { kind, limits: own_limits, timeout, watch_options, hooks, near, sharing } = plan;
         let size = payload.get().len();
         if size > *limit {
@@ -273,12 +273,12 @@ impl Client {
     /// needed is open. The other statuses are shown only if no connection has a worse one.
     /// [`Stats::connections_open`] is the number of open connections.
     pub fn status(&self) -> watch::Receiver<Status> {
-        self.shared.connections.status().clone()
+        self.inner.connections.status().clone()
     }
 
     /// Returns counters since the client was built, summed over all connections.
     pub fn stats(&self) -> Stats {
-        self.shared.connections.stats()
+        self.inner.connections.stats()
     }
 
     /// Connects, even if there are no operations, and waits until the server has acknowledged the
@@ -294,7 +294,7 @@ impl Client {
     /// Fails if the client gives up, for any of its connections; see [`NotConnected`]. The client
     /// stays usable unless it was shut down, so you may call this again.
     pub async fn connect(&self) -> Result<(), NotConnected> {
-        all_connected(self.shared.connections.connect()).await
+        all_connected(self.inner.connections.connect()).await
     }
 
     /// Replaces the connection without an outage, and waits until the new one is acknowledged. Use
@@ -332,7 +332,7 @@ impl Client {
     ///
     /// Fails if the connection was lost meanwhile and the client gives up; see [`NotConnected`].
     pub async fn rotate(&self) -> Result<(), NotConnected> {
-        all_connected(self.shared.connections.rotate()).await
+        all_connected(self.inner.connections.rotate()).await
     }
 
     /// Closes the connection with 1000, and does not connect again until [`resume`](Self::resume).
@@ -342,13 +342,13 @@ impl Client {
     /// mutation that was sent and has no result fails with
     /// [`CallError::Ambiguous`](crate::CallError::Ambiguous).
     pub fn pause(&self) {
-        self.shared.connections.pause();
+        self.inner.connections.pause();
     }
 
     /// Ends a [`pause`](Self::pause), and connects if there are operations. Has no effect if the
     /// client is not paused.
     pub fn resume(&self) {
-        self.shared.connections.resume();
+        self.inner.connections.resume();
     }
 
     /// Connects again without delay: ends the wait for a retry, or closes the current connection
@@ -357,7 +357,7 @@ impl Client {
     /// This skips the backoff, so do not call it in a loop. [`max_dials`](ClientBuilder::max_dials)
     /// still applies: while it allows no dial, the client keeps the current connection.
     pub fn reconnect_now(&self) {
-        self.shared.connections.reconnect_now();
+        self.inner.connections.reconnect_now();
     }
 
     /// Tells the client that the network has changed or is back. If the client waits to retry, it
@@ -371,7 +371,7 @@ impl Client {
     /// But it notices the sleep only at the next ping or operation, and it does not end the wait
     /// for a retry.
     pub fn network_changed(&self) {
-        self.shared.connections.network_changed();
+        self.inner.connections.network_changed();
     }
 
     /// Shuts the client down, including all of its clones.
@@ -384,7 +384,7 @@ impl Client {
     /// server has answered the close, or after `deadline`, which counts from now. If several calls
     /// set a deadline, the earliest applies.
     pub async fn shutdown(self, deadline: Duration) {
-        self.shared.connections.shut_down(deadline.min(MAX_DURATION));
+        self.inner.connections.shut_down(deadline.min(MAX_DURATION));
         // An error means that the driver has already ended.
         let _ = self.status().wait_for(|status| matches!(status, Status::Ended)).await;
     }
@@ -429,7 +429,7 @@ impl Retries {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("status", &*self.shared.connections.status().borrow())
+            .field("status", &*self.inner.connections.status().borrow())
             .finish_non_exhaustive()
     }
 }

@@ -39,7 +39,7 @@ pub(crate) struct NetworkWatch {
 type Open = Arc<dyn Fn() -> io::Result<Changes> + Send + Sync>;
 
 impl NetworkWatchOption {
-    pub(crate) fn made(self, leads_away: bool) -> Option<NetworkWatch> {
+    pub(crate) fn into_watch(self, leads_away: bool) -> Option<NetworkWatch> {
         self.wanted
             .unwrap_or(leads_away)
             .then(|| NetworkWatch { open: self.open, drivers: Arc::default() })

@@ -12,9 +12,9 @@ use std::{
     time::Duration,
 };
 
-mod held;
+mod queue;
 
-use self::held::{Entry, Stage, State};
+use self::queue::{Entry, Stage, State};
 use super::overflow::Overflow;
 use crate::response::Gap;
 

@@ -28,7 +28,7 @@ use crate::{
 
 mod readers;
 
-pub(crate) use self::readers::{Given, Readers};
+pub(crate) use self::readers::{PushResult, Readers};
 
 /// Delivers the items and the end of an operation.
 pub(crate) struct Writer {

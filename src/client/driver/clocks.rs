@@ -24,7 +24,7 @@ impl Clocks {
 
     /// Returns whether the wall clock has advanced much further than the monotonic clock since the
     /// last call. Setting the wall clock forward looks the same.
-    pub(super) fn have_parted(&mut self, now: Instant) -> bool {
+    pub(super) fn have_diverged(&mut self, now: Instant) -> bool {
         let (then, seen) = std::mem::replace(&mut self.seen, (now, (self.wall)()));
         // A wall clock that was set back counts as no time.
         let passed = self.seen.1.duration_since(seen).unwrap_or_default();
@@ -79,9 +79,9 @@ pub(super) mod tests {
         ] {
             set_forward(wall);
             now += monotonic;
-            assert_eq!(clocks.have_parted(now), slept, "{wall:?} {monotonic:?}");
+            assert_eq!(clocks.have_diverged(now), slept, "{wall:?} {monotonic:?}");
         }
         WALL.set(SystemTime::UNIX_EPOCH);
-        assert!(!clocks.have_parted(now), "the wall clock was set back");
+        assert!(!clocks.have_diverged(now), "the wall clock was set back");
     }
 }

@@ -89,8 +89,8 @@ impl Driver {
                     self.sharing.forget(&writer);
                     writer.finish(end, || self.counters.ended());
                 }
-                Output::Connected(answer) => tell(&mut self.waiters, &answer),
-                Output::Rotated(answer) => tell(&mut self.rotating, &answer),
+                Output::Connected(answer) => answer_all(&mut self.waiters, &answer),
+                Output::Rotated(answer) => answer_all(&mut self.rotating, &answer),
                 Output::Postponed(cause) => telemetry::postponed(&cause),
                 Output::Refused(cause, grace) => telemetry::refused(&cause, grace),
                 Output::Unattributed(message) => telemetry::unattributed(message.as_deref()),
@@ -160,7 +160,7 @@ fn dial(
 }
 
 /// Answers all waiters. An error means that a waiter was dropped and needs no answer.
-fn tell(waiters: &mut Vec<oneshot::Sender<Result<(), End>>>, answer: &Result<(), End>) {
+fn answer_all(waiters: &mut Vec<oneshot::Sender<Result<(), End>>>, answer: &Result<(), End>) {
     for waiter in waiters.drain(..) {
         let _ = waiter.send(answer.clone());
     }

@@ -11,7 +11,7 @@ use crate::{
     delivery::{
         mailbox::Pushed,
         sharing::Replay,
-        writer::{Given, Writer},
+        writer::{PushResult, Writer},
     },
     operation::OperationType,
     protocol::Payload,
@@ -49,8 +49,8 @@ impl Driver {
         };
         if let Some((last, missed)) = last {
             self.counters.shared_out(1);
-            let given = reader.push(last.clone(), last.frame());
-            self.settle(now, Arc::clone(&reader), given);
+            let result = reader.push(last.clone(), last.frame());
+            self.handle_push_result(now, Arc::clone(&reader), result);
             if let Some(gap) = missed {
                 reader.mailbox.push_gap(gap);
             }
@@ -72,17 +72,22 @@ impl Driver {
         // The session has counted one item, but each reader gets one.
         self.counters.dequeued(1);
         self.counters.shared_out(count as u64);
-        let odd = readers.give(item, &mut self.wakers);
+        let exceptions = readers.push_to_all(item, &mut self.wakers);
         drop(readers);
-        for (reader, given) in odd {
-            self.settle(now, reader, given);
+        for (reader, result) in exceptions {
+            self.handle_push_result(now, reader, result);
         }
-        count * COST
+        count * COST_PER_READER
     }
 
     /// Handles the result of pushing an item to a writer. Returns whether the writer accepts more.
-    pub(super) fn settle(&mut self, now: Instant, writer: Arc<Writer>, given: Given) -> bool {
-        match given {
+    pub(super) fn handle_push_result(
+        &mut self,
+        now: Instant,
+        writer: Arc<Writer>,
+        result: PushResult,
+    ) -> bool {
+        match result {
             Ok((pushed, waker)) => {
                 self.wakers.extend(waker);
                 self.handle_pushed(now, writer, pushed)
@@ -126,4 +131,4 @@ impl Driver {
 
 /// The cost of delivering an item to one more reader, in bytes of the read budget. This allows
 /// 16,384 deliveries in one turn.
-const COST: usize = 8;
+const COST_PER_READER: usize = 8;

@@ -23,7 +23,7 @@ pub(crate) struct Readers {
 
 /// The result of pushing an item to one reader, and the waker of that reader. An error means that
 /// one of its hooks panicked.
-pub(crate) type Given = Result<(Pushed, Option<Waker>), SharedError>;
+pub(crate) type PushResult = Result<(Pushed, Option<Waker>), SharedError>;
 
 impl Readers {
     pub(crate) fn new(request: Arc<str>, first: Arc<Writer>) -> Self {
@@ -43,11 +43,11 @@ impl Readers {
 
     /// Pushes an item to every reader. Returns the readers for which the result needs attention,
     /// which is any but `Kept` without a drop.
-    pub(crate) fn give(
+    pub(crate) fn push_to_all(
         &mut self,
         item: Payload,
         wakers: &mut VecDeque<Waker>,
-    ) -> Vec<(Arc<Writer>, Given)> {
+    ) -> Vec<(Arc<Writer>, PushResult)> {
         let mut exceptions = Vec::new();
         for reader in self.writers.values() {
             match reader.push(item.clone(), item.frame()) {

@@ -312,7 +312,7 @@ struct Model {
 struct Modelled {
     reader: Reader,
     name: usize,
-    due: Vec<Seen>,
+    expected: Vec<Seen>,
     seen: Vec<Seen>,
 }
 
@@ -340,14 +340,14 @@ proptest! {
             match step {
                 Step::Join(name, replay) => {
                     let reader = rig.share(NAMES[name], replay, Overflow::DropOldest, 1_000);
-                    let mut joined = Modelled { name, due: Vec::new(), seen: Vec::new(), reader };
+                    let mut joined = Modelled { name, expected: Vec::new(), seen: Vec::new(), reader };
                     let operation = operations[name].get_or_insert_with(Model::default);
                     operation.id = rig.id(NAMES[name]);
                     operation.readers.push(joined.reader.writer.id);
                     if let (Replay::Last, Some(last)) = (replay, operation.last) {
-                        add(&mut joined.due, Seen::Item(last));
+                        add(&mut joined.expected, Seen::Item(last));
                         if operation.reconnects > 0 {
-                            add(&mut joined.due, Seen::Gap(operation.reconnects));
+                            add(&mut joined.expected, Seen::Gap(operation.reconnects));
                         }
                     }
                     readers.push(joined);
@@ -365,11 +365,11 @@ proptest! {
                 }
                 Step::Read(index) if !readers.is_empty() => {
                     let index = index.index(readers.len());
-                    let Modelled { reader, due, seen, .. } = &mut readers[index];
+                    let Modelled { reader, expected, seen, .. } = &mut readers[index];
                     if let Some(read) = reader.read() {
                         add(seen, read);
                     } else {
-                        prop_assert_eq!(seen, due);
+                        prop_assert_eq!(seen, expected);
                     }
                 }
                 Step::Leave(_) | Step::Read(_) => {}
@@ -378,12 +378,12 @@ proptest! {
                     items += 1;
                     rig.next(&operation.id, items);
                     (operation.last, operation.reconnects) = (Some(items), 0);
-                    owe(&mut readers, operation, Seen::Item(items));
+                    expect(&mut readers, operation, Seen::Item(items));
                 }
                 Step::Complete(name) => {
                     let Some(operation) = operations[name].take() else { continue };
                     rig.receive(&json!({"type": "complete", "id": operation.id}));
-                    owe(&mut readers, &operation, Seen::End);
+                    expect(&mut readers, &operation, Seen::End);
                 }
                 Step::Reconnect => {
                     rig.written.clear();
@@ -395,16 +395,16 @@ proptest! {
                         let Some(operation) = operation else { continue };
                         operation.id = rig.id(name);
                         operation.reconnects += 1;
-                        owe(&mut readers, operation, Seen::Gap(1));
+                        expect(&mut readers, operation, Seen::Gap(1));
                     }
                 }
             }
             prop_assert_eq!(rig.sent("complete"), completes);
             prop_assert_eq!(rig.driver.session.live_operations(), operations.iter().flatten().count() + 1);
         }
-        for Modelled { mut reader, due, mut seen, .. } in readers {
+        for Modelled { mut reader, expected, mut seen, .. } in readers {
             reader.all().into_iter().for_each(|read| add(&mut seen, read));
-            prop_assert_eq!(seen, due);
+            prop_assert_eq!(seen, expected);
             rig.drop(reader);
         }
         prop_assert!(rig.driver.sharing.is_empty());
@@ -412,11 +412,11 @@ proptest! {
     }
 }
 
-fn owe(readers: &mut [Modelled], operation: &Model, seen: Seen) {
+fn expect(readers: &mut [Modelled], operation: &Model, seen: Seen) {
     for reader in
         readers.iter_mut().filter(|reader| operation.readers.contains(&reader.reader.writer.id))
     {
-        add(&mut reader.due, seen);
+        add(&mut reader.expected, seen);
     }
 }
 

@@ -36,15 +36,15 @@ fn an_operation_whose_writer_waits_for_the_reader_is_established() {
 #[test]
 fn a_reader_that_waits_for_established_is_woken_when_the_writer_waits_for_it() {
     let cx = Context::from_waker(Waker::noop());
-    for (overflow, held, waits) in
+    for (overflow, kept, waits) in
         [(Overflow::Block, 1, Pushed::Full), (Overflow::Rewind, 2, Pushed::Rewind)]
     {
         let mailbox = mailbox(2, 100, overflow);
-        for item in 0..held {
+        for item in 0..kept {
             push(&mailbox, item, 1);
         }
         assert!(mailbox.poll_established(&cx).is_pending());
-        let (pushed, reader) = mailbox.push(held, 1);
+        let (pushed, reader) = mailbox.push(kept, 1);
         assert!(pushed == waits && reader.is_some(), "{pushed:?}");
         assert_eq!(mailbox.poll_established(&cx), Poll::Ready(None));
     }
