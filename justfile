@@ -4,11 +4,45 @@ default:
     @just --list
 
 # All of it, cheapest first.
-ci: fmt lint features test real bench-check compare instructions docs deny msrv demo
+ci: fmt width rules lint features test histories real bench-check compare instructions docs deny msrv demo
 
 # Formatting, as rustfmt.toml says.
 fmt:
     cargo fmt --all --check
+
+# No line of Rust or prose is longer than 100 columns. Tables and links cannot be wrapped.
+width:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    export LC_ALL=C.UTF-8
+    # Every line with its place, but no table, no code block of a document and no line of one link.
+    long=$({
+        git ls-files -z '*.rs' | xargs -0 awk '
+            !/^ *\/\/[\/!] \|/ && !/^ *\/\/[\/!] \[[^]]*\]: / { print FILENAME ":" FNR ":" $0 }'
+        git ls-files -z '*.md' | xargs -0 awk '
+            FNR == 1 { code = 0 }
+            /^ *```/ { code = !code; next }
+            !code && !/^ *\|/ && !/^ *[-*]? *\[[^]]*\]:? ?[^ ]*$/ { print FILENAME ":" FNR ":" $0 }'
+    } | grep -E '^[^:]+:[0-9]+:.{101,}' || true)
+    test -z "$long" || { echo "$long"; echo "these lines have more than 100 columns"; exit 1; }
+
+# Every rule and invariant that is cited is defined: in PROTOCOL.md and in ARCHITECTURE.md.
+rules:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    defined=$(sed -nE 's/^### Rule ([0-9]+[a-f]?): .*/\1/p' PROTOCOL.md
+        grep -oE '\*\*I[0-9]+\*\*' ARCHITECTURE.md | tr -d '*')
+    undefined=0
+    while read -r file; do
+        # Lines are joined, as a citation may go on in the next one; a test cites by its name.
+        text=$(sed -E 's/^ *\/\/[\/!]?//; s/rule_([0-9]+[a-f]?)_/rule \1 /' "$file" | tr -s '\n ' ' ')
+        cited=$({ grep -oiE '\brules? [0-9]+[a-f]?(( to|,? and|,? or|,) [0-9]+[a-f]?)*' <<<"$text" \
+            | grep -oE '[0-9]+[a-f]?'; grep -oE '\bI[0-9]+\b' <<<"$text"; } || true)
+        for name in $(sort -u <<<"$cited"); do
+            grep -qx "$name" <<<"$defined" || { echo "$file: $name is not defined"; undefined=1; }
+        done
+    done < <(git ls-files '*.rs' '*.md')
+    exit $undefined
 
 # Warnings are errors: by default, with everything, and with the pure core alone.
 lint:
@@ -34,12 +68,16 @@ features:
 test:
     cargo test
 
+# Twenty times as many random histories as `cargo test` runs, in the optimised profile.
+histories:
+    RESUB_HISTORIES=100000 RESUB_OUTAGES=10000 cargo test --release --lib -- client::tests::histories session::tests::outages
+
 # The tests with programs of others, which `cargo test` ignores. A program that is not installed is said to be untested.
 real:
     #!/usr/bin/env bash
     set -euo pipefail
     ran=0
-    for program in tinyproxy microsocks nginx; do
+    for program in tinyproxy microsocks nginx curl; do
         if ! PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null; then
             echo "NOT TESTED: $program is not installed, so the tests that need it were skipped (apt-get install $program)"
             continue

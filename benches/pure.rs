@@ -48,7 +48,10 @@ mod feed {
 
     /// The payload of a frame of so many bytes: as many trades as fit, at least one.
     pub(super) fn payload(bytes: usize) -> String {
-        let trade = r#"{"at":1000000000000000,"symbol":"BTC-USD","price":64123.25,"size":250,"side":"SELL"}"#;
+        let trade = concat!(
+            r#"{"at":1000000000000000,"symbol":"BTC-USD","#,
+            r#""price":64123.25,"size":250,"side":"SELL"}"#
+        );
         let trades = vec![trade; (bytes / (trade.len() + 1)).max(1)].join(",");
         format!(r#"{{"data":{{"trades":[{trades}]}}}}"#)
     }
@@ -108,7 +111,8 @@ mod session {
     }
 
     fn request(n: usize) -> String {
-        let query = "subscription Trades($symbol: String) { trades(symbol: $symbol) { at symbol price size side } }";
+        let query = "subscription Trades($symbol: String) { \
+                     trades(symbol: $symbol) { at symbol price size side } }";
         format!(
             r#"{{"query":"{query}","operationName":"Trades","variables":{{"symbol":"SYM{n:06}"}}}}"#
         )

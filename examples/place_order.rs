@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         // The client does not send the order again. Check the feed before you do.
         Err(CallError::Ambiguous(_)) => {
-            println!("the order may have been placed: check the feed")
+            println!("the order may have been placed: check the feed");
         }
         Err(error) if error.may_have_been_executed() => return Err(error.into()),
         Err(error) => println!("not placed, so it could be tried again: {error}"),

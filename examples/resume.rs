@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .subscription::<Trades>(trades::Variables { symbol: None, after: None })
         // Never move the position back: after a reconnect, the server may repeat older trades.
         .resume_with(|last, variables| {
-            variables.after = variables.after.max(Some(last.trades.sequence))
+            variables.after = variables.after.max(Some(last.trades.sequence));
         })
         .dedupe_by(WINDOW, |data| data.trades.sequence)
         .overflow(Overflow::Rewind)
@@ -53,7 +53,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 read = Some((first, sequence));
                 if sequence - first + 1 == TRADES {
                     println!(
-                        "{TRADES} trades, from {first} to {sequence}: none is missing, none came twice"
+                        "{TRADES} trades, from {first} to {sequence}: \
+                         none is missing, none came twice"
                     );
                     break;
                 }

@@ -97,7 +97,8 @@ async fn main() -> Result<(), Failure> {
         items += sequences.len();
     }
     println!(
-        "{items} trades by 50 subscriptions over {rotations} rotations: none was lost, none came twice"
+        "{items} trades by 50 subscriptions over {rotations} rotations: \
+         none was lost, none came twice"
     );
 
     let (fills, stats) = (server.market().fills(), client.stats());

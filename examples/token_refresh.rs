@@ -70,7 +70,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let (first, last) = read.ok_or("no trade at all")?;
     println!(
-        "trades {first} to {last} over {renewals} renewals: none is missing, none came twice, and there was no gap"
+        "trades {first} to {last} over {renewals} renewals: \
+         none is missing, none came twice, and there was no gap"
     );
     client.shutdown(Duration::from_secs(1)).await;
     Ok(())
@@ -102,7 +103,7 @@ fn provide(tokens: &Tokens, reason: &CredentialsReason) -> Result<Credentials, C
         CredentialsReason::Initial => println!("a token for the first connection"),
         CredentialsReason::Expiring => println!("another token, because the last one expires soon"),
         CredentialsReason::Reconnect => {
-            println!("a token for a connection after one that was lost")
+            println!("a token for a connection after one that was lost");
         }
         CredentialsReason::Rejected { cause, .. } => {
             println!("another token, because the server rejected the last one: {cause}");

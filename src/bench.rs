@@ -53,6 +53,7 @@ impl Session {
                 payload: request.into(),
                 deadline: None,
                 watch_options: None,
+                is_resumable: false,
             };
             session.subscribe(now, id, request, Arc::new(Writer::new(id, limits, None)));
         }

@@ -10,13 +10,20 @@
 //! use resub::{Client, Event};
 //!
 //! #[derive(GraphQLQuery)]
-//! #[graphql(schema_path = "schema/market.graphql", query_path = "queries/trades.graphql", response_derives = "Debug")]
+//! #[graphql(
+//!     schema_path = "schema/market.graphql",
+//!     query_path = "queries/trades.graphql",
+//!     response_derives = "Debug"
+//! )]
 //! struct Trades;
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Client::builder("wss://example.com/graphql").header("Authorization", "Bearer ..").build()?;
-//! let mut trades = client.subscribe::<Trades>(trades::Variables { symbol: Some("BTC".into()), after: None })?;
+//! let client = Client::builder("wss://example.com/graphql")
+//!     .header("Authorization", "Bearer ..")
+//!     .build()?;
+//! let variables = trades::Variables { symbol: Some("BTC".into()), after: None };
+//! let mut trades = client.subscribe::<Trades>(variables)?;
 //!
 //! while let Some(event) = trades.next().await {
 //!     match event? {
@@ -149,7 +156,7 @@ pub use {
     error::{
         CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect,
         GraphQlError, Location, NotConnected, PathSegment, ResponseHeaders, SharedError,
-        SnapshotError, SubscribeError, SubscriptionError, UpgradeFlaw, Violation,
+        SnapshotError, SubscribeError, SubscriptionError, UpgradeError, Violation,
     },
     operation::{Operation, Request, Resumable},
     protocol::Subprotocol,

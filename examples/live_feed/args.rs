@@ -48,15 +48,18 @@ pub(crate) struct Args {
     pub(crate) init_payload: Option<String>,
 
     /// The subprotocol; `auto` offers graphql-transport-ws first, then graphql-ws
-    #[arg(long, value_name = "NAME", value_enum, default_value_t = Subprotocol::Auto, help_heading = "Connection")]
+    #[arg(long, value_name = "NAME", help_heading = "Connection")]
+    #[arg(value_enum, default_value_t = Subprotocol::Auto)]
     pub(crate) subprotocol: Subprotocol,
 
     /// Give up after N failed attempts to connect in a row [default: never]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Connection")]
+    #[arg(long, value_name = "N", help_heading = "Connection")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) retries: Option<u32>,
 
     /// Drop every connection to the embedded market this often, to see the streams survive
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "url", help_heading = "Connection")]
+    #[arg(long, value_name = "DURATION", help_heading = "Connection")]
+    #[arg(value_parser = duration::parse, conflicts_with = "url")]
     pub(crate) demo_drop_every: Option<Duration>,
 
     /// Trust only the certificate authorities in this file (PEM or DER)
@@ -86,7 +89,8 @@ pub(crate) struct Args {
     pub(crate) resolve: Vec<String>,
 
     /// How long an attempt to connect may take, including TLS; may be a fraction [default: 10]
-    #[arg(long, value_name = "SECONDS", value_parser = duration::parse_seconds, help_heading = "Network")]
+    #[arg(long, value_name = "SECONDS", help_heading = "Network")]
+    #[arg(value_parser = duration::parse_seconds)]
     pub(crate) connect_timeout: Option<Duration>,
 
     /// Stop after N items, counted over all operations
@@ -94,7 +98,8 @@ pub(crate) struct Args {
     pub(crate) count: Option<NonZeroU64>,
 
     /// Stop after this time: 500ms, 30s, 2m, 1h
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse, help_heading = "Output")]
+    #[arg(long = "for", value_name = "DURATION", help_heading = "Output")]
+    #[arg(value_parser = duration::parse)]
     pub(crate) limit: Option<Duration>,
 
     /// Print one JSON object per line: type is next, gap, error (an item that does not decode) or
@@ -159,7 +164,9 @@ fn summary(error: &clap::Error) -> String {
         && !word.starts_with('-')
     {
         // The argument is not shown, because it may be part of a secret header without quotes.
-        return "unexpected argument: only the URL has no flag, and a value with spaces needs quotes".into();
+        return "unexpected argument: only the URL has no flag, and a value with spaces needs \
+                quotes"
+            .into();
     }
     let text = error.to_string();
     let parts = text
@@ -183,7 +190,8 @@ Examples:
   live_feed --demo-drop-every 3s
   live_feed --json --count 5 | jq -c 'select(.type == \"next\").data'
   live_feed wss://example.com/graphql -H 'Authorization: Bearer TOKEN' \\
-      --query 'subscription($id: ID!) { orderChanged(id: $id) { status } }' --variables '{\"id\": 7}'
+      --query 'subscription($id: ID!) { orderChanged(id: $id) { status } }' \\
+      --variables '{\"id\": 7}'
   live_feed wss://market.internal/graphql -f trades.graphql --cacert ca.pem --cert client.pem
 
 The flags under Network work as in curl.

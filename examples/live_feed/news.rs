@@ -29,17 +29,17 @@ impl News {
     pub(crate) fn status(&mut self, status: &Status) {
         match status {
             Status::Connecting { attempt: 1, cause: None, .. } => {
-                self.print(format_args!("connecting"))
+                self.print(format_args!("connecting"));
             }
             // Without a delay, as after rejected credentials: the cause was not printed yet.
             Status::Connecting { attempt, cause: Some(cause), .. } if !self.waited => {
                 self.print(format_args!("connecting, attempt {attempt}, after: {}", Chain(cause)));
             }
             Status::Connecting { attempt, .. } => {
-                self.print(format_args!("connecting, attempt {attempt}"))
+                self.print(format_args!("connecting, attempt {attempt}"));
             }
             Status::Open { subprotocol, .. } => {
-                self.print(format_args!("connected ({})", subprotocol.name()))
+                self.print(format_args!("connected ({})", subprotocol.name()));
             }
             Status::Waiting { delay, cause: Some(cause), .. } => {
                 let what = if self.connected { "lost" } else { "failed" };

@@ -51,7 +51,8 @@ impl Settings {
         let network = Network::new(&args)?;
         let target = match args.url {
             Some(_) if sources.is_empty() => {
-                let missing = "a URL needs an operation: add --query 'subscription { ... }' or --query-file FILE";
+                let missing = "a URL needs an operation: add --query 'subscription { ... }' or \
+                               --query-file FILE";
                 return Err(Misuse(missing.into()));
             }
             Some(url) => Target::Server { url },

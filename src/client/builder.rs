@@ -31,7 +31,7 @@ mod check;
 mod connections;
 mod network;
 
-use self::check::{Schemes, parse_endpoint};
+use self::check::{Schemes, check_runtime, parse_endpoint};
 pub(crate) use crate::session::MAX_DURATION;
 
 #[cfg(feature = "_tls")]
@@ -401,11 +401,17 @@ impl ClientBuilder {
     /// Sets the proxy to connect through. `None` connects directly. Default: the proxy that the
     /// environment names when the client is built.
     ///
-    /// The client reads `HTTPS_PROXY` for `wss` and `HTTP_PROXY` for `ws`, then `ALL_PROXY`, in
-    /// upper and lower case. It uses no proxy for hosts in `NO_PROXY` (domains with their
-    /// subdomains, addresses, networks, `*`) and for `localhost`. An invalid value makes
-    /// [`build`](Self::build) fail with [`BuildError::Proxy`]. With `wss`, TLS is end to end: the
-    /// proxy sees only the server's host and port.
+    /// The client reads the same variables as curl, lower case before upper case: `wss_proxy`, then
+    /// `https_proxy`, for `wss`; `ws_proxy`, then `http_proxy`, for `ws`; then `all_proxy`. An
+    /// empty variable counts as not set. The client does not read `HTTP_PROXY` in upper case,
+    /// because in a CGI program it is a header of the request. It connects directly to hosts in
+    /// `no_proxy` and to this machine.
+    ///
+    /// `no_proxy` lists domains (which include their subdomains), addresses, networks such as
+    /// `192.0.2.0/24`, or `*` for all hosts, separated by commas or blanks. An invalid value makes
+    /// [`build`](Self::build) fail with [`BuildError::Proxy`].
+    ///
+    /// With `wss`, TLS is end to end: the proxy sees only the server's host and port.
     #[cfg(feature = "proxy")]
     #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
     pub fn proxy(mut self, proxy: impl Into<Option<crate::transport::dial::Proxy>>) -> Self {
@@ -435,17 +441,17 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// Fails if an option is invalid, TLS cannot be set up, or no tokio runtime is current; see
-    /// [`BuildError`]. Correct the option and build again.
+    /// Fails if an option is invalid, TLS cannot be set up, no tokio runtime is current, or the
+    /// runtime has no timers or no I/O; see [`BuildError`]. Correct the cause and build again.
     ///
-    /// # Panics
-    ///
-    /// Panics if the runtime was built without timers (`enable_time`).
+    /// tokio reports that a runtime lacks timers or I/O only by a panic. This method catches the
+    /// panic, but a panic hook sees it, and with `panic = "abort"` it aborts the process.
     pub fn build(self) -> Result<Client, BuildError> {
         let endpoint = parse_endpoint(&self.endpoint)?;
         self.schemes.check(&endpoint)?;
         self.check()?;
         let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
+        check_runtime(self.dialer.is_none())?;
         let fixed = self.fixed?;
         let span = telemetry::client_span(&endpoint);
         let sensitive = self.provider.is_some() || fixed.are_sensitive();
@@ -502,7 +508,7 @@ enum TlsChoice {
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The endpoint is left out because its query may hold a token.
+        // The endpoint is left out because its path or query may hold a token.
         f.debug_struct("ClientBuilder")
             .field("config", &self.config)
             .field("limits", &self.limits)

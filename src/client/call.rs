@@ -113,12 +113,17 @@ impl<T: DeserializeOwned> Future for Call<T> {
                 Err(error) => return Poll::Ready(Err(CallError::NotSent(error))),
             }
         }
-        let end = match &mut self.pending {
-            Some(pending) => ready!(pending.poll_end(cx)),
+        let result = match &mut self.pending {
+            Some(pending) => match ready!(pending.poll_end(cx)) {
+                End::ShutDown if pending.connection.counters().is_runtime_gone() => {
+                    Err(CallError::RuntimeGone)
+                }
+                end => response(end, self.timeout),
+            },
             // The call could not start and was polled again.
-            None => End::ShutDown,
+            None => Err(CallError::ShutDown),
         };
-        Poll::Ready(response(end, self.timeout))
+        Poll::Ready(result)
     }
 }
 

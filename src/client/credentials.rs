@@ -159,3 +159,36 @@ fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Bu
     value.set_sensitive(parsed != header::HOST);
     Ok((parsed, value))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_about_a_header_shows_a_valid_name_but_never_the_value() {
+        let error = |name, value| Credentials::none().header(name, value).unwrap_err();
+        for name in [
+            "Authorization: Bearer SECRET",
+            "Authorization=SECRET",
+            "Bearer SECRET",
+            "SECRET\n",
+            "\u{fc}SECRET",
+            "",
+        ] {
+            let error = error(name, "SECRET");
+            assert!(matches!(error, BuildError::HeaderName), "{error:?}");
+            assert!(!format!("{error} {error:?}").contains("SECRET"), "{error:?}");
+        }
+        for (name, value) in [
+            ("Authorization", "Bearer SECRET\n"),
+            ("Authorization", "SECRET\r\nX: y"),
+            ("Upgrade", "SECRET"),
+            ("Sec-WebSocket-Key", "SECRET"),
+        ] {
+            let error = error(name, value);
+            assert!(matches!(&error, BuildError::Header(told) if told == name), "{error:?}");
+            assert_eq!(error.to_string(), format!("invalid header `{name}`"));
+            assert!(!format!("{error:?}").contains("SECRET"), "{error:?}");
+        }
+    }
+}

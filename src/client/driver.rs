@@ -8,6 +8,7 @@ mod clocks;
 mod commands;
 mod outputs;
 mod readers;
+mod waiters;
 
 use std::{
     collections::VecDeque,
@@ -25,8 +26,8 @@ use tokio::{
 };
 use url::Url;
 
-use self::clocks::Clocks;
 pub(crate) use self::commands::Command;
+use self::{clocks::Clocks, waiters::Waiters};
 use crate::{
     client::{
         credentials::{Credentials, Provider},
@@ -73,9 +74,9 @@ pub(crate) struct Driver {
     /// add more than one.
     blocked: Vec<Arc<Writer>>,
     /// Callers of `connect`.
-    waiters: Vec<oneshot::Sender<Result<(), End>>>,
+    waiters: Waiters<oneshot::Sender<Result<(), End>>>,
     /// Callers of `rotate`.
-    rotating: Vec<oneshot::Sender<Result<(), End>>>,
+    rotating: Waiters<oneshot::Sender<Result<(), End>>>,
     /// Readers to wake after the reads of this turn.
     wakers: VecDeque<Waker>,
     buffers: Arc<Buffers>,
@@ -124,8 +125,8 @@ impl Driver {
             }),
             sharing: Sharing::default(),
             blocked: Vec::new(),
-            waiters: Vec::new(),
-            rotating: Vec::new(),
+            waiters: Waiters::new(),
+            rotating: Waiters::new(),
             wakers: VecDeque::new(),
             buffers,
             stock: Stock::default(),
@@ -379,6 +380,10 @@ impl Future for Driver {
 /// panics or the runtime is dropped.
 impl Drop for Driver {
     fn drop(&mut self) {
+        // If the task panics, the driver is at fault and not the runtime.
+        if !self.ended && !std::thread::panicking() {
+            self.counters.runtime_gone();
+        }
         self.wake();
         // Before the channel is closed, so that `ConnectionHandle::begin` does not set another end
         // (I1).
@@ -396,6 +401,7 @@ impl Drop for Driver {
                 writer.finish(End::ShutDown, || self.counters.ended());
             }
         }
+        self.count();
         self.status.set(Status::Ended);
     }
 }

@@ -11,6 +11,9 @@ pub(crate) mod snapshot;
 pub(crate) mod subscription;
 pub(crate) mod telemetry;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt,
     pin::Pin,
@@ -40,7 +43,6 @@ use crate::{
     },
     error::{NotConnected, SubscribeError},
     operation::{self, Operation, OperationType},
-    response::End,
     session::{Stats, Status, WatchOptions},
 };
 
@@ -391,28 +393,7 @@ impl Client {
 }
 
 async fn all_connected(answers: Vec<Connected>) -> Result<(), NotConnected> {
-    future::try_join_all(answers.into_iter().map(connected)).await.map(drop)
-}
-
-async fn connected(answer: Connected) -> Result<(), NotConnected> {
-    match answer.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(End::Lost(cause))) => Err(NotConnected::Lost(cause)),
-        Ok(Err(End::GaveUp { attempts, cause })) => Err(NotConnected::GaveUp { attempts, cause }),
-        // Connections never end with the others, which only operations have. `Err` means that the
-        // driver has ended.
-        Ok(Err(
-            End::ShutDown
-            | End::Completed
-            | End::Answered(_)
-            | End::Ambiguous(_)
-            | End::TimedOut
-            | End::Rejected(_)
-            | End::Overflow
-            | End::Hook(_),
-        ))
-        | Err(_) => Err(NotConnected::ShutDown),
-    }
+    future::try_join_all(answers.into_iter().map(Connected::outcome)).await.map(drop)
 }
 
 impl Retries {

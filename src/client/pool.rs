@@ -35,7 +35,7 @@ use crate::{
         mailbox::{Batch, Closed},
         writer::Writer,
     },
-    error::SubscribeError,
+    error::{NotConnected, SubscribeError},
     protocol::Payload,
     response::End,
     session::{Config, Session, Stats, Status},
@@ -97,8 +97,40 @@ struct UnstartedDriver {
     number: Option<u64>,
 }
 
-/// Resolves when the connection is open, or cannot be opened.
-pub(crate) type Connected = oneshot::Receiver<Result<(), End>>;
+/// The answer of the driver once the connection is open, or cannot be opened.
+pub(crate) struct Connected {
+    answer: oneshot::Receiver<Result<(), End>>,
+    counters: Arc<Counters>,
+}
+
+impl Connected {
+    pub(crate) async fn outcome(self) -> Result<(), NotConnected> {
+        match self.answer.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(End::Lost(cause))) => Err(NotConnected::Lost(cause)),
+            Ok(Err(End::GaveUp { attempts, cause })) => {
+                Err(NotConnected::GaveUp { attempts, cause })
+            }
+            // Connections never end with the others, which only operations have. `Err` means that
+            // the driver has ended.
+            Ok(Err(
+                End::ShutDown
+                | End::Completed
+                | End::Answered(_)
+                | End::Ambiguous(_)
+                | End::TimedOut
+                | End::Rejected(_)
+                | End::Overflow
+                | End::Hook(_),
+            ))
+            | Err(_) => Err(if self.counters.is_runtime_gone() {
+                NotConnected::RuntimeGone
+            } else {
+                NotConnected::ShutDown
+            }),
+        }
+    }
+}
 
 impl ConnectionHandle {
     pub(crate) fn new(
@@ -119,14 +151,14 @@ impl ConnectionHandle {
     fn request(&self, command: fn(oneshot::Sender<Result<(), End>>) -> Command) -> Connected {
         let (waiter, answer) = oneshot::channel();
         self.command(command(waiter));
-        answer
+        Connected { answer, counters: Arc::clone(&self.counters) }
     }
 
     /// Sends an operation that was placed on this connection to the driver.
     pub(crate) fn begin(&self, command: Command, writer: &Writer) -> Result<(), SubscribeError> {
         if self.commands.send(command).is_err() {
             self.counters.ended();
-            return Err(SubscribeError::ShutDown);
+            return Err(self.refusal());
         }
         // The driver may have ended between the two steps of a send. Then it never sees the
         // command.
@@ -134,6 +166,15 @@ impl ConnectionHandle {
             writer.finish(End::ShutDown, || self.counters.ended());
         }
         Ok(())
+    }
+
+    /// Returns why no operation can start here once the driver has ended.
+    fn refusal(&self) -> SubscribeError {
+        if self.counters.is_runtime_gone() {
+            SubscribeError::RuntimeGone
+        } else {
+            SubscribeError::ShutDown
+        }
     }
 
     /// Removes the reader of an operation. `is_over` says whether it has read the end.
@@ -184,6 +225,14 @@ impl Pool {
                 State { connections: vec![connection], is_paused: false, is_shut_down: false };
             PoolKind::Multi(Box::new(MultiPool { placement, template, state: Mutex::new(state) }))
         };
+        Self { kind, shared_status: Arc::downgrade(&shared_status), status }
+    }
+
+    /// Creates a pool with a single connection whose commands the test receives.
+    #[cfg(test)]
+    pub(crate) fn without_driver(connection: ConnectionHandle) -> Self {
+        let (shared_status, status) = SharedStatus::new();
+        let kind = PoolKind::Single(Arc::new(connection));
         Self { kind, shared_status: Arc::downgrade(&shared_status), status }
     }
 
@@ -380,13 +429,10 @@ impl MultiPool {
         state: &mut State,
         shared_status: &Weak<SharedStatus>,
     ) -> Result<(Arc<ConnectionHandle>, UnstartedDriver), SubscribeError> {
+        let first = state.connections.first().ok_or(SubscribeError::ShutDown)?;
+        let retries = Arc::clone(&first.retries);
         // The shared status lives as long as any driver.
-        let shared_status = shared_status.upgrade().ok_or(SubscribeError::ShutDown)?;
-        let retries = state
-            .connections
-            .first()
-            .map(|connection| Arc::clone(&connection.retries))
-            .ok_or(SubscribeError::ShutDown)?;
+        let shared_status = shared_status.upgrade().ok_or_else(|| first.refusal())?;
         let (connection, unstarted) = self.template.make_connection(
             self.placement,
             state.connections.len(),

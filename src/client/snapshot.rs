@@ -106,7 +106,8 @@ impl<T: DeserializeOwned> Subscription<T> {
     /// # use resub::{Client, Event, Request, Synced};
     /// # use serde_json::Value;
     /// # async fn doc(client: Client) -> Result<(), Box<dyn std::error::Error>> {
-    /// let updates = client.subscribe_to(Request::<Value>::new("subscription { stock { version change } }"))?;
+    /// let request = Request::<Value>::new("subscription { stock { version change } }");
+    /// let updates = client.subscribe_to(request)?;
     /// let mut stock = updates.with_snapshot(
     ///     move || client.query_with(Request::<Value>::new("{ stock { version amount } }")),
     ///     |snapshot| snapshot["stock"]["version"].as_u64(),

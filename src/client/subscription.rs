@@ -141,7 +141,8 @@ impl<T> Subscription<T> {
     ) -> Poll<Result<(), SubscriptionError>> {
         match &self.end {
             Some(end) => Poll::Ready((**end).clone().map_or(Ok(()), Err)),
-            None => poll().map(|end| end.and_then(error).map_or(Ok(()), Err)),
+            None => poll()
+                .map(|end| end.and_then(|end| error(end, &self.connection)).map_or(Ok(()), Err)),
         }
     }
 
@@ -187,7 +188,7 @@ impl<T: DeserializeOwned> Subscription<T> {
         future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// Yields only the data, for readers that need not know what was missed.
+    /// Yields only the data, for applications that need not know what was missed.
     ///
     /// This leaves out gaps, stale events, and GraphQL errors that arrive with data. An item
     /// without data yields [`SubscriptionError::NoData`], which does not end the stream.
@@ -229,9 +230,7 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
                     Some(event)
                 }
                 Some(Read::Gap(mut gap)) => {
-                    if repeats.is_some()
-                        && std::mem::take(&mut gap.overlaps) > 0
-                        && gap.says_nothing()
+                    if repeats.is_some() && std::mem::take(&mut gap.overlaps) > 0 && gap.is_empty()
                     {
                         continue;
                     }
@@ -239,7 +238,7 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
                 }
                 Some(Read::Stale(idle_for)) => Some(Ok(Event::Stale { idle_for })),
                 Some(Read::End(end)) => {
-                    let error = error(end);
+                    let error = error(end, connection);
                     self.end = Some(Box::new(error.clone()));
                     error.map(Err)
                 }
@@ -270,7 +269,7 @@ impl<T> fmt::Debug for Subscription<T> {
     }
 }
 
-fn error(end: End) -> Option<SubscriptionError> {
+fn error(end: End, connection: &ConnectionHandle) -> Option<SubscriptionError> {
     Some(match end {
         // Subscriptions never end with the latter three, which only queries and mutations have.
         End::Completed | End::Answered(_) | End::Ambiguous(_) | End::TimedOut => return None,
@@ -281,6 +280,7 @@ fn error(end: End) -> Option<SubscriptionError> {
         End::GaveUp { attempts, cause } => SubscriptionError::GaveUp { attempts, cause },
         End::Hook(error) => SubscriptionError::Hook(error),
         End::Overflow => SubscriptionError::Overflow,
+        End::ShutDown if connection.counters().is_runtime_gone() => SubscriptionError::RuntimeGone,
         End::ShutDown => SubscriptionError::ShutDown,
     })
 }

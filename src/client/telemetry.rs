@@ -3,11 +3,12 @@
 //!
 //! Levels: info is an operator's timeline; warn means that data was or will be lost, or that
 //! credentials are sent without TLS; debug is about one operation; trace is about one frame. No
-//! level logs a payload or a credential. Of the URL, only scheme, host, port and path are logged.
+//! level logs a payload or a credential. Of the URL, only scheme, host and port are logged, because
+//! a path may hold a token.
 
 use std::{
     sync::atomic::{
-        AtomicU64, AtomicUsize,
+        AtomicBool, AtomicU64, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
     },
     time::Duration,
@@ -31,7 +32,6 @@ pub(crate) fn client_span(endpoint: &Url) -> Span {
         url.scheme = endpoint.scheme(),
         server.address = endpoint.host_str(),
         server.port = endpoint.port_or_known_default(),
-        url.path = endpoint.path(),
     )
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn status(status: &Status) {
             info!(target: "resub", attempt, cause, "connecting");
         }
         Status::Open { subprotocol, .. } => {
-            info!(target: "resub", subprotocol = subprotocol.name(), "open")
+            info!(target: "resub", subprotocol = subprotocol.name(), "open");
         }
         Status::Waiting { delay, cause, refused_since: _ } => {
             let cause = cause.as_ref().map(|cause| display(Chain(cause)));
@@ -163,10 +163,12 @@ impl Losses {
     pub(crate) fn report(&self) {
         if let Some(Gap { down_for, cause, .. }) = &self.gap {
             let cause = cause.as_ref().map(|cause| display(Chain(cause)));
-            warn!(target: "resub", operations = self.gaps, ?down_for, cause, "reconnected with a gap");
+            let operations = self.gaps;
+            warn!(target: "resub", operations, ?down_for, cause, "reconnected with a gap");
         }
         if self.ambiguous > 0 {
-            warn!(target: "resub", operations = self.ambiguous, "mutations may or may not have been executed");
+            let operations = self.ambiguous;
+            warn!(target: "resub", operations, "mutations may or may not have been executed");
         }
         if self.lost > 0 {
             warn!(target: "resub", operations = self.lost, "ended operations");
@@ -213,6 +215,8 @@ pub(crate) struct Counters {
     live_operations: AtomicU64,
     /// 0 before the first pong.
     round_trip_nanos: AtomicU64,
+    /// Whether the driver was dropped before its end, because its runtime was shut down.
+    is_runtime_gone: AtomicBool,
 }
 
 impl Counters {
@@ -228,6 +232,15 @@ impl Counters {
     /// `load`: a thread that sees the free place also sees everything that happened before.
     pub(crate) fn ended(&self) {
         self.load.fetch_sub(1, Release);
+    }
+
+    pub(crate) fn runtime_gone(&self) {
+        self.is_runtime_gone.store(true, Release);
+    }
+
+    /// Whether the runtime is gone. Meaningful only after the driver has ended.
+    pub(crate) fn is_runtime_gone(&self) -> bool {
+        self.is_runtime_gone.load(Acquire)
     }
 
     pub(crate) fn record(&self, counts: &Counts, live_operations: usize) {

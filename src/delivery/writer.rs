@@ -89,6 +89,9 @@ pub(crate) trait Keys: Send {
     /// Stores the place of the item whose key was read. Must not run the application's code,
     /// because the reader was not woken yet.
     fn kept_at(&mut self, place: u64);
+
+    /// Forgets all places, so that no item in the queue is replaced.
+    fn forget_places(&mut self);
 }
 
 impl Writer {
@@ -114,7 +117,7 @@ impl Writer {
         frame: &str,
     ) -> Result<(Pushed, Option<Waker>), SharedError> {
         let Some(mut hooks) = self.hooks() else { return Ok(self.mailbox.push(item, frame.len())) };
-        let json = item.place();
+        let json = item.range();
         let pushed = match &mut hooks.keys {
             None => self.mailbox.push(item, frame.len()),
             Some(keys) => {
@@ -197,6 +200,10 @@ impl Writer {
 
     /// Adds a gap for every reader.
     pub(crate) fn push_gap(&self, gap: Gap) {
+        // Items from before the gap may repeat. A repetition must not replace a newer item.
+        if let Some(keys) = self.hooks().as_mut().and_then(|hooks| hooks.keys.as_mut()) {
+            keys.forget_places();
+        }
         match self.readers().map(|mut readers| readers.missed(&gap)) {
             None => self.mailbox.push_gap(gap),
             Some(readers) => readers.iter().for_each(|reader| reader.mailbox.push_gap(gap.clone())),
@@ -226,9 +233,16 @@ impl Writer {
         match self.readers().map(|mut readers| readers.take()) {
             None => self.mailbox.finish(end, freed),
             Some(readers) => {
-                readers.iter().for_each(|reader| reader.mailbox.finish(end.clone(), &freed))
+                for reader in &readers {
+                    reader.mailbox.finish(end.clone(), &freed);
+                }
             }
         }
+    }
+
+    /// Whether the application has set `resume_with`.
+    pub(crate) fn is_resumable(&self) -> bool {
+        self.hooks().is_some_and(|hooks| hooks.resume.is_some())
     }
 
     pub(crate) fn is_shared(&self) -> bool {
@@ -282,6 +296,10 @@ impl Hooks {
                 let mut buffer =
                     self.last.take().and_then(Payload::into_buffer).unwrap_or_default();
                 buffer.clear();
+                // Do not keep the buffer of a large item as long as the operation lives.
+                if buffer.capacity() > KEPT_CAPACITY.max(4 * frame.len()) {
+                    buffer = String::new();
+                }
                 buffer.push_str(frame);
                 self.last = Some(Payload::new(buffer, json));
             }
@@ -378,6 +396,10 @@ where
             self.newest = self.newest.max(place);
             self.places[index] = Some(place);
         }
+    }
+
+    fn forget_places(&mut self) {
+        self.places.fill(None);
     }
 }
 

@@ -1,8 +1,8 @@
-//! JSON of any shape, up to so many values: text of eight bytes, such as `{"":0},`, is read into
-//! hundreds.
+//! Reads JSON of any shape, up to a number of values.
 //!
-//! Owns how much is built of what a server adds to its data. Of the data itself the application's
-//! own type is the bound.
+//! The size of the text is not enough of a bound: the eight bytes of `{"":0},` become hundreds of
+//! bytes in memory. Owns the bound for errors and extensions. The data itself is bounded by the
+//! application's own type.
 
 use std::{cell::Cell, fmt};
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 
 use super::GraphQlError;
 
-/// How many values may still be made. One is shared by all that is read of an item.
+/// How many values may still be built. All errors and extensions of an item share one budget.
 pub(crate) struct Budget(Cell<usize>);
 
 impl Budget {
@@ -19,12 +19,12 @@ impl Budget {
         Self(Cell::new(MAX_VALUES))
     }
 
-    /// Any value.
+    /// Reads any value.
     pub(crate) fn value(&self) -> AnyValue<'_> {
         AnyValue(self)
     }
 
-    /// A list of errors, or what servers send in place of one.
+    /// Reads a list of errors, or what some servers send in place of one (rule 11).
     pub(crate) fn errors(&self) -> Errors<'_> {
         Errors(self)
     }
@@ -100,8 +100,8 @@ impl<'de> Visitor<'de> for AnyValue<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = access.next_key::<String>()? {
-            // How numbers come with serde_json's `arbitrary_precision`, which any crate in the
-            // build may switch on.
+            // With its feature `arbitrary_precision`, serde_json passes a number as a map with
+            // this key. Any crate in the build may enable the feature.
             if key == NUMBER {
                 return access
                     .next_value::<String>()?
@@ -156,7 +156,7 @@ impl<'de> Visitor<'de> for Errors<'_> {
         Ok(GraphQlError::list(value.into()))
     }
 
-    /// Those that are not kept are not built either.
+    /// Errors beyond the limit are skipped without building them.
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
         let mut errors = Vec::new();
         while errors.len() < MAX_ERRORS
@@ -176,11 +176,11 @@ impl<'de> Visitor<'de> for Errors<'_> {
 /// How many errors of one item are kept.
 pub(crate) const MAX_ERRORS: usize = 100;
 
-/// How many values are made of all errors and extensions of one item: some 40 MB at the worst, an
-/// object for each.
+/// How many values are built for all errors and extensions of one item. In the worst case each of
+/// them is an object, and they take about 40 MB together.
 pub(crate) const MAX_VALUES: usize = 65_536;
 
-/// The key of `serde_json` for a number.
+/// The key under which `serde_json` passes a number of arbitrary precision.
 const NUMBER: &str = "$serde_json::private::Number";
 
 #[cfg(test)]
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_values_are_read_as_there_may_be_and_not_one_more() {
+    fn values_are_read_up_to_the_limit_and_one_more_is_an_error() {
         let zeros = |n: usize| format!("[{}0]", "0,".repeat(n - 1));
         assert_eq!(read(&zeros(MAX_VALUES - 1)).unwrap().as_array().unwrap().len(), MAX_VALUES - 1);
         let error = read(&zeros(MAX_VALUES)).unwrap_err();
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_million_errors_the_first_hundred_are_kept_and_the_others_are_not_built() {
+    fn the_first_hundred_of_a_million_errors_are_kept_and_the_others_are_not_built() {
         let list = format!("[{}0]", r#"{"message":"m"},"#.repeat(1_000_000));
         assert_eq!(errors(&list).unwrap().len(), MAX_ERRORS);
         let one = format!(
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_an_error_before_it_is_a_stack_overflow() {
+    fn deep_nesting_is_an_error_and_no_stack_overflow() {
         for open in ["[", r#"{"":"#, r#"[{"":"#] {
             let deep = open.repeat(1_000_000);
             assert!(read(&deep).unwrap_err().to_string().contains("recursion limit"));
@@ -240,7 +240,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_what_serde_json_reads(value in any_json()) {
+        fn values_are_read_as_serde_json_reads_them(value in any_json()) {
             let text = value.to_string();
             let expected: Value = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(&read(&text).unwrap(), &expected);

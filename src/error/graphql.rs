@@ -1,31 +1,35 @@
-//! GraphQL errors as a server sends them (GraphQL specification, section 7.1.2).
+//! GraphQL errors (GraphQL specification, section 7.1.2).
 //!
-//! Lenient in every field: a sloppy error object never costs an item.
+//! Every field is read leniently, so that a malformed error object does not make an item fail (rule
+//! 11).
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeSeed};
 use serde_json::{Map, Value};
 
-use super::bounded::{Budget, MAX_ERRORS};
+use super::{
+    bounded::{Budget, MAX_ERRORS},
+    display::is_unprintable,
+};
 
-/// An error in a GraphQL response. Whatever a server leaves out or gets wrong is empty here.
+/// An error in a GraphQL response. A field that the server left out or got wrong is empty.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct GraphQlError {
-    /// The description for the developer.
+    /// The description, which is meant for developers.
     pub message: String,
-    /// Where in the document.
+    /// The places in the document that the error refers to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub locations: Vec<Location>,
-    /// Where in the response.
+    /// The path of the field in the response that the error refers to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub path: Vec<PathSegment>,
-    /// What the server adds, such as a `code`.
+    /// Further information of the server, such as a `code`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extensions: Option<Map<String, Value>>,
 }
 
-/// A place in a document, counted from 1; 0 where the server did not say.
+/// A place in a document. Lines and columns count from 1; 0 means that the server sent none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Location {
     /// The line.
@@ -34,28 +38,27 @@ pub struct Location {
     pub column: u64,
 }
 
-/// A step from the response's root to the field that failed.
+/// A step on the path from the root of the response to a field.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(untagged)]
 pub enum PathSegment {
-    /// A field's name or alias.
+    /// The name or alias of a field.
     Field(String),
-    /// A list index, from 0.
+    /// An index in a list, from 0.
     Index(u64),
 }
 
 impl GraphQlError {
-    /// Reads the payload of an `error` message, JSON.
+    /// Reads the payload of an `error` message.
     pub(crate) fn read(payload: Option<&str>) -> Vec<Self> {
         let Some(json) = payload else { return Vec::new() };
         let errors =
             Budget::new().errors().deserialize(&mut serde_json::Deserializer::from_str(json));
-        // It is an end whatever it says, so what cannot be read is said instead.
+        // The operation has ended in any case, so the error is why the payload cannot be read.
         errors.unwrap_or_else(|error| vec![Self { message: error.to_string(), ..Self::default() }])
     }
 
-    /// Reads what an `error` message carries: a list, one object, or `{"errors": [...]}`; servers
-    /// differ.
+    /// Reads errors from a list, one object, or `{"errors": [...]}`, as servers differ (rule 11).
     pub(crate) fn list(payload: Value) -> Vec<Self> {
         match payload {
             Value::Null => Vec::new(),
@@ -112,13 +115,13 @@ impl PathSegment {
 }
 
 impl fmt::Display for GraphQlError {
-    /// `message (at path.0.field)`, without control characters: a server's words end up in
-    /// terminals.
+    /// Shows `message (at path.0.field)` on one line and without invisible characters, because it
+    /// may be shown in a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let message = if self.message.is_empty() { "unnamed error" } else { &self.message };
-        f.write_str(&message.replace(char::is_control, " "))?;
+        f.write_str(&message.replace(is_unprintable, " "))?;
         for (n, segment) in self.path.iter().enumerate() {
-            let segment = segment.to_string().replace(char::is_control, " ");
+            let segment = segment.to_string().replace(is_unprintable, " ");
             write!(f, "{}{segment}", if n == 0 { " (at " } else { "." })?;
         }
         f.write_str(if self.path.is_empty() { "" } else { ")" })
@@ -174,10 +177,14 @@ mod tests {
     }
 
     #[test]
-    fn a_sloppy_error_costs_nothing_but_itself() {
+    fn a_malformed_error_does_not_make_the_item_fail() {
         let sloppy: Response<u32> = serde_json::from_value(json!({"data": 1, "errors": [
             {}, {"message": null}, {"message": 7}, "text", null,
-            {"message": "m", "path": ["a", 3_000_000_000_u64, null, {}], "locations": [{"line": 1}, 4]},
+            {
+                "message": "m",
+                "path": ["a", 3_000_000_000_u64, null, {}],
+                "locations": [{"line": 1}, 4],
+            },
             {"message": "n", "path": "a", "locations": {}, "extensions": []},
         ]}))
         .unwrap();

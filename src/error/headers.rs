@@ -1,22 +1,22 @@
-//! What a refused upgrade's answer says beside its body.
+//! The headers of an answer that refused the upgrade.
 
 use std::sync::Arc;
 
-/// The headers of an answer, for whoever has to find out who refused and why: `WWW-Authenticate`,
-/// `Server`, an id of the request.
+/// The headers of an answer that refused the upgrade.
 ///
-/// At most 32, each of at most 256 bytes of text. Cookies are left out, and what the client has
-/// sent is masked, as in the body.
+/// They help to find out who refused and why: `WWW-Authenticate`, `Server`, or the id of the
+/// request. At most 32 headers are kept, with at most 256 bytes of text each. Cookies are left out,
+/// and values that the client sent itself are masked, as in the body.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ResponseHeaders(Arc<Vec<(String, String)>>);
 
 impl ResponseHeaders {
-    /// The first value of a header; its name in any case.
+    /// Returns the first value of a header, whose name may be in upper or lower case.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// Names and values, in the server's order.
+    /// Returns all names and values in the order in which the server sent them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }

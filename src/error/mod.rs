@@ -1,7 +1,7 @@
-//! Every public error, one enum for each moment at which something can fail.
+//! All public errors, with one enum for each step that can fail.
 //!
-//! Owns what a user reads when it does. No `Display` repeats its `source()`, none shows a URL's
-//! query or a credential.
+//! Owns the text of errors. No `Display` repeats its `source()`, and none shows the path or query
+//! of a URL, or a credential (I13).
 
 use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
@@ -20,57 +20,62 @@ mod upgrade;
 #[cfg(feature = "client")]
 pub use self::build::BuildError;
 pub(crate) use self::display::Chain;
-#[cfg(feature = "client")]
-pub(crate) use self::display::OneLine;
 use self::display::{DisplayBody, DisplayCode, DisplayErrors};
+#[cfg(feature = "client")]
+pub(crate) use self::display::{OneLine, is_unprintable};
 pub(crate) use self::graphql::map;
 pub use self::{
     close_code::CloseCode,
     dial::DialError,
     graphql::{GraphQlError, Location, PathSegment},
     headers::ResponseHeaders,
-    upgrade::UpgradeFlaw,
+    upgrade::UpgradeError,
 };
 
 /// Any error that can be shared between the streams of one client.
 pub type SharedError = Arc<dyn Error + Send + Sync>;
 
-/// Why an operation was not accepted. Nothing was sent.
+/// Why an operation was not accepted. Nothing was sent for it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
-    /// The client was shut down, or its runtime is gone. Build a new one.
+    /// The client was shut down. Build a new client.
     #[error("the client was shut down")]
     ShutDown,
+    /// The tokio runtime that the client was built on has ended, and the client's tasks with it.
+    /// Build a new client on a runtime that lives as long as the client is used.
+    #[error("the runtime that the client was built on is gone")]
+    RuntimeGone,
     /// The variables do not serialize to JSON, or the request is not an object with a document.
     #[error("the operation does not serialize")]
     Serialize(#[source] serde_json::Error),
-    /// The operation's JSON is larger than a message may be.
+    /// The operation, as JSON, is larger than a message may be.
     #[error("the operation is {size} bytes long, above the limit of {limit} bytes")]
     TooLarge {
-        /// Bytes of the serialized operation.
+        /// The size of the serialized operation in bytes.
         size: usize,
-        /// The limit, see [`max_message_size`](crate::ClientBuilder::max_message_size).
+        /// The limit in bytes; see [`max_message_size`](crate::ClientBuilder::max_message_size).
         limit: usize,
     },
     /// Every connection carries as many operations as it may. Try again when one has ended, or
-    /// allow more.
+    /// raise a limit.
     #[error("all connections are full: {connections}, each with {limit} operations")]
     Full {
-        /// How many there may be, see [`connections`](crate::ClientBuilder::connections).
+        /// The number of connections; see [`connections`](crate::ClientBuilder::connections).
         connections: usize,
-        /// How many operations each may carry, see
-        /// [`max_subscriptions_per_connection`](crate::ClientBuilder::max_subscriptions_per_connection).
+        /// How many operations each may carry; see [`max_subscriptions_per_connection`].
+        ///
+        /// [`max_subscriptions_per_connection`]: crate::ClientBuilder::max_subscriptions_per_connection
         limit: usize,
     },
-    /// Options that do not go together; the text names them.
+    /// These options do not go together; the text names them.
     #[error("{0}")]
     Option(&'static str),
-    /// The document's operation is a mutation. Queries and subscriptions are sent again after a
-    /// reconnect; a mutation must not be.
+    /// The operation is a mutation. A reconnect sends subscriptions and queries again, which would
+    /// execute a mutation twice.
     #[error("the operation is a mutation, which a reconnect would execute again")]
     Mutation,
-    /// The document's operation is a subscription, of which a call would see the first result only.
+    /// The operation is a subscription. A call would return only the first of its results.
     #[error("the operation is a subscription, which has more than one result")]
     Subscription,
 }
@@ -79,74 +84,71 @@ pub enum SubscribeError {
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// No byte stream. Whether it is retried depends on the error.
+    /// The server could not be dialed. The error says whether it is retried.
     #[error(transparent)]
     Dial(DialError),
-    /// Name resolution, TCP, TLS and the upgrade together took longer than
+    /// Name resolution, proxy, TCP, TLS and the upgrade together took longer than
     /// [`connect_timeout`](crate::ClientBuilder::connect_timeout). Retried.
     #[error("not connected within {0:?}")]
     Timeout(Duration),
-    /// The server answered the upgrade with an HTTP status. 408, 425, 429 and 5xx are retried, 401
-    /// and 403 ask for new credentials, 400 leads to the other subprotocol unless it is fixed or
-    /// known, and everything else is fatal.
+    /// The server answered the upgrade with an HTTP status.
+    ///
+    /// 408, 425, 429 and 5xx are retried. After 401 and 403 the credentials provider is asked
+    /// again. After 400 the client offers the other subprotocol, unless the subprotocol is fixed or
+    /// known to work. All others are fatal.
     #[error("the server answered the upgrade with HTTP {status}{}", DisplayBody(.body))]
     Http {
         /// The status code.
         status: u16,
-        /// What the server's `Retry-After` asks for; at most an hour.
+        /// How long the server's `Retry-After` asks to wait, limited to an hour.
         retry_after: Option<Duration>,
-        /// What else the server said of it.
+        /// The headers of the answer.
         headers: ResponseHeaders,
-        /// The first 1024 bytes of the body, as far as they came within half a second. What it
-        /// shows of the request's headers or of the endpoint's query is masked.
+        /// The first 1024 bytes of the body that arrived within half a second. Where it shows the
+        /// headers of the request or the path or query of the endpoint, it is masked.
         body: String,
     },
-    /// The server answered the upgrade with a redirection, which is not followed: who may redirect
-    /// would get the credentials. Fatal; if the target is the right one, make it the endpoint.
+    /// The server answered the upgrade with a redirection. It is not followed, as the target would
+    /// get the credentials. Fatal. If the target is the right one, use it as the endpoint.
     #[error("the server redirects the upgrade to {to} with HTTP {status}, which is not followed")]
     Redirected {
         /// The status code.
         status: u16,
-        /// The target, without user, query and fragment.
+        /// The target, without user, query and fragment. Where it shows the endpoint's path, it is
+        /// masked.
         to: String,
     },
     /// The server chose no subprotocol, or one that was not offered.
     #[error("the server did not choose the offered subprotocol `{offered}`")]
     Subprotocol {
-        /// What was offered.
+        /// The subprotocol that was offered.
         offered: &'static str,
     },
     /// The answer was not a WebSocket upgrade. Fatal.
     #[error("the server did not upgrade to WebSocket: {0}")]
-    Upgrade(UpgradeFlaw),
+    Upgrade(UpgradeError),
 }
 
-/// Why a connection was lost, or not made. It is in the [`Gap`](crate::Gap) of a reconnect, in
-/// [`Status::Waiting`](crate::Status::Waiting) and in the errors that end streams.
+/// Why a connection was lost, or could not be made.
+///
+/// It is in the [`Gap`](crate::Gap) of a reconnect, in
+/// [`Status::Waiting`](crate::Status::Waiting), and in the errors that end streams.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum Disconnect {
-    /// The server closed the connection with a close frame. The reason is the server's own text.
+    /// The server closed the connection with a close frame.
     #[error("the server closed the connection with {code}{}", DisplayBody(.reason))]
     Closed {
-        /// The code; [`CloseCode::NO_STATUS`] when the frame had none.
+        /// The code; [`CloseCode::NO_STATUS`] if the frame had none.
         code: CloseCode,
-        /// The reason; may be empty.
+        /// The server's text; may be empty.
         reason: String,
     },
     /// The server answered `connection_init` with `connection_error`.
     #[error("the server refused the connection{}", DisplayBody(.message))]
     Refused {
-        /// The server's own words.
+        /// The server's text; may be empty.
         message: String,
-    },
-    /// The server sent a close frame that may not be sent: with a reserved code, with half a code,
-    /// or with a reason that is not UTF-8 (RFC 6455 sections 5.5.1 and 7.4). Retried, like a
-    /// connection that broke off.
-    #[error("the server sent an invalid close frame{}", DisplayCode(*code))]
-    InvalidCloseFrame {
-        /// The code, if the frame had one.
-        code: Option<u16>,
     },
     /// The server closed several connections in a row before it acknowledged them, which is how some
     /// servers reject credentials.
@@ -158,28 +160,38 @@ pub enum Disconnect {
         #[source]
         cause: Arc<Disconnect>,
     },
-    /// The application asked for it, by [`pause`](crate::Client::pause) or
+    /// The application asked for it with [`pause`](crate::Client::pause) or
     /// [`reconnect_now`](crate::Client::reconnect_now).
     #[error("the application asked for it")]
     Requested,
     /// The stream ended or broke without a closing handshake.
     #[error("the connection broke off")]
     Reset(#[source] Option<Arc<io::Error>>),
-    /// Bytes arrived that are not WebSocket frames, such as a close frame longer than RFC 6455
-    /// allows.
+    /// The server sent bytes that are not WebSocket frames, or text that is not UTF-8. The client
+    /// closed the connection with 1002 or 1007.
     #[error("the server sent an invalid WebSocket frame: {0}")]
     WebSocket(String),
+    /// The server closed the connection with an invalid close frame (RFC 6455 sections 5.5 and
+    /// 7.4): its code is reserved, like 1006, or its body is too long, a single byte, or not UTF-8.
+    ///
+    /// Tunnels and proxies are known to send such frames. The content is not reliable, so this is
+    /// handled like a connection that broke off ([`Reset`](Self::Reset)).
+    #[error("the server sent an invalid close frame{}", DisplayCode(*.code))]
+    InvalidCloseFrame {
+        /// The code in the frame, if there is one.
+        code: Option<u16>,
+    },
     /// Nothing arrived for this long after a ping.
     #[error("the server went silent: nothing arrived within {0:?} after a ping")]
     Silent(Duration),
-    /// No `connection_ack` within [`ack_timeout`](crate::ClientBuilder::ack_timeout).
+    /// No `connection_ack` arrived within [`ack_timeout`](crate::ClientBuilder::ack_timeout).
     #[error("the server did not acknowledge within {0:?}")]
     AckTimeout(Duration),
-    /// The server broke the subprotocol; the client closed the connection.
+    /// The server broke the protocol, and the client closed the connection.
     #[error("the server broke the protocol: {0}")]
     Violation(Violation),
-    /// A message was larger than [`max_message_size`](crate::ClientBuilder::max_message_size); the
-    /// client closed the connection, as the server would send it again.
+    /// A message was larger than [`max_message_size`](crate::ClientBuilder::max_message_size), and
+    /// the client closed the connection.
     #[error("the server sent a message above the limit of {limit} bytes")]
     MessageTooBig {
         /// The limit in bytes.
@@ -189,11 +201,14 @@ pub enum Disconnect {
     #[error(transparent)]
     Connect(ConnectError),
     /// The server accepts neither subprotocol.
-    #[error("the server accepts neither subprotocol: graphql-transport-ws: {}; graphql-ws: {}", Chain(.modern), Chain(.legacy))]
+    #[error(
+        "the server accepts neither subprotocol: graphql-transport-ws: {}; graphql-ws: {}",
+        Chain(.modern), Chain(.legacy)
+    )]
     NoSubprotocol {
-        /// What came back when `graphql-transport-ws` was offered.
+        /// What followed when `graphql-transport-ws` was offered.
         modern: Arc<Disconnect>,
-        /// What came back when `graphql-ws` was offered.
+        /// What followed when `graphql-ws` was offered.
         legacy: Arc<Disconnect>,
     },
     /// The credentials provider failed.
@@ -201,19 +216,19 @@ pub enum Disconnect {
     Credentials(#[source] CredentialsError),
 }
 
-/// What a server did that no server may.
+/// How a server broke the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum Violation {
-    /// An operation's message before `connection_ack`.
+    /// A message about an operation came before `connection_ack`.
     #[error("a `{0}` message before the acknowledgement")]
     BeforeAck(&'static str),
-    /// A message that cannot be read, under [`Strictness::Strict`](crate::Strictness::Strict).
+    /// A message cannot be read, under [`Strictness::Strict`](crate::Strictness::Strict).
     #[error("an unreadable message")]
     Unreadable,
 }
 
-/// What a credentials provider returns when it has none.
+/// What a credentials provider returns if it has no credentials.
 #[derive(Clone, Debug)]
 pub struct CredentialsError {
     source: SharedError,
@@ -221,45 +236,49 @@ pub struct CredentialsError {
 }
 
 impl CredentialsError {
-    /// A failure that may pass, such as a token endpoint that does not answer: the attempt counts
-    /// as failed, and the provider is asked again after a backoff.
+    /// Creates an error that may not come again, such as that of a token endpoint that does not
+    /// answer. The attempt to connect has failed, and the provider is asked again after a backoff.
     pub fn transient(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { source: Arc::from(source.into()), fatal: false }
     }
 
-    /// A failure that will not pass: every live operation ends with it.
+    /// Creates an error that would come again. All live operations end with it.
     pub fn fatal(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { source: Arc::from(source.into()), fatal: true }
     }
 
-    /// Whether asking again is pointless.
+    /// Returns whether asking again would fail, too.
     pub fn is_fatal(&self) -> bool {
         self.fatal
     }
 }
 
-/// Why a subscription's item could not be had, or why the stream ended. See
-/// [`is_terminal`](Self::is_terminal).
+/// Why a subscription could not yield an item, or why the stream ended.
+///
+/// [`is_terminal`](Self::is_terminal) tells the two apart.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum SubscriptionError {
-    /// One item did not decode into the expected type; the stream goes on.
+    /// One item did not decode into the expected type. The stream goes on.
     #[error("an item did not decode")]
     Decode(#[source] DecodeError),
-    /// The item carried errors and no data; the stream goes on. Only
-    /// [`data`](crate::Subscription::data) reports it so.
+    /// An item has errors and no data. The stream goes on. Only the stream that
+    /// [`data`](crate::Subscription::data) returns yields this error.
     #[error("the item has no data{}", DisplayErrors(.0))]
     NoData(Vec<GraphQlError>),
     /// The server ended the operation with errors (an `error` message). Terminal.
     #[error("the server rejected the operation{}", DisplayErrors(.0))]
     Rejected(Vec<GraphQlError>),
-    /// The connection was lost for a reason that a new one would not cure, or several times in a
-    /// row right after this operation was sent, and this one alone ended: several servers close the
-    /// connection over a syntax error. Terminal; the client stays usable.
+    /// The connection was lost for good. Terminal; the client stays usable.
+    ///
+    /// Either a new connection would end in the same way, or the connection was lost several times
+    /// in a row right after this operation was sent, as with servers that close the connection
+    /// because of a syntax error. In the latter case only this operation ended.
     #[error("the connection was lost for good")]
     Lost(#[source] Disconnect),
-    /// As many attempts in a row failed as [`give_up_after`](crate::ClientBuilder::give_up_after)
-    /// allows. Terminal; the client stays usable.
+    /// As many attempts to connect failed in a row as
+    /// [`give_up_after`](crate::ClientBuilder::give_up_after) allows. Terminal; the client stays
+    /// usable.
     #[error("gave up after {attempts} failed attempts to connect")]
     GaveUp {
         /// Failed attempts in a row.
@@ -268,23 +287,26 @@ pub enum SubscriptionError {
         #[source]
         cause: Disconnect,
     },
-    /// The application's own code, without which the subscription cannot go on, failed in the
-    /// client's task: a hook panicked, or what
-    /// [`resume_with`](crate::SubscriptionBuilder::resume_with) made does not serialize or is too
-    /// large. Terminal.
+    /// A hook of the application failed, and the subscription cannot go on without it. Terminal.
+    ///
+    /// A hook panicked, or the variables that
+    /// [`resume_with`](crate::SubscriptionBuilder::resume_with) changed do not serialize or are too
+    /// large.
     #[error("a hook of the subscription failed")]
     Hook(#[source] SharedError),
-    /// The subscription held more than it may, under [`Overflow::Fail`](crate::Overflow::Fail).
-    /// Terminal.
+    /// The queue was full, under [`Overflow::Fail`](crate::Overflow::Fail). Terminal.
     #[error("the subscription overflowed: the reader was too slow")]
     Overflow,
-    /// The client was shut down, or its runtime is gone. Terminal.
+    /// The client was shut down. Terminal.
     #[error("the client was shut down")]
     ShutDown,
+    /// The tokio runtime that the client was built on has ended. Terminal.
+    #[error("the runtime that the client was built on is gone")]
+    RuntimeGone,
 }
 
 impl SubscriptionError {
-    /// Whether the stream has ended: nothing follows this error.
+    /// Returns whether the stream has ended: nothing follows a terminal error.
     pub fn is_terminal(&self) -> bool {
         match self {
             Self::Decode(_) | Self::NoData(_) => false,
@@ -293,11 +315,12 @@ impl SubscriptionError {
             | Self::GaveUp { .. }
             | Self::Hook(_)
             | Self::Overflow
-            | Self::ShutDown => true,
+            | Self::ShutDown
+            | Self::RuntimeGone => true,
         }
     }
 
-    /// The lost connection behind a terminal error, if that is the cause.
+    /// Returns why the connection was lost, if that ended the stream.
     pub fn disconnect(&self) -> Option<&Disconnect> {
         match self {
             Self::Lost(cause) | Self::GaveUp { cause, .. } => Some(cause),
@@ -306,19 +329,20 @@ impl SubscriptionError {
             | Self::Rejected(_)
             | Self::Hook(_)
             | Self::Overflow
-            | Self::ShutDown => None,
+            | Self::ShutDown
+            | Self::RuntimeGone => None,
         }
     }
 }
 
-/// Why there is no connection; from [`Client::connect`](crate::Client::connect).
+/// Why [`Client::connect`](crate::Client::connect) failed.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum NotConnected {
-    /// It could not be made, and trying again would not help.
+    /// The connection could not be made, and another attempt would fail as well.
     #[error("the connection could not be made")]
     Lost(#[source] Disconnect),
-    /// As many attempts in a row failed as [`give_up_after`](crate::ClientBuilder::give_up_after)
+    /// As many attempts failed in a row as [`give_up_after`](crate::ClientBuilder::give_up_after)
     /// allows.
     #[error("gave up after {attempts} failed attempts to connect")]
     GaveUp {
@@ -328,22 +352,26 @@ pub enum NotConnected {
         #[source]
         cause: Disconnect,
     },
-    /// The client was shut down, or its runtime is gone.
+    /// The client was shut down.
     #[error("the client was shut down")]
     ShutDown,
+    /// The tokio runtime that the client was built on has ended.
+    #[error("the runtime that the client was built on is gone")]
+    RuntimeGone,
 }
 
 /// Why a query or mutation has no result.
 ///
-/// A mutation was executed at most once; [`may_have_been_executed`](Self::may_have_been_executed)
-/// says when it was for sure not.
+/// A mutation was executed at most once.
+/// [`may_have_been_executed`](Self::may_have_been_executed) says whether it may have been.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// It could not even be begun.
+    /// The operation was not accepted, so it was not sent.
     #[error("the operation was not sent")]
     NotSent(#[source] SubscribeError),
-    /// The server ended it with errors (an `error` message), mostly before it began to execute it.
+    /// The server ended the operation with errors (an `error` message). In most cases it did not
+    /// begin to execute it.
     #[error("the server rejected the operation{}", DisplayErrors(.0))]
     Rejected(Vec<GraphQlError>),
     /// The result did not decode into the expected type.
@@ -352,20 +380,23 @@ pub enum CallError {
     /// The server ended the operation without a result.
     #[error("the server sent no result")]
     NoResult,
-    /// The mutation was sent, and its result will not come: the connection was lost, with the
-    /// cause, or else the time was up or the client shut down. It may or may not have been
-    /// executed; ask the server before you send it again.
+    /// The mutation was sent, and its result will not come. The server may have executed it or not:
+    /// find out before you send it again.
+    ///
+    /// The cause is set if the connection was lost. Otherwise the call timed out, the client was
+    /// shut down, or its runtime has ended.
     #[error("the mutation may or may not have been executed")]
     Ambiguous(#[source] Option<Disconnect>),
-    /// No result within this time. A mutation was not sent.
+    /// There was no result within this time. A mutation was not sent.
     #[error("no result within {0:?}")]
     Timeout(Duration),
-    /// The connection was lost for a reason that a new one would not cure, or several times in a
-    /// row right after this query was sent. A mutation was not sent.
+    /// The connection was lost for good: a new connection would end in the same way, or the
+    /// connection was lost several times in a row right after this query was sent. A mutation was
+    /// not sent.
     #[error("the connection was lost for good")]
     Lost(#[source] Disconnect),
-    /// As many attempts in a row failed as [`give_up_after`](crate::ClientBuilder::give_up_after)
-    /// allows. A mutation was not sent.
+    /// As many attempts to connect failed in a row as
+    /// [`give_up_after`](crate::ClientBuilder::give_up_after) allows. A mutation was not sent.
     #[error("gave up after {attempts} failed attempts to connect")]
     GaveUp {
         /// Failed attempts in a row.
@@ -374,14 +405,17 @@ pub enum CallError {
         #[source]
         cause: Disconnect,
     },
-    /// The client was shut down, or its runtime is gone. A mutation was not sent.
+    /// The client was shut down. A mutation was not sent.
     #[error("the client was shut down")]
     ShutDown,
+    /// The tokio runtime that the client was built on has ended. A mutation was not sent.
+    #[error("the runtime that the client was built on is gone")]
+    RuntimeGone,
 }
 
 impl CallError {
-    /// Whether the server may have executed the operation. If not, a mutation can be run again
-    /// without harm.
+    /// Returns whether the server may have executed the operation. If it has not, a mutation can be
+    /// sent again without harm.
     pub fn may_have_been_executed(&self) -> bool {
         match self {
             Self::Rejected(_) | Self::Decode(_) | Self::NoResult | Self::Ambiguous(_) => true,
@@ -389,30 +423,32 @@ impl CallError {
             | Self::Timeout(_)
             | Self::Lost(_)
             | Self::GaveUp { .. }
-            | Self::ShutDown => false,
+            | Self::ShutDown
+            | Self::RuntimeGone => false,
         }
     }
 }
 
-/// Why a snapshot or an item could not be had, or why the stream ended. See
-/// [`is_terminal`](Self::is_terminal).
+/// Why a snapshot stream could not yield a snapshot or an item, or why it ended.
+///
+/// [`is_terminal`](Self::is_terminal) tells the two apart.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
-    /// The query has failed. It is tried again after a while, and the subscription goes on.
+    /// The query failed. It is sent again after a delay, and the subscription goes on.
     #[error("the snapshot could not be queried")]
     Query(#[source] CallError),
-    /// The query's result has errors and no data. It is tried again after a while, and the
-    /// subscription goes on.
+    /// The result of the query has errors and no data. The query is sent again after a delay, and
+    /// the subscription goes on.
     #[error("the snapshot has no data{}", DisplayErrors(.0))]
     NoData(Vec<GraphQlError>),
-    /// What the subscription said.
+    /// The subscription yielded this error.
     #[error(transparent)]
     Subscription(SubscriptionError),
 }
 
 impl SnapshotError {
-    /// Whether the stream has ended: nothing follows this error.
+    /// Returns whether the stream has ended: nothing follows a terminal error.
     pub fn is_terminal(&self) -> bool {
         match self {
             Self::Query(_) | Self::NoData(_) => false,
@@ -421,7 +457,7 @@ impl SnapshotError {
     }
 }
 
-/// An item that is not what its operation's type says.
+/// An item does not have the type of its operation's data.
 #[derive(Clone, Debug)]
 pub struct DecodeError {
     source: Arc<serde_json::Error>,
@@ -433,13 +469,13 @@ impl DecodeError {
         Self { source: Arc::new(source), errors }
     }
 
-    /// The GraphQL errors that the item carried; often the reason why its data has a hole.
+    /// Returns the GraphQL errors of the item, which often explain why the data does not fit.
     pub fn errors(&self) -> &[GraphQlError] {
         &self.errors
     }
 }
 
-/// Wrong headers or payloads are a bug of the provider, and fatal.
+/// An invalid header or payload is a bug of the provider, so the error is fatal.
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
 impl From<BuildError> for CredentialsError {

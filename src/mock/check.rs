@@ -1,9 +1,9 @@
 //! The rules that a client must keep, checked on every message that it sends.
 //!
-//! Owns the state that the rules need and nothing else: it is fed with what was received and what
-//! was sent, and says which [`Rule`] broke. Must not know sockets, so that every rule can be tested
-//! with a list of messages. It is written from the protocol texts, and shares no code with the
-//! client: what both got wrong would otherwise pass.
+//! Owns the state that the rules need. It is given every message in both directions, and returns
+//! the [`Rule`] that a message breaks. Must not know sockets, so that every rule can be tested with
+//! a list of messages. It is written from the protocol texts and shares no code with the client, so
+//! that a mistake in one of them does not hide the same mistake in the other.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,7 +14,7 @@ use std::{
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-/// The two subprotocols that GraphQL over WebSocket knows.
+/// The two subprotocols of GraphQL over WebSocket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Subprotocol {
     /// `graphql-transport-ws`, the modern one.
@@ -24,7 +24,7 @@ pub enum Subprotocol {
 }
 
 impl Subprotocol {
-    /// The name in `Sec-WebSocket-Protocol`.
+    /// Returns the name in `Sec-WebSocket-Protocol`.
     pub fn name(self) -> &'static str {
         match self {
             Self::GraphqlTransportWs => "graphql-transport-ws",
@@ -32,12 +32,12 @@ impl Subprotocol {
         }
     }
 
-    /// The subprotocol of that name.
+    /// Returns the subprotocol of that name.
     pub(super) fn from_name(name: &str) -> Option<Self> {
         [Self::GraphqlTransportWs, Self::GraphqlWs].into_iter().find(|known| known.name() == name)
     }
 
-    /// What the client sends to start an operation.
+    /// The type of the message that starts an operation.
     pub(super) fn start(self) -> &'static str {
         match self {
             Self::GraphqlTransportWs => "subscribe",
@@ -45,7 +45,7 @@ impl Subprotocol {
         }
     }
 
-    /// What the client sends to stop an operation.
+    /// The type of the message with which the client stops an operation.
     pub(super) fn stop(self) -> &'static str {
         match self {
             Self::GraphqlTransportWs => "complete",
@@ -53,7 +53,7 @@ impl Subprotocol {
         }
     }
 
-    /// What the server sends with a result.
+    /// The type of the message that carries a result.
     pub(super) fn result(self) -> &'static str {
         match self {
             Self::GraphqlTransportWs => "next",
@@ -62,12 +62,10 @@ impl Subprotocol {
     }
 }
 
-/// A rule that the client broke.
+/// A rule that a client can break. The text says what a client must do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub(super) enum Rule {
-    #[error(
-        "exactly one subprotocol is offered, and it is one of `graphql-transport-ws` and `graphql-ws`"
-    )]
+    #[error("exactly one subprotocol is offered, `graphql-transport-ws` or `graphql-ws`")]
     OneSubprotocol,
     #[error("messages are text frames, not binary ones")]
     Binary,
@@ -90,7 +88,8 @@ pub(super) enum Rule {
     #[error("an id is never used twice, not even on a later connection")]
     ReusedId,
     #[error(
-        "an operation's payload has a string `query`, an object `variables` and a string `operationName`"
+        "an operation's payload has a string `query`, an object `variables` and \
+         a string `operationName`"
     )]
     OperationPayload,
     #[error("only an operation that was started on this connection is stopped")]
@@ -110,17 +109,18 @@ pub(super) enum Rule {
     #[error("a close reason has at most 123 bytes (RFC 6455 section 5.5)")]
     CloseReasonTooLong,
     #[error(
-        "a close frame's body is empty, or a code of 2 bytes and UTF-8 text (RFC 6455 section 5.5.1)"
+        "a close frame's body is empty, or a code of 2 bytes and UTF-8 text \
+         (RFC 6455 section 5.5.1)"
     )]
     CloseBody,
 }
 
-/// The ids that any connection of one server saw.
+/// The ids that the connections of one server have seen.
 #[derive(Clone, Default)]
 pub(super) struct UsedIds(Arc<Mutex<HashSet<String>>>);
 
 impl UsedIds {
-    /// Whether the id is new.
+    /// Adds an id. Returns whether it is new.
     fn insert(&self, id: &str) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned())
     }
@@ -130,39 +130,44 @@ impl UsedIds {
     }
 }
 
-/// One connection, seen by its rules.
+/// Checks what the client sends on one connection.
 pub(super) struct Checker {
     subprotocol: Subprotocol,
     used_ids: UsedIds,
     phase: Phase,
     operations: HashMap<String, Operation>,
-    /// Pings of ours without an answer: the only reason for a `pong` on the legacy subprotocol.
+    /// How many of the server's pings have no answer yet. On the legacy subprotocol a `pong` is
+    /// allowed only as an answer.
     unanswered_pings: usize,
 }
 
-/// How far the client may go.
+/// What the client may send next.
 enum Phase {
+    /// `connection_init`.
     Fresh,
+    /// Anything that starts no operation.
     Initialized,
+    /// Anything.
     Acked,
+    /// A close frame.
     Terminated,
 }
 
-/// What is known of one operation.
+/// The state of one operation.
 #[derive(Default)]
 struct Operation {
     stopped: bool,
     end: ServerEnd,
 }
 
-/// Whether the server ended an operation, and whether the client knows.
+/// Whether the server has ended an operation, and whether the client knows.
 #[derive(Clone, Copy, PartialEq, Default)]
 enum ServerEnd {
     #[default]
     No,
-    /// On the wire: the client may be completing at the same time, which is normal.
+    /// The server has sent the end. A `complete` of the client may cross it on the wire.
     Sent,
-    /// A later round trip proved that the client read it.
+    /// The client has answered a later ping, so it has read the end.
     Read,
 }
 
@@ -177,42 +182,42 @@ impl Checker {
         }
     }
 
-    /// A text frame came from the client.
+    /// Checks a text frame from the client, and returns it as JSON.
     pub(super) fn received(&mut self, text: &str) -> Result<Value, Rule> {
         let message: Map<String, Value> =
             serde_json::from_str(text).map_err(|_| Rule::NotAMessage)?;
-        let kind =
-            self.kind(message.get("type").and_then(Value::as_str).ok_or(Rule::NotAMessage)?)?;
+        let kind = self
+            .message_type(message.get("type").and_then(Value::as_str).ok_or(Rule::NotAMessage)?)?;
         match (&self.phase, kind) {
             (Phase::Terminated, _) => return Err(Rule::AfterTerminate),
-            (Phase::Fresh, Kind::Init) => {
+            (Phase::Fresh, MessageType::Init) => {
                 object(message.get("payload")).ok_or(Rule::InitPayload)?;
                 self.phase = Phase::Initialized;
             }
             (Phase::Fresh, _) => return Err(Rule::InitFirst),
-            (_, Kind::Init) => return Err(Rule::SecondInit),
-            (Phase::Initialized, Kind::Start) => return Err(Rule::BeforeAck),
-            (Phase::Acked, Kind::Start) => self.start(&message)?,
-            (_, Kind::Stop) => self.stop(id(&message)?)?,
-            (_, Kind::Ping | Kind::Pong) => {
+            (_, MessageType::Init) => return Err(Rule::SecondInit),
+            (Phase::Initialized, MessageType::Start) => return Err(Rule::BeforeAck),
+            (Phase::Acked, MessageType::Start) => self.start(&message)?,
+            (_, MessageType::Stop) => self.stop(id(&message)?)?,
+            (_, MessageType::Ping | MessageType::Pong) => {
                 if !absent(message.get("payload")) && object(message.get("payload")).is_none() {
                     return Err(Rule::PingPayload);
                 }
-                if let Kind::Pong = kind {
+                if let MessageType::Pong = kind {
                     self.unanswered_pings = self.unanswered_pings.saturating_sub(1);
                 }
             }
-            (_, Kind::Terminate) => self.phase = Phase::Terminated,
+            (_, MessageType::Terminate) => self.phase = Phase::Terminated,
         }
         Ok(Value::Object(message))
     }
 
-    /// A text frame went to the client. Anything may be sent; only what changes the client's rules
-    /// is noted.
+    /// Notes a message to the client. The server may send anything; some messages change what the
+    /// client may send.
     pub(super) fn sent(&mut self, message: &Value) {
         match message["type"].as_str() {
             Some("connection_ack") if matches!(self.phase, Phase::Initialized) => {
-                self.phase = Phase::Acked
+                self.phase = Phase::Acked;
             }
             Some("ping") => self.unanswered_pings += 1,
             Some("complete" | "error") => {
@@ -227,7 +232,7 @@ impl Checker {
         }
     }
 
-    /// A round trip that began now came back: the client read all that was sent before.
+    /// Notes that the client has read everything that was sent so far.
     pub(super) fn synced(&mut self) {
         for operation in
             self.operations.values_mut().filter(|operation| operation.end == ServerEnd::Sent)
@@ -262,26 +267,26 @@ impl Checker {
         operation.stopped = true;
         match (self.subprotocol, operation.end) {
             (Subprotocol::GraphqlTransportWs, ServerEnd::Read) => Err(Rule::AlreadyEnded),
-            // PostGraphile 4 commits a mutation only at `stop`, so a legacy client sends it after
-            // the result.
+            // PostGraphile 4 commits a mutation only when it receives `stop`, so a legacy client
+            // has to send it after the result.
             (Subprotocol::GraphqlWs, ServerEnd::Read) | (_, ServerEnd::No | ServerEnd::Sent) => {
                 Ok(())
             }
         }
     }
 
-    fn kind(&self, name: &str) -> Result<Kind, Rule> {
+    fn message_type(&self, name: &str) -> Result<MessageType, Rule> {
         let (modern, kind) = match name {
-            "connection_init" => return Ok(Kind::Init),
-            "subscribe" => (true, Kind::Start),
-            "start" => (false, Kind::Start),
-            "complete" => (true, Kind::Stop),
-            "stop" => (false, Kind::Stop),
-            "ping" => (true, Kind::Ping),
-            // Answering a ping is right, even though no legacy server should have sent one.
-            "pong" if self.unanswered_pings > 0 => return Ok(Kind::Pong),
-            "pong" => (true, Kind::Pong),
-            "connection_terminate" => (false, Kind::Terminate),
+            "connection_init" => return Ok(MessageType::Init),
+            "subscribe" => (true, MessageType::Start),
+            "start" => (false, MessageType::Start),
+            "complete" => (true, MessageType::Stop),
+            "stop" => (false, MessageType::Stop),
+            "ping" => (true, MessageType::Ping),
+            // A legacy server should not send a ping, but a client may answer it if it does.
+            "pong" if self.unanswered_pings > 0 => return Ok(MessageType::Pong),
+            "pong" => (true, MessageType::Pong),
+            "connection_terminate" => (false, MessageType::Terminate),
             _ => return Err(Rule::UnknownType),
         };
         if modern == (self.subprotocol == Subprotocol::GraphqlTransportWs) {
@@ -292,9 +297,9 @@ impl Checker {
     }
 }
 
-/// What a client's message is for, in either vocabulary.
+/// The type of a client's message, in either vocabulary.
 #[derive(Clone, Copy)]
-enum Kind {
+enum MessageType {
     Init,
     Start,
     Stop,
@@ -303,7 +308,7 @@ enum Kind {
     Terminate,
 }
 
-/// The code (1005 when there is none) and the reason in the body of a close frame.
+/// Returns the code, or 1005 if there is none, and the reason in the body of a close frame.
 pub(super) fn close_frame(body: &[u8]) -> Result<(u16, String), Rule> {
     match body {
         [] => Ok((NO_STATUS, String::new())),
@@ -321,7 +326,7 @@ pub(super) fn close_frame(body: &[u8]) -> Result<(u16, String), Rule> {
     }
 }
 
-/// The subprotocol that was offered.
+/// Returns the subprotocol that was offered.
 pub(super) fn offered(names: &[&str]) -> Result<Subprotocol, Rule> {
     match names {
         [only] => Subprotocol::from_name(only).ok_or(Rule::OneSubprotocol),
@@ -347,7 +352,7 @@ impl fmt::Display for Subprotocol {
     }
 }
 
-/// What stands for a close frame without a code (RFC 6455 section 7.1.5).
+/// Stands for a close frame without a code (RFC 6455 section 7.1.5).
 const NO_STATUS: u16 = 1005;
 
 /// A control frame holds 125 bytes (RFC 6455 section 5.5), two of which are the code.

@@ -1,6 +1,6 @@
-//! The client's end of an in-memory server.
+//! The dialer of an in-memory server.
 //!
-//! Owns the pipes' other half, and the ways in which a dial can fail. Must not know WebSocket.
+//! Owns the creation of pipes and the ways in which a dial can fail. Must not know WebSocket.
 
 use std::{
     fmt, future, io,
@@ -18,27 +18,28 @@ use crate::{
     transport::dial::{BoxedIo, DialFuture, Dialer},
 };
 
-/// Dials a [`Server::in_memory`](super::Server::in_memory) and ignores the URL; clones dial the
-/// same server.
+/// Dials a [`Server::in_memory`](super::Server::in_memory). Clones dial the same server.
 ///
-/// A dial succeeds at once, also while no [`accept`](super::Server::accept) is waiting, just as a
-/// kernel accepts connections on behalf of a busy server.
+/// The URL is ignored. A dial succeeds at once, even if no [`accept`](super::Server::accept) is
+/// waiting, just as a kernel accepts connections for a server that is busy.
 #[derive(Clone)]
 pub struct PipeDialer {
     network: Arc<Network>,
 }
 
-/// What lies between the client and an in-memory server.
+/// The network between the client and an in-memory server.
 pub(super) struct Network {
+    /// Hands the server's half of each pipe to the server.
     pipes: mpsc::UnboundedSender<DuplexStream>,
-    weather: Mutex<Weather>,
-    /// How often it was dialed.
+    faults: Mutex<DialFaults>,
+    /// The number of dials so far.
     dials: watch::Sender<u64>,
 }
 
-/// What happens to dials.
+/// Which of the next dials fail, and how.
 #[derive(Default)]
-pub(super) struct Weather {
+pub(super) struct DialFaults {
+    /// All dials are refused.
     pub(super) offline: bool,
     pub(super) refusals_left: u64,
     pub(super) hangs_left: u64,
@@ -52,11 +53,11 @@ impl PipeDialer {
 
 impl Network {
     pub(super) fn new(pipes: mpsc::UnboundedSender<DuplexStream>) -> Self {
-        Self { pipes, weather: Mutex::default(), dials: watch::Sender::new(0) }
+        Self { pipes, faults: Mutex::default(), dials: watch::Sender::new(0) }
     }
 
-    pub(super) fn weather(&self) -> MutexGuard<'_, Weather> {
-        self.weather.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn faults(&self) -> MutexGuard<'_, DialFaults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn dials(&self) -> watch::Receiver<u64> {
@@ -65,12 +66,12 @@ impl Network {
 
     async fn dial(&self) -> Result<BoxedIo, DialError> {
         self.dials.send_modify(|dials| *dials += 1);
-        match self.weather().next() {
-            Forecast::Hang => {}
-            Forecast::Refuse => return Err(refused()),
-            Forecast::Connect => {
+        match self.faults().next() {
+            DialOutcome::Hang => {}
+            DialOutcome::Refuse => return Err(refused()),
+            DialOutcome::Connect => {
                 let (client, server) = tokio::io::duplex(PIPE_BYTES);
-                // The server was dropped, as a process that ended: nobody listens.
+                // The receiver is gone if the server was dropped: a closed port refuses.
                 self.pipes.send(server).map_err(|_| refused())?;
                 return Ok(Box::new(client));
             }
@@ -80,24 +81,24 @@ impl Network {
 }
 
 /// What happens to one dial.
-enum Forecast {
+enum DialOutcome {
     Connect,
     Refuse,
     Hang,
 }
 
-impl Weather {
-    fn next(&mut self) -> Forecast {
+impl DialFaults {
+    fn next(&mut self) -> DialOutcome {
         if self.hangs_left > 0 {
             self.hangs_left -= 1;
-            Forecast::Hang
+            DialOutcome::Hang
         } else if self.offline {
-            Forecast::Refuse
+            DialOutcome::Refuse
         } else if self.refusals_left > 0 {
             self.refusals_left -= 1;
-            Forecast::Refuse
+            DialOutcome::Refuse
         } else {
-            Forecast::Connect
+            DialOutcome::Connect
         }
     }
 }
@@ -120,6 +121,6 @@ impl fmt::Debug for PipeDialer {
     }
 }
 
-/// What a pipe holds in each direction before a writer has to wait: as much as a socket's buffers,
-/// roughly.
+/// How many bytes a pipe holds in each direction before a writer has to wait; roughly as much as
+/// the buffers of a socket.
 const PIPE_BYTES: usize = 64 * 1024;

@@ -1,8 +1,8 @@
-//! From the socket to the script: reading, checking, keeping in order, and failing with an
+//! Reads what the client sends, checks it, keeps it in order for the script, and panics with an
 //! explanation.
 //!
-//! Owns [`Incoming`] and the private half of [`Peer`]. Reading is cancel-safe: whatever was read is
-//! in the inbox or in the hands of whoever waited for it.
+//! Owns [`Incoming`] and the private methods of [`Peer`]. Reading is cancel-safe: everything that
+//! was read is in the inbox until it is returned.
 
 use std::{fmt, panic::Location};
 
@@ -19,7 +19,7 @@ use super::{
     peer::{Peer, Stage},
 };
 
-/// Something that the client did.
+/// What the client sent, in the order in which it was read.
 pub(super) enum Incoming {
     Message(Value),
     WsPing(Vec<u8>),
@@ -41,7 +41,10 @@ impl Peer {
         .await
     }
 
-    /// Waits until `pick` takes something: `Ok(None)` consumes and goes on, `Err` declines.
+    /// Waits until `pick` accepts something that the client sent.
+    ///
+    /// `pick` returns `Ok(Some(_))` to accept it, `Ok(None)` to consume it and wait on, and `Err`
+    /// to decline it. What is declined is skipped if it may be, and is a failure otherwise.
     pub(super) async fn expect<T>(
         &mut self,
         wanted: &str,
@@ -51,7 +54,7 @@ impl Peer {
         let deadline = self.deadline;
         let wait = async {
             loop {
-                let declined = match pick(self.arrival(at).await) {
+                let declined = match pick(self.next_incoming(at).await) {
                     Ok(Some(picked)) => return picked,
                     Ok(None) => continue,
                     Err(declined) => declined,
@@ -68,17 +71,18 @@ impl Peer {
         }
     }
 
-    /// What the script has to see next.
+    /// Returns the next thing that is not skipped.
     pub(super) async fn next_unskipped(&mut self, at: &'static Location<'static>) -> Incoming {
         loop {
-            let incoming = self.arrival(at).await;
+            let incoming = self.next_incoming(at).await;
             if let Some(incoming) = self.skip(incoming).await {
                 return incoming;
             }
         }
     }
 
-    /// Reads until the client closed or dropped the connection, after a close frame of ours.
+    /// Reads until the client has closed or dropped the connection, after the script sent a close
+    /// frame.
     pub(super) async fn read_to_close(&mut self, at: &'static Location<'static>) {
         let deadline = self.deadline;
         let wait = async {
@@ -94,23 +98,26 @@ impl Peer {
         }
     }
 
-    /// Answers the pings that wait in the inbox, if that is what the script wants.
+    /// Answers the pings in the inbox, unless the script has switched that off.
     pub(super) async fn answer_queued_pings(&mut self) {
-        let is_due = |incoming: &Incoming| matches!(incoming, Incoming::Message(message) if message["type"] == "ping");
-        while let Some(index) = self.inbox.iter().position(is_due).filter(|_| self.answer_pings) {
+        let is_ping = |incoming: &Incoming| match incoming {
+            Incoming::Message(message) => message["type"] == "ping",
+            _ => false,
+        };
+        while let Some(index) = self.inbox.iter().position(is_ping).filter(|_| self.answer_pings) {
             let Some(Incoming::Message(ping)) = self.inbox.remove(index) else { return };
             self.answer(ping).await;
         }
     }
 
-    /// Reads one thing into the inbox.
+    /// Reads one frame, or the end of the stream, into the inbox.
     pub(super) async fn read(&mut self, at: &'static Location<'static>) {
         match self.stage {
             Stage::Open => {
                 let frame = self.socket.next().await;
-                self.take(frame, at);
+                self.receive(frame, at);
                 if let Some(Incoming::WsPing(_)) = self.inbox.back() {
-                    // The answer is queued in the socket, and lost on a client that is gone.
+                    // tungstenite has queued the answer. If this fails, the client is gone.
                     let _ = self.socket.flush().await;
                 }
                 if self.stage == Stage::Closed {
@@ -119,11 +126,11 @@ impl Peer {
             }
             Stage::Closed => {
                 self.finish_close().await;
-                if !self.socket.get_ref().went_on_after_close() {
-                    // The wire sees what comes, and a reset is an end as well.
+                if !self.socket.get_ref().has_sent_after_close() {
+                    // `Wire` notices any bytes that are read, and a reset is an end as well.
                     let _ = self.socket.get_mut().read(&mut [0]).await;
                 }
-                if self.socket.get_ref().went_on_after_close() {
+                if self.socket.get_ref().has_sent_after_close() {
                     self.fail_rule(Rule::AfterClose, "more bytes", at);
                 }
                 self.end();
@@ -132,7 +139,7 @@ impl Peer {
         }
     }
 
-    async fn arrival(&mut self, at: &'static Location<'static>) -> Incoming {
+    async fn next_incoming(&mut self, at: &'static Location<'static>) -> Incoming {
         loop {
             if let Some(incoming) = self.inbox.pop_front() {
                 return incoming;
@@ -141,11 +148,11 @@ impl Peer {
         }
     }
 
-    /// Deals with what is in nobody's way, and hands back the rest.
+    /// Answers and drops what may be skipped, and returns anything else.
     async fn skip(&mut self, incoming: Incoming) -> Option<Incoming> {
         match incoming {
             Incoming::WsPing(_) | Incoming::WsPong(_) => None,
-            Incoming::Message(message) if self.answers(&message) => {
+            Incoming::Message(message) if self.should_answer(&message) => {
                 self.answer(message).await;
                 None
             }
@@ -153,22 +160,22 @@ impl Peer {
         }
     }
 
-    fn answers(&self, message: &Value) -> bool {
+    fn should_answer(&self, message: &Value) -> bool {
         self.answer_pings && message["type"] == "ping"
     }
 
     async fn answer(&mut self, ping: Value) {
-        // Nothing follows a close frame, and the client knows that it will not get this answer.
+        // Nothing may follow a close frame, so a ping that crossed it stays unanswered.
         if !self.close_sent {
-            self.say("pong", None, payload(ping), Location::caller()).await;
+            self.send("pong", None, payload(ping), Location::caller()).await;
         }
     }
 
-    fn take(&mut self, frame: Option<Result<Message, Error>>, at: &'static Location<'static>) {
+    fn receive(&mut self, frame: Option<Result<Message, Error>>, at: &'static Location<'static>) {
         let incoming = match frame {
             Some(Ok(Message::Text(text))) => match self.checker.received(&text) {
                 Ok(message) => {
-                    self.note('<', &text);
+                    self.log_line('<', &text);
                     Incoming::Message(message)
                 }
                 Err(rule) => self.fail_rule(rule, &text, at),
@@ -178,7 +185,7 @@ impl Peer {
             }
             Some(Ok(Message::Ping(body))) => Incoming::WsPing(body.into()),
             Some(Ok(Message::Pong(body))) => Incoming::WsPong(body.into()),
-            Some(Ok(Message::Close(_))) => self.take_close(at),
+            Some(Ok(Message::Close(_))) => self.receive_close(at),
             Some(Ok(Message::Frame(_))) => unreachable!("raw frames are written, never read"),
             None
             | Some(Err(
@@ -187,8 +194,8 @@ impl Peer {
                 | Error::AlreadyClosed
                 | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
             )) => return self.end(),
-            // A close frame that tungstenite rejects as a whole; the checker knows the rule.
-            Some(Err(_)) if self.socket.get_ref().close_body().is_some() => self.take_close(at),
+            // tungstenite rejects this close frame as a whole; the checker knows which rule broke.
+            Some(Err(_)) if self.socket.get_ref().close_body().is_some() => self.receive_close(at),
             Some(Err(error)) => {
                 self.fail(at, &format!("the client sent an illegal frame: {error}"))
             }
@@ -196,13 +203,13 @@ impl Peer {
         self.inbox.push_back(incoming);
     }
 
-    fn take_close(&mut self, at: &'static Location<'static>) -> Incoming {
+    fn receive_close(&mut self, at: &'static Location<'static>) -> Incoming {
         self.stage = Stage::Closed;
         let body = self.socket.get_ref().close_body().unwrap_or_default().to_vec();
         match close_frame(&body) {
             Ok((code, reason)) => {
                 let close = Incoming::Close(code, reason);
-                self.note('<', &close.to_string());
+                self.log_line('<', &close.to_string());
                 close
             }
             Err(rule) => {
@@ -219,11 +226,11 @@ impl Peer {
         self.inbox.push_back(Incoming::End);
     }
 
-    /// Lets tungstenite answer the close frame, then ends our half, as the server is the one to end
-    /// the stream (RFC 6455 section 7.1.1).
+    /// Lets tungstenite answer the close frame, then ends the stream. RFC 6455 section 7.1.1 leaves
+    /// it to the server to close the TCP connection first.
     async fn finish_close(&mut self) {
         while let Some(Ok(_)) = self.socket.next().await {}
-        // On a stream that the client has dropped there is nothing left to end.
+        // This fails only if the client has dropped the stream already.
         let _ = self.socket.get_mut().shutdown().await;
     }
 
@@ -246,7 +253,7 @@ impl Peer {
         )
     }
 
-    pub(super) fn note(&mut self, direction: char, line: &str) {
+    pub(super) fn log_line(&mut self, direction: char, line: &str) {
         if self.log.len() == LOGGED_LINES {
             self.log.pop_front();
         }
@@ -260,7 +267,7 @@ impl Peer {
     }
 }
 
-/// The payload of a message, if there is one that is not `null`.
+/// Returns the payload of a message, unless it is absent or `null`.
 pub(super) fn payload(mut message: Value) -> Option<Value> {
     message.get_mut("payload").map(Value::take).filter(|payload| !payload.is_null())
 }
@@ -277,8 +284,8 @@ impl fmt::Display for Incoming {
     }
 }
 
-/// How much of the conversation a panic tells.
+/// How many messages a panic shows.
 const LOGGED_LINES: usize = 12;
 
-/// How much of one message of it.
+/// How many characters of one message a panic shows.
 const LOGGED_CHARS: usize = 200;

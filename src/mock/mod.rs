@@ -1,10 +1,10 @@
 //! A scripted GraphQL-over-WebSocket server, for this crate's tests and for yours.
 //!
-//! A test tells the [`Server`] and its [`Peer`]s step by step what to expect from the client and
-//! what to send, right or wrong, and breaks the connection wherever it likes. Nothing happens that
-//! the script does not say, except that pings are answered while it waits. On a
-//! [`Server::in_memory`] it works under tokio's paused clock, so a test that waits out a backoff
-//! takes no time.
+//! A test is a script: step by step it tells the [`Server`] and its [`Peer`]s what to expect from
+//! the client and what to send, right or wrong, and it can break the connection at any point. The
+//! server does nothing by itself, except that it answers pings while the script waits for something
+//! else. A [`Server::in_memory`] works under tokio's paused clock, so a test that waits for a
+//! backoff takes no real time.
 //!
 //! ```
 //! use resub::{Client, Event, Request, mock};
@@ -18,7 +18,8 @@
 //! async fn a_subscription_continues_after_the_server_vanishes() {
 //!     let server = mock::Server::in_memory();
 //!     let client = Client::builder(server.url()).dialer(server.dialer()).build().unwrap();
-//!     let mut prices = client.subscribe_to(Request::<Value>::new("subscription { price }")).unwrap();
+//!     let request = Request::<Value>::new("subscription { price }");
+//!     let mut prices = client.subscribe_to(request).unwrap();
 //!
 //!     let mut peer = server.accept().await.expect_init().await.ack().await;
 //!     let first = peer.expect_subscribe().await;
@@ -38,30 +39,30 @@
 //!
 //! # The rules
 //!
-//! Every message from the client is checked against the subprotocol's rules as it is read, and the
-//! test panics with "protocol rule broken" when the client breaks one:
+//! Every message from the client is checked when it is read. If the client breaks one of these
+//! rules, the test panics with "protocol rule broken":
 //!
 //! - Exactly one subprotocol is offered.
 //! - `connection_init` comes first, once, with an object as its payload.
-//! - No operation starts before `connection_ack`. Its id is a string that is not empty, and that no
-//!   connection of this [`Server`] saw before; its payload is well-formed.
-//! - Only an operation of this connection is stopped, and only once. On `graphql-transport-ws` one
-//!   that the server ended is not stopped at all, as far as it is certain that the client knew: see
-//!   [`Peer::sync`].
-//! - Messages are text, of a known type, of the chosen subprotocol's vocabulary. On `graphql-ws` a
-//!   `pong` is allowed as the answer to a `ping`.
-//! - Nothing but a close frame follows `connection_terminate`, and nothing follows a close frame.
+//! - No operation starts before `connection_ack`. The id of an operation is a non-empty string that
+//!   no connection of this [`Server`] has seen before, and its payload is well-formed.
+//! - An operation is stopped on the connection that it was started on, and only once. On
+//!   `graphql-transport-ws` the client does not stop an operation after it has read the server's
+//!   end; [`Peer::sync`] makes sure that it has.
+//! - Messages are text, of a known type, and in the vocabulary of the chosen subprotocol. On
+//!   `graphql-ws` a `pong` is allowed as the answer to a `ping`.
+//! - Only a close frame follows `connection_terminate`, and nothing follows a close frame.
 //! - A close frame is empty, or has a code that may be sent and a reason of at most 123 bytes.
 //!
-//! Must not know the client: it imports the seam at which one dials and nothing else, so that it
-//! cannot repeat the client's mistakes.
+//! The mock must not know the client: it imports the [`Dialer`](crate::Dialer) trait and nothing
+//! else of it, so that both cannot make the same mistake.
 
 mod check;
 mod dialer;
 mod inbox;
 mod peer;
+mod send;
 mod server;
-mod speak;
 mod upgrade;
 mod wire;
 

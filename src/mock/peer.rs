@@ -1,7 +1,7 @@
-//! The server's side of one connection: what the script waits for.
+//! The server's side of one connection: everything that a script waits for.
 //!
-//! Owns the order in which the client's messages are consumed, and passes each through the checker
-//! as it is read. What the script sends is in `speak.rs`, reading in `inbox.rs`.
+//! Owns the state of the connection. The methods that send are in `send.rs`; reading, checking and
+//! ordering what the client sends is in `inbox.rs`.
 
 use std::{
     collections::VecDeque,
@@ -25,44 +25,46 @@ use super::{
 
 /// One connection, scripted from the server's side.
 ///
-/// What the client sends is read only while a method waits for something, is checked against the
-/// protocol's rules as it is read, and is consumed strictly in order. Three things are not in
-/// anyone's way: a WebSocket ping, which is answered and skipped unless it is what is waited for; a
-/// WebSocket pong; and a `ping` message, which is answered with a `pong` and skipped likewise,
-/// unless [`auto_pong`](Self::auto_pong) is off.
+/// Messages from the client are read only while a method waits for something. Each is checked
+/// against the [rules](super#the-rules) when it is read, and the script consumes them strictly in
+/// order. Three things are skipped unless a method waits for them: a WebSocket ping, which is
+/// answered; a WebSocket pong; and a `ping` message, which is answered with a `pong` unless
+/// [`auto_pong`](Self::auto_pong) is off.
 ///
-/// Every `expect_*` method panics when something else arrives, when nothing arrives within the
-/// [deadline](Self::set_deadline), and when what arrives breaks a rule. The panic tells what was
-/// expected, what came instead, where in the test, and what went back and forth last.
+/// Every `expect_*` method panics if something else arrives, if nothing arrives within the
+/// [deadline](Self::set_deadline), or if a message breaks a rule. The panic says what was expected,
+/// what came instead, the place in the test, and the last messages in both directions.
 ///
-/// What is sent to a client that is gone is lost without a word, as on a real network. Dropping a
-/// peer drops the connection, as [`vanish`](Self::vanish) does.
+/// Messages to a client that has closed the connection are lost without an error, as on a real
+/// network. Dropping a peer drops the connection, like [`vanish`](Self::vanish).
 #[must_use = "dropping it drops the connection"]
 pub struct Peer {
     pub(super) socket: WebSocketStream<Wire>,
     pub(super) subprotocol: Subprotocol,
     pub(super) checker: Checker,
     pub(super) stage: Stage,
-    /// Whether a close frame went out: nothing may follow it.
+    /// Whether the script has sent a close frame. Nothing may follow it.
     pub(super) close_sent: bool,
     pub(super) deadline: Duration,
     request: Request,
     init_payload: Value,
-    /// What was read and not yet consumed.
+    /// What was read and is not consumed yet.
     pub(super) inbox: VecDeque<Incoming>,
+    /// See [`auto_pong`](Self::auto_pong).
     pub(super) answer_pings: bool,
-    /// How often [`sync`](Self::sync) was called; makes each of its pings unique.
+    /// How often [`sync`](Self::sync) was called. Makes each of its pings unique.
     syncs: u64,
-    /// The last lines of the conversation, for panics.
+    /// The last messages in both directions, for panics.
     pub(super) log: VecDeque<String>,
 }
 
-/// How much the client can still send.
+/// What the client can still send.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Stage {
     Open,
-    /// Its close frame was read: only the end of the stream is left.
+    /// Its close frame was read: only the end of the stream can follow.
     Closed,
+    /// The end of the stream was read.
     Ended,
 }
 
@@ -74,13 +76,13 @@ pub struct Subscribe {
     pub id: String,
     /// The GraphQL document.
     pub query: String,
-    /// Which of the document's operations to execute.
+    /// The name of the operation in the document to execute.
     pub operation_name: Option<String>,
-    /// The variables; `null` when there are none.
+    /// The variables; `null` if there are none.
     pub variables: Value,
-    /// The request's extensions.
+    /// The extensions of the request.
     pub extensions: Option<Value>,
-    /// The whole payload, as it came.
+    /// The whole payload, as the client sent it.
     pub payload: Value,
 }
 
@@ -108,11 +110,11 @@ impl Peer {
         }
     }
 
-    /// Sets whether `ping` messages are answered while something else is waited for. Default: they
-    /// are.
+    /// Sets whether `ping` messages are answered and skipped while the script waits for something
+    /// else. Default: `true`.
     ///
-    /// When they are not, a ping is a message like any other, and
-    /// [`expect_ping`](Self::expect_ping) must consume it.
+    /// If they are not, a `ping` is a message like any other, and the script has to consume it with
+    /// [`expect_ping`](Self::expect_ping).
     pub fn auto_pong(&mut self, answer: bool) {
         self.answer_pings = answer;
     }
@@ -123,7 +125,7 @@ impl Peer {
         self.deadline = deadline;
     }
 
-    /// Waits for `connection_init`. Its payload is then in [`init_payload`](Self::init_payload).
+    /// Waits for `connection_init`. [`init_payload`](Self::init_payload) then returns its payload.
     #[track_caller]
     pub fn expect_init(mut self) -> impl Future<Output = Self> {
         let at = Location::caller();
@@ -134,14 +136,15 @@ impl Peer {
         }
     }
 
-    /// Waits for an operation: `subscribe`, or `start` on the legacy subprotocol.
+    /// Waits until the client starts an operation: `subscribe`, or `start` on the legacy
+    /// subprotocol.
     #[track_caller]
     pub fn expect_subscribe(&mut self) -> impl Future<Output = Subscribe> {
         let at = Location::caller();
         async move { Subscribe::new(self.expect_message(self.subprotocol.start(), at).await) }
     }
 
-    /// Waits for that many operations in a row. Returns them in the order in which they came.
+    /// Waits until the client starts so many operations in a row. Returns them in their order.
     #[track_caller]
     pub fn expect_subscribes(&mut self, operations: usize) -> impl Future<Output = Vec<Subscribe>> {
         let at = Location::caller();
@@ -155,7 +158,7 @@ impl Peer {
     }
 
     /// Waits until the client stops an operation: `complete`, or `stop` on the legacy subprotocol.
-    /// Returns the id.
+    /// Returns the operation's id.
     #[track_caller]
     pub fn expect_complete(&mut self) -> impl Future<Output = String> {
         let at = Location::caller();
@@ -164,7 +167,7 @@ impl Peer {
         }
     }
 
-    /// Waits for a `ping` message. Returns its payload, and leaves the answer to
+    /// Waits for a `ping` message and returns its payload. It is not answered: use
     /// [`pong`](Self::pong).
     #[track_caller]
     pub fn expect_ping(&mut self) -> impl Future<Output = Option<Value>> {
@@ -172,7 +175,7 @@ impl Peer {
         async move { payload(self.expect_message("ping", at).await) }
     }
 
-    /// Waits for a `pong` message. Returns its payload.
+    /// Waits for a `pong` message and returns its payload.
     #[track_caller]
     pub fn expect_pong(&mut self) -> impl Future<Output = Option<Value>> {
         let at = Location::caller();
@@ -188,7 +191,7 @@ impl Peer {
         }
     }
 
-    /// Waits for a WebSocket ping frame, which is answered already. Returns its body.
+    /// Waits for a WebSocket ping frame and returns its body. It has been answered.
     #[track_caller]
     pub fn expect_ws_ping(&mut self) -> impl Future<Output = Vec<u8>> {
         let at = Location::caller();
@@ -201,7 +204,7 @@ impl Peer {
         }
     }
 
-    /// Waits for a WebSocket pong frame. Returns its body.
+    /// Waits for a WebSocket pong frame and returns its body.
     #[track_caller]
     pub fn expect_ws_pong(&mut self) -> impl Future<Output = Vec<u8>> {
         let at = Location::caller();
@@ -214,10 +217,10 @@ impl Peer {
         }
     }
 
-    /// Waits for the client's close frame, its answer to [`close`](Self::close) included. Returns
-    /// code and reason.
+    /// Waits for the client's close frame, which may be its answer to [`close`](Self::close).
+    /// Returns the code and the reason.
     ///
-    /// The code is 1005 when the frame has none. The closing handshake is then done, and the client
+    /// The code is 1005 if the frame has none. The close frame has been answered, and the client
     /// sees the end of the stream. For a server that never answers a close frame use
     /// [`go_silent`](Self::go_silent).
     #[track_caller]
@@ -232,7 +235,7 @@ impl Peer {
         }
     }
 
-    /// Waits until the client drops the connection, after a close frame or without one.
+    /// Waits until the client drops the connection, with or without a close frame.
     #[track_caller]
     pub fn expect_end(&mut self) -> impl Future<Output = ()> {
         let at = Location::caller();
@@ -246,7 +249,7 @@ impl Peer {
         }
     }
 
-    /// Waits until the client drops the connection, and panics when a close frame comes first.
+    /// Waits until the client drops the connection, and panics if it sends a close frame first.
     #[track_caller]
     pub fn expect_eof(&mut self) -> impl Future<Output = ()> {
         let at = Location::caller();
@@ -261,12 +264,12 @@ impl Peer {
         }
     }
 
-    /// Waits this long, of tokio's time, in which the client may do nothing but send pings that are
-    /// answered.
+    /// Waits for this long, in tokio's time, and expects that the client sends nothing but pings
+    /// that are skipped.
     ///
     /// # Panics
     ///
-    /// When it does anything else, ending the connection included.
+    /// If the client does anything else, such as dropping the connection.
     #[track_caller]
     pub fn expect_nothing_for(&mut self, duration: Duration) -> impl Future<Output = ()> {
         let at = Location::caller();
@@ -277,8 +280,8 @@ impl Peer {
         }
     }
 
-    /// The next message whatever it is, a `ping` included, which is not answered. `None` when the
-    /// client closes or drops the connection instead.
+    /// Waits for the next message of any type. A `ping` is returned too, and is not answered.
+    /// Returns `None` if the client closes or drops the connection instead.
     #[track_caller]
     pub fn next_message(&mut self) -> impl Future<Output = Option<Value>> {
         let at = Location::caller();
@@ -298,8 +301,8 @@ impl Peer {
         }
     }
 
-    /// Answers pings, without a deadline, until another message arrives, which it returns. `None`
-    /// when the client closes or drops the connection instead.
+    /// Answers pings until another message arrives, and returns that message. Returns `None` if the
+    /// client closes or drops the connection instead. There is no deadline.
     #[track_caller]
     pub fn serve_pings(&mut self) -> impl Future<Output = Option<Value>> {
         let at = Location::caller();
@@ -314,10 +317,11 @@ impl Peer {
         }
     }
 
-    /// Runs a future to its end, and answers pings meanwhile. Everything else that arrives waits
-    /// for its turn.
+    /// Runs a future to completion and answers pings meanwhile. Everything else that arrives is
+    /// kept for the methods that follow.
     ///
-    /// For a test that waits for its client: `let event = peer.serve_while(trades.next()).await;`.
+    /// This is for a test that waits for its client:
+    /// `let event = peer.serve_while(trades.next()).await;`.
     #[track_caller]
     pub fn serve_while<F: Future>(&mut self, future: F) -> impl Future<Output = F::Output> {
         let at = Location::caller();
@@ -337,8 +341,8 @@ impl Peer {
         }
     }
 
-    /// Reads until the client closes or drops the connection, answers pings, and returns the
-    /// messages that came.
+    /// Reads until the client drops the connection, and returns the messages. Pings are answered
+    /// and left out.
     #[track_caller]
     pub fn pump_until_end(&mut self) -> impl Future<Output = Vec<Value>> {
         let at = Location::caller();
@@ -361,16 +365,17 @@ impl Peer {
         }
     }
 
-    /// Makes sure that the client has read everything that was sent so far, with a ping of its own
-    /// and its answer.
+    /// Waits until the client has read everything that was sent so far, by sending a ping and
+    /// waiting for its answer.
     ///
-    /// What else arrives meanwhile waits for its turn. From here on a `complete` for an operation
-    /// that was ended before breaks a rule; without this, it may have crossed the end on the wire,
-    /// which is normal.
+    /// Everything else that arrives meanwhile is kept for the methods that follow. From now on it
+    /// breaks a rule if the client sends `complete` for an operation that the server had ended.
+    /// Before, that `complete` may have crossed the server's end on the wire, which is allowed.
     ///
     /// # Panics
     ///
-    /// When the client does not answer, or does not echo the payload.
+    /// If the client does not answer within the [deadline](Self::set_deadline), or does not echo
+    /// the payload of the ping.
     #[track_caller]
     pub fn sync(&mut self) -> impl Future<Output = ()> {
         let at = Location::caller();
@@ -379,7 +384,7 @@ impl Peer {
             let mark = format!("sync {}", self.syncs);
             match self.subprotocol {
                 Subprotocol::GraphqlTransportWs => self.ping(Some(json!({ "mock": mark }))).await,
-                // A `ping` message is an error on this one.
+                // On the legacy subprotocol a `ping` message is an error.
                 Subprotocol::GraphqlWs => self.ws_ping(mark.as_bytes()).await,
             }
             let deadline = self.deadline;
@@ -413,29 +418,29 @@ impl Peer {
         }
     }
 
-    /// Drops the connection without a close frame, as when a load balancer dies. Over TCP it is a
-    /// reset.
+    /// Drops the connection without a close frame, as when a load balancer dies. Over TCP the
+    /// connection is reset.
     pub fn vanish(mut self) {
         self.socket.get_mut().reset_on_drop();
     }
 
-    /// Neither reads nor writes from here on, and keeps the connection open until the result is
-    /// dropped.
+    /// Stops reading and writing, and keeps the connection open until the result is dropped.
     pub fn go_silent(self) -> Silence {
         Silence::new(Some(self.request.clone()), self)
     }
 
-    /// The upgrade request.
+    /// Returns the upgrade request.
     pub fn request(&self) -> &Request {
         &self.request
     }
 
-    /// The subprotocol that this side speaks.
+    /// Returns the subprotocol that this side speaks.
     pub fn subprotocol(&self) -> Subprotocol {
         self.subprotocol
     }
 
-    /// The payload of `connection_init`; `null` before [`expect_init`](Self::expect_init).
+    /// Returns the payload of `connection_init`; `null` before
+    /// [`expect_init`](Self::expect_init).
     pub fn init_payload(&self) -> &Value {
         &self.init_payload
     }

@@ -1,4 +1,4 @@
-//! The listening side: connections, and what becomes of their upgrade requests.
+//! The listening side: accepts connections and answers their upgrade requests.
 //!
 //! Owns the transport and everything that outlives a connection. Must not know messages.
 
@@ -31,24 +31,26 @@ use super::{
 /// A scripted server. See the [module](super) for how to use it.
 ///
 /// It does nothing by itself: a connection waits until one of the `accept` methods or
-/// [`refuse`](Self::refuse) takes it, in the order in which they were made. Dropping the server
-/// refuses further dials; accepted connections live on.
+/// [`refuse`](Self::refuse) takes it. Connections are taken in the order in which the client made
+/// them. Once the server is dropped, dials are refused; accepted connections stay open.
 pub struct Server {
     transport: Transport,
     used_ids: UsedIds,
     deadline: Mutex<Duration>,
 }
 
-/// Where connections come from.
+/// How clients reach the server.
 enum Transport {
-    Pipe { network: Arc<Network>, pipes: tokio::sync::Mutex<mpsc::UnboundedReceiver<DuplexStream>> },
+    Pipe { network: Arc<Network>, pipes: Pipes },
     Tcp { listener: TcpListener, url: String, accepted: AtomicU64 },
 }
 
-/// A connection on which nothing is read or written, and which stays open until this is dropped.
+/// The mutex is held while a test waits for the next dial.
+type Pipes = tokio::sync::Mutex<mpsc::UnboundedReceiver<DuplexStream>>;
+
+/// A connection on which nothing is read or written. It stays open until this value is dropped.
 ///
-/// To the client that is a half-open connection: a server that hangs, or a network that swallows
-/// everything.
+/// To the client it is a half-open connection: the server hangs, or the network drops all packets.
 #[must_use = "dropping it ends the connection"]
 pub struct Silence {
     request: Option<Request>,
@@ -60,29 +62,29 @@ impl Silence {
         Self { request, _connection: Box::new(connection) }
     }
 
-    /// The upgrade request, unless the server fell silent before it read one.
+    /// The upgrade request; `None` after [`Server::accept_silent`], which does not read it.
     pub fn request(&self) -> Option<&Request> {
         self.request.as_ref()
     }
 }
 
 impl Server {
-    /// A server at the other end of in-memory pipes: no socket, no port, and it works under a
-    /// paused clock.
+    /// Creates a server that is reached through in-memory pipes. It needs no socket and no port,
+    /// and works under a paused clock.
     ///
     /// Give the client its [`dialer`](Self::dialer). A pipe holds 64 KiB in each direction.
     pub fn in_memory() -> Self {
         let (sender, pipes) = mpsc::unbounded_channel();
         let network = Arc::new(Network::new(sender));
-        Self::new(Transport::Pipe { network, pipes: tokio::sync::Mutex::new(pipes) })
+        Self::new(Transport::Pipe { network, pipes: Pipes::new(pipes) })
     }
 
-    /// A server on a free port of 127.0.0.1. Give the client its [`url`](Self::url), and do not
-    /// pause the clock.
+    /// Creates a server on a free port of 127.0.0.1. Give the client its [`url`](Self::url), and do
+    /// not pause the clock.
     ///
     /// # Panics
     ///
-    /// When no port can be had.
+    /// If no port can be bound.
     pub async fn tcp() -> Self {
         let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         match bound.and_then(|listener| Ok((listener.local_addr()?, listener))) {
@@ -99,8 +101,8 @@ impl Server {
         Self { transport, used_ids: UsedIds::default(), deadline: Mutex::new(DEFAULT_DEADLINE) }
     }
 
-    /// The endpoint for the client: `ws://127.0.0.1:PORT/`, or `ws://mock/` for an in-memory
-    /// server.
+    /// Returns the endpoint for the client: `ws://127.0.0.1:PORT/`, or `ws://mock/` for an
+    /// in-memory server.
     pub fn url(&self) -> &str {
         match &self.transport {
             Transport::Pipe { .. } => "ws://mock/",
@@ -108,66 +110,67 @@ impl Server {
         }
     }
 
-    /// The dialer for the client.
+    /// Returns the dialer for the client.
     ///
     /// # Panics
     ///
-    /// On a [`tcp`](Self::tcp) server, which the client's own dialer reaches.
+    /// On a [`tcp`](Self::tcp) server, for which the client needs no dialer.
     #[track_caller]
     pub fn dialer(&self) -> PipeDialer {
         PipeDialer::new(Arc::clone(self.network()))
     }
 
-    /// Sets how long accepting, and each wait of later peers, may take before it panics. Default:
-    /// 60 s of tokio's time.
+    /// Sets how long each wait may take before it panics: of the `accept` methods, and of the peers
+    /// that are accepted from now on. Default: 60 s of tokio's time.
     ///
-    /// It only keeps a test from hanging; raise it for a test in which the client rightly does
-    /// nothing for longer.
+    /// The deadline only keeps a test from hanging. Raise it for a test in which the client rightly
+    /// does nothing for longer.
     pub fn set_deadline(&self, deadline: Duration) {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
     }
 
     /// Forgets the operation ids of earlier connections.
     ///
-    /// An id that an earlier connection saw breaks a rule, as one client never uses an id twice.
-    /// Call this when a second client dials the same server.
+    /// A client never uses an id twice, so an id that an earlier connection has seen breaks a rule.
+    /// Call this before a second client dials the same server.
     pub fn forget_ids(&self) {
         self.used_ids.clear();
     }
 
-    /// Refuses the next dials with
+    /// Refuses the next `dials` attempts to dial, with
     /// [`io::ErrorKind::ConnectionRefused`](std::io::ErrorKind::ConnectionRefused).
     ///
     /// # Panics
     ///
-    /// On a [`tcp`](Self::tcp) server; so do the other methods that make dials fail.
+    /// On a [`tcp`](Self::tcp) server, as do the other methods that make dials fail.
     #[track_caller]
     pub fn refuse_dials(&self, dials: u64) {
-        self.network().weather().refusals_left = dials;
+        self.network().faults().refusals_left = dials;
     }
 
-    /// Refuses all dials until [`online`](Self::online). Connections that exist are not touched.
+    /// Refuses all dials until [`online`](Self::online) is called. Connections that exist are not
+    /// affected.
     #[track_caller]
     pub fn offline(&self) {
-        self.network().weather().offline = true;
+        self.network().faults().offline = true;
     }
 
-    /// Accepts dials again. Forgets what [`refuse_dials`](Self::refuse_dials) and
-    /// [`hang_dials`](Self::hang_dials) left.
+    /// Accepts all dials from now on: ends [`offline`](Self::offline), and cancels what is left of
+    /// [`refuse_dials`](Self::refuse_dials) and [`hang_dials`](Self::hang_dials).
     #[track_caller]
     pub fn online(&self) {
-        *self.network().weather() = super::dialer::Weather::default();
+        *self.network().faults() = super::dialer::DialFaults::default();
     }
 
-    /// Lets the next dials never finish, as when packets are dropped on the way. It goes before
-    /// refusals.
+    /// Lets the next `dials` attempts to dial never finish, as when the network drops packets.
+    /// They come before the attempts that are refused.
     #[track_caller]
     pub fn hang_dials(&self, dials: u64) {
-        self.network().weather().hangs_left = dials;
+        self.network().faults().hangs_left = dials;
     }
 
-    /// How often the server was dialed, with or without success. A [`tcp`](Self::tcp) server sees a
-    /// dial only when it accepts it.
+    /// Returns how often the server was dialed, with or without success. A [`tcp`](Self::tcp)
+    /// server counts a dial only when it accepts the connection.
     pub fn dials(&self) -> u64 {
         match &self.transport {
             Transport::Pipe { network, .. } => *network.dials().borrow(),
@@ -175,28 +178,28 @@ impl Server {
         }
     }
 
-    /// Waits until the server was dialed this often since its start.
+    /// Waits until the server has been dialed this often since its start.
     ///
     /// # Panics
     ///
-    /// When the deadline passes first, or on a [`tcp`](Self::tcp) server.
+    /// If the deadline passes first, and on a [`tcp`](Self::tcp) server.
     #[track_caller]
     pub fn dialed(&self, dials: u64) -> impl Future<Output = ()> {
         let (at, mut seen) = (Location::caller(), self.network().dials());
         async move {
             self.within_deadline(at, &format!("dial number {dials}"), async {
-                // The sender lives in `self`, so waiting cannot fail.
+                // Waiting fails only if the sender is dropped, and `self` holds it.
                 drop(seen.wait_for(|seen| *seen >= dials).await);
             })
             .await;
         }
     }
 
-    /// Waits this long, of tokio's time, in which nobody may dial.
+    /// Waits for this long, in tokio's time, and expects that nobody dials.
     ///
     /// # Panics
     ///
-    /// When somebody does, or on a [`tcp`](Self::tcp) server.
+    /// If somebody dials, and on a [`tcp`](Self::tcp) server.
     #[track_caller]
     pub fn expect_no_dial_for(&self, duration: Duration) -> impl Future<Output = ()> {
         let (at, mut seen) = (Location::caller(), self.network().dials());
@@ -209,22 +212,22 @@ impl Server {
         }
     }
 
-    /// Accepts the next connection, and its upgrade with the subprotocol that the client offered.
+    /// Accepts the next connection, and its upgrade with the subprotocol that the client offers.
     ///
     /// # Panics
     ///
-    /// When nobody connects within the deadline, when the client gave up on that connection, and
-    /// when its request is not a WebSocket upgrade that offers exactly one subprotocol.
+    /// If nobody connects within the deadline, if the client drops the connection before it is
+    /// upgraded, or if the request is not a WebSocket upgrade that offers exactly one subprotocol.
     #[track_caller]
     pub fn accept(&self) -> impl Future<Output = Peer> {
         self.accept_with(Upgrade::new())
     }
 
-    /// Accepts the next connection with an answer of your own making.
+    /// Accepts the next connection, with another answer than that of [`accept`](Self::accept).
     ///
     /// # Panics
     ///
-    /// As [`accept`](Self::accept).
+    /// Like [`accept`](Self::accept).
     #[track_caller]
     pub fn accept_with(&self, upgrade: Upgrade) -> impl Future<Output = Peer> {
         let at = Location::caller();
@@ -241,14 +244,14 @@ impl Server {
         }
     }
 
-    /// Answers the next upgrade with an HTTP status, then ends the connection. Returns the refused
+    /// Answers the next upgrade with an HTTP status, then closes the connection. Returns the
     /// request.
     ///
-    /// `Content-Length` is added unless it is given. Any status may be used, 200 included.
+    /// Any status may be used, also 200. `Content-Length` is added unless it is given.
     ///
     /// # Panics
     ///
-    /// As [`accept`](Self::accept), but the offered subprotocols are not looked at.
+    /// Like [`accept`](Self::accept), except that any subprotocols may be offered.
     #[track_caller]
     pub fn refuse(
         &self,
@@ -264,7 +267,7 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// As [`refuse`](Self::refuse).
+    /// Like [`refuse`](Self::refuse).
     #[track_caller]
     pub fn accept_raw(&self, answer: impl AsRef<[u8]> + Send) -> impl Future<Output = Silence> {
         let at = Location::caller();
@@ -278,7 +281,7 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// When nobody connects within the deadline.
+    /// If nobody connects within the deadline.
     #[track_caller]
     pub fn accept_silent(&self) -> impl Future<Output = Silence> {
         let at = Location::caller();
@@ -292,7 +295,8 @@ impl Server {
         let written = wire.write_all(answer).await.is_ok() && wire.flush().await.is_ok();
         assert!(
             written,
-            "mock server: the client dropped the connection before its upgrade was answered\n  at {at}"
+            "mock server: the client dropped the connection before its upgrade was answered\n  \
+             at {at}"
         );
         (wire, request)
     }
@@ -309,15 +313,13 @@ impl Server {
         match &self.transport {
             Transport::Pipe { pipes, .. } => match pipes.lock().await.recv().await {
                 Some(pipe) => Wire::new(WireStream::Pipe(pipe)),
-                None => {
-                    unreachable!("the network, which sends the pipes, lives as long as the server")
-                }
+                None => unreachable!("the server holds the network, which holds the sender"),
             },
             Transport::Tcp { listener, accepted, .. } => match listener.accept().await {
                 Ok((stream, _)) => {
                     accepted.fetch_add(1, Ordering::Relaxed);
-                    // Small frames must not wait for each other; a socket that is already gone has
-                    // no such option.
+                    // Nagle's algorithm would delay small frames. The option cannot be set on a
+                    // socket that the client has closed already, which does not matter.
                     drop(stream.set_nodelay(true));
                     Wire::new(WireStream::Tcp(stream))
                 }
@@ -335,7 +337,8 @@ impl Server {
         let deadline = self.deadline();
         let Ok(result) = timeout(deadline, wait).await else {
             panic!(
-                "mock server: waited for {wanted}, but none came within {deadline:?} ({} dials so far)\n  at {at}",
+                "mock server: waited for {wanted}, but none came within {deadline:?} \
+                 ({} dials so far)\n  at {at}",
                 self.dials()
             );
         };

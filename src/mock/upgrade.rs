@@ -1,6 +1,6 @@
 //! The HTTP request that opens a WebSocket, and the answers to it.
 //!
-//! Owns reading one and writing the other, good answers and bad ones. Must not know what follows.
+//! Reads the request and writes the answer, right or wrong. Must not know frames or messages.
 
 use std::fmt::Write as _;
 
@@ -20,17 +20,19 @@ pub struct Request {
 }
 
 impl Request {
-    /// Path and query, as they stand in the request line.
+    /// Returns the path and query, as in the request line.
     pub fn path(&self) -> &str {
         self.inner.uri().path_and_query().map_or("", |path| path.as_str())
     }
 
-    /// The first header of that name, in any case. `None` as well when it is not text.
+    /// Returns the first header of that name, in upper or lower case; `None` if there is none, or
+    /// if its value is not text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.inner.headers().get(name)?.to_str().ok()
     }
 
-    /// All headers in order, with lower-case names; those that are not text are left out.
+    /// Returns all headers in their order, with names in lower case. Headers whose value is not
+    /// text are left out.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.inner
             .headers()
@@ -38,7 +40,7 @@ impl Request {
             .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
     }
 
-    /// The offered subprotocols in order, from all headers that offer any.
+    /// Returns the offered subprotocols in their order, from all `Sec-WebSocket-Protocol` headers.
     pub fn subprotocols(&self) -> Vec<&str> {
         let headers = self.inner.headers().get_all(SUBPROTOCOL_HEADER).iter();
         headers
@@ -47,7 +49,7 @@ impl Request {
             .collect()
     }
 
-    /// Reads the request's head.
+    /// Reads the head of the request.
     pub(super) async fn read(wire: &mut Wire) -> Result<Self, String> {
         let mut head = Vec::new();
         let end = loop {
@@ -89,7 +91,8 @@ impl Request {
         Some(Self { inner })
     }
 
-    /// The offered subprotocol; the client must offer exactly one.
+    /// Returns the offered subprotocol, or the message for a panic if the client did not offer
+    /// exactly one.
     pub(super) fn offered(&self) -> Result<Subprotocol, String> {
         let names = self.subprotocols();
         check::offered(&names)
@@ -97,9 +100,9 @@ impl Request {
     }
 }
 
-/// How [`Server::accept_with`](super::Server::accept_with) answers an upgrade.
+/// How [`Server::accept_with`](super::Server::accept_with) answers an upgrade request.
 ///
-/// The default accepts and chooses the subprotocol that was offered.
+/// By default it accepts, and chooses the subprotocol that was offered.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Upgrade {
@@ -107,7 +110,7 @@ pub struct Upgrade {
     headers: Vec<(String, String)>,
 }
 
-/// The subprotocol in the answer.
+/// Which subprotocol the answer names.
 #[derive(Clone, Debug, Default)]
 enum Chosen {
     #[default]
@@ -117,22 +120,22 @@ enum Chosen {
 }
 
 impl Upgrade {
-    /// Accepts, choosing the offered subprotocol.
+    /// Creates an answer that accepts the upgrade and chooses the offered subprotocol.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Chooses a subprotocol, offered or not.
+    /// Chooses this subprotocol, offered or not.
     ///
-    /// The peer speaks it if it is one of the two that exist, and else the offered one: a server
-    /// that answers one and speaks the other is real.
+    /// The peer speaks it if it is one of the two that exist. Otherwise the peer speaks the offered
+    /// one, as some servers do that answer with another name.
     pub fn subprotocol(mut self, name: &str) -> Self {
         self.chosen = Chosen::Name(name.to_owned());
         self
     }
 
-    /// Chooses none: the answer has no `Sec-WebSocket-Protocol` header. The peer speaks the offered
-    /// one.
+    /// Chooses no subprotocol: the answer has no `Sec-WebSocket-Protocol` header. The peer speaks
+    /// the offered one.
     pub fn without_subprotocol(mut self) -> Self {
         self.chosen = Chosen::None;
         self
@@ -144,7 +147,7 @@ impl Upgrade {
         self
     }
 
-    /// Writes the answer. Returns the subprotocol that is spoken from here.
+    /// Writes the answer. Returns the subprotocol that the peer speaks from now on.
     pub(super) async fn answer(
         self,
         wire: &mut Wire,
@@ -175,7 +178,7 @@ impl Upgrade {
     }
 }
 
-/// A complete HTTP response; `Content-Length` is added unless it is among the headers.
+/// Returns a complete HTTP response. `Content-Length` is added unless it is among the headers.
 pub(super) fn refusal(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
     let reason = StatusCode::from_u16(status)
         .ok()

@@ -1,8 +1,8 @@
-//! The byte stream under a connection, and what its frames reveal that the WebSocket library hides.
+//! The byte stream under a connection, and the client's close frame as it was sent.
 //!
-//! Owns the pipe or socket, and a watch on the client's close frame: tungstenite replaces a close
-//! code that must not be sent by 1002, and drops a close frame that is too long, so the checker
-//! reads both from the bytes. Must not know GraphQL.
+//! Owns the pipe or socket, and watches its bytes for the client's close frame. tungstenite
+//! replaces a close code that must not be sent by 1002, and drops a close frame that is too long,
+//! so the checker has to read both from the bytes. Must not know GraphQL.
 
 use std::{
     io,
@@ -18,11 +18,11 @@ use tokio::{
 /// The server's end of a connection.
 pub(super) struct Wire {
     stream: WireStream,
-    /// `None` until the upgrade is done: what comes before is HTTP.
+    /// `None` until the upgrade is done, as the bytes before it are HTTP.
     frames: Option<FrameWatch>,
 }
 
-/// What carries the bytes.
+/// The stream that carries the bytes.
 pub(super) enum WireStream {
     Pipe(DuplexStream),
     Tcp(TcpStream),
@@ -33,53 +33,53 @@ impl Wire {
         Self { stream, frames: None }
     }
 
-    /// From here on the client's bytes are frames.
+    /// Takes the client's bytes for frames from now on. Call it when the upgrade is done.
     pub(super) fn watch_frames(&mut self) {
         self.frames = Some(FrameWatch::default());
     }
 
-    /// Makes the coming drop a reset, where the stream knows the difference.
+    /// Makes dropping the stream reset the connection. On a pipe this has no effect.
     pub(super) fn reset_on_drop(&mut self) {
         match &self.stream {
             WireStream::Pipe(_) => {}
-            // A socket that is already gone cannot be reset, nor does it need to be.
+            // This fails only if the client has already closed the connection.
             WireStream::Tcp(stream) => drop(stream.set_zero_linger()),
         }
     }
 
-    /// The body of the client's close frame, once the whole frame was read.
+    /// The body of the client's close frame, once the whole frame has been read.
     pub(super) fn close_body(&self) -> Option<&[u8]> {
         self.frames.as_ref()?.close_body.as_deref()
     }
 
-    /// Whether anything followed the client's close frame.
-    pub(super) fn went_on_after_close(&self) -> bool {
-        self.frames.as_ref().is_some_and(|frames| frames.went_on_after_close)
+    /// Whether the client has sent any bytes after its close frame.
+    pub(super) fn has_sent_after_close(&self) -> bool {
+        self.frames.as_ref().is_some_and(|frames| frames.has_sent_after_close)
     }
 }
 
-/// Follows the client's frames through the bytes, keeping nothing but the body of a close frame.
+/// Finds the client's frames in its bytes, and keeps only the body of its close frame.
 #[derive(Default)]
 struct FrameWatch {
-    /// The bytes of an incomplete frame header.
+    /// The bytes of a frame header that is not complete yet.
     header: Vec<u8>,
-    /// The frame whose body is being read.
+    /// The body that is being read.
     body: Option<Body>,
     close_body: Option<Vec<u8>>,
-    went_on_after_close: bool,
+    has_sent_after_close: bool,
 }
 
-/// A frame's body that has not been read to its end.
+/// The body of a frame, of which some bytes are still to come.
 struct Body {
     mask: [u8; 4],
     bytes_left: u64,
-    /// What was read so far, if it is a close frame's.
+    /// What was read so far, unmasked. `None` for any frame but a close frame.
     kept: Option<Vec<u8>>,
 }
 
 impl FrameWatch {
     fn observe(&mut self, mut bytes: &[u8]) {
-        self.went_on_after_close |= self.close_body.is_some() && !bytes.is_empty();
+        self.has_sent_after_close |= self.close_body.is_some() && !bytes.is_empty();
         while let Some((first, rest)) = bytes.split_first() {
             if let Some(mut body) = self.body.take() {
                 let taken = bytes.len().min(usize::try_from(body.bytes_left).unwrap_or(usize::MAX));
@@ -94,7 +94,7 @@ impl FrameWatch {
                     self.enter(body);
                 }
             }
-            self.went_on_after_close |= self.close_body.is_some() && !bytes.is_empty();
+            self.has_sent_after_close |= self.close_body.is_some() && !bytes.is_empty();
         }
     }
 
@@ -108,8 +108,8 @@ impl FrameWatch {
 }
 
 impl Body {
-    /// The body that a header announces (RFC 6455 section 5.2); `None` while the header is
-    /// incomplete.
+    /// Returns the body that a header announces (RFC 6455 section 5.2), or `None` while the header
+    /// is not complete.
     fn from_header(header: &[u8]) -> Option<Self> {
         let [start, length, rest @ ..] = header else { return None };
         let (extended_length_bytes, masked) = (
@@ -211,7 +211,7 @@ mod tests {
             let mut frames = FrameWatch::default();
             bytes.chunks(size).for_each(|chunk| frames.observe(chunk));
             assert_eq!(frames.close_body.as_deref(), Some(&[3, 237, b'b'][..]), "{size}");
-            assert!(!frames.went_on_after_close);
+            assert!(!frames.has_sent_after_close);
         }
     }
 
@@ -226,11 +226,11 @@ mod tests {
     fn bytes_after_the_close_frame_are_noticed_in_the_same_read_and_in_a_later_one() {
         let mut frames = FrameWatch::default();
         frames.observe(&[masked(0x8, &[]), masked(0x9, &[])].concat());
-        assert!(frames.went_on_after_close);
+        assert!(frames.has_sent_after_close);
         let mut frames = FrameWatch::default();
         frames.observe(&masked(0x8, &[]));
         frames.observe(&masked(0x9, &[]));
-        assert!(frames.went_on_after_close);
+        assert!(frames.has_sent_after_close);
     }
 
     fn masked(opcode: u8, body: &[u8]) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! What the client says, strictly in the chosen subprotocol.
+//! The messages that the client sends, strictly in the chosen subprotocol (rule 2).
 
 use std::{
     fmt::{self, Write as _},
@@ -7,18 +7,18 @@ use std::{
 
 use crate::error::CloseCode;
 
-/// A GraphQL-over-WebSocket subprotocol, by its name in `Sec-WebSocket-Protocol`.
+/// A subprotocol of GraphQL over WebSocket.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Subprotocol {
-    /// `graphql-transport-ws`, the modern one (the npm package `graphql-ws` and everything newer
-    /// than 2020).
+    /// `graphql-transport-ws`, the modern one. It was introduced in 2020 by the npm package
+    /// `graphql-ws`.
     GraphqlTransportWs,
-    /// `graphql-ws`, the legacy one of `subscriptions-transport-ws`.
+    /// `graphql-ws`, the legacy one of the npm package `subscriptions-transport-ws`.
     GraphqlWs,
 }
 
 impl Subprotocol {
-    /// The name on the wire.
+    /// Returns the name in `Sec-WebSocket-Protocol`.
     pub fn name(self) -> &'static str {
         match self {
             Self::GraphqlTransportWs => "graphql-transport-ws",
@@ -33,8 +33,9 @@ impl fmt::Display for Subprotocol {
     }
 }
 
-/// An operation's id on one socket: `serial.slot`. The serial is never used twice within a client
-/// (rule 9); the slot finds the operation without a search.
+/// The id of an operation on one connection, written as `serial.slot`.
+///
+/// A client never uses a serial twice (rule 9). The slot is the operation's index in the registry.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct WireId {
     pub(crate) serial: u64,
@@ -48,7 +49,7 @@ impl fmt::Display for WireId {
 }
 
 impl WireId {
-    /// Reads an id and returns what follows it.
+    /// Reads an id, and returns it with the text that follows it.
     pub(super) fn read(text: &[u8]) -> Option<(Self, &[u8])> {
         let (serial, rest) = decimal(text)?;
         let (slot, rest) = decimal(rest.strip_prefix(b".")?)?;
@@ -57,21 +58,22 @@ impl WireId {
 }
 
 impl FromStr for WireId {
-    type Err = NotOurs;
+    type Err = ForeignId;
 
-    fn from_str(id: &str) -> Result<Self, NotOurs> {
+    fn from_str(id: &str) -> Result<Self, ForeignId> {
         match Self::read(id.as_bytes()) {
             Some((id, [])) => Ok(id),
-            Some(_) | None => Err(NotOurs),
+            Some(_) | None => Err(ForeignId),
         }
     }
 }
 
-/// An id that this client did not make.
+/// The id was not made by this client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct NotOurs;
+pub(crate) struct ForeignId;
 
-/// Reads digits and returns what follows them; `None` if there are none, or too many.
+/// Reads digits, and returns their value with the text that follows them. Returns `None` if there
+/// are no digits or the value is too large.
 fn decimal(text: &[u8]) -> Option<(u64, &[u8])> {
     let (mut value, mut rest) = (0_u64, text);
     while let [digit @ b'0'..=b'9', after @ ..] = rest {
@@ -81,7 +83,7 @@ fn decimal(text: &[u8]) -> Option<(u64, &[u8])> {
     (rest.len() < text.len()).then_some((value, rest))
 }
 
-/// Something to write, in order.
+/// What to write next.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Transmit {
     Text(String),
@@ -90,11 +92,11 @@ pub(crate) enum Transmit {
     Close(CloseCode, &'static str),
 }
 
-/// A message from the client. Payloads are JSON already.
+/// A message from the client. Its payload is JSON text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outgoing<'a> {
-    /// Always an object (rule 4).
     Init {
+        /// Always an object (rule 4).
         payload: &'a str,
     },
     Subscribe {
@@ -111,12 +113,12 @@ pub(crate) enum Outgoing<'a> {
     Pong {
         payload: Option<&'a str>,
     },
-    /// Legacy only: the goodbye before the close.
+    /// Precedes the close frame on the legacy subprotocol.
     Terminate,
 }
 
 impl Outgoing<'_> {
-    /// The text frame.
+    /// Returns the text of the frame.
     pub(crate) fn encode(&self, subprotocol: Subprotocol) -> String {
         let legacy = match subprotocol {
             Subprotocol::GraphqlTransportWs => false,
@@ -128,7 +130,7 @@ impl Outgoing<'_> {
             }
             Self::Subscribe { id, payload } => {
                 let kind = if legacy { "start" } else { "subscribe" };
-                // Of thousands at once, none grows step by step.
+                // Allocates once: thousands of operations may be encoded in a row.
                 let mut text = String::with_capacity(payload.len() + 80);
                 let _ = write!(text, r#"{{"type":"{kind}","id":"{id}","payload":{payload}}}"#);
                 text
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_read_back_and_foreign_ids_do_not() {
+    fn an_id_is_read_back_and_a_foreign_id_is_an_error() {
         let id = WireId { serial: u64::MAX, slot: u32::MAX };
         assert_eq!(id.to_string().parse(), Ok(id));
         let foreign = [
@@ -223,7 +225,7 @@ mod tests {
         let too_large =
             ["18446744073709551616.1", "18446744073709551617.1", "99999999999999999999.1"];
         for foreign in foreign.into_iter().chain(too_large) {
-            assert_eq!(foreign.parse::<WireId>(), Err(NotOurs), "{foreign:?}");
+            assert_eq!(foreign.parse::<WireId>(), Err(ForeignId), "{foreign:?}");
         }
     }
 }

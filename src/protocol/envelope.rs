@@ -1,17 +1,19 @@
-//! What the server says, read with one lenient vocabulary for both subprotocols (rule 2).
+//! The messages that the server sends, read with one lenient vocabulary for both subprotocols
+//! (rule 2).
 //!
-//! Two readers: a prefix scan that LOCATES the payload of a `next` without reading it, and a
-//! reference parser for everything else. The scan declines whatever it is not sure of; a
-//! differential test holds the two together.
+//! There are two readers. A scan of the beginning locates the payload of a `next` without reading
+//! it, so that the payload is parsed only once, when it is decoded (I12). A reference parser
+//! reads all other messages. The scan declines every frame that it is not sure about, and a
+//! property test checks that both readers agree.
 
 use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::encode::{NotOurs, WireId};
+use super::encode::{ForeignId, WireId};
 
-/// What a message is. `data` reads as [`Next`](Self::Next).
+/// The type of a message. `data` is read as [`Next`](Self::Next).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Ack,
@@ -23,10 +25,9 @@ pub(crate) enum Kind {
     KeepAlive,
     /// `connection_error`.
     ConnectionError,
-    /// `connection_terminate`: the client's to say on the legacy subprotocol, and some servers'
-    /// goodbye.
+    /// `connection_terminate`. In the legacy protocol only a client sends it, but some servers do.
     Terminate,
-    /// A type of neither subprotocol.
+    /// A type that is in neither subprotocol.
     Unknown,
 }
 
@@ -46,8 +47,8 @@ impl Kind {
         }
     }
 
-    /// Whether it is about one operation, or else about the connection.
-    fn is_of_operation(self) -> bool {
+    /// Whether the message is about one operation. Otherwise it is about the connection.
+    fn is_about_an_operation(self) -> bool {
         match self {
             Self::Next | Self::Error | Self::Complete => true,
             Self::Ack
@@ -81,27 +82,28 @@ impl Kind {
 pub(crate) struct Envelope {
     pub(crate) kind: Kind,
     pub(crate) id: Id,
-    /// Where its JSON is in the frame; absent for `null`, and for more than 64 KiB about the
-    /// connection.
+    /// Where the JSON of the payload is in the frame. `None` if it is absent or `null`, or if the
+    /// message is about the connection and the payload has more than 64 KiB.
     pub(crate) payload: Option<Range<usize>>,
 }
 
 /// Which operation a message is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Id {
-    /// No string and no number.
+    /// There is none, or it is neither a string nor a number.
     Absent,
-    /// Not one that this client made.
+    /// This client did not make the id.
     Foreign,
+    /// The id of an operation that this client sent.
     Ours(WireId),
 }
 
-/// Text that is not a message: no JSON, no object, no type, or a field given twice.
+/// The text is not a message: it is not a JSON object with a `type`, or has a known field twice.
 #[derive(Debug)]
 pub(crate) struct Unreadable;
 
 impl Envelope {
-    /// Reads a message by whichever reader can.
+    /// Reads a message, with the scan if it can and with the reference parser otherwise.
     pub(crate) fn parse(frame: &str) -> Result<Self, Unreadable> {
         match Self::locate(frame) {
             Some(envelope) => Ok(envelope),
@@ -109,22 +111,24 @@ impl Envelope {
         }
     }
 
-    /// The reference parser: reads the whole frame.
+    /// Reads the whole frame, with the reference parser.
     pub(crate) fn parse_fully(frame: &str) -> Result<Self, Unreadable> {
-        let wire = Wire::read(frame).map_err(|_| Unreadable)?;
+        let wire = RawEnvelope::read(frame).map_err(|_| Unreadable)?;
         let kind = Kind::read(&wire.kind);
-        let payload = wire
-            .payload
-            .filter(|payload| kind.is_of_operation() || payload.get().len() <= MAX_ASIDE);
+        let payload = wire.payload.filter(|payload| {
+            kind.is_about_an_operation() || payload.get().len() <= MAX_CONNECTION_PAYLOAD
+        });
         Ok(Self {
             kind,
             id: wire.id.map_or(Id::Absent, Id::read),
-            payload: payload.map(|payload| place(frame, payload)),
+            payload: payload.map(|payload| range_of(frame, payload)),
         })
     }
 
-    /// The prefix scan: knows a `next` that ends with its payload, has our ids, no escapes, and
-    /// nothing else.
+    /// Locates the payload of a `next` by a scan of the beginning.
+    ///
+    /// Returns `None` unless the payload is the last field, the id is one of this client's, and
+    /// there is no other field and no escape sequence.
     fn locate(frame: &str) -> Option<Self> {
         let mut scan = Scan(frame.as_bytes());
         let (mut is_next, mut id) = (false, None);
@@ -145,11 +149,11 @@ impl Envelope {
                 scan.take(b":")?;
                 scan.skip_whitespace();
                 let start = frame.len() - scan.0.len();
-                // A `null` is rare and means "absent": the reference parser says so.
+                // The reference parser turns a `null`, which is rare, into `None`.
                 if !is_next || scan.0.first() == Some(&b'n') {
                     return None;
                 }
-                // Nothing, where the frame is cut short: whoever decodes it finds out.
+                // A frame that is cut short has no brace: decoding the empty payload fails.
                 let end = frame
                     .trim_end_matches([' ', '\t', '\n', '\r'])
                     .strip_suffix('}')
@@ -175,47 +179,48 @@ impl Id {
         };
         match text.map(|text| text.parse()) {
             Some(Ok(id)) => Self::Ours(id),
-            Some(Err(NotOurs)) => Self::Foreign,
+            Some(Err(ForeignId)) => Self::Foreign,
             None => Self::Absent,
         }
     }
 }
 
-/// The payload of one message: JSON, as a part of the frame that carried it.
+/// The payload of one message: the frame, and where the JSON is in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Payload {
     frame: Frame,
     json: Range<usize>,
 }
 
-/// The text of a frame. As large as a `String`, in whose capacity there is room to tell the two
-/// apart.
+/// The text of a frame. This enum is as large as a `String`, because the capacity of a `String` has
+/// a niche for the other variant.
 #[derive(Clone, Debug)]
 enum Frame {
-    /// In a buffer that can be used again.
+    /// A buffer that can be used again.
     Owned(String),
-    /// For all who read one operation.
+    /// Text that all readers of a shared operation share.
     Shared(Arc<str>),
 }
 
 impl Payload {
-    /// The part of the frame that an [`Envelope`] named.
+    /// Creates a payload from a frame and the range that its [`Envelope`] has.
     pub(crate) fn new(frame: String, json: Range<usize>) -> Self {
         Self { frame: Frame::Owned(frame), json }
     }
 
-    /// As [`new`](Self::new), copied once: a clone is the same text.
+    /// Like [`new`](Self::new), but copies the frame, and clones share the copy.
     pub(crate) fn shared(frame: &str, json: Range<usize>) -> Self {
         Self { frame: Frame::Shared(Arc::from(frame)), json }
     }
 
-    /// Deserializes the payload; the only pass over its bytes when it was located.
+    /// Deserializes the payload. This is the only pass over its bytes if the scan located it (I12).
     pub(crate) fn decode<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         let frame = self.frame();
         serde_json::from_str(&frame[self.json.clone()]).or_else(|error| {
-            // Not a `T`, or not what the scan took it for: the reference parser knows which.
-            match Wire::read(frame)?.payload {
-                Some(payload) if place(frame, payload) != self.json => {
+            // Either the payload is not a `T`, or the scan was wrong about where the payload ends.
+            // The reference parser finds out which.
+            match RawEnvelope::read(frame)?.payload {
+                Some(payload) if range_of(frame, payload) != self.json => {
                     serde_json::from_str(payload.get())
                 }
                 Some(_) | None => Err(error),
@@ -223,8 +228,8 @@ impl Payload {
         })
     }
 
-    /// Where it is in the frame.
-    pub(crate) fn place(&self) -> Range<usize> {
+    /// Where the payload is in the frame.
+    pub(crate) fn range(&self) -> Range<usize> {
         self.json.clone()
     }
 
@@ -236,7 +241,7 @@ impl Payload {
         }
     }
 
-    /// The buffer, to be used again, unless others read the text, too.
+    /// Returns the buffer, to be used again, unless the text is shared.
     #[inline]
     pub(crate) fn into_buffer(self) -> Option<String> {
         match self.frame {
@@ -246,20 +251,20 @@ impl Payload {
     }
 }
 
-/// The longest payload of a message about the connection, in bytes: it is read into a value of any
-/// shape, which may be a hundred times as large.
-const MAX_ASIDE: usize = 64 * 1024;
+/// The size limit for the payload of a message about the connection, in bytes. Such a payload is
+/// read into a `serde_json::Value`, which may take a hundred times as much memory.
+const MAX_CONNECTION_PAYLOAD: usize = 64 * 1024;
 
-/// Where a part of the frame is.
-fn place(frame: &str, part: &RawValue) -> Range<usize> {
+/// Returns where `part` is in the frame from which it was borrowed.
+fn range_of(frame: &str, part: &RawValue) -> Range<usize> {
     let start = part.get().as_ptr().addr() - frame.as_ptr().addr();
     start..start + part.get().len()
 }
 
-/// A message as the reference parser sees it: unknown fields are ignored, known ones given twice
-/// are an error.
+/// A message as the reference parser reads it. Unknown fields are ignored, and a known field that
+/// comes twice is an error.
 #[derive(Deserialize)]
-struct Wire<'a> {
+struct RawEnvelope<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -268,9 +273,9 @@ struct Wire<'a> {
     payload: Option<&'a RawValue>,
 }
 
-impl<'a> Wire<'a> {
+impl<'a> RawEnvelope<'a> {
     fn read(text: &'a str) -> Result<Self, serde_json::Error> {
-        // Derived code would take a list of fields, too.
+        // The derived code would accept an array of the fields' values as well.
         if !text.trim_ascii_start().starts_with('{') {
             return Err(serde::de::Error::custom("not an object"));
         }
@@ -281,7 +286,7 @@ impl<'a> Wire<'a> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// What is left of a frame.
+/// The rest of a frame that is being scanned.
 struct Scan<'a>(&'a [u8]);
 
 impl Scan<'_> {
@@ -291,7 +296,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Takes exactly this, after any whitespace.
+    /// Skips whitespace, then takes exactly this token.
     fn take(&mut self, token: &[u8]) -> Option<()> {
         self.skip_whitespace();
         self.0 = self.0.strip_prefix(token)?;
@@ -324,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_next_is_located_and_others_are_read_fully() {
+    fn a_usual_next_is_located_and_other_messages_are_read_fully() {
         assert!(located(r#"{"type":"next","id":"1.0","payload":{"data":{"a":1}}}"#));
         assert!(located(r#"{"id":"1.0","type":"data","payload":{"data":{"a":1}}}"#));
         assert!(located(" { \"id\" : \"1.0\" ,\n\"type\" :\t\"next\", \"payload\" : {} } "));
@@ -347,21 +352,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_about_the_connection_has_a_bound_of_its_own() {
-        for (kind, is_of_operation) in [
+    fn the_payload_of_a_message_about_the_connection_has_its_own_size_limit() {
+        for (kind, is_about_an_operation) in [
             ("connection_ack", false),
             ("connection_error", false),
             ("ping", false),
             ("error", true),
             ("next", true),
         ] {
-            for (len, fits) in [(MAX_ASIDE, true), (MAX_ASIDE + 1, false)] {
+            for (len, fits) in [(MAX_CONNECTION_PAYLOAD, true), (MAX_CONNECTION_PAYLOAD + 1, false)]
+            {
                 let text = format!(
                     r#"{{"payload":"{}","type":"{kind}","id":"1.0"}}"#,
                     "x".repeat(len - 2)
                 );
                 let payload = Envelope::parse(&text).unwrap().payload;
-                assert_eq!(payload.is_some(), fits || is_of_operation, "{kind}");
+                assert_eq!(payload.is_some(), fits || is_about_an_operation, "{kind}");
             }
         }
     }
@@ -412,7 +418,7 @@ mod tests {
             (r#"{"type":"next","id":"1.0","payload":"#, Err(())),
             (r#"{"type":"next","id":"1.0","payload":5"#, Err(())),
             (r#"{"type":"next","id":"1.0","payload":5}"#, Ok(serde_json::json!(5))),
-            // A form feed is white space to ASCII, but not to JSON.
+            // A form feed is whitespace in ASCII but not in JSON.
             ("{\"type\":\"next\",\"id\":\"1.0\",\"payload\":5}\u{c}", Err(())),
         ];
         for (text, payload) in cases {
@@ -447,8 +453,8 @@ mod tests {
         })
     }
 
-    /// A frame built field by field, in any order, with repeats, foreign fields and odd white
-    /// space.
+    /// A frame with any fields in any order, some of them repeated or unknown, and with unusual
+    /// whitespace.
     fn frame() -> impl Strategy<Value = String> {
         let kind =
             prop::sample::select(vec!["next", "data", "error", "complete", "ping", "ka", "odd"]);
@@ -482,8 +488,10 @@ mod tests {
                 (Some(fast), Ok(reference)) => {
                     prop_assert_eq!(meaning(&text, fast), meaning(&text, reference), "{}", text);
                 }
-                // The scan has not seen the end of the frame; whoever decodes it does.
-                (Some(fast), Err(_)) => prop_assert_eq!(meaning(&text, fast).2, Err(()), "{}", text),
+                // The scan does not read to the end of the frame, so decoding has to fail.
+                (Some(fast), Err(_)) => {
+                    prop_assert_eq!(meaning(&text, fast).2, Err(()), "{}", text);
+                }
             }
         }
 

@@ -1,7 +1,7 @@
-//! The wire format of both subprotocols, and what a close means.
+//! The wire format of both subprotocols, and what each close code means.
 //!
-//! Owns bytes to meaning and meaning to bytes. Pure: knows no socket, no clock and no operation's
-//! state.
+//! Owns encoding and decoding of messages. Pure: it knows no socket, no clock and no state of an
+//! operation. The numbered rules that comments and tests cite are in PROTOCOL.md.
 
 pub(crate) mod encode;
 pub(crate) mod envelope;

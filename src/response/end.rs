@@ -8,23 +8,26 @@ use crate::{
 /// How an operation ended.
 #[derive(Clone, Debug)]
 pub(crate) enum End {
+    /// The server sent `complete`.
     Completed,
-    /// Of a query or mutation: its result.
+    /// A query or mutation has its result.
     Answered(Payload),
-    /// Of a mutation: it was written, and its result will not come; the cause is there if that was
-    /// a lost connection.
+    /// A mutation was written, and its result will not come. The cause is set if the connection
+    /// was lost.
     Ambiguous(Option<Disconnect>),
-    /// Of a query or mutation: its time was up; a mutation was never written.
+    /// A query or mutation had no result in time. A mutation that ends in this way was never
+    /// written.
     TimedOut,
-    /// The payload of the server's `error`, JSON.
+    /// The server sent `error`, with this JSON as its payload.
     Rejected(Option<Box<str>>),
+    /// The connection was lost, and the cause is fatal.
     Lost(Disconnect),
-    GaveUp {
-        attempts: u32,
-        cause: Disconnect,
-    },
+    /// As many attempts to connect failed as the application allows.
+    GaveUp { attempts: u32, cause: Disconnect },
+    /// The queue was full, under [`Overflow::Fail`](crate::Overflow::Fail).
     Overflow,
-    /// The application's own code failed, without which the operation cannot go on.
+    /// A hook of the application failed, and the operation cannot go on without it.
     Hook(SharedError),
+    /// The application shut the client down.
     ShutDown,
 }

@@ -1,66 +1,70 @@
-//! The mark that a loss leaves in a stream.
+//! The marker that a loss leaves in a stream.
 
 use std::time::Duration;
 
 use crate::error::{Disconnect, GraphQlError};
 
-/// A place in the stream at which something may be, or is, missing.
+/// A place in the stream where items are missing, may be missing, or may come twice.
 ///
-/// Whether the consumer has to fetch anew what it derived from the stream is what
-/// [`is_lossless`](Self::is_lossless) says.
+/// [`is_lossless`](Self::is_lossless) says whether a consumer has to rebuild what it derived from
+/// the stream.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Gap {
-    /// How often the operation was sent again here because the connection was new. What the server
-    /// published in between was not received, and nobody knows how much that is.
+    /// How often the operation was sent again on a new connection. The client did not receive what
+    /// the server published in between, and cannot know how much that is.
     pub reconnects: u32,
-    /// How often the operation was sent again here on a connection that was there already: by
-    /// [`Overflow::Rewind`], [`restart_if`](crate::SubscriptionBuilder::restart_if) or
+    /// How often the operation was sent again on the same connection: by
+    /// [`Overflow::Rewind`](crate::Overflow::Rewind),
+    /// [`restart_if`](crate::SubscriptionBuilder::restart_if) or
     /// [`reissue_stale`](crate::SubscriptionBuilder::reissue_stale).
     pub restarts: u32,
-    /// How often the operation moved to another connection here while the one before still worked.
-    /// What lies before this place may follow again, and nothing is missing. Always 0 with
-    /// [`dedupe_by`](crate::SubscriptionBuilder::dedupe_by), which removes that.
+    /// How often the operation moved to another connection while the previous one still worked.
+    /// Nothing is missing, but items from before the gap may come again after it. Always 0 with
+    /// [`dedupe_by`](crate::SubscriptionBuilder::dedupe_by), which removes such items.
     pub overlaps: u32,
-    /// Whether the operation went on, each time that it was sent again here, after the last item
-    /// received, by [`resume_with`](crate::SubscriptionBuilder::resume_with). A server that honours
-    /// the position leaves nothing out then.
+    /// Whether the operation continued after the last received item each time that it was sent
+    /// again. [`resume_with`](crate::SubscriptionBuilder::resume_with) does that. A server that
+    /// honours the position then leaves nothing out.
     pub resumed: bool,
-    /// Items that arrived here and were dropped by the [`Overflow`] policy, those that were
-    /// replaced included.
+    /// How many items arrived and were dropped by the [`Overflow`](crate::Overflow) policy. Items
+    /// that were replaced are included.
     pub dropped: u64,
-    /// How many of those were replaced by a newer item that was kept: under [`Overflow::Latest`]
-    /// the newest, under [`Overflow::LatestBy`] the newest of the same key.
+    /// How many of the dropped items were replaced by a newer one: under
+    /// [`Overflow::Latest`](crate::Overflow::Latest) by the newest, under
+    /// [`latest_by`](crate::SubscriptionBuilder::latest_by) by the newest of the same key.
     pub replaced: u64,
-    /// How long the connection was down, in total.
+    /// How long the connection was down in total.
     pub down_for: Duration,
-    /// Why the connection was lost, the last time; `None` if it was not.
+    /// Why the connection was lost the last time; `None` if it was not lost.
     pub cause: Option<Disconnect>,
-    /// With what errors the server had ended the operation, the last time that
+    /// The errors with which the server ended the operation, the last time that
     /// [`restart_if`](crate::SubscriptionBuilder::restart_if) took them for transient.
     pub errors: Vec<GraphQlError>,
 }
 
 impl Gap {
-    /// Whether nothing is missing here, if the server honours the position that it was given:
-    /// nothing was dropped but what a newer item [`replaced`](Self::replaced), which is no loss
-    /// where items are values and not changes; and each time that the operation was sent again it
-    /// was [`resumed`](Self::resumed).
+    /// Returns whether nothing is missing here, provided that the server honours the position that
+    /// it was given.
+    ///
+    /// That is the case if the operation was [`resumed`](Self::resumed) each time that it was sent
+    /// again, and if all items that were dropped were [`replaced`](Self::replaced) by newer ones.
+    /// The latter is no loss only if items are values and not changes.
     pub fn is_lossless(&self) -> bool {
         self.dropped == self.replaced && (self.resumed || self.times_sent() == 0)
     }
 
-    /// Whether nothing has happened here.
-    pub(crate) fn says_nothing(&self) -> bool {
+    /// Whether there is nothing to report.
+    pub(crate) fn is_empty(&self) -> bool {
         self.times_sent() == 0 && self.overlaps == 0 && self.dropped == 0
     }
 
-    /// How often the operation was sent again here, on whatever connection.
+    /// How often the operation was sent again, on the same connection or on a new one.
     pub(crate) fn times_sent(&self) -> u32 {
         self.reconnects + self.restarts
     }
 
-    /// Extends this gap by one that follows it directly.
+    /// Adds a gap that follows this one directly.
     pub(crate) fn merge(&mut self, later: Self) {
         self.resumed = match (self.times_sent(), later.times_sent()) {
             (_, 0) => self.resumed,

@@ -1,7 +1,8 @@
-//! What a server answers: the GraphQL response format (GraphQL specification, section 7).
+//! The results that a server sends, in the GraphQL response format (GraphQL specification,
+//! section 7).
 //!
-//! Owns the decoded item. Lenient in every field but `data`: a sloppy error object never costs an
-//! item.
+//! Owns decoding. Every field but `data` is read leniently, so that a malformed error object does
+//! not make an item fail (rule 11).
 
 mod end;
 mod gap;
@@ -21,26 +22,27 @@ use crate::{
     protocol::Payload,
 };
 
-/// One item of a subscription, or the result of a query or mutation: any combination of data,
-/// errors and extensions.
+/// One item of a subscription, or the result of a query or mutation.
+///
+/// It has any combination of data, errors and extensions.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Response<T> {
-    /// The data; `None` when the server sent `null` or nothing, which it does together with errors.
+    /// The data. `None` if the server sent `null` or no data, which usually comes with errors.
     pub data: Option<T>,
-    /// The errors, at most 100 of them; partial data with errors is normal and does not end a
+    /// The errors. The first 100 are kept. Errors beside partial data are normal and do not end a
     /// stream.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<GraphQlError>,
-    /// What the server adds on its own account. An item whose errors and extensions have more than
-    /// 65,536 values does not decode.
+    /// The extensions, whose meaning is the server's own. An item fails to decode if its errors and
+    /// extensions have more than 65,536 JSON values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extensions: Option<Map<String, Value>>,
 }
 
-/// Reads the payload of a result.
+/// Decodes the payload of a result.
 pub(crate) fn decode<T: DeserializeOwned>(payload: &Payload) -> Result<Response<T>, DecodeError> {
     payload.decode().map_err(|error| {
-        // The errors often say why the data has a hole.
+        // The server's errors often explain why the data does not fit its type.
         let errors = payload.decode::<Response<IgnoredAny>>().map(|response| response.errors);
         DecodeError::new(error, errors.unwrap_or_default())
     })
@@ -61,7 +63,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ResponseVisitor<T> {
         f.write_str("a GraphQL response")
     }
 
-    /// `"payload": null` is seen in the wild and says nothing.
+    /// Some servers send `"payload": null`, which is read like an empty object.
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
         Ok(Response { data: None, errors: Vec::new(), extensions: None })
     }
@@ -72,9 +74,9 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ResponseVisitor<T> {
         while let Some(key) = map_access.next_key::<Field>()? {
             match key {
                 Field::Data => response.data = map_access.next_value()?,
-                Field::Errors => response.errors = beside(&mut map_access, budget.errors())?,
+                Field::Errors => response.errors = read_other(&mut map_access, budget.errors())?,
                 Field::Extensions => {
-                    response.extensions = map(Some(beside(&mut map_access, budget.value())?))
+                    response.extensions = map(Some(read_other(&mut map_access, budget.value())?));
                 }
                 Field::Other => {
                     map_access.next_value::<IgnoredAny>()?;
@@ -85,10 +87,10 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ResponseVisitor<T> {
     }
 }
 
-/// Reads what is not data. Out of the way of what is, which most items have alone.
+/// Reads a field other than `data`. It is not inlined, because most items have none.
 #[cold]
 #[inline(never)]
-fn beside<'de, A, S>(access: &mut A, seed: S) -> Result<S::Value, A::Error>
+fn read_other<'de, A, S>(access: &mut A, seed: S) -> Result<S::Value, A::Error>
 where
     A: MapAccess<'de>,
     S: DeserializeSeed<'de>,

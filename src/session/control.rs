@@ -190,7 +190,7 @@ impl<W: Clone> Session<W> {
         }
         self.quarantine.no_loss();
         self.give_up_mutations(id, Some(&cause));
-        self.strand(id, &Arc::new(Outage { since: now, cause: cause.clone() }));
+        self.strand(id, &Arc::new(Outage { since: now, cause: Some(cause.clone()) }));
         self.remove_connection(id);
         self.last_cause = Some(cause);
     }

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     error::{CloseCode, Disconnect},
+    operation::OperationType,
     response::{End, Gap},
 };
 
@@ -100,9 +101,9 @@ impl<W: Clone> Session<W> {
         self.operations.hold(id, frame, payload.clone());
         let Some(moving) = self.operations.moving_mut(id) else { return };
         if moving.overlap.new_said(&frame[payload]) || moving.is_resumed {
-            self.cut_over(now, id, Cut::Proven);
+            self.cut_over(now, id, &Cut::Proven);
         } else if self.operations.held_bytes() > MAX_HELD_BYTES {
-            self.cut_over(now, id, Cut::TimeUp);
+            self.cut_over(now, id, &Cut::TimeUp);
         }
     }
 
@@ -112,14 +113,14 @@ impl<W: Clone> Session<W> {
         let Some(moving) = self.operations.moving_mut(id) else { return };
         moving.backlog.end.get_or_insert(end);
         if moving.is_resumed {
-            self.cut_over(now, id, Cut::Proven);
+            self.cut_over(now, id, &Cut::Proven);
         }
     }
 
     /// An item arrived on the old connection for an operation that is moving.
     pub(super) fn old_said(&mut self, now: Instant, id: u64, item: &str) {
         if self.operations.moving_mut(id).is_some_and(|moving| moving.overlap.old_said(item)) {
-            self.cut_over(now, id, Cut::Proven);
+            self.cut_over(now, id, &Cut::Proven);
         }
     }
 
@@ -131,49 +132,46 @@ impl<W: Clone> Session<W> {
             return false;
         }
         // Nothing says whether the old one had more to say when it ended.
-        self.cut_over(now, id, Cut::Lost(None));
+        self.cut_over(now, id, &Cut::Lost(None));
         true
     }
 
     /// From here on an operation is on the new connection alone.
-    fn cut_over(&mut self, now: Instant, id: u64, cut: Cut) {
-        let old = self.operations.wire_ids(id).next();
-        let Some(Place::Moving(moving)) =
-            self.operations.set_place(id, Place::Waiting(Why::Connection))
-        else {
-            return;
-        };
+    fn cut_over(&mut self, now: Instant, id: u64, cut: &Cut) {
         self.handover.moving.remove(&id);
-        let Moving { from, new, is_resumed, backlog, .. } = *moving;
-        let Some(operation) = self.operations.get_mut(id) else { return };
-        let (writer, kind) = (operation.writer.clone(), operation.kind);
-        if let (Cut::Proven | Cut::TimeUp, Some((from, wire_id))) = (&cut, old)
-            && let Some(old) = self.connection_mut(from)
-        {
-            old.complete(wire_id, kind);
-        }
-        let cause = match &cut {
+        let Some(moving) = self.operations.moving_mut(id) else { return };
+        let (from, new, is_resumed) = (moving.from, moving.new, moving.is_resumed);
+        let lost = match cut {
+            Cut::Proven | Cut::TimeUp => None,
+            Cut::Lost(_) => Some(from),
+        };
+        let cause = match cut {
             Cut::Proven | Cut::TimeUp => None,
             Cut::Lost(cause) => cause.clone(),
         };
-        let Some(serial) = new else {
-            // The new connection does not know it yet: it is sent there from the latest position.
-            let cause = cause.unwrap_or(Disconnect::Reset(None));
-            if let Some(operation) = self.operations.get_mut(id) {
-                operation.outage = Some(Arc::new(Outage { since: now, cause }));
-            }
-            return self.issue(now, id);
-        };
-        self.operations.set_place(id, Place::On(from.other(), serial));
-        self.watch_from(now, id);
-        if backlog.len() > 0 {
-            self.watch_received(now, id);
-        }
         let may_miss = match cut {
             Cut::Proven => false,
             Cut::TimeUp => !is_resumed,
             Cut::Lost(_) => true,
         };
+        let Some(operation) = self.operations.get(id) else { return };
+        let has_position = operation.is_resumable && !is_resumed;
+        let Some(serial) = new.filter(|_| !(may_miss && has_position)) else {
+            // The new connection does not know it yet, or not from where to go on: it is sent there
+            // after the last item that was received.
+            return self.send_anew(now, id, lost, cause);
+        };
+        self.complete_old(id, lost);
+        let Some(Place::Moving(moving)) =
+            self.operations.set_place(id, Place::On(from.other(), serial))
+        else {
+            return;
+        };
+        let Some(operation) = self.operations.get(id) else { return };
+        let (writer, backlog) = (operation.writer.clone(), moving.backlog);
+        if backlog.len() > 0 {
+            self.watch_received(now, id);
+        }
         let gap = Gap { reconnects: u32::from(may_miss), overlaps: 1, cause, ..Gap::default() };
         self.outputs.push_back(Output::Gap { writer: writer.clone(), gap });
         if !backlog.is_empty() {
@@ -181,6 +179,32 @@ impl<W: Clone> Session<W> {
             self.outputs.push_back(Output::Deliver { id, writer, backlog });
         }
         self.probe_awaited();
+    }
+
+    /// Takes an operation off both connections of a handover, and sends it on the new one.
+    fn send_anew(
+        &mut self,
+        now: Instant,
+        id: u64,
+        lost: Option<ConnectionId>,
+        cause: Option<Disconnect>,
+    ) {
+        self.leave(id, lost, Why::Connection);
+        if let Some(operation) = self.operations.get_mut(id) {
+            operation.outage = Some(Arc::new(Outage { since: now, cause }));
+        }
+        self.issue(now, id);
+        self.probe_awaited();
+    }
+
+    /// Completes an operation on the connection that it moves away from, unless that is lost.
+    fn complete_old(&mut self, id: u64, lost: Option<ConnectionId>) {
+        let Some((from, wire_id)) = self.operations.wire_ids(id).next() else { return };
+        if lost.is_none()
+            && let Some(old) = self.connection_mut(from)
+        {
+            old.complete(wire_id, OperationType::Subscription);
+        }
     }
 
     /// Cuts over what had its time on both connections.
@@ -200,7 +224,7 @@ impl<W: Clone> Session<W> {
             let since = *moving.since.get_or_insert(now);
             let since = read_since.map_or(since, |read| read.max(since));
             if now.saturating_duration_since(since) >= OVERLAP {
-                self.cut_over(now, id, Cut::TimeUp);
+                self.cut_over(now, id, &Cut::TimeUp);
             }
         }
     }
@@ -244,7 +268,7 @@ impl<W: Clone> Session<W> {
         cause: Option<Disconnect>,
     ) {
         for id in std::mem::take(&mut self.handover.moving) {
-            self.cut_over(now, id, Cut::Lost(cause.clone()));
+            self.cut_over(now, id, &Cut::Lost(cause.clone()));
         }
         self.give_up_calls(now, retiring, cause.as_ref());
         self.remove_connection(retiring);
@@ -271,7 +295,7 @@ impl<W: Clone> Session<W> {
             }
         }
         self.handover.staying.clear();
-        self.strand(new, &Arc::new(Outage { since: now, cause: cause.clone() }));
+        self.strand(new, &Arc::new(Outage { since: now, cause: Some(cause.clone()) }));
         self.remove_connection(new);
         self.current = new.other();
         let healthy_at = now + self.config.healthy_after;
@@ -336,7 +360,7 @@ impl<W: Clone> Session<W> {
         match self.connection(id).map(|other| other.role) {
             Some(Role::Retiring) => {
                 for moving in std::mem::take(&mut self.handover.moving) {
-                    self.cut_over(now, moving, Cut::Lost(Some(cause.clone())));
+                    self.cut_over(now, moving, &Cut::Lost(Some(cause.clone())));
                 }
                 self.give_up_calls(now, id, Some(cause));
                 self.handover.staying.clear();

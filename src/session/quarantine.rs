@@ -146,7 +146,7 @@ impl<W: Clone> Session<W> {
             }
         }
         self.quarantine.weak_losses = 0;
-        let outage = Arc::new(Outage { since: now, cause: cause.clone() });
+        let outage = Arc::new(Outage { since: now, cause: Some(cause.clone()) });
         for id in suspects {
             self.operations.set_place(id, Place::Waiting(Why::Quarantine));
             self.operations.clear_subscription_deadline(id);

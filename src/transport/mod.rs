@@ -1,7 +1,8 @@
-//! Bytes: how to reach a server, the upgrade to WebSocket, and frames.
+//! Bytes: dialing a server, the upgrade to WebSocket, and frames.
 //!
-//! Knows nothing of GraphQL but the name of the subprotocol that it offers.
+//! Knows nothing of GraphQL except the name of the subprotocol that it offers.
 
+mod close;
 pub(crate) mod dial;
 #[cfg(feature = "network-watch")]
 pub(crate) mod network;

@@ -1,4 +1,4 @@
-//! Changes of this machine's network, as the system tells them.
+//! Changes of this machine's network, as the operating system reports them.
 
 #[cfg(any(target_os = "macos", target_os = "ios", target_os = "windows"))]
 mod addresses;
@@ -14,6 +14,6 @@ pub(crate) use self::addresses::open;
 #[cfg(target_os = "linux")]
 pub(crate) use self::netlink::open;
 
-/// One item or several for each change that matters for a connection that leads away. Nothing for
-/// what there is already.
+/// One or more items for each change that may affect a connection to another machine. The state at
+/// the start yields no item.
 pub(crate) type Changes = BoxStream<'static, io::Result<()>>;

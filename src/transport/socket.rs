@@ -1,6 +1,7 @@
-//! One WebSocket: a pump in each direction.
+//! One WebSocket: reads and writes messages.
 //!
-//! Owns the translation between tungstenite's messages and errors and our own. Decides nothing.
+//! Owns the translation between tungstenite's messages and errors and those of this crate. Decides
+//! nothing.
 
 use std::{
     io::{self, Read, Write},
@@ -22,6 +23,7 @@ use crate::{
     error::{CloseCode, ConnectError, Disconnect},
     protocol::{Subprotocol, Transmit},
     transport::{
+        close::{Close, Frames},
         dial::{BoxedIo, Dialer},
         upgrade::upgrade,
     },
@@ -30,40 +32,45 @@ use crate::{
 /// An open WebSocket.
 pub(crate) struct Socket {
     ws: WebSocket<Wire>,
-    /// Bytes read when last asked.
-    seen: u64,
+    /// The value of `Wire::read` at the last call of [`has_moved`](Self::has_moved).
+    reported: u64,
     max_message_size: usize,
-    /// Something was written and not flushed.
+    /// Something was written and not flushed yet.
     unflushed: bool,
-    /// The network takes no more for now.
+    /// The stream accepts no more bytes for now.
     blocked: bool,
-    /// Writing failed. Reading goes on, as the server may still have something to say, such as why.
-    broken: Option<Disconnect>,
+    /// Writing has failed. Reading goes on, because the server may have sent a close frame that
+    /// says why.
+    write_error: Option<Disconnect>,
+    /// The close frame to send before the socket is dropped: the answer to that of the server, or
+    /// the code for an invalid frame.
+    close_to_send: Option<Message>,
     traffic: Traffic,
 }
 
-/// Bytes of messages, since last asked.
+/// The bytes of messages since the last call of [`take_traffic`](Socket::take_traffic).
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Traffic {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
 }
 
-/// What arrived.
+/// What the server sent.
 pub(crate) enum Inbound {
-    /// Text, or binary that is text.
+    /// A text message, or a binary message that is UTF-8.
     Message(Utf8Bytes),
+    /// A binary message that is not UTF-8.
     Unreadable,
-    /// Answered by tungstenite.
+    /// A ping frame. tungstenite answers it.
     Ping,
-    /// With the number of one of our pings, if it repeats one.
+    /// A pong frame, with the number of one of our pings if it repeats one.
     Pong(Option<u64>),
-    /// The last thing.
+    /// The connection is lost. Nothing follows.
     Lost(Disconnect),
 }
 
 impl Socket {
-    /// Dials, and upgrades to WebSocket.
+    /// Dials the server and upgrades the connection to WebSocket.
     pub(crate) async fn open(
         dialer: &dyn Dialer,
         endpoint: &Url,
@@ -72,35 +79,50 @@ impl Socket {
         max_message_size: usize,
     ) -> Result<Self, ConnectError> {
         let mut io = dialer.dial(endpoint).await.map_err(ConnectError::Dial)?;
-        let received = upgrade(&mut io, endpoint, subprotocol, &headers).await?;
+        let mut received = upgrade(&mut io, endpoint, subprotocol, &headers).await?;
         let config = WebSocketConfig::default()
-            // It is zero-filled before every read: at tungstenite's own default, small frames pay
-            // for 128 KiB each.
+            // tungstenite zero-fills this buffer before every read. With its default of 128 KiB
+            // that costs more than reading a small frame.
             .read_buffer_size(16 * 1024)
             .write_buffer_size(WRITE_BUFFER)
             .max_write_buffer_size(PONG_ROOM)
             .max_message_size(Some(max_message_size))
             .max_frame_size(Some(max_message_size));
-        let wire = Wire { io, read: received.len() as u64, waker: Waker::noop().clone() };
+        let mut wire = Wire {
+            io,
+            read: received.len() as u64,
+            frames: Frames::default(),
+            waker: Waker::noop().clone(),
+        };
+        received.truncate(wire.frames.follow(&received));
         let ws = WebSocket::from_partially_read(wire, received, Role::Client, Some(config));
         Ok(Self {
             ws,
-            seen: 0,
+            reported: 0,
             max_message_size,
             unflushed: false,
             blocked: false,
-            broken: None,
+            write_error: None,
+            close_to_send: None,
             traffic: Traffic::default(),
         })
     }
 
+    /// Reads the next message. Must not be called again after [`Inbound::Lost`].
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Inbound> {
         self.ws.get_mut().waker.clone_from(cx.waker());
         loop {
             let message = match self.ws.read() {
                 Ok(message) => message,
-                Err(error) if would_block(&error) => return Poll::Pending,
-                Err(error) => return Poll::Ready(Inbound::Lost(self.disconnect(error))),
+                // Everything before the close frame has been read.
+                Err(error) if would_block(&error) => match self.ws.get_ref().frames.close() {
+                    Some(close) => return Poll::Ready(Inbound::Lost(self.closed(close))),
+                    None => return Poll::Pending,
+                },
+                Err(error) => {
+                    self.close_to_send = close_for_error(&error);
+                    return Poll::Ready(Inbound::Lost(self.disconnect(error)));
+                }
             };
             self.traffic.bytes_in += message.len() as u64;
             return Poll::Ready(match message {
@@ -113,26 +135,27 @@ impl Socket {
                     let number = body.as_ref().try_into().ok().map(u64::from_be_bytes);
                     Inbound::Pong(number)
                 }
-                Message::Close(frame) => Inbound::Lost(closed(frame)),
-                Message::Frame(_) => continue,
+                // Neither occurs: `Wire` ends the stream before a close frame, and raw frames are
+                // only written.
+                Message::Close(_) | Message::Frame(_) => continue,
             });
         }
     }
 
-    /// Whether any byte arrived since last asked, be it of a message that is not complete.
+    /// Whether any bytes have arrived since the last call, also those of an incomplete message.
     pub(crate) fn has_moved(&mut self) -> bool {
         let read = self.ws.get_ref().read;
-        std::mem::replace(&mut self.seen, read) != read
+        std::mem::replace(&mut self.reported, read) != read
     }
 
-    /// Writes what `next` gives, as long as the network takes it, and flushes once. Fails from the
-    /// first failure on.
+    /// Writes the messages that `next` returns for as long as the stream accepts them, then flushes
+    /// once. After the first error every call returns that error.
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         mut next: impl FnMut() -> Option<Transmit>,
     ) -> Result<(), Disconnect> {
-        if let Some(cause) = &self.broken {
+        if let Some(cause) = &self.write_error {
             return Err(cause.clone());
         }
         self.ws.get_mut().waker.clone_from(cx.waker());
@@ -148,47 +171,44 @@ impl Socket {
             let Some(transmit) = next() else {
                 break if self.unflushed { self.flush() } else { Ok(()) };
             };
-            if let Err(error) = self.start_send(transmit) {
+            if let Err(error) = self.start_send(message(transmit)) {
                 break Err(error);
             }
         };
-        result.map_err(|error| self.broken.insert(self.disconnect(error)).clone())
+        result.map_err(|error| self.write_error.insert(self.disconnect(error)).clone())
     }
 
-    /// Says goodbye as far as that works at once. The socket is dropped next.
+    /// Sends a close frame, as far as the stream accepts it at once. Drop the socket after that.
+    ///
+    /// Without `close`, this answers the server's close frame, or reports an invalid frame to the
+    /// server.
     pub(crate) fn hang_up(&mut self, close: Option<(CloseCode, &'static str)>) {
-        if let Some((code, reason)) = close {
-            // Whatever is wrong with the socket, it is the last thing that happens to it.
-            let _ = self.start_send(Transmit::Close(code, reason));
+        let close = close.map(|(code, reason)| close_message(code, reason));
+        if let Some(close) = close.or(self.close_to_send.take())
+            && self.ws.can_write()
+        {
+            // The socket is dropped next, so an error has no consequence.
+            let _ = self.start_send(close);
         }
-        // Also sends the answer to a close frame.
         let _ = self.flush();
     }
 
-    /// Bytes since the last call.
+    /// Returns the bytes of messages since the last call.
     pub(crate) fn take_traffic(&mut self) -> Traffic {
         std::mem::take(&mut self.traffic)
     }
 
-    fn start_send(&mut self, transmit: Transmit) -> Result<(), WsError> {
-        let message = match transmit {
-            Transmit::Text(text) => Message::text(text),
-            Transmit::Ping(number) => Message::Ping(number.to_be_bytes().to_vec().into()),
-            Transmit::Close(code, reason) => Message::Close(Some(CloseFrame {
-                code: WsCloseCode::from(code.0),
-                reason: reason.into(),
-            })),
-        };
+    fn start_send(&mut self, message: Message) -> Result<(), WsError> {
         self.traffic.bytes_out += message.len() as u64;
         self.unflushed = true;
-        // Messages are written only when the last write went through, so one above the buffer is
-        // the most. The limit is for the pongs of tungstenite, which come without being asked for:
-        // else a server that pings and never reads fills it.
+        // The limit is there for the pongs that tungstenite adds by itself: without it, a server
+        // that pings and never reads would fill the buffer. It is lifted for a message, which is
+        // written only after the previous one went through, so at most one exceeds the limit.
         self.ws.set_config(|config| config.max_write_buffer_size = usize::MAX);
         let result = self.ws.write(message);
         self.ws.set_config(|config| config.max_write_buffer_size = PONG_ROOM);
         match result {
-            // It was taken; the buffer is full.
+            // The message is in the buffer, which is full.
             Err(error) if would_block(&error) => {
                 self.blocked = true;
                 Ok(())
@@ -207,6 +227,25 @@ impl Socket {
         result
     }
 
+    /// Prepares the answer to the server's close frame, which repeats a valid code (RFC 6455
+    /// section 5.5.1).
+    fn closed(&mut self, close: Close) -> Disconnect {
+        match close {
+            Close::NoStatus => {
+                self.close_to_send = Some(Message::Close(None));
+                Disconnect::Closed { code: CloseCode::NO_STATUS, reason: String::new() }
+            }
+            Close::Status(code, reason) => {
+                self.close_to_send = Some(close_message(code, reason.clone()));
+                Disconnect::Closed { code, reason }
+            }
+            Close::Invalid { code, answer } => {
+                self.close_to_send = Some(close_message(answer, "Invalid close frame"));
+                Disconnect::InvalidCloseFrame { code }
+            }
+        }
+    }
+
     fn disconnect(&self, error: WsError) -> Disconnect {
         match error {
             WsError::ConnectionClosed
@@ -223,12 +262,15 @@ impl Socket {
     }
 }
 
-/// The byte stream as tungstenite wants it: what would block says so, and wakes whoever asked last.
+/// Adapts the byte stream to the blocking traits that tungstenite uses: a pending operation is
+/// [`WouldBlock`](io::ErrorKind::WouldBlock), and `waker` is woken when it can go on.
 struct Wire {
     io: BoxedIo,
-    /// Bytes, in total.
+    /// How many bytes were read in total.
     read: u64,
-    /// Of the one task that reads and writes here.
+    /// Finds the server's close frame. tungstenite does not see it or anything after it.
+    frames: Frames,
+    /// The waker of the task that polls the socket.
     waker: Waker,
 }
 
@@ -246,11 +288,19 @@ impl Wire {
 
 impl Read for Wire {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let mut bytes = ReadBuf::new(bytes);
-        self.poll(|io, cx| io.poll_read(cx, &mut bytes))?;
-        let len = bytes.filled().len();
-        self.read += len as u64;
-        Ok(len)
+        loop {
+            let mut buffer = ReadBuf::new(bytes);
+            self.poll(|io, cx| io.poll_read(cx, &mut buffer))?;
+            let read = buffer.filled();
+            self.read += read.len() as u64;
+            let before = self.frames.follow(read);
+            if before > 0 || read.is_empty() {
+                return Ok(before);
+            }
+            if self.frames.close().is_some() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
     }
 }
 
@@ -268,19 +318,34 @@ fn would_block(error: &WsError) -> bool {
     matches!(error, WsError::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-fn closed(frame: Option<CloseFrame>) -> Disconnect {
-    match frame {
-        Some(frame) => Disconnect::Closed {
-            code: CloseCode(frame.code.into()),
-            reason: frame.reason.as_str().to_owned(),
-        },
-        None => Disconnect::Closed { code: CloseCode::NO_STATUS, reason: String::new() },
+fn message(transmit: Transmit) -> Message {
+    match transmit {
+        Transmit::Text(text) => Message::text(text),
+        Transmit::Ping(number) => Message::Ping(number.to_be_bytes().to_vec().into()),
+        Transmit::Close(code, reason) => close_message(code, reason),
     }
+}
+
+fn close_message(code: CloseCode, reason: impl Into<Utf8Bytes>) -> Message {
+    Message::Close(Some(CloseFrame { code: WsCloseCode::from(code.0), reason: reason.into() }))
+}
+
+/// Returns the close frame for an error, if the server has sent an invalid frame.
+fn close_for_error(error: &WsError) -> Option<Message> {
+    let (code, reason) = match error {
+        // The server has closed the connection, so there is nobody to tell.
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
+        WsError::Protocol(_) => (CloseCode::PROTOCOL_ERROR, "Protocol violation"),
+        WsError::Utf8(_) => (CloseCode::INVALID_DATA, "Invalid UTF-8"),
+        WsError::Capacity(_) => (CloseCode::TOO_BIG, "Message too big"),
+        _ => return None,
+    };
+    Some(close_message(code, reason))
 }
 
 /// How many bytes are gathered before they are written.
 const WRITE_BUFFER: usize = 128 * 1024;
 
-/// How many bytes may wait to be written for a pong to be added. Of those that find no room the
-/// latest is owed.
+/// The limit of the write buffer when tungstenite adds a pong, in bytes. Of the pongs that do not
+/// fit, tungstenite keeps the latest.
 const PONG_ROOM: usize = WRITE_BUFFER + 1024;

@@ -1,11 +1,11 @@
-//! The WebSocket upgrade: from a byte stream to one on which frames may follow (RFC 6455 section
-//! 4).
+//! The WebSocket upgrade of a byte stream (RFC 6455 section 4).
 //!
-//! Owns the request, and the patience with the answer. The request is shown to nobody: there are
-//! credentials in it (I13).
+//! Owns the request, and how long the answer of a refusal is read. The request is in no log and no
+//! error, because it has credentials (I13).
 
 mod answer;
 mod refusal;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -23,19 +23,19 @@ use tungstenite::handshake::{client::generate_key, derive_accept_key};
 use url::Url;
 
 use self::{
-    answer::{Flaw, Head, MAX_HEAD, MAX_HEADERS, MAX_INTERIMS, Reader},
+    answer::{AnswerError, Head, MAX_HEAD, MAX_HEADERS, MAX_INTERIMS, Reader},
     refusal::{Body, refused},
 };
 use crate::{
-    error::{ConnectError, UpgradeFlaw},
+    error::{ConnectError, UpgradeError},
     protocol::Subprotocol,
     transport::dial::{self, BoxedIo},
 };
 
-/// Upgrades. Returns what the server has sent already after its answer, as a server may that speaks
-/// first.
+/// Upgrades the stream to WebSocket. Returns the bytes that followed the server's answer in the
+/// same read.
 ///
-/// Time is the caller's affair but for the body of a refusal, for which nobody waits long.
+/// The caller sets the deadline. Only the body of a refusal has a shorter one here.
 pub(crate) async fn upgrade(
     io: &mut BoxedIo,
     endpoint: &Url,
@@ -46,21 +46,21 @@ pub(crate) async fn upgrade(
     let mut reader = Reader::default();
     let head = match send(io, &request(endpoint, subprotocol, headers, &key)).await {
         Ok(()) => receive(io, &mut reader, subprotocol).await?,
-        // Who hangs up before it has read all may have said why.
-        Err(error) => match timeout(LAST_WORDS, receive(io, &mut reader, subprotocol)).await {
+        // A server that closes the connection before it has read the request may have answered.
+        Err(error) => match timeout(REFUSAL_TIMEOUT, receive(io, &mut reader, subprotocol)).await {
             Ok(head) => head?,
-            Err(_) => return Err(broken(error)),
+            Err(_) => return Err(io_error(error)),
         },
     };
     if head.status == 101 {
         let accept = derive_accept_key(key.as_bytes());
-        head.verify(&accept, subprotocol).map_err(|flaw| flawed(flaw, subprotocol))?;
+        head.verify(&accept, subprotocol).map_err(|error| upgrade_error(error, subprotocol))?;
         return Ok(reader.into_rest());
     }
     let mut body = Body::new(&head, reader.into_rest());
-    // Whatever is here by then: the status is known, and a body that never ends must not turn it
-    // into a timeout.
-    let _ = timeout(LAST_WORDS, async {
+    // What has arrived in time is enough. The status is known, and a body that never ends must not
+    // turn it into a timeout.
+    let _ = timeout(REFUSAL_TIMEOUT, async {
         while !body.is_complete() && matches!(read(io, body.buffer()).await, Ok(1..)) {}
     })
     .await;
@@ -78,28 +78,28 @@ async fn receive(
     offered: Subprotocol,
 ) -> Result<Head, ConnectError> {
     loop {
-        if let Some(head) = reader.poll_head().map_err(|flaw| flawed(flaw, offered))? {
+        if let Some(head) = reader.poll_head().map_err(|error| upgrade_error(error, offered))? {
             return Ok(head);
         }
-        if read(io, reader.buffer()).await.map_err(broken)? == 0 {
-            return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+        if read(io, reader.buffer()).await.map_err(io_error)? == 0 {
+            return Err(io_error(io::ErrorKind::UnexpectedEof.into()));
         }
     }
 }
 
-/// Appends what there is, which is never more than a bounded part; nothing if it is dropped before.
+/// Reads once, up to [`READ`] bytes, and appends them to `buffer`. Cancel-safe.
 async fn read(io: &mut BoxedIo, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    // Not the spare room of `buffer`: a stream of the application's own may rely on memory that is
-    // initialized.
+    // `read_buf` would pass uninitialized memory, which a stream of the application may not expect.
     let mut part = vec![0; READ];
     let len = io.read(&mut part).await?;
     buffer.extend_from_slice(&part[..len]);
     Ok(len)
 }
 
-/// The request's bytes.
+/// Returns the bytes of the request.
 ///
-/// Names are written as most clients write them: there are servers to which case matters.
+/// The names of headers are capitalized as most clients do, because some servers are
+/// case-sensitive.
 fn request(endpoint: &Url, subprotocol: Subprotocol, headers: &HeaderMap, key: &str) -> Vec<u8> {
     let mut request = Vec::with_capacity(512);
     let mut line = |parts: [&[u8]; 2]| {
@@ -109,10 +109,10 @@ fn request(endpoint: &Url, subprotocol: Subprotocol, headers: &HeaderMap, key: &
         request.extend_from_slice(b"\r\n");
     };
     let query = endpoint.query().map(|query| format!("?{query}")).unwrap_or_default();
-    // A URL has neither spaces nor control characters in it, and a header's value has no line
-    // breaks.
+    // Nothing needs to be escaped: `Url` has no spaces and no control characters, and
+    // `HeaderValue` has no line breaks.
     line([b"GET ", format!("{}{query} HTTP/1.1", endpoint.path()).as_bytes()]);
-    // The last one given counts: RFC 9112 section 3.2 has servers refuse two.
+    // Only the last one is sent, because servers refuse two (RFC 9112 section 3.2).
     match headers.get_all(header::HOST).iter().next_back() {
         Some(host) => line([b"Host: ", host.as_bytes()]),
         None => line([b"Host: ", authority(endpoint).as_bytes()]),
@@ -129,7 +129,7 @@ fn request(endpoint: &Url, subprotocol: Subprotocol, headers: &HeaderMap, key: &
     request
 }
 
-/// Host and port, the latter only if it is not the scheme's own (RFC 9110 section 7.2).
+/// Returns the host, and the port unless it is the default of the scheme (RFC 9110 section 7.2).
 fn authority(endpoint: &Url) -> String {
     let host = endpoint.host_str().unwrap_or_default();
     endpoint.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
@@ -144,37 +144,37 @@ fn title_case(name: &str) -> String {
     name.chars().map(capital).collect()
 }
 
-fn broken(error: io::Error) -> ConnectError {
+fn io_error(error: io::Error) -> ConnectError {
     ConnectError::Dial(dial::broke_off(error))
 }
 
-fn flawed(flaw: Flaw, offered: Subprotocol) -> ConnectError {
-    ConnectError::Upgrade(match flaw {
-        Flaw::Subprotocol => return ConnectError::Subprotocol { offered: offered.name() },
-        Flaw::NotHttp => UpgradeFlaw::NotHttp,
-        Flaw::Tls => UpgradeFlaw::Tls,
-        Flaw::Malformed(how) => UpgradeFlaw::Malformed(how),
-        Flaw::TooLarge => UpgradeFlaw::TooLarge { limit: MAX_HEAD },
-        Flaw::TooManyHeaders => UpgradeFlaw::TooManyHeaders { limit: MAX_HEADERS },
-        Flaw::TooManyInterims => UpgradeFlaw::TooManyInterims { limit: MAX_INTERIMS },
-        Flaw::Http10 => UpgradeFlaw::Http10,
-        Flaw::NoUpgrade => UpgradeFlaw::NoUpgrade,
-        Flaw::NoConnection => UpgradeFlaw::NoConnection,
-        Flaw::WrongAccept => UpgradeFlaw::WrongAccept,
-        Flaw::Extension => UpgradeFlaw::Extension,
+fn upgrade_error(error: AnswerError, offered: Subprotocol) -> ConnectError {
+    ConnectError::Upgrade(match error {
+        AnswerError::Subprotocol => return ConnectError::Subprotocol { offered: offered.name() },
+        AnswerError::NotHttp => UpgradeError::NotHttp,
+        AnswerError::Tls => UpgradeError::Tls,
+        AnswerError::Malformed(how) => UpgradeError::Malformed(how),
+        AnswerError::TooLarge => UpgradeError::TooLarge { limit: MAX_HEAD },
+        AnswerError::TooManyHeaders => UpgradeError::TooManyHeaders { limit: MAX_HEADERS },
+        AnswerError::TooManyInterims => UpgradeError::TooManyInterims { limit: MAX_INTERIMS },
+        AnswerError::Http10 => UpgradeError::Http10,
+        AnswerError::NoUpgrade => UpgradeError::NoUpgrade,
+        AnswerError::NoConnection => UpgradeError::NoConnection,
+        AnswerError::WrongAccept => UpgradeError::WrongAccept,
+        AnswerError::Extension => UpgradeError::Extension,
     })
 }
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "a date in `Retry-After` is of the wall clock, and no timer follows it"
+    reason = "a date in `Retry-After` refers to the wall clock, and no timer depends on it"
 )]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
-/// How long a server that has refused, or hung up, is listened to.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long the client goes on reading after the server has refused or closed the connection.
+const REFUSAL_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Bytes for each read.
+/// How many bytes are read at once.
 const READ: usize = 4 * 1024;

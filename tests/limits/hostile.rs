@@ -69,8 +69,8 @@ impl Line {
         let key =
             request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
         let answer = format!(
-            "HTTP/1.1 101 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\
-             Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n",
+            "HTTP/1.1 101 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {}\r\nSec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n",
             derive_accept_key(key.as_bytes())
         );
         self.bytes(answer.as_bytes()).await;

@@ -68,7 +68,8 @@ fn a_test_that_does_not_exist_is_noticed() {
         named("| x | `tests/a.rs` `a_b_c_d`; `src/b.rs` `b_c_d_e` | `max_x`"),
         [("tests/a.rs", "a_b_c_d"), ("src/b.rs", "b_c_d_e")]
     );
-    let source = "#[test]\nfn a_b_c_d() {}\n#[tokio::test]\n    async fn b_c_d_e() {}\n}\n\n\n\nfn c_d_e_f() {}";
+    let source = "#[test]\nfn a_b_c_d() {}\n#[tokio::test]\n    async fn b_c_d_e() {}\n}\n\n\n\n\
+                  fn c_d_e_f() {}";
     assert!(is_test(source, "a_b_c_d") && is_test(source, "b_c_d_e"));
     assert!(!is_test(source, "c_d_e_f") && !is_test(source, "a_b_c"));
 }

@@ -218,7 +218,7 @@ async fn wrong_usage_is_2_and_one_line_that_names_the_flag() {
         (&["--key", "/no/such/file"], "--cert <FILE>"),
         (&["--pinnedpubkey", "sha256//AAAA"], "--pinnedpubkey: not a pin: expected `sha256//`"),
         (&["--pinnedpubkey", "key.pem"], "--pinnedpubkey: not a pin: expected `sha256//`"),
-        (&["--proxy", "ftp://u:SECRET@h"], "--proxy: cannot use the proxy: its scheme is none of"),
+        (&["--proxy", "ftp://u:SECRET@h"], "--proxy: cannot use the proxy: its scheme is not http"),
         (&["--proxy", "u:SECRET@h:x"], "--proxy: cannot use the proxy: not a URL"),
         (&["--resolve", "example.com:192.0.2.1"], "--resolve: expected HOST:PORT:ADDRESS"),
         (&["--connect-timeout", "0"], "--connect-timeout <SECONDS>': must be longer"),

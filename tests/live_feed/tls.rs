@@ -198,7 +198,8 @@ async fn assert_refused_at_once(
     let run = live_feed_trusting(authority.roots(), &args).await;
     assert_eq!((run.code, run.types()), (3, vec!["end".to_owned()]), "{run:?}");
     assert_eq!(run.json()[0]["reason"], "lost", "{run:?}");
-    let error = "error: Trades: the connection was lost for good: the server's certificate was not accepted: ";
+    let error = "error: Trades: the connection was lost for good: \
+                 the server's certificate was not accepted: ";
     assert!(run.stderr.contains(&format!("{error}{expected}")), "{run:?}");
     assert!(!run.stderr.contains("retry in"), "{run:?}");
     assert_eq!(front.dialed().await, 1);

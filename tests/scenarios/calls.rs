@@ -218,7 +218,7 @@ async fn whatever_happens_a_mutation_is_executed_at_most_once_and_its_result_tel
                     assert_eq!(times, 1, "seed {seed}: {document}");
                 }
                 Err(CallError::Ambiguous(_)) => {
-                    assert!(times <= 1, "seed {seed}: {document} {times} times")
+                    assert!(times <= 1, "seed {seed}: {document} {times} times");
                 }
                 Err(CallError::Timeout(_)) => assert_eq!(times, 0, "seed {seed}: {document}"),
                 Err(other) => panic!("seed {seed}: {other:?}"),

@@ -177,7 +177,8 @@ fn assert_announced(history: &[Result<u64, Gap>], seed: u64) {
                     if reconnects == 0 { missing == dropped } else { missing >= dropped };
                 assert!(
                     announced,
-                    "seed {seed}: {missing} missing before {number}, {dropped} dropped, {reconnects} reconnects"
+                    "seed {seed}: {missing} missing before {number}, {dropped} dropped, \
+                     {reconnects} reconnects"
                 );
                 (last, reconnects, dropped) = (*number, 0, 0);
             }

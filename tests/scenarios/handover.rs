@@ -270,8 +270,7 @@ async fn a_rotation_of_several_connections_replaces_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn credentials_that_are_rejected_twice_end_all_in_the_servers_words_and_a_later_subscribe_dials_again()
- {
+async fn credentials_rejected_twice_end_all_in_the_servers_words_and_a_later_subscribe_dials() {
     let server = Server::in_memory();
     let client = client(&server);
     let mut streams = [(); 3].map(|()| subscribe(&client, "a"));

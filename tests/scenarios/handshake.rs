@@ -90,8 +90,7 @@ async fn an_expired_token_is_replaced_at_once_and_the_stream_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_rejection_ends_every_stream_with_the_servers_words_and_a_later_subscribe_dials_again()
- {
+async fn a_second_rejection_ends_every_stream_in_the_servers_words_and_a_later_subscribe_dials() {
     let server = Server::in_memory();
     let (client, reasons) = asked(&server);
     let (mut a, mut b) = (subscribe(&client, "a"), subscribe(&client, "b"));
@@ -122,8 +121,7 @@ async fn the_legacy_refusal_is_a_rejection_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_fails_hangs_or_panics_is_asked_again_and_one_that_gives_up_ends_everything()
- {
+async fn a_provider_that_fails_hangs_or_panics_is_asked_again_and_one_that_gives_up_ends_all() {
     let server = Server::in_memory();
     let times = Arc::new(Mutex::new(0));
     let client = builder(&server)
@@ -322,11 +320,6 @@ async fn wrong_options_are_named_when_the_client_is_built() {
     assert!(matches!(with().healthy_after(Duration::MAX).build(), Err(BuildError::Option(_))));
     let client = with().build().unwrap();
     timeout(secs(60), client.shutdown(Duration::MAX)).await.unwrap();
-}
-
-#[test]
-fn a_client_needs_a_runtime_and_says_so() {
-    assert!(matches!(Client::builder("ws://host/").build(), Err(BuildError::NoRuntime)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! How it ends: shutdown, drop, and the runtime itself.
+//! How it ends: shutdown and drop.
 
 use std::num::NonZeroUsize;
 
@@ -177,31 +177,6 @@ async fn an_orphaned_client_does_not_wait_for_a_dead_peer() {
     timeout(secs(5), async { while status.changed().await.is_ok() {} })
         .await
         .expect("the driver is gone");
-}
-
-#[test]
-fn a_runtime_that_ends_leaves_no_reader_hanging_and_handles_that_say_so() {
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .unwrap()
-    };
-    let server = Server::in_memory();
-    let (client, mut live_stream, mut unsent) = runtime().block_on(async {
-        let (client, stream, _peer, _) = live(&server).await;
-        let unsent = subscribe(&client, "b");
-        (client, stream, unsent)
-    });
-    runtime().block_on(async {
-        for stream in [&mut live_stream, &mut unsent] {
-            let ended = timeout(secs(60), stream.next()).await.expect("no reader hangs");
-            assert!(matches!(ended, Some(Err(SubscriptionError::ShutDown))), "{ended:?}");
-        }
-        assert!(matches!(client.subscribe_to(request("c")), Err(SubscribeError::ShutDown)));
-        timeout(secs(60), client.shutdown(secs(1))).await.unwrap();
-    });
 }
 
 #[tokio::test(start_paused = true)]

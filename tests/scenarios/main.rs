@@ -6,6 +6,7 @@
 #![allow(clippy::format_push_string, reason = "a test may be simple")]
 
 mod calls;
+mod close_frames;
 mod conflate;
 mod connections;
 mod control;
@@ -24,6 +25,7 @@ mod reconnect;
 mod restart;
 mod resume;
 mod rotate_and_cut;
+mod runtime;
 mod shared;
 mod snapshot;
 mod stale;

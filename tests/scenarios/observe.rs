@@ -2,7 +2,8 @@
 
 use std::{cell::RefCell, io, net::IpAddr, sync::Once};
 
-use resub::{BuildError, Credentials, CredentialsError, Proxy};
+use resub::{BuildError, Credentials, CredentialsError, Operation, Proxy};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::*;
 
@@ -14,8 +15,8 @@ async fn the_status_follows_the_connection() {
     server.hang_dials(1);
     let stream = subscribe(&client, "a");
     until(&client, |status| matches!(status, Status::Connecting { attempt: 1, .. })).await;
-    until(&client, |status| matches!(status, Status::Waiting { delay, .. } if *delay >= Duration::from_millis(500)))
-        .await;
+    let is_long = |delay: &Duration| *delay >= Duration::from_millis(500);
+    until(&client, |it| matches!(it, Status::Waiting { delay, .. } if is_long(delay))).await;
     until(&client, |status| matches!(status, Status::Connecting { attempt: 2, .. })).await;
     let peer = connected(&server).await;
     until(&client, |status| matches!(status, Status::Open { .. })).await;
@@ -159,13 +160,25 @@ async fn tls_that_is_required_is_required_of_every_endpoint() {
     }
 }
 
+/// An operation whose own `Debug` output shows everything.
+#[derive(Debug)]
+struct Unguarded(#[expect(dead_code, reason = "only shown")] &'static str);
+
+impl Operation for Unguarded {
+    type Data = Value;
+
+    fn payload(&self) -> Result<Box<RawValue>, serde_json::Error> {
+        to_raw_value(&json!({"query": "subscription { a }"}))
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_secret_and_no_payload_is_in_any_log_error_or_debug_output() {
     watch_log();
 
     let server = Server::in_memory();
     let mut seen = String::new();
-    let builder = Client::builder("ws://mock/path?token=SECRET-query")
+    let builder = Client::builder("ws://mock/v1/SECRET-path/ws?token=SECRET-query")
         .dialer(server.dialer())
         .credentials(|reason| async move {
             let _ = reason;
@@ -179,12 +192,17 @@ async fn no_secret_and_no_payload_is_in_any_log_error_or_debug_output() {
     seen += &format!("{builder:?}");
     let client = builder.build().unwrap();
     seen += &format!("{client:?}");
-    let mut stream =
-        client.subscribe_to(request("a").variables(&json!({"v": "SECRET-variable"}))).unwrap();
+    let operation = request("a").variables(&json!({"v": "SECRET-variable"}));
+    seen += &format!("{operation:?}");
+    let options = client.subscription_to(operation);
+    seen += &format!("{options:?}");
+    let mut stream = options.start().unwrap();
     seen += &format!("{stream:?}");
+    seen += &format!("{:?}", client.subscription_to(Unguarded("SECRET-variable")));
     let mut peer = connected(&server).await;
     assert!(
-        peer.request().path().contains("SECRET-query")
+        peer.request().path().contains("SECRET-path")
+            && peer.request().path().contains("SECRET-query")
             && peer.init_payload()["token"] == "SECRET-init"
     );
     assert_eq!(peer.request().header("cookie"), Some("session=SECRET-cookie"));
@@ -200,7 +218,17 @@ async fn no_secret_and_no_payload_is_in_any_log_error_or_debug_output() {
         server.accept().await.expect_init().await.send_close(4403, "Forbidden").await;
     }
     seen += &format!("{:?}", stream.next().await);
-    let static_credentials = Client::builder("ws://h/?SECRET")
+    // A refusal that shows the request, and a redirection to another place with that path.
+    let refusing = Client::builder("ws://mock/v1/SECRET-path/ws").dialer(server.dialer());
+    let refusing = refusing.build().unwrap();
+    for (status, location) in [(404, "/"), (308, "/v2/SECRET-path/ws")] {
+        let mut stream = subscribe(&refusing, "b");
+        let page = "no /v1/SECRET-path/ws here";
+        server.refuse(status, &[("Location", location), ("X-Path", "SECRET-path")], page).await;
+        let error = end(&mut stream).await;
+        seen += &format!("{error:?} {}", text(&error));
+    }
+    let static_credentials = Client::builder("ws://h/SECRET?SECRET")
         .header("A", "SECRET")
         .init_payload(&json!({"a": "SECRET"}));
     seen += &format!("{static_credentials:?}");

@@ -250,20 +250,6 @@ async fn a_fatal_close_ends_every_stream_with_the_servers_words_and_the_client_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_invalid_close_frame_is_named_and_retried() {
-    let server = Server::in_memory();
-    let (_client, mut stream, mut peer, _) = live(&server).await;
-    // 162 bytes of payload, where RFC 6455 allows 125: seen from real servers.
-    let mut frame = vec![0x88, 126, 0, 162];
-    frame.extend(1002_u16.to_be_bytes());
-    frame.extend([b'x'; 160]);
-    peer.send_raw_frame_bytes(&frame).await;
-    connected(&server).await.expect_subscribe().await;
-    let cause = gap(&mut stream).await.cause.unwrap();
-    assert!(matches!(cause, Disconnect::WebSocket(_)), "{cause:?}");
-}
-
-#[tokio::test(start_paused = true)]
 async fn the_legacy_subprotocol_survives_as_well() {
     let server = Server::in_memory();
     let client = builder(&server).subprotocol(resub::Subprotocol::GraphqlWs).build().unwrap();

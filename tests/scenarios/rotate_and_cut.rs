@@ -73,7 +73,7 @@ impl Feed {
             None => serve.await,
             // Who is dropped is gone without a word.
             Some(after) => {
-                self.cuts.set(self.cuts.get() + u64::from(timeout(after, serve).await.is_err()))
+                self.cuts.set(self.cuts.get() + u64::from(timeout(after, serve).await.is_err()));
             }
         }
     }

@@ -60,8 +60,7 @@ async fn equal_subscriptions_are_one_operation_and_every_reader_gets_every_item_
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_that_differ_in_anything_and_subscriptions_that_are_not_shared_are_operations_of_their_own()
- {
+async fn requests_that_differ_and_subscriptions_that_are_not_shared_have_operations_of_their_own() {
     struct Persisted(&'static str);
     impl Operation for Persisted {
         type Data = Value;
@@ -275,8 +274,7 @@ async fn each_reader_can_wait_until_the_operation_is_established_and_take_a_snap
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_several_connections_equal_subscriptions_are_still_one_operation_and_others_use_all_of_them()
- {
+async fn on_several_connections_equal_subscriptions_are_one_operation_and_others_use_all_of_them() {
     let server = Server::in_memory();
     let client = builder(&server).connections(items(4)).build().unwrap();
     let readers: Vec<_> =
@@ -299,8 +297,8 @@ async fn over_several_connections_equal_subscriptions_are_still_one_operation_an
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_reader_of_a_shared_operation_moves_with_it_and_hears_of_the_overlap_unless_it_removes_that()
- {
+async fn every_reader_of_a_shared_operation_moves_with_it_and_hears_of_overlaps_unless_it_dedupes()
+{
     let server = Server::in_memory();
     let (client, mut readers, mut old, old_id) = shared(&server, 2).await;
     let dedupe = options(&client).shared().dedupe_by(items(8), Value::clone).start().unwrap();

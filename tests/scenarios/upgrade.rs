@@ -1,7 +1,7 @@
 //! What a server may answer to the WebSocket upgrade, and what becomes of the streams.
 
 use resub::{
-    BuildError, ConnectError, Credentials, CredentialsReason, Disconnect, UpgradeFlaw,
+    BuildError, ConnectError, Credentials, CredentialsReason, Disconnect, UpgradeError,
     mock::Upgrade,
 };
 
@@ -21,7 +21,8 @@ async fn what_will_not_pass_ends_the_stream_with_the_status_and_the_servers_word
         ("HTTP/1.1 404 Not Found\r\nContent-Length: 12\r\n\r\nno such path", 404, "no such path"),
         ("HTTP/1.0 404 Not Found\r\n\r\nno such path", 404, "no such path"),
         (
-            "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nContent-Length: 8\r\n\r\nno hands",
+            "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nContent-Length: 8\r\n\r\n\
+             no hands",
             426,
             "no hands",
         ),
@@ -31,7 +32,8 @@ async fn what_will_not_pass_ends_the_stream_with_the_status_and_the_servers_word
             "<title>Welcome</title>",
         ),
         (
-            "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n\
+             HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n",
             410,
             "",
         ),
@@ -64,10 +66,8 @@ async fn a_redirection_is_not_followed_and_names_its_target() {
         let location = "https://user:SECRET@other.example/graphql?token=SECRET";
         server.refuse(status, &[("Location", location), ("Set-Cookie", "SECRET")], "SECRET").await;
         let error = refused(&server, &mut stream, 1).await;
-        assert!(
-            matches!(&error, ConnectError::Redirected { to, .. } if to == "https://other.example/graphql"),
-            "{error:?}"
-        );
+        let ConnectError::Redirected { to, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(to, "https://other.example/graphql");
         assert!(!format!("{error} {error:?}").contains("SECRET"), "{error:?}");
     }
 }
@@ -126,20 +126,40 @@ async fn a_refused_credential_is_replaced_at_once_even_if_the_refusal_never_ends
 #[tokio::test(start_paused = true)]
 async fn a_page_that_shows_the_request_puts_no_secret_into_the_error() {
     let server = Server::in_memory();
-    let client = Client::builder("ws://mock/graphql?access_token=SECRET-query")
+    let client = Client::builder("ws://mock/v1/SECRET-path/ws?access_token=SECRET-query")
         .dialer(server.dialer())
         .header("Authorization", "Bearer SECRET-header")
         .header("Cookie", "session=SECRET-cookie; theme=dark")
         .build()
         .unwrap();
     let mut stream = subscribe(&client, "a");
-    let page = "<pre>Cannot GET /graphql?access_token=SECRET-query\nauthorization: Bearer SECRET-header\n\
+    let page = "<pre>Cannot GET /v1/SECRET-path/ws?access_token=SECRET-query\n\
+                authorization: Bearer SECRET-header\n\
                 cookie: theme=dark; session=SECRET-cookie</pre>";
     let request = server.refuse(404, &[("X-Echo", "SECRET-header")], page).await;
     assert_eq!(request.header("authorization"), Some("Bearer SECRET-header"));
     let error = end(&mut stream).await;
     let shown = format!("{} {error:?}", text(&error));
-    assert!(shown.contains("Cannot GET /graphql?***") && !shown.contains("SECRET"), "{shown}");
+    assert!(shown.contains("Cannot GET /***?***") && !shown.contains("SECRET"), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirection_shows_the_path_of_its_target_and_none_that_is_the_endpoints() {
+    for (location, expected) in [
+        ("/v1/SECRET-path/ws/", "ws://mock/***/"),
+        ("/v2/SECRET-path/ws", "ws://mock/v2/***/ws"),
+        ("https://other.example/v1/SECRET-path/ws", "https://other.example/***"),
+        ("/login", "ws://mock/login"),
+    ] {
+        let server = Server::in_memory();
+        let client = Client::builder("ws://mock/v1/SECRET-path/ws").dialer(server.dialer());
+        let mut stream = subscribe(&client.build().unwrap(), "a");
+        server.refuse(308, &[("Location", location)], "").await;
+        let error = refused(&server, &mut stream, 1).await;
+        let ConnectError::Redirected { to, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(to, expected);
+        assert!(!format!("{error} {error:?}").contains("SECRET"), "{error:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,10 +177,11 @@ async fn an_upgrade_may_come_with_other_words_about_the_connection_and_with_no_e
         .accept_with(Upgrade::new().header("Sec-WebSocket-Extensions", "permessage-deflate"))
         .await;
     let error = refused(&server, &mut stream, 1).await;
-    assert!(matches!(error, ConnectError::Upgrade(UpgradeFlaw::Extension)), "{error:?}");
+    assert!(matches!(error, ConnectError::Upgrade(UpgradeError::Extension)), "{error:?}");
     assert_eq!(
         error.to_string(),
-        "the server did not upgrade to WebSocket: the server uses an extension, and none was offered"
+        "the server did not upgrade to WebSocket: \
+         the server uses an extension, and none was offered"
     );
 }
 
@@ -170,10 +191,11 @@ async fn an_answer_for_another_request_is_none() {
     let client = client(&server);
     let mut stream = subscribe(&client, "a");
     let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                  Sec-WebSocket-Protocol: graphql-transport-ws\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+                  Sec-WebSocket-Protocol: graphql-transport-ws\r\n\
+                  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
     let _open = server.accept_raw(answer).await;
     let error = refused(&server, &mut stream, 1).await;
-    assert!(matches!(error, ConnectError::Upgrade(UpgradeFlaw::WrongAccept)), "{error:?}");
+    assert!(matches!(error, ConnectError::Upgrade(UpgradeError::WrongAccept)), "{error:?}");
     assert!(error.to_string().contains("Sec-WebSocket-Accept"), "{error}");
 }
 
@@ -186,7 +208,7 @@ async fn headers_without_end_end_the_stream() {
     let _open = server.accept_raw(format!("HTTP/1.1 101 OK\r\nX: {}", "x".repeat(70_000))).await;
     let error = refused(&server, &mut stream, 1).await;
     assert!(
-        matches!(error, ConnectError::Upgrade(UpgradeFlaw::TooLarge { limit: 65_536 })),
+        matches!(error, ConnectError::Upgrade(UpgradeError::TooLarge { limit: 65_536 })),
         "{error:?}"
     );
     assert!(error.to_string().contains("more than 65536 bytes"), "{error}");

@@ -27,10 +27,10 @@ async fn queries_and_mutations_are_answered_next_to_a_live_subscription(pair: Pa
     let error = within(client.query_with(Request::<Value>::new("{ nothing }"))).await;
     match error {
         Err(CallError::Rejected(errors)) => {
-            assert!(errors[0].message.contains("nothing"), "{errors:?}")
+            assert!(errors[0].message.contains("nothing"), "{errors:?}");
         }
         Ok(response) => {
-            assert!(response.data.is_none() && response.errors[0].message.contains("nothing"))
+            assert!(response.data.is_none() && response.errors[0].message.contains("nothing"));
         }
         Err(other) => panic!("{other:?}"),
     }

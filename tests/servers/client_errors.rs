@@ -79,9 +79,9 @@ struct Reading {
 }
 
 on_each_pair!(
-    an_item_with_a_hole_where_its_type_has_none_is_an_error_with_the_servers_own_and_ends_nothing
+    an_item_with_a_hole_that_its_type_forbids_is_an_error_with_the_servers_own_and_no_end
 );
-async fn an_item_with_a_hole_where_its_type_has_none_is_an_error_with_the_servers_own_and_ends_nothing(
+async fn an_item_with_a_hole_that_its_type_forbids_is_an_error_with_the_servers_own_and_no_end(
     pair: Pair,
 ) {
     let server = pair.start();

@@ -57,7 +57,7 @@ async fn a_subscription_is_established_or_ends(pair: Pair) {
     let mut wrong = subscribe(&client, "subscription { nothing }");
     match within(wrong.established()).await {
         Err(SubscriptionError::Rejected(errors)) => {
-            assert!(errors[0].message.contains("nothing"), "{errors:?}")
+            assert!(errors[0].message.contains("nothing"), "{errors:?}");
         }
         // Some servers say so in an item.
         Ok(()) => {}

@@ -129,9 +129,8 @@ async fn a_proxy_that_is_gone_or_is_none_is_named_without_its_login() {
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (error, is_fatal) =
         failure(&through(&format!("socks5h://me:secret@{gone}")).build().unwrap()).await;
-    assert!(
-        matches!(&error, DialError::ProxyUnreachable { proxy, .. } if *proxy == format!("socks5h://{gone}"))
-    );
+    let DialError::ProxyUnreachable { proxy, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(*proxy, format!("socks5h://{gone}"));
     assert!(!is_fatal && !format!("{error:?}").contains("secret"), "{error:?}");
 
     // A SOCKS client at an HTTP server.
@@ -146,7 +145,7 @@ async fn a_proxy_that_is_gone_or_is_none_is_named_without_its_login() {
 
 /// Variables are those of a process, so this test runs in one of its own, too.
 #[tokio::test]
-async fn the_environment_names_the_proxy_unless_there_is_an_option_and_no_log_shows_its_login() {
+async fn the_environment_names_the_proxy_unless_an_option_does_and_no_log_shows_a_login() {
     if let Ok(addr) = env::var(INNER) {
         let level = tracing_subscriber::filter::LevelFilter::TRACE;
         tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
@@ -170,14 +169,17 @@ async fn the_environment_names_the_proxy_unless_there_is_an_option_and_no_log_sh
     let inner = tokio::process::Command::new(env::current_exe().unwrap())
         .args([
             "--exact",
-            "proxy::the_environment_names_the_proxy_unless_there_is_an_option_and_no_log_shows_its_login",
+            "proxy::the_environment_names_the_proxy_unless_an_option_does_and_no_log_shows_a_login",
             "--nocapture",
         ])
         .env(INNER, server.addr().to_string())
-        .env("HTTP_PROXY", format!("http://Aladdin:open%20sesame@{}", stand.addr()))
+        .env("http_proxy", format!("http://Aladdin:open%20sesame@{}", stand.addr()))
         .env("HTTPS_PROXY", "gopher://proxy")
         .env("NO_PROXY", "exempt.invalid")
-        .env_remove("REQUEST_METHOD")
+        .env_remove("no_proxy")
+        .env_remove("ws_proxy")
+        .env_remove("wss_proxy")
+        .env_remove("https_proxy")
         .output();
     let inner = inner.await.unwrap();
     let logged = String::from_utf8_lossy(&inner.stderr);

@@ -1,10 +1,11 @@
 //! The client with programs that others wrote, as they are deployed: Debian's tinyproxy, microsocks
-//! and nginx.
+//! and nginx; and curl, for what variables mean.
 //!
 //! Ignored by `cargo test`, which is not to need them; `just real` runs those whose program is
 //! installed, and says loudly which is not. The in-process proxies and fronts beside this module
 //! make the same claims about each answer a program could give; here is what these give.
 
+mod curl;
 mod daemon;
 mod nginx;
 mod proxies;

@@ -23,7 +23,9 @@ use crate::{
 };
 
 /// Each is somewhere in what the session sends; the password as it is and as HTTP sends it.
-const SECRETS: [&str; 9] = [
+const SECRETS: [&str; 11] = [
+    "token-of-the-path",
+    "variable-of-an-operation",
     "token-of-the-query",
     "token-of-the-header",
     "session-cookie",
@@ -89,8 +91,10 @@ async fn session(server: SocketAddr) {
     let mut numbers = subscribe(&client, "subscription { forever(everyMs: 60000) }");
     assert_eq!(item(&mut numbers).await, json!({"forever": 0}));
     show(&*client.status().borrow());
-    let options =
-        client.subscription_to(Request::<Value>::new("subscription { forever(everyMs: 60000) }"));
+    let operation = Request::<Value>::new("subscription { forever(everyMs: 60000) }")
+        .variables(&json!({"unused": "variable-of-an-operation"}));
+    show(&operation);
+    let options = client.subscription_to(operation);
     show(&options);
     let mut others = options.start().unwrap();
     show(&others);
@@ -108,8 +112,8 @@ async fn session(server: SocketAddr) {
     // Whoever refuses.
     let refusal = refusing().await;
     let refused = |builder: ClientBuilder| show_end(builder.give_up_after(2).build().unwrap());
-    refused(secretive(&format!("ws://{refusal}/graphql?token=token-of-the-query")).proxy(None))
-        .await;
+    let endpoint = format!("ws://{refusal}/v1/token-of-the-path/ws?token=token-of-the-query");
+    refused(secretive(&endpoint).proxy(None)).await;
     refused(
         impatient("ws://market.invalid/").proxy(proxy.clone().login("Aladdin", "not open sesame")),
     )
@@ -129,12 +133,18 @@ async fn session(server: SocketAddr) {
     for error in [
         builder_error("ws://Aladdin:token-of-the-query@host/"),
         builder_error("ws://host:99999/?token-of-the-query"),
-        builder_error("ws://host/#token-of-the-query"),
+        builder_error("ws://host/token-of-the-path#token-of-the-query"),
+        builder_error("gopher://host/token-of-the-path"),
         Client::builder("ws://host/").header("Cookie", "session-cookie\n").build().unwrap_err(),
         Client::builder("ws://host/")
             .header("Bearer token-of-the-header", "x")
             .build()
             .unwrap_err(),
+        Client::builder("ws://host/")
+            .header("Authorization: Bearer token-of-the-header", "")
+            .build()
+            .unwrap_err(),
+        Client::builder("ws://host/").header("Upgrade", "token-of-the-header").build().unwrap_err(),
         Client::builder("ws://host/").init_payload(&"token-of-the-provider").build().unwrap_err(),
         "gopher://Aladdin:open%20sesame@host".parse::<Proxy>().unwrap_err(),
         "http://Aladdin:open%20sesame@host:99999".parse::<Proxy>().unwrap_err(),
@@ -211,7 +221,8 @@ async fn refusing() -> SocketAddr {
             let mut request = vec![0; 4096];
             let len = tcp.read(&mut request).await.unwrap();
             let page = String::from_utf8_lossy(&request[..len]).into_owned();
-            let head = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"x\"\r\nSet-Cookie: session=session-cookie";
+            let head = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"x\"\r\n\
+                        Set-Cookie: session=session-cookie";
             let answer = format!("{head}\r\nContent-Length: {}\r\n\r\n{page}", page.len());
             // A client that leaves is none of its business.
             let _ = tcp.write_all(answer.as_bytes()).await;

@@ -180,14 +180,15 @@ fn header(frame: &mut Vec<u8>, len: usize) {
 fn trade(n: usize) -> String {
     let (symbol, side) = [("BTC-USD", "SELL"), ("ETH-USD", "BUY")][n % 2];
     let cents = 100 + n * 7919 % 900_000;
-    let (whole, rest) = (cents / 100, cents % 100);
+    let price = format!("{}.{:02}", cents / 100, cents % 100);
+    let size = 1 + n % 500;
     format!(
-        r#"{{"at":{STAMP_BASE},"symbol":"{symbol}","price":{whole}.{rest:02},"size":{},"side":"{side}"}}"#,
-        1 + n % 500
+        r#"{{"at":{STAMP_BASE},"symbol":"{symbol}","price":{price},"size":{size},"side":"{side}"}}"#
     )
 }
 
-const DOCUMENT: &str = "subscription Trades($symbol: String) { trades(symbol: $symbol) { at symbol price size side } }";
+const DOCUMENT: &str = "subscription Trades($symbol: String) { \
+                        trades(symbol: $symbol) { at symbol price size side } }";
 
 /// From so many wanted bytes on, an event is a trade: half-way between the two.
 const TRADE_FROM: usize = 125;

@@ -40,8 +40,9 @@ pub(crate) fn svg(panels: &[Panel]) -> String {
     let _ = write!(
         svg,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{HEIGHT}\" \
-         viewBox=\"0 0 {width} {HEIGHT}\" font-family=\"Helvetica, Arial, sans-serif\" font-size=\"12\" \
-         fill=\"#222\">\n<rect width=\"{width}\" height=\"{HEIGHT}\" fill=\"#fff\"/>\n{}",
+         viewBox=\"0 0 {width} {HEIGHT}\" font-family=\"Helvetica, Arial, sans-serif\" \
+         font-size=\"12\" fill=\"#222\">\n\
+         <rect width=\"{width}\" height=\"{HEIGHT}\" fill=\"#fff\"/>\n{}",
         legend(panels, width)
     );
     for (at, panel) in panels.iter().enumerate() {
@@ -78,7 +79,8 @@ fn legend(panels: &[Panel], width: f64) -> String {
     for (sample, name) in entries {
         let _ = writeln!(
             svg,
-            "<g transform=\"translate({x:.1} 18)\">\n{sample}<text x=\"32\" y=\"4\">{name}</text>\n</g>"
+            "<g transform=\"translate({x:.1} 18)\">\n\
+             {sample}<text x=\"32\" y=\"4\">{name}</text>\n</g>"
         );
         x += 58.0 + 6.4 * f64::from(u32::try_from(name.len()).unwrap_or(0));
     }
@@ -146,7 +148,8 @@ fn draw(panel: &Panel) -> String {
 
 fn dashes(from: (f64, f64), to: (f64, f64)) -> String {
     format!(
-        "<path d=\"M{:.1} {:.1}L{:.1} {:.1}\" stroke=\"#888\" stroke-width=\"1.5\" stroke-dasharray=\"5 4\"/>\n",
+        "<path d=\"M{:.1} {:.1}L{:.1} {:.1}\" stroke=\"#888\" stroke-width=\"1.5\" \
+         stroke-dasharray=\"5 4\"/>\n",
         from.0, from.1, to.0, to.1
     )
 }

@@ -34,7 +34,8 @@ pub(crate) fn origin(date: Option<String>, quick: bool, load_before: &str) -> St
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let date = date.unwrap_or_else(|| said("date", &["-u", "+%F"]));
     format!(
-        "{date}, commit {}, {}; {model}, {cores} cores, {}; {}, node {}; one-minute load {load_before} before and {} after.",
+        "{date}, commit {}, {}; {model}, {cores} cores, {};\n\
+         {}, node {}; one-minute load {load_before} before and {} after.",
         said("git", &["rev-parse", "--short", "HEAD"]),
         if quick { "`--quick`" } else { "full run" },
         said("uname", &["-sr"]),

@@ -101,11 +101,13 @@ async fn read_by_hand<T: Data, E: crate::clients::Envelope>(
     Ok(())
 }
 
+type Subscribed<T> = std::result::Result<Subscription<T>, SubscribeError>;
+
 async fn read_by_tasks<T: Data>(
     io: DuplexStream,
     subscriptions: usize,
     events: usize,
-    subscribe: impl Fn(&resub::Client, usize) -> std::result::Result<Subscription<T>, SubscribeError>,
+    subscribe: impl Fn(&resub::Client, usize) -> Subscribed<T>,
 ) -> Result<()> {
     let client = builder(1).dialer(Pipe(Mutex::new(Some(io)))).build()?;
     let mut tasks = Vec::with_capacity(subscriptions);

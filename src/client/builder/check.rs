@@ -1,7 +1,9 @@
 //! Checks of the options and the endpoint, made by `build`.
 
-use std::time::Duration;
+use std::{io, panic::catch_unwind, time::Duration};
 
+use socket2::{Domain, Type};
+use tokio::net::UdpSocket;
 use url::Url;
 
 use super::{ClientBuilder, MAX_DURATION};
@@ -51,7 +53,8 @@ impl ClientBuilder {
             let Placement { connections, limit } = self.placement;
             if limit.is_some() && connections.is_none() {
                 return Err(BuildError::Option(
-                    "max_dials has to be divided: max_subscriptions_per_connection needs connections beside it",
+                    "max_dials has to be divided: max_subscriptions_per_connection needs \
+                     connections beside it",
                 ));
             }
             if connections
@@ -81,6 +84,25 @@ impl ClientBuilder {
         }
         Ok(())
     }
+}
+
+/// Checks that the current runtime has timers and, if `needs_io`, I/O.
+pub(super) fn check_runtime(needs_io: bool) -> Result<(), BuildError> {
+    // tokio reports a missing driver only by a panic.
+    #[expect(clippy::disallowed_methods, reason = "it is dropped at once, without waiting")]
+    let timer = || drop(tokio::time::sleep(Duration::ZERO));
+    catch_unwind(timer).map_err(|_| BuildError::NoTimers)?;
+    if needs_io && let Ok(socket) = unbound_socket() {
+        catch_unwind(|| drop(UdpSocket::from_std(socket))).map_err(|_| BuildError::NoIo)?;
+    }
+    Ok(())
+}
+
+/// Creates a socket that is not bound, so it uses no port.
+fn unbound_socket() -> io::Result<std::net::UdpSocket> {
+    let socket = socket2::Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 /// Which endpoints are accepted.

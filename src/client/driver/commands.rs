@@ -78,6 +78,7 @@ impl Driver {
                         payload,
                         deadline: timeout.map(|timeout| now + timeout),
                         watch_options,
+                        is_resumable: writer.is_resumable(),
                     };
                     self.session.subscribe(now, writer.id, request, writer);
                 }
@@ -90,17 +91,14 @@ impl Driver {
                 }
                 Command::Released(id) => self.session.catch_up(now, id),
                 Command::Connect(waiter) => {
-                    // Remove callers that stopped waiting, because they would accumulate.
-                    self.waiters.retain(|waiter| !waiter.is_closed());
-                    self.waiters.push(waiter);
+                    self.waiters.push(waiter, oneshot::Sender::is_closed);
                     self.session.connect(now);
                 }
                 Command::Pause => self.session.pause(now),
                 Command::Resume => self.session.resume(now),
                 Command::Probe(id) => self.session.probe(self.sharing.operation_of(id)),
                 Command::Rotate(waiter) => {
-                    self.rotating.retain(|waiter| !waiter.is_closed());
-                    self.rotating.push(waiter);
+                    self.rotating.push(waiter, oneshot::Sender::is_closed);
                     self.session.rotate(now);
                 }
                 Command::ReconnectNow => self.session.reconnect_now(now),

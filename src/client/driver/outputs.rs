@@ -6,7 +6,7 @@ use futures::{FutureExt, future::BoxFuture};
 use http::HeaderMap;
 use tokio::sync::oneshot;
 
-use super::{Connector, Driver, Link};
+use super::{Connector, Driver, Link, waiters::Waiters};
 use crate::{
     client::telemetry::{self, Losses},
     delivery::writer::{Position, Writer},
@@ -160,8 +160,8 @@ fn dial(
 }
 
 /// Answers all waiters. An error means that a waiter was dropped and needs no answer.
-fn answer_all(waiters: &mut Vec<oneshot::Sender<Result<(), End>>>, answer: &Result<(), End>) {
-    for waiter in waiters.drain(..) {
+fn answer_all(waiters: &mut Waiters<oneshot::Sender<Result<(), End>>>, answer: &Result<(), End>) {
+    for waiter in waiters.take() {
         let _ = waiter.send(answer.clone());
     }
 }

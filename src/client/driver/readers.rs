@@ -38,6 +38,7 @@ impl Driver {
                 payload: request,
                 deadline: None,
                 watch_options: None,
+                is_resumable: false,
             };
             self.session.subscribe(now, writer.id, request, writer);
             return;

@@ -88,6 +88,7 @@ async fn a_mutation_that_was_written_is_ambiguous_if_the_driver_is_dropped() {
         payload: "{}".into(),
         deadline: None,
         watch_options: None,
+        is_resumable: false,
     };
     driver.session.subscribe(now(), 1, request, written.clone());
     driver.session.handle_credentials(
@@ -129,7 +130,8 @@ async fn callers_that_stopped_waiting_for_a_connection_do_not_accumulate() {
         answers.extend((n % 100 == 0).then_some(answer));
     }
     while driver.take_commands(&mut Context::from_waker(Waker::noop()), now()) {}
-    assert!(driver.waiters.len() <= 11, "{}", driver.waiters.len());
+    let kept = driver.waiters.take().len();
+    assert!((10..=32).contains(&kept), "{kept}");
 }
 
 /// A driver with an open connection and a simulated wall clock.

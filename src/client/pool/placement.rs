@@ -128,7 +128,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_loads_of_two_connections_never_differ_by_more_than_one(connections in 2..40_usize, count in 0..2_000_usize) {
+        fn the_loads_of_two_connections_never_differ_by_more_than_one(
+            connections in 2..40_usize,
+            count in 0..2_000_usize,
+        ) {
             let (spread, mut loads) = (placement(Some(connections), None), vec![0]);
             for begun in 1..=count {
                 prop_assert!(place(spread, &mut loads));
@@ -158,7 +161,8 @@ mod tests {
                 most_live = most_live.max(live + usize::from(room));
                 prop_assert!(loads.iter().all(|&load| load <= limit), "{loads:?}");
                 let made = connections.unwrap_or(most_live.div_ceil(limit));
-                prop_assert!(loads.len() <= made.max(1), "{} connections for {most_live} operations", loads.len());
+                let used = loads.len();
+                prop_assert!(used <= made.max(1), "{used} connections, {most_live} operations");
             }
         }
 
@@ -167,7 +171,8 @@ mod tests {
             let dials = NonZeroU32::new(u32::try_from(connections).unwrap() + more).unwrap();
             let budget = DialBudget { dials, per: Duration::from_secs(60) };
             let spread = placement(Some(connections), None);
-            let shares: Vec<_> = (0..connections).map(|index| spread.share(budget, index).dials.get()).collect();
+            let share = |index| spread.share(budget, index).dials.get();
+            let shares: Vec<_> = (0..connections).map(share).collect();
             prop_assert_eq!(shares.iter().sum::<u32>(), dials.get());
             prop_assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
         }

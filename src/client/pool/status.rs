@@ -176,9 +176,11 @@ mod tests {
                 let highest = all.iter().map(rank).max().unwrap();
                 let first = all.iter().position(|status| rank(status) == highest).unwrap();
                 prop_assert_eq!(text(&status.borrow()), text(&all[first]));
-                prop_assert_eq!(status.has_changed().unwrap(), first == connection || first != shown);
+                let changes = first == connection || first != shown;
+                prop_assert_eq!(status.has_changed().unwrap(), changes);
                 shown = first;
-                let opened = all.iter().filter(|status| matches!(status, Status::Open { .. })).count();
+                let is_open = |status: &&Status| matches!(status, Status::Open { .. });
+                let opened = all.iter().filter(is_open).count();
                 prop_assert_eq!(shared_status.open(), opened);
             }
         }

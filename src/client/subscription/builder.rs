@@ -121,16 +121,19 @@ impl<O: Operation> SubscriptionBuilder<O> {
     /// repetition, so never move the position back if positions can be compared:
     ///
     /// ```
-    /// # use resub::{Client, Request, SubscribeError, Subscription};
+    /// # use resub::{Client, Request, SubscribeError};
     /// # use serde_json::Value;
-    /// # fn start(client: &Client, request: Request<Value>) -> Result<Subscription<Value>, SubscribeError> {
-    /// client
-    ///     .subscription_to(request) // its variables are a JSON value; generated operations have their own type
+    /// # fn start(client: &Client, request: Request<Value>) -> Result<(), SubscribeError> {
+    /// // The variables of a `Request` are a JSON value; generated operations have their own type.
+    /// let events = client
+    ///     .subscription_to(request)
     ///     .resume_with(|last, variables| {
     ///         let known = variables["after"].as_u64();
     ///         variables["after"] = last["event"]["number"].as_u64().max(known).into();
     ///     })
-    ///     .start()
+    ///     .start()?;
+    /// # drop(events);
+    /// # Ok(())
     /// # }
     /// ```
     ///
@@ -403,10 +406,11 @@ where
     })
 }
 
-impl<O: Operation + fmt::Debug> fmt::Debug for SubscriptionBuilder<O> {
+/// Leaves out the variables of the operation, which may be secret.
+impl<O: Operation> fmt::Debug for SubscriptionBuilder<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SubscriptionBuilder")
-            .field("operation", &self.operation)
+            .field("operation", &self.operation.name())
             .field("limits", &self.limits)
             .field("watch_options", &self.watch_options)
             .finish_non_exhaustive()

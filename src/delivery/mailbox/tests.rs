@@ -137,7 +137,7 @@ fn items_in_the_batch_of_the_reader_no_longer_count() {
     }
     assert_eq!(push(&mailbox, 16, 1), Pushed::Full);
     let mut read = |batch: &mut _| {
-        assert!(matches!(mailbox.poll_read(batch, cx), Poll::Ready(Some(Read::Item(_)))))
+        assert!(matches!(mailbox.poll_read(batch, cx), Poll::Ready(Some(Read::Item(_)))));
     };
     read(&mut batch);
     assert_eq!((mailbox.lock().items, batch.entries.len()), (13, 2));
@@ -262,7 +262,9 @@ proptest! {
     /// I4: every item is read, or a gap between its neighbours counts it. I5: no reconnect is lost.
     #[test]
     fn i4_every_item_is_read_in_order_or_counted_at_its_place(
-        overflow in prop::sample::select(vec![Overflow::DropOldest, Overflow::DropNewest, Overflow::Latest]),
+        overflow in prop::sample::select(
+            vec![Overflow::DropOldest, Overflow::DropNewest, Overflow::Latest],
+        ),
         items in prop_oneof![1..4_usize, 8..40_usize],
         steps in prop::collection::vec(prop_oneof![
             5 => (1..5_usize).prop_map(Step::Push),
@@ -309,7 +311,8 @@ proptest! {
             }
             let state = mailbox.lock();
             let entries = state.rest.len() + usize::from(state.first.is_some());
-            let queued = state.first.iter().chain(&state.rest).filter(|entry| matches!(entry, Entry::Item { .. })).count();
+            let is_item = |entry: &&Entry<_>| matches!(entry, Entry::Item { .. });
+            let queued = state.first.iter().chain(&state.rest).filter(is_item).count();
             prop_assert!(state.items <= items && (state.bytes <= items * 4 || queued <= 1));
             prop_assert!(entries <= 4 * state.items + 3 && batch.entries.len() <= items / 8);
             prop_assert!(state.first.is_some() || state.rest.is_empty());
@@ -360,7 +363,8 @@ proptest! {
                 Step::Read => {
                     let read = mailbox.poll_read(&mut batch, cx);
                     let released = std::mem::take(&mut batch.released);
-                    prop_assert_eq!(released, rewound && read.is_pending(), "released once, when all was read");
+                    let is_empty = read.is_pending();
+                    prop_assert_eq!(released, rewound && is_empty, "once, when all was read");
                     rewound &= !released;
                     match read {
                         Poll::Ready(Some(Read::Item(item))) => {
@@ -372,7 +376,9 @@ proptest! {
                             gaps -= gap.reconnects;
                         }
                         Poll::Ready(Some(Read::Stale(_))) | Poll::Pending => {}
-                        Poll::Ready(Some(Read::End(_)) | None) => prop_assert!(false, "no end was set"),
+                        Poll::Ready(Some(Read::End(_)) | None) => {
+                            prop_assert!(false, "no end was set");
+                        }
                     }
                 }
             }

@@ -8,7 +8,11 @@ fn a_correct_conversation_breaks_no_rule() {
     for message in [
         json!({"type": "ping"}),
         json!({"type": "pong", "payload": {"n": 1}}),
-        json!({"type": "subscribe", "id": "1", "payload": {"query": "{ a }", "variables": {}, "operationName": null}}),
+        json!({
+            "type": "subscribe",
+            "id": "1",
+            "payload": {"query": "{ a }", "variables": {}, "operationName": null},
+        }),
         json!({"type": "complete", "id": "1"}),
     ] {
         assert_eq!(modern.received(&message.to_string()), Ok(message));
@@ -41,7 +45,7 @@ fn a_message_is_an_object_with_a_type() {
 }
 
 #[test]
-fn a_type_that_no_client_sends_is_broken() {
+fn a_type_that_no_client_sends_breaks_a_rule() {
     for subprotocol in BOTH {
         let mut checker = acked(subprotocol);
         for kind in [
@@ -55,7 +59,7 @@ fn a_type_that_no_client_sends_is_broken() {
             "subscribe ",
         ] {
             assert_eq!(
-                broken(&mut checker, json!({"type": kind, "id": "1"})),
+                broken_rule(&mut checker, json!({"type": kind, "id": "1"})),
                 Rule::UnknownType,
                 "{kind}"
             );
@@ -68,7 +72,7 @@ fn each_subprotocol_has_its_own_vocabulary() {
     let mut modern = acked(Subprotocol::GraphqlTransportWs);
     for kind in ["start", "stop", "connection_terminate"] {
         assert_eq!(
-            broken(&mut modern, json!({"type": kind, "id": "1"})),
+            broken_rule(&mut modern, json!({"type": kind, "id": "1"})),
             Rule::WrongVocabulary,
             "{kind}"
         );
@@ -76,7 +80,7 @@ fn each_subprotocol_has_its_own_vocabulary() {
     let mut legacy = acked(Subprotocol::GraphqlWs);
     for kind in ["subscribe", "complete", "ping", "pong"] {
         assert_eq!(
-            broken(&mut legacy, json!({"type": kind, "id": "1"})),
+            broken_rule(&mut legacy, json!({"type": kind, "id": "1"})),
             Rule::WrongVocabulary,
             "{kind}"
         );
@@ -88,7 +92,7 @@ fn a_legacy_pong_is_right_only_as_the_answer_to_a_ping() {
     let mut checker = acked(Subprotocol::GraphqlWs);
     checker.sent(&json!({"type": "ping"}));
     assert!(checker.received(r#"{"type":"pong"}"#).is_ok());
-    assert_eq!(broken(&mut checker, json!({"type": "pong"})), Rule::WrongVocabulary);
+    assert_eq!(broken_rule(&mut checker, json!({"type": "pong"})), Rule::WrongVocabulary);
 }
 
 #[test]
@@ -96,10 +100,10 @@ fn init_is_the_first_message() {
     for message in [json!({"type": "ping"}), subscribe("1"), json!({"type": "complete", "id": "1"})]
     {
         let mut checker = fresh(Subprotocol::GraphqlTransportWs);
-        assert_eq!(broken(&mut checker, message), Rule::InitFirst);
+        assert_eq!(broken_rule(&mut checker, message), Rule::InitFirst);
     }
     let mut checker = fresh(Subprotocol::GraphqlWs);
-    assert_eq!(broken(&mut checker, json!({"type": "connection_terminate"})), Rule::InitFirst);
+    assert_eq!(broken_rule(&mut checker, json!({"type": "connection_terminate"})), Rule::InitFirst);
 }
 
 #[test]
@@ -115,10 +119,10 @@ fn init_is_sent_once() {
 #[test]
 fn the_init_payload_is_an_object() {
     let mut checker = fresh(Subprotocol::GraphqlTransportWs);
-    assert_eq!(broken(&mut checker, json!({"type": "connection_init"})), Rule::InitPayload);
+    assert_eq!(broken_rule(&mut checker, json!({"type": "connection_init"})), Rule::InitPayload);
     for payload in [json!(null), json!("token"), json!([]), json!(1)] {
         let message = json!({"type": "connection_init", "payload": payload});
-        assert_eq!(broken(&mut checker, message), Rule::InitPayload);
+        assert_eq!(broken_rule(&mut checker, message), Rule::InitPayload);
     }
 }
 
@@ -131,7 +135,7 @@ fn no_operation_starts_before_the_ack() {
         assert!(checker.received(INIT).is_ok());
         checker.sent(&json!({"type": "connection_error"}));
         let message = json!({"type": kind, "id": "1", "payload": {"query": "{ a }"}});
-        assert_eq!(broken(&mut checker, message.clone()), Rule::BeforeAck);
+        assert_eq!(broken_rule(&mut checker, message.clone()), Rule::BeforeAck);
         checker.sent(&json!({"type": "connection_ack"}));
         assert!(checker.received(&message.to_string()).is_ok());
     }
@@ -143,10 +147,10 @@ fn an_id_is_a_string_that_is_not_empty() {
     for id in [json!(1), json!(""), json!(null)] {
         for kind in ["subscribe", "complete"] {
             let message = json!({"type": kind, "id": id, "payload": {"query": "{ a }"}});
-            assert_eq!(broken(&mut checker, message), Rule::Id);
+            assert_eq!(broken_rule(&mut checker, message), Rule::Id);
         }
     }
-    assert_eq!(broken(&mut checker, json!({"type": "complete"})), Rule::Id);
+    assert_eq!(broken_rule(&mut checker, json!({"type": "complete"})), Rule::Id);
 }
 
 #[test]
@@ -154,7 +158,7 @@ fn an_id_is_not_used_twice_on_a_connection() {
     let mut checker = acked(Subprotocol::GraphqlTransportWs);
     assert!(checker.received(&subscribe("1").to_string()).is_ok());
     assert!(checker.received(r#"{"type":"complete","id":"1"}"#).is_ok());
-    assert_eq!(broken(&mut checker, subscribe("1")), Rule::ReusedId);
+    assert_eq!(broken_rule(&mut checker, subscribe("1")), Rule::ReusedId);
 }
 
 #[test]
@@ -163,7 +167,7 @@ fn an_id_of_an_earlier_connection_is_not_used_again() {
     let mut earlier = acked_with(Subprotocol::GraphqlTransportWs, used_ids.clone());
     assert!(earlier.received(&subscribe("1").to_string()).is_ok());
     let mut later = acked_with(Subprotocol::GraphqlTransportWs, used_ids.clone());
-    assert_eq!(broken(&mut later, subscribe("1")), Rule::ReusedId);
+    assert_eq!(broken_rule(&mut later, subscribe("1")), Rule::ReusedId);
     used_ids.clear();
     assert!(later.received(&subscribe("1").to_string()).is_ok());
 }
@@ -181,7 +185,7 @@ fn an_operation_has_a_well_formed_payload() {
         json!({"query": "{ a }", "operationName": 1}),
     ] {
         let message = json!({"type": "subscribe", "id": "1", "payload": payload});
-        assert_eq!(broken(&mut checker, message), Rule::OperationPayload);
+        assert_eq!(broken_rule(&mut checker, message), Rule::OperationPayload);
     }
 }
 
@@ -191,9 +195,9 @@ fn only_an_operation_of_this_connection_is_stopped() {
     let mut earlier = acked_with(Subprotocol::GraphqlTransportWs, used_ids.clone());
     assert!(earlier.received(&subscribe("1").to_string()).is_ok());
     let mut later = acked_with(Subprotocol::GraphqlTransportWs, used_ids);
-    assert_eq!(broken(&mut later, json!({"type": "complete", "id": "1"})), Rule::UnknownId);
+    assert_eq!(broken_rule(&mut later, json!({"type": "complete", "id": "1"})), Rule::UnknownId);
     let mut legacy = acked(Subprotocol::GraphqlWs);
-    assert_eq!(broken(&mut legacy, json!({"type": "stop", "id": "1"})), Rule::UnknownId);
+    assert_eq!(broken_rule(&mut legacy, json!({"type": "stop", "id": "1"})), Rule::UnknownId);
 }
 
 #[test]
@@ -201,7 +205,10 @@ fn an_operation_is_stopped_once() {
     let mut checker = acked(Subprotocol::GraphqlTransportWs);
     assert!(checker.received(&subscribe("1").to_string()).is_ok());
     assert!(checker.received(r#"{"type":"complete","id":"1"}"#).is_ok());
-    assert_eq!(broken(&mut checker, json!({"type": "complete", "id": "1"})), Rule::StoppedTwice);
+    assert_eq!(
+        broken_rule(&mut checker, json!({"type": "complete", "id": "1"})),
+        Rule::StoppedTwice
+    );
 }
 
 #[test]
@@ -212,7 +219,7 @@ fn an_operation_whose_end_was_read_is_not_completed() {
         checker.sent(&json!({"type": kind, "id": "1"}));
         checker.synced();
         assert_eq!(
-            broken(&mut checker, json!({"type": "complete", "id": "1"})),
+            broken_rule(&mut checker, json!({"type": "complete", "id": "1"})),
             Rule::AlreadyEnded
         );
     }
@@ -234,7 +241,7 @@ fn a_legacy_stop_may_follow_the_end() {
     checker.sent(&json!({"type": "complete", "id": "1"}));
     checker.synced();
     assert!(checker.received(r#"{"type":"stop","id":"1"}"#).is_ok());
-    assert_eq!(broken(&mut checker, json!({"type": "stop", "id": "1"})), Rule::StoppedTwice);
+    assert_eq!(broken_rule(&mut checker, json!({"type": "stop", "id": "1"})), Rule::StoppedTwice);
 }
 
 #[test]
@@ -242,7 +249,10 @@ fn a_ping_payload_is_an_object_or_nothing() {
     let mut checker = acked(Subprotocol::GraphqlTransportWs);
     for kind in ["ping", "pong"] {
         assert!(checker.received(&json!({"type": kind, "payload": null}).to_string()).is_ok());
-        assert_eq!(broken(&mut checker, json!({"type": kind, "payload": "x"})), Rule::PingPayload);
+        assert_eq!(
+            broken_rule(&mut checker, json!({"type": kind, "payload": "x"})),
+            Rule::PingPayload
+        );
     }
 }
 
@@ -251,7 +261,7 @@ fn nothing_follows_connection_terminate() {
     let mut checker = acked(Subprotocol::GraphqlWs);
     assert!(checker.received(r#"{"type":"connection_terminate"}"#).is_ok());
     let start = json!({"type": "start", "id": "1", "payload": {"query": "{ a }"}});
-    assert_eq!(broken(&mut checker, start), Rule::AfterTerminate);
+    assert_eq!(broken_rule(&mut checker, start), Rule::AfterTerminate);
 }
 
 #[test]
@@ -298,7 +308,7 @@ fn acked_with(subprotocol: Subprotocol, used_ids: UsedIds) -> Checker {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "callers build the message in place")]
-fn broken(checker: &mut Checker, message: Value) -> Rule {
+fn broken_rule(checker: &mut Checker, message: Value) -> Rule {
     checker.received(&message.to_string()).unwrap_err()
 }
 

@@ -1,5 +1,7 @@
 //! Dials and upgrades.
 
+use std::io::ErrorKind;
+
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use tokio::{
@@ -104,7 +106,7 @@ async fn an_upgrade_is_never_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dials_are_counted_and_fail_as_told() {
+async fn dials_are_counted_and_fail_as_the_script_says() {
     let server = Server::in_memory();
     server.refuse_dials(1);
     assert!(is_refused(&dial(&server).await));
@@ -136,7 +138,7 @@ async fn a_dial_where_none_is_expected_panics() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn offering_both_subprotocols_is_broken() {
+async fn offering_both_subprotocols_breaks_a_rule() {
     let server = Server::in_memory();
     let mut pipe = dial(&server).await.unwrap();
     let request =
@@ -154,7 +156,7 @@ async fn it_works_over_tcp() {
     let server = Server::tcp().await;
     let url = Url::parse(server.url()).unwrap();
     let address = (url.host_str().unwrap().to_owned(), url.port().unwrap());
-    // Spawned, so the peer's futures have to be `Send`.
+    // Spawning requires that the peer's futures are `Send`.
     let script = tokio::spawn(async move {
         let mut peer = server.accept().await.expect_init().await.ack().await;
         assert_eq!(peer.expect_subscribe().await.id, "1");
@@ -181,7 +183,7 @@ async fn it_works_over_tcp() {
         client_async(upgrade_request("graphql-transport-ws"), stream).await.unwrap();
     let end = client.next().await;
     assert!(
-        matches!(&end, Some(Err(Error::Io(error))) if error.kind() == std::io::ErrorKind::ConnectionReset),
+        matches!(&end, Some(Err(Error::Io(error))) if error.kind() == ErrorKind::ConnectionReset),
         "{end:?}"
     );
     script.await.unwrap();

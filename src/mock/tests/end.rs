@@ -21,7 +21,7 @@ async fn a_vanished_server_is_seen_as_the_end_without_a_close_frame() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_server_is_seen_as_nothing_until_the_guard_is_dropped() {
+async fn a_silent_server_sends_nothing_until_the_guard_is_dropped() {
     let server = Server::in_memory();
     let (mut client, peer) = open(&server, "graphql-transport-ws").await;
     let silence = peer.go_silent();
@@ -74,7 +74,7 @@ async fn the_client_closes_and_then_sees_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_server_closes_and_the_answer_waits_for_its_turn() {
+async fn the_server_closes_and_the_answer_is_read_in_order() {
     let server = Server::in_memory();
     let (mut client, mut peer) = open(&server, "graphql-transport-ws").await;
     client.send(text(subscribe("1"))).await.unwrap();
@@ -94,7 +94,7 @@ async fn the_server_closes_and_the_answer_waits_for_its_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_frame_can_be_all_that_the_server_does() {
+async fn a_server_can_send_a_close_frame_and_keep_the_stream_open() {
     let server = Server::in_memory();
     let (mut client, mut peer) = open(&server, "graphql-transport-ws").await;
     peer.send_close(1001, "").await;
@@ -105,7 +105,7 @@ async fn a_close_frame_can_be_all_that_the_server_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_drops_without_a_close_frame_is_told_apart() {
+async fn dropping_the_connection_without_a_close_frame_is_not_a_close() {
     let server = Server::in_memory();
     let (client, mut peer) = open(&server, "graphql-transport-ws").await;
     drop(client);
@@ -117,7 +117,7 @@ async fn a_client_that_drops_without_a_close_frame_is_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_close_frame_is_broken_though_tungstenite_hides_it() {
+async fn a_bad_close_frame_breaks_a_rule_though_tungstenite_hides_it() {
     for (frame, rule) in [
         (close(1005, ""), "this close code is never sent"),
         (close(1000, &"x".repeat(124)), "a close reason has at most 123 bytes"),
@@ -131,7 +131,7 @@ async fn a_bad_close_frame_is_broken_though_tungstenite_hides_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bytes_after_a_close_frame_are_broken() {
+async fn bytes_after_a_close_frame_break_a_rule() {
     let server = Server::in_memory();
     let (mut client, mut peer) = open(&server, "graphql-transport-ws").await;
     client.send(close(1000, "")).await.unwrap();

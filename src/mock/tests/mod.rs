@@ -1,4 +1,4 @@
-//! The mock against a plain WebSocket client, over the pipe dialer.
+//! Tests of the mock with a plain WebSocket client, over the pipe dialer.
 
 mod connect;
 mod end;
@@ -66,7 +66,7 @@ pub(super) async fn is_silent(pipe: &mut BoxedIo) -> bool {
     timeout(A_WHILE, pipe.read_u8()).await.is_err()
 }
 
-/// The message of the panic that the future ends with.
+/// Returns the message of the panic that ends the future.
 pub(super) async fn panics_with<T>(future: impl Future<Output = T>) -> String {
     let Err(panic) = AssertUnwindSafe(future).catch_unwind().await else {
         panic!("it did not panic")
@@ -75,7 +75,10 @@ pub(super) async fn panics_with<T>(future: impl Future<Output = T>) -> String {
 }
 
 pub(super) fn is_refused(dialed: &Result<BoxedIo, DialError>) -> bool {
-    matches!(dialed, Err(DialError::Connect(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+    matches!(
+        dialed,
+        Err(DialError::Connect(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused
+    )
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "callers build the message in place")]
@@ -93,6 +96,7 @@ pub(super) fn subscribe(id: &str) -> Value {
 
 pub(super) const A_WHILE: Duration = Duration::from_secs(1);
 
-pub(super) const UPGRADE_REQUEST: &str = "GET / HTTP/1.1\r\nHost: mock\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+pub(super) const UPGRADE_REQUEST: &str = "GET / HTTP/1.1\r\nHost: mock\r\n\
+    Connection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n";

@@ -97,7 +97,7 @@ async fn any_text_and_binary_can_be_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pings_are_answered_while_something_else_is_waited_for() {
+async fn pings_are_answered_while_the_script_waits_for_something_else() {
     let server = Server::in_memory();
     let (mut client, mut peer) = open(&server, "graphql-transport-ws").await;
     client.send(text(json!({"type": "ping", "payload": {"n": 1}}))).await.unwrap();
@@ -109,7 +109,7 @@ async fn pings_are_answered_while_something_else_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ping_that_is_waited_for_is_left_to_the_script() {
+async fn a_ping_that_the_script_waits_for_is_not_answered() {
     let server = Server::in_memory();
     let (mut client, mut peer) = open(&server, "graphql-transport-ws").await;
     client.send(text(json!({"type": "ping"}))).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_ping_that_is_waited_for_is_left_to_the_script() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unanswered_ping_is_a_message_like_any_other() {
+async fn without_automatic_pongs_a_ping_is_a_message_like_any_other() {
     let server = Server::in_memory();
     let (mut client, mut peer) = open(&server, "graphql-transport-ws").await;
     peer.auto_pong(false);
@@ -142,7 +142,7 @@ async fn an_unanswered_ping_is_a_message_like_any_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pings_are_answered_while_a_future_runs_and_the_rest_waits_for_its_turn() {
+async fn pings_are_answered_while_a_future_runs_and_other_messages_are_kept() {
     let server = Server::in_memory();
     let (mut client, mut peer) = open(&server, "graphql-transport-ws").await;
     client.send(text(subscribe("1"))).await.unwrap();
@@ -174,7 +174,7 @@ async fn serving_pings_ends_with_the_next_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expecting_nothing_allows_answered_pings_alone() {
+async fn expecting_nothing_allows_only_pings_that_are_answered() {
     let server = Server::in_memory();
     let (mut client, mut peer) = open(&server, "graphql-transport-ws").await;
     client.send(text(json!({"type": "ping"}))).await.unwrap();
@@ -185,7 +185,7 @@ async fn expecting_nothing_allows_answered_pings_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_in_vain_panics_with_what_was_waited_for_and_where() {
+async fn a_wait_that_times_out_panics_with_what_was_expected_and_where() {
     let server = Server::in_memory();
     server.set_deadline(A_WHILE);
     let message = panics_with(server.accept()).await;
@@ -215,7 +215,7 @@ async fn a_broken_rule_panics_with_the_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_binary_message_is_broken() {
+async fn a_binary_message_breaks_a_rule() {
     let server = Server::in_memory();
     let (mut client, mut peer) = open(&server, "graphql-transport-ws").await;
     client.send(Message::binary(b"{}".to_vec())).await.unwrap();
@@ -225,7 +225,7 @@ async fn a_binary_message_is_broken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_complete_that_crosses_the_servers_end_is_fine_and_one_after_a_sync_is_broken() {
+async fn a_complete_may_cross_the_servers_end_and_breaks_a_rule_after_a_sync() {
     let server = Server::in_memory();
     let (mut client, mut peer) = open(&server, "graphql-transport-ws").await;
     for id in ["1", "2"] {

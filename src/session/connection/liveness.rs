@@ -26,7 +26,7 @@ pub(crate) struct Liveness {
 
 /// Which kind of ping is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum PingKind {
+pub(crate) enum PingKind {
     Message,
     WebSocket,
 }

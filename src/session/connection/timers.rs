@@ -72,6 +72,11 @@ impl Timers {
         *slot = Some(slot.map_or(at, |armed| armed.min(at)));
     }
 
+    /// Arms a timer unless it is armed.
+    pub(crate) fn arm_if_idle(&mut self, timer: Timer, at: Instant) {
+        self.0[timer as usize].get_or_insert(at);
+    }
+
     pub(crate) fn disarm(&mut self, timer: Timer) {
         self.0[timer as usize] = None;
     }

@@ -33,6 +33,7 @@ impl<W: Clone> Session<W> {
         connection.timers.disarm(Timer::Idle);
         if is_paced {
             connection.send_queue.push_paced(id);
+            connection.timers.arm_if_idle(Timer::Pace, now);
             self.operations.set_place(id, Place::Waiting(Why::Pacing));
         } else {
             connection.send_queue.push(Queued::Subscribe(id));
@@ -121,7 +122,7 @@ fn gap_of(now: Instant, outage: Option<&Outage>) -> Gap {
         Some(Outage { since, cause }) => Gap {
             reconnects: 1,
             down_for: now.saturating_duration_since(*since),
-            cause: Some(cause.clone()),
+            cause: cause.clone(),
             ..Gap::default()
         },
     }

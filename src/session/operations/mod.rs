@@ -27,6 +27,8 @@ pub(crate) struct Request {
     /// When a query or mutation ends without a result.
     pub(crate) deadline: Option<Instant>,
     pub(crate) watch_options: Option<Box<WatchOptions>>,
+    /// The application may say from where to go on, when a subscription is sent again.
+    pub(crate) is_resumable: bool,
 }
 
 /// One live operation. `W` writes to its reader.
@@ -42,6 +44,7 @@ pub(super) struct Operation<W> {
     place: Place,
     /// Some connection has carried it. The next time that it is sent is a re-issue.
     pub(super) is_issued: bool,
+    pub(super) is_resumable: bool,
     /// It does not close connections, for certain (rule 22b).
     pub(super) is_cleared: bool,
     /// Since when it has had no connection, until the gap that says so.

@@ -87,5 +87,6 @@ impl Moving {
 #[derive(Debug)]
 pub(crate) struct Outage {
     pub(crate) since: Instant,
-    pub(crate) cause: Disconnect,
+    /// `None` if nothing was lost: the operation was sent again for want of a proof.
+    pub(crate) cause: Option<Disconnect>,
 }

@@ -55,7 +55,7 @@ impl<W> Registry<W> {
     #[expect(clippy::expect_used, reason = "the message names the invariant")]
     pub(crate) fn insert(&mut self, id: u64, request: Request, writer: W) {
         debug_assert!(!self.order.contains_key(&id), "an operation's number is used once");
-        let Request { kind, payload, deadline, watch_options } = request;
+        let Request { kind, payload, deadline, watch_options, is_resumable } = request;
         let options = watch_options.filter(|options| options.is_wanted());
         let operation = Some(Operation {
             id,
@@ -64,6 +64,7 @@ impl<W> Registry<W> {
             payload,
             place: Place::Waiting(Why::Connection),
             is_issued: false,
+            is_resumable,
             is_cleared: false,
             outage: None,
             watch: options.map(|options| Box::new(Watch::new(*options))),

@@ -168,7 +168,7 @@ impl<W: Clone> Session<W> {
             Judged::ByTable(Verdict::OneOperation) => Verdict::Retry,
             Judged::ByApplication(verdict) | Judged::ByTable(verdict) => verdict,
         };
-        self.strand(id, &Arc::new(Outage { since: now, cause: cause.clone() }));
+        self.strand(id, &Arc::new(Outage { since: now, cause: Some(cause.clone()) }));
         self.remove_connection(id);
         self.last_cause = Some(cause.clone());
         let was_refused = self.retry.refused_since().is_some();

@@ -6,6 +6,7 @@ mod handover;
 mod histories;
 mod liveness;
 mod opening;
+mod outages;
 mod pace;
 mod proof;
 mod rules;
@@ -107,6 +108,7 @@ struct Rig {
     gaps: Vec<Gap>,
     /// Of the subscriptions made from now on.
     watch_options: WatchOptions,
+    is_resumable: bool,
 }
 
 impl Rig {
@@ -118,6 +120,7 @@ impl Rig {
             next_id: 1,
             gaps: Vec::new(),
             watch_options: WatchOptions::default(),
+            is_resumable: false,
         }
     }
 
@@ -144,6 +147,7 @@ impl Rig {
             payload: format!("{{\"query\":\"{id}\"}}").into(),
             deadline,
             watch_options: Some(Box::new(self.watch_options)),
+            is_resumable: self.is_resumable,
         };
         self.session.subscribe(self.now, id, request, id);
         id

@@ -50,6 +50,7 @@ fn operations_that_are_held_back_can_be_dropped_time_out_and_are_shut_down() {
         payload: r#"{"query":"99"}"#.into(),
         deadline: Some(world.rig.now + Duration::from_millis(500)),
         watch_options: None,
+        is_resumable: false,
     };
     world.rig.session.subscribe(world.rig.now, 99, request, 99);
     world.pass(Duration::from_millis(500));
@@ -313,6 +314,7 @@ fn who_is_held_back_is_forgotten_with_the_operation() {
         payload: "{}".into(),
         deadline: None,
         watch_options: None,
+        is_resumable: false,
     };
     for id in 1_000..2_000 {
         world.rig.session.subscribe(world.rig.now, id, query(), id);

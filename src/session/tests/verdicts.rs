@@ -1,160 +1,230 @@
 //! The verdict table, row by row, by what the session does. The modern subprotocol is fixed: what a
 //! refused one means is rule 1's.
 
-use std::{io, sync::Arc};
+mod rows;
 
+use self::rows::{Row, Then, rows};
 use super::*;
-use crate::error::{ConnectError, DialError, UpgradeFlaw, Violation};
+use crate::session::reconnect::verdicts::Stage;
 
-/// What is seen right after the loss.
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Then {
-    /// Backoff, then another attempt.
-    Retry,
-    /// The same, and no sooner than this many seconds.
-    RetryNoSooner(u64),
-    /// The provider is asked at once for something better; the second time in a row is fatal.
-    AskAtOnce,
-    /// The provider is asked for something better, after a backoff; the fifth time in a row is
-    /// fatal.
-    AskLater,
-    /// Backoff, then another attempt; the fifth time in a row is the only operation's own doing
-    /// (rule 22).
-    RetryFourTimes,
-    /// One more attempt; the second time in a row is fatal.
-    RetryOnce,
-    Fatal,
-}
-
-/// Loses the connection once in this way; `acked` says when.
-fn lose(rig: &mut Rig, acked: bool, cause: &Disconnect) -> Vec<Did> {
-    if acked {
-        rig.connect();
-    } else {
-        rig.upgrade();
+/// One attempt, which ends in this way at this stage.
+fn lose(rig: &mut Rig, stage: Stage, cause: &Disconnect) -> Vec<Did> {
+    match (stage, cause) {
+        (Stage::Open, _) => drop(rig.connect()),
+        // There is no socket.
+        (Stage::Opening, Disconnect::Connect(_)) => {
+            rig.take();
+            rig.dial();
+        }
+        (Stage::Opening, _) => drop(rig.upgrade()),
     }
     rig.lose(cause.clone())
 }
 
-fn check(cause: &Disconnect, acked: bool, then: Then) {
-    let mut rig = Rig::new(fixed(MODERN));
-    rig.subscribe();
-    let allowed = match then {
-        Then::Retry | Then::RetryNoSooner(_) => 20,
-        Then::AskAtOnce | Then::RetryOnce => 1,
-        Then::AskLater | Then::RetryFourTimes => 4,
-        Then::Fatal => 0,
-    };
-    for time in 1..=allowed {
-        let did = lose(&mut rig, acked, cause);
-        assert!(finished(&did).is_empty(), "{cause}, acked {acked}, time {time}: {did:?}");
-        if then == Then::AskAtOnce {
-            assert_eq!(
-                did[1..],
-                [Did::Connecting(time + 1), Did::Authorize("rejected")],
-                "{cause}"
-            );
-            continue;
-        }
-        let delay = waiting(&did).unwrap_or_else(|| panic!("{cause}: {did:?}"));
-        assert_eq!(rig.session.poll_timeout(), Some(rig.now + delay));
-        if let Then::RetryNoSooner(floor) = then {
-            assert!(delay >= secs(floor), "{cause}: {delay:?}");
-        }
-        let did = rig.pass(delay);
-        let reason = if then == Then::AskLater { "rejected" } else { "reconnect" };
-        assert_eq!(did, [Did::Connecting(time + 1), Did::Authorize(reason)], "{cause}");
-    }
-    if allowed < 20 {
-        let did = lose(&mut rig, acked, cause);
-        assert!(
-            matches!(&finished(&did)[..], [(1, end)] if end.starts_with("lost")),
-            "{cause}: {did:?}"
-        );
-    }
-}
-
-#[test]
-fn close_codes_after_the_ack() {
-    let rows: [(&[u16], Then); 7] = [
-        (&[1000, 1001, 1005, 1006, 1011, 1012, 1014, 3008, 4408, 4504], Then::Retry),
-        (&[4500, 4000, 4410, 4999], Then::RetryFourTimes),
-        (&[1013, 4429], Then::RetryNoSooner(5)),
-        (&[1008, 3000, 4401, 4403], Then::AskAtOnce),
-        (&[1002, 1003, 1007, 1009, 1010, 4400, 4004, 4005, 4406], Then::Fatal),
-        (&[4409], Then::RetryOnce),
-        (&[3001, 3999, 1004, 1015, 1016, 2999], Then::Retry),
-    ];
-    for (codes, then) in rows {
-        for &code in codes {
-            check(&closed(code), true, then);
-        }
-    }
-}
-
-#[test]
-fn close_codes_before_the_ack() {
-    let rows: [(&[u16], Then); 5] = [
-        (&[1001, 1005, 1006, 1012, 1014, 4500, 3008, 4408, 4504], Then::Retry),
-        (&[1013, 4429], Then::RetryNoSooner(5)),
-        (&[1008, 3000, 4401, 4403], Then::AskAtOnce),
-        (&[1000, 1002, 1011], Then::AskLater),
-        (&[1003, 1007, 1009, 1010, 4400, 4004, 4005, 4406], Then::Fatal),
-    ];
-    for (codes, then) in rows {
-        for &code in codes {
-            check(&closed(code), false, then);
-        }
-    }
-}
-
-#[test]
-fn http_answers_to_the_upgrade() {
-    let http = |status, retry_after: Option<u64>| {
-        let retry_after = retry_after.map(secs);
-        Disconnect::Connect(ConnectError::Http {
-            status,
-            retry_after,
-            headers: ResponseHeaders::default(),
-            body: String::new(),
+/// After how long the next attempt begins, and why the provider is asked.
+fn next_attempt(rig: &mut Rig, did: &[Did]) -> Option<(Duration, &'static str)> {
+    let reason = |did: &[Did]| {
+        did.iter().find_map(|did| match did {
+            Did::Authorize(reason) => Some(*reason),
+            _ => None,
         })
     };
-    for status in [408, 425, 429, 500, 502, 503, 504, 599] {
-        check(&http(status, None), false, Then::Retry);
-        check(&http(status, Some(120)), false, Then::RetryNoSooner(120));
+    if let Some(reason) = reason(did) {
+        return Some((Duration::ZERO, reason));
     }
-    for status in [401, 403] {
-        check(&http(status, None), false, Then::AskAtOnce);
+    let delay = waiting(did)?;
+    let did = rig.pass(delay);
+    Some((delay, reason(&did)?))
+}
+
+/// Loses one attempt after the other until the only stream ends. The first is under way; no
+/// connection was healthy since `lost_at`. Returns what is not as the row says.
+fn check(
+    (rig, lost_at): &mut (Rig, Instant),
+    cause: &Disconnect,
+    stage: Stage,
+    then: Then,
+) -> Result<(), String> {
+    let lost_at = *lost_at;
+    for time in 1.. {
+        let did = lose(rig, stage, cause);
+        let passed = rig.now - lost_at;
+        let ends = finished(&did);
+        // Right at the end of the grace either is right.
+        let is_late = passed >= GRACE + secs(2) || passed + secs(2) >= GRACE && !ends.is_empty();
+        let is_last = match then {
+            Then::Retry | Then::RetryNoSooner(_) if time == 20 => return Ok(()),
+            Then::Retry | Then::RetryNoSooner(_) => false,
+            Then::AskOnce | Then::RetryOnce => time == 2,
+            Then::AskTwice => time == 3,
+            Then::AskForGrace | Then::RetryForGrace => is_late,
+            Then::EndAlone => !ends.is_empty() || is_late,
+            Then::Fatal => true,
+        };
+        match (&ends[..], is_last) {
+            ([(1, end)], true) if end.starts_with("lost") => break,
+            ([], false) => {}
+            _ => return Err(format!("time {time}, after {passed:?}: {did:?}")),
+        }
+        let Some((delay, reason)) = next_attempt(rig, &did) else {
+            return Err(format!("no attempt after time {time}: {did:?}"));
+        };
+        let (is_at_once, asks) = (delay.is_zero(), reason == "rejected");
+        let is_right = match then {
+            Then::Retry | Then::RetryOnce => !is_at_once && !asks,
+            Then::RetryNoSooner(least) => delay >= secs(least) && !asks,
+            Then::AskOnce => is_at_once && asks,
+            Then::AskTwice => !is_at_once && asks,
+            Then::AskForGrace => is_at_once == (time == 1) && asks,
+            Then::RetryForGrace | Then::EndAlone => !is_at_once,
+            Then::Fatal => false,
+        };
+        if !is_right {
+            return Err(format!("time {time}: {reason} after {delay:?}"));
+        }
     }
-    for status in [200, 204, 301, 302, 307, 308, 400, 404, 405, 410, 426] {
-        check(&http(status, None), false, Then::Fatal);
+    if rig.now - lost_at > GRACE + secs(60) {
+        return Err(format!("only after {:?}", rig.now - lost_at));
+    }
+    // Rule 23: the client stays usable.
+    rig.subscribe();
+    let did = rig.take();
+    next_attempt(rig, &did).map(drop).ok_or_else(|| format!("it is of no more use: {did:?}"))
+}
+
+/// With one stream, on a connection that was healthy for long, until it was lost at that time.
+fn proven(config: Config) -> (Rig, Instant) {
+    let mut rig = Rig::open(Config { ping_interval: None, ..config }, 1);
+    rig.receive(json!({"type": "next", "id": "1.0", "payload": {"data": 1}}));
+    rig.pass(secs(1_000));
+    rig.lose(Disconnect::Reset(None));
+    let lost_at = rig.now;
+    rig.sleep();
+    (rig, lost_at)
+}
+
+/// Checks every row at these stages, and shows all that are not as the table says.
+fn check_rows(stages: &[Stage], column: impl Fn(&Row) -> Then, rig: impl Fn() -> (Rig, Instant)) {
+    let mut wrong = Vec::new();
+    for row in rows() {
+        for stage in row.stages.iter().filter(|stage| stages.contains(stage)) {
+            for cause in &row.causes {
+                let then = column(&row);
+                if let Err(but) = check(&mut rig(), cause, *stage, then) {
+                    wrong.push(format!("{cause} at {stage:?}: {then:?}, but {but}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn an_endpoint_that_never_acknowledged_has_few_chances() {
+    let unproven = || {
+        let mut rig = Rig::new(fixed(MODERN));
+        rig.subscribe();
+        let begun_at = rig.now;
+        (rig, begun_at)
+    };
+    check_rows(&[Stage::Opening], |row| row.unproven, unproven);
+}
+
+#[test]
+fn an_endpoint_that_acknowledged_once_is_tried_for_its_grace_whatever_it_says() {
+    check_rows(&[Stage::Opening, Stage::Open], |row| row.proven, || proven(fixed(MODERN)));
+}
+
+#[test]
+fn without_a_grace_an_endpoint_that_acknowledged_once_is_as_one_that_never_did() {
+    let config = || Config { refusal_grace: Duration::ZERO, ..fixed(MODERN) };
+    check_rows(&[Stage::Opening, Stage::Open], |row| row.unproven, || proven(config()));
+}
+
+#[test]
+fn a_server_that_acknowledges_and_refuses_is_not_healthy() {
+    let (mut rig, lost_at) = proven(fixed(MODERN));
+    // Less than `healthy_after` each time, so that the grace goes on.
+    for _ in 0..1_000 {
+        rig.connect();
+        let mut did = rig.pass(secs(9));
+        did.extend(rig.lose(closed(4400)));
+        if !finished(&did).is_empty() {
+            let passed = rig.now - lost_at;
+            assert!(passed + secs(2) >= GRACE && passed <= GRACE + secs(60), "{passed:?}");
+            return;
+        }
+        rig.sleep();
+    }
+    panic!("it loops for ever");
+}
+
+#[test]
+fn a_connection_that_was_healthy_begins_the_grace_anew() {
+    let (mut rig, mut lost_at) = proven(fixed(MODERN));
+    for _ in 0..5 {
+        while rig.now - lost_at < secs(200) {
+            let did = lose(&mut rig, Stage::Opening, &Disconnect::Connect(refused(404)));
+            assert!(finished(&did).is_empty(), "{did:?}");
+            rig.sleep();
+        }
+        rig.connect();
+        rig.pass(secs(11));
+        rig.lose(closed(1012));
+        lost_at = rig.now;
+        rig.sleep();
     }
 }
 
 #[test]
-fn everything_else() {
-    let io = || Arc::new(io::Error::from(io::ErrorKind::ConnectionRefused));
-    let dial = |error| Disconnect::Connect(ConnectError::Dial(error));
-    for acked in [false, true] {
-        check(&Disconnect::Reset(None), acked, Then::Retry);
-        check(&Disconnect::Reset(Some(io())), acked, Then::Retry);
-        check(&Disconnect::WebSocket("control frame too big".into()), acked, Then::Retry);
-        check(&Disconnect::Silent(secs(10)), acked, Then::Retry);
-        check(&Disconnect::MessageTooBig { limit: 1 }, acked, Then::Fatal);
-        check(&Disconnect::Violation(Violation::Unreadable), acked, Then::Fatal);
+fn after_what_is_probably_a_rejection_the_next_subscribe_fails_at_the_first() {
+    let mut rig = Rig::new(fixed(MODERN));
+    rig.subscribe();
+    for _ in 0..2 {
+        let did = lose(&mut rig, Stage::Opening, &closed(1011));
+        next_attempt(&mut rig, &did).unwrap();
     }
-    check(&Disconnect::AckTimeout(secs(10)), false, Then::Retry);
-    check(&Disconnect::Refused { message: "no".into() }, false, Then::AskAtOnce);
-    check(&dial(DialError::Resolve { host: "h".into(), source: io() }), false, Then::Retry);
-    check(&dial(DialError::Connect(io())), false, Then::Retry);
-    check(&dial(DialError::Tls(io())), false, Then::Retry);
-    check(&dial(DialError::Other(io())), false, Then::Retry);
-    check(&dial(DialError::Certificate(io())), false, Then::Fatal);
-    check(&dial(DialError::Permanent(io())), false, Then::Fatal);
-    check(&Disconnect::Connect(ConnectError::Timeout(secs(10))), false, Then::Retry);
-    check(&Disconnect::Connect(ConnectError::Subprotocol { offered: "" }), false, Then::Fatal);
-    check(&Disconnect::Connect(ConnectError::Upgrade(UpgradeFlaw::NotHttp)), false, Then::Fatal);
+    assert_eq!(finished(&lose(&mut rig, Stage::Opening, &closed(1011))).len(), 1);
+    for id in 2..4 {
+        rig.subscribe();
+        let did = rig.take();
+        next_attempt(&mut rig, &did).unwrap();
+        let did = lose(&mut rig, Stage::Opening, &closed(1011));
+        assert!(matches!(finished(&did)[..], [(ended, _)] if ended == id), "{did:?}");
+    }
 }
+
+#[test]
+fn an_endpoint_that_comes_back_with_the_other_subprotocol_is_followed() {
+    for (before, after) in [(MODERN, LEGACY), (LEGACY, MODERN)] {
+        let mut rig = Rig::new(config());
+        rig.subscribe();
+        let mut speaks = before;
+        let mut opened = 0;
+        let mut did = rig.take();
+        let lost_at = rig.now;
+        while opened < 2 && rig.now - lost_at < secs(200) {
+            next_attempt(&mut rig, &did).unwrap_or_else(|| panic!("{did:?}"));
+            let dialed = rig.dial();
+            if dialed == [Did::Dial(speaks)] {
+                rig.session.handle_open(rig.now, ConnectionId::A);
+                did = rig.receive(json!({"type": "connection_ack"}));
+                assert_eq!(issued(&did).len(), 1, "{did:?}");
+                (opened, speaks) = (opened + 1, after);
+                rig.pass(secs(11));
+                did = rig.lose(closed(1012));
+            } else {
+                let refused = ConnectError::Subprotocol { offered: "" };
+                did = rig.lose(Disconnect::Connect(refused));
+                assert!(finished(&did).is_empty(), "{did:?}");
+            }
+        }
+        assert_eq!(opened, 2, "{before:?} then {after:?}");
+    }
+}
+
+/// The default.
+const GRACE: Duration = Duration::from_secs(300);
 
 #[test]
 fn a_connection_that_was_healthy_ends_every_streak() {
@@ -170,7 +240,7 @@ fn a_connection_that_was_healthy_ends_every_streak() {
 }
 
 #[test]
-fn a_rejected_credential_may_look_like_a_refused_subprotocol_and_recovers_on_the_modern_one() {
+fn credentials_for_a_rejection_are_used_on_the_subprotocol_on_which_it_was_said() {
     let mut rig = Rig::new(config());
     rig.subscribe();
     rig.upgrade();
@@ -179,7 +249,7 @@ fn a_rejected_credential_may_look_like_a_refused_subprotocol_and_recovers_on_the
     let did =
         rig.receive(json!({"type": "connection_error", "payload": {"message": "token expired"}}));
     assert_eq!(did[1..], [Did::Connecting(3), Did::Authorize("rejected")]);
-    assert_eq!(rig.dial(), [Did::Dial(MODERN)]);
+    assert_eq!(rig.dial(), [Did::Dial(LEGACY)]);
 }
 
 #[test]
@@ -213,7 +283,7 @@ fn an_acknowledgement_ends_the_streak_of_suspicious_closes() {
     let mut rig = Rig::new(fixed(MODERN));
     rig.subscribe();
     for _ in 0..4 {
-        for _ in 0..4 {
+        for _ in 0..2 {
             rig.upgrade();
             rig.lose(closed(1011));
             rig.sleep();

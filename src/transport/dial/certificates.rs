@@ -1,7 +1,7 @@
-//! Certificates and keys as they come: PEM or DER, from memory or from a file.
+//! Reads certificates and keys: PEM or DER, from memory or from a file.
 //!
-//! No error shows a piece of what was read: a key whose line breaks got lost looks like a broken
-//! header.
+//! No error shows any part of the input. A key whose line breaks were lost looks like a broken PEM
+//! header, and an error that quoted the header would show the key.
 
 use std::{fmt, fs, path::Path, sync::Arc};
 
@@ -15,10 +15,9 @@ use rustls::{
 
 use crate::error::BuildError;
 
-/// Certificates: any number of them as PEM, or one as DER. For [`Tls`](crate::Tls).
+/// Certificates for [`Tls`](crate::Tls): any number of them as PEM, or one as DER.
 ///
-/// What else a PEM text holds is passed over, so a file with both certificates and their key will
-/// do for either.
+/// Other sections of a PEM text are ignored, so a file may have both certificates and their key.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(
     docsrs,
@@ -31,10 +30,10 @@ use crate::error::BuildError;
 )]
 pub struct Certificates(Vec<CertificateDer<'static>>);
 
-/// A private key without a passphrase, as PEM or DER (PKCS#8, PKCS#1 or SEC1). For
-/// [`Tls::identity`](crate::Tls::identity).
+/// A private key for [`Tls::identity`](crate::Tls::identity), as PEM or DER (PKCS#8, PKCS#1 or
+/// SEC1), without a passphrase.
 ///
-/// Not shown by `Debug`.
+/// `Debug` does not show it.
 #[derive(Clone)]
 #[cfg_attr(
     docsrs,
@@ -48,7 +47,7 @@ pub struct Certificates(Vec<CertificateDer<'static>>);
 pub struct PrivateKey(Arc<PrivateKeyDer<'static>>);
 
 impl Certificates {
-    /// Reads PEM or DER; which one is found out.
+    /// Reads certificates in PEM or DER. The encoding is detected.
     ///
     /// # Errors
     ///
@@ -58,13 +57,14 @@ impl Certificates {
         let certificates = match Encoding::of(bytes) {
             Encoding::Pem => CertificateDer::pem_slice_iter(bytes)
                 .collect::<Result<Vec<_>, _>>()
-                .map_err(|error| BuildError::Certificates(flaw(&error)))?,
+                .map_err(|error| BuildError::Certificates(pem_error(&error)))?,
             Encoding::Der => vec![CertificateDer::from(bytes.to_vec())],
         };
         if certificates.is_empty() {
             return Err(BuildError::Certificates(NOTHING));
         }
-        // Also reads authorities' certificates of version 1, which are not valid for servers.
+        // This also accepts certificates of version 1, which authorities may have but servers may
+        // not.
         let mut scratch = RootCertStore::empty();
         for certificate in &certificates {
             let unreadable =
@@ -74,11 +74,11 @@ impl Certificates {
         Ok(Self(certificates))
     }
 
-    /// Reads a PEM or DER file, now and not again.
+    /// Reads a file in PEM or DER. The file is read once: later changes have no effect.
     ///
     /// # Errors
     ///
-    /// [`BuildError::File`] if the file cannot be read, else as [`parse`](Self::parse).
+    /// [`BuildError::File`] if the file cannot be read, and the errors of [`parse`](Self::parse).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, BuildError> {
         Self::parse(read(path.as_ref())?)
     }
@@ -93,7 +93,7 @@ impl Certificates {
 }
 
 impl PrivateKey {
-    /// Reads PEM or DER; which one is found out.
+    /// Reads a key in PEM or DER. The encoding is detected.
     ///
     /// # Errors
     ///
@@ -101,18 +101,20 @@ impl PrivateKey {
     pub fn parse(bytes: impl AsRef<[u8]>) -> Result<Self, BuildError> {
         let bytes = bytes.as_ref();
         let key = match Encoding::of(bytes) {
-            Encoding::Pem => PrivateKeyDer::from_pem_slice(bytes).map_err(|error| flaw(&error)),
+            Encoding::Pem => {
+                PrivateKeyDer::from_pem_slice(bytes).map_err(|error| pem_error(&error))
+            }
             Encoding::Der => PrivateKeyDer::try_from(bytes.to_vec())
                 .map_err(|_| "neither PEM nor the DER of a key without a passphrase"),
         };
         key.map(|key| Self(Arc::new(key))).map_err(BuildError::PrivateKey)
     }
 
-    /// Reads a PEM or DER file, now and not again.
+    /// Reads a file in PEM or DER. The file is read once: later changes have no effect.
     ///
     /// # Errors
     ///
-    /// [`BuildError::File`] if the file cannot be read, else as [`parse`](Self::parse).
+    /// [`BuildError::File`] if the file cannot be read, and the errors of [`parse`](Self::parse).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, BuildError> {
         Self::parse(read(path.as_ref())?)
     }
@@ -141,7 +143,7 @@ enum Encoding {
 
 impl Encoding {
     fn of(bytes: &[u8]) -> Self {
-        // Text may stand before the first header, so the first byte does not tell.
+        // Text may precede the first header, so the first byte is not enough.
         if bytes.windows(HEADER.len()).any(|window| window == HEADER) {
             Self::Pem
         } else {
@@ -154,7 +156,7 @@ fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
     fs::read(path).map_err(|source| BuildError::File { path: path.to_owned(), source })
 }
 
-fn flaw(error: &PemError) -> &'static str {
+fn pem_error(error: &PemError) -> &'static str {
     match error {
         PemError::MissingSectionEnd { .. } => "the PEM has no end",
         PemError::IllegalSectionStart { .. } => "the PEM has a broken header",

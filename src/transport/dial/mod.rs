@@ -1,6 +1,6 @@
-//! From an endpoint to a byte stream: the only seam for I/O.
+//! Turns an endpoint into a byte stream. This is the only place where I/O can be replaced.
 //!
-//! Owns the [`Dialer`] trait and the default stack (TCP, then TLS for `wss`). Must not know
+//! Owns the [`Dialer`] trait and the default dialer (TCP, then TLS for `wss`). Must not know
 //! WebSocket.
 
 #[cfg(feature = "_tls")]
@@ -10,11 +10,11 @@ mod pin;
 #[cfg(feature = "proxy")]
 mod proxy;
 mod race;
-#[cfg(feature = "_tls")]
-mod refusal;
 mod tcp;
 #[cfg(feature = "_tls")]
 mod tls;
+#[cfg(feature = "_tls")]
+mod tls_error;
 
 #[cfg(not(feature = "_tls"))]
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::error::DialError;
 #[cfg(feature = "proxy")]
 pub use self::proxy::Proxy;
 #[cfg(feature = "proxy")]
-pub(crate) use self::proxy::{Route, Way};
+pub(crate) use self::proxy::{ProxyConnector, Route};
 pub(crate) use self::tcp::{NetDialer, Tcp};
 #[cfg(feature = "_tls")]
 pub(crate) use self::tls::TlsStep;
@@ -39,7 +39,7 @@ pub use self::{
     tls::Tls,
 };
 
-/// A byte stream in both directions; implemented for everything that fits.
+/// A byte stream in both directions. Implemented for every type that fits.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
@@ -51,11 +51,11 @@ pub type BoxedIo = Box<dyn Io>;
 pub type DialFuture<'a> =
     std::pin::Pin<Box<dyn Future<Output = Result<BoxedIo, DialError>> + Send + 'a>>;
 
-/// Turns an endpoint into a byte stream, TLS included: the WebSocket upgrade is the next thing
-/// written to it.
+/// Turns an endpoint into a byte stream on which the client sends its WebSocket upgrade.
 ///
-/// The default dials TCP and, for `wss`, TLS. Implement it for a Unix socket, a tunnel, or a test's
-/// in-memory pipe. It is called once for every attempt, so names are resolved anew each time.
+/// The default dialer connects by TCP and, for `wss`, adds TLS. Implement this trait for a Unix
+/// socket, a tunnel, or an in-memory pipe in a test. If the connection needs TLS, the dialer has to
+/// add it. It is called once for every attempt to connect.
 ///
 /// ```
 /// # #[cfg(unix)] {
@@ -64,7 +64,7 @@ pub type DialFuture<'a> =
 /// use resub::{BoxedIo, Client, DialError, DialFuture, Dialer, Url};
 /// use tokio::net::UnixStream;
 ///
-/// /// A server on this machine. What the endpoint's host is called matters to the server alone.
+/// /// A server on this machine. The endpoint's host is only sent in the `Host` header.
 /// struct UnixDialer(PathBuf);
 ///
 /// impl Dialer for UnixDialer {
@@ -72,7 +72,7 @@ pub type DialFuture<'a> =
 ///         Box::pin(async {
 ///             match UnixStream::connect(&self.0).await {
 ///                 Ok(stream) => Ok(Box::new(stream) as BoxedIo),
-///                 // It may not have been started yet.
+///                 // This error is retried: the server may not have been started yet.
 ///                 Err(error) => Err(DialError::Connect(Arc::new(error))),
 ///             }
 ///         })
@@ -86,7 +86,8 @@ pub type DialFuture<'a> =
 /// # let path = directory.join("market.sock");
 /// # let listener = tokio::net::UnixListener::bind(&path)?;
 /// let client = Client::builder("ws://market/graphql").dialer(UnixDialer(path)).build()?;
-/// # let trades = client.subscribe_to(resub::Request::<serde_json::Value>::new("subscription { trades }"))?;
+/// # let request = resub::Request::<serde_json::Value>::new("subscription { trades }");
+/// # let trades = client.subscribe_to(request)?;
 /// # let (mut stream, _) = listener.accept().await?;
 /// # let mut upgrade = [0; 16];
 /// # tokio::io::AsyncReadExt::read_exact(&mut stream, &mut upgrade).await?;
@@ -98,15 +99,15 @@ pub type DialFuture<'a> =
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 pub trait Dialer: Send + Sync + 'static {
-    /// Connects.
+    /// Connects to the endpoint.
     ///
-    /// Dropping the future gives up, as happens when
-    /// [`connect_timeout`](crate::ClientBuilder::connect_timeout) ends.
+    /// Dropping the future cancels the attempt. The client does that after
+    /// [`connect_timeout`](crate::ClientBuilder::connect_timeout).
     ///
     /// # Errors
     ///
-    /// [`DialError::Other`] for a failure that may pass and [`DialError::Permanent`] for one that
-    /// will not.
+    /// Return [`DialError::Other`] if another attempt may succeed, and [`DialError::Permanent`] if
+    /// it cannot.
     fn dial<'a>(&'a self, endpoint: &'a Url) -> DialFuture<'a>;
 }
 
@@ -116,11 +117,12 @@ impl fmt::Debug for dyn Dialer {
     }
 }
 
-/// Why a stream broke before it was of any use. With TLS 1.3 a client has finished its handshake
-/// when the server looks at its certificate, so a refusal is what the first read finds.
+/// Classifies an error of a stream that broke off before it was upgraded. With TLS 1.3 the server
+/// checks the client's certificate after the client has finished its handshake, so the first read
+/// may return the server's refusal.
 pub(crate) fn broke_off(error: io::Error) -> DialError {
     #[cfg(feature = "_tls")]
-    return refusal::classify(error, DialError::Connect);
+    return tls_error::classify(error, DialError::Connect);
     #[cfg(not(feature = "_tls"))]
     DialError::Connect(Arc::new(error))
 }

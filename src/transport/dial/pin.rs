@@ -1,5 +1,4 @@
-//! Pins: which keys a server may have, after everything else about its certificate was found to be
-//! in order.
+//! Pins: which keys a server may have. They are checked after all other checks of its certificate.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -19,10 +18,10 @@ use rustls::{
 use super::{Certificates, tls::provider};
 use crate::error::BuildError;
 
-/// The SHA-256 of a server's public key (of its `SubjectPublicKeyInfo`), as
-/// [`Tls::pin`](crate::Tls::pin) takes it.
+/// The SHA-256 of a server's public key (of its `SubjectPublicKeyInfo`), for
+/// [`Tls::pin`](crate::Tls::pin).
 ///
-/// Parsed from, and printed as, `sha256//` and base64, as curl's `--pinnedpubkey` has it:
+/// It is parsed and printed in the form of curl's `--pinnedpubkey`, `sha256//` and base64:
 ///
 /// ```
 /// let pin: resub::Pin = "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=".parse()?;
@@ -42,13 +41,12 @@ use crate::error::BuildError;
 pub struct Pin([u8; 32]);
 
 impl Pin {
-    /// The pin of a server that shows this certificate: of a chain the first one, as the server
-    /// sends it.
+    /// Returns the pin of the server that has this certificate. Of a chain, that is the first one.
     ///
     /// # Errors
     ///
-    /// [`BuildError::Certificates`] if it is not a certificate that a server can have,
-    /// [`BuildError::Tls`] without a crypto provider that knows SHA-256.
+    /// [`BuildError::Certificates`] if a server cannot have the certificate, and
+    /// [`BuildError::Tls`] if there is no crypto provider with SHA-256.
     pub fn of(certificates: &Certificates) -> Result<Self, BuildError> {
         let hash = sha256(&*provider()?)?;
         let [leaf, ..] = certificates.der() else {
@@ -90,33 +88,33 @@ impl fmt::Debug for Pin {
     }
 }
 
-/// A verifier that asks another one first.
-pub(super) struct Pinned {
-    first: Arc<dyn ServerCertVerifier>,
+/// Verifies a certificate with another verifier first, and then checks the pins.
+pub(super) struct PinnedVerifier {
+    inner: Arc<dyn ServerCertVerifier>,
     pins: Vec<Pin>,
     sha256: &'static dyn Hash,
 }
 
-impl Pinned {
+impl PinnedVerifier {
     pub(super) fn new(
-        first: Arc<dyn ServerCertVerifier>,
+        inner: Arc<dyn ServerCertVerifier>,
         pins: Vec<Pin>,
         provider: &CryptoProvider,
     ) -> Result<Self, BuildError> {
-        Ok(Self { first, pins, sha256: sha256(provider)? })
+        Ok(Self { inner, pins, sha256: sha256(provider)? })
     }
 }
 
-impl fmt::Debug for Pinned {
+impl fmt::Debug for PinnedVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pinned")
-            .field("first", &self.first)
+        f.debug_struct("PinnedVerifier")
+            .field("inner", &self.inner)
             .field("pins", &self.pins)
             .finish_non_exhaustive()
     }
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for PinnedVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -125,7 +123,7 @@ impl ServerCertVerifier for Pinned {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = self.first.verify_server_cert(leaf, intermediates, name, ocsp, now)?;
+        let verified = self.inner.verify_server_cert(leaf, intermediates, name, ocsp, now)?;
         let found = Pin::of_leaf(leaf, self.sha256)?;
         if self.pins.contains(&found) {
             return Ok(verified);
@@ -141,7 +139,7 @@ impl ServerCertVerifier for Pinned {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.first.verify_tls12_signature(message, leaf, signed)
+        self.inner.verify_tls12_signature(message, leaf, signed)
     }
 
     fn verify_tls13_signature(
@@ -150,28 +148,29 @@ impl ServerCertVerifier for Pinned {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.first.verify_tls13_signature(message, leaf, signed)
+        self.inner.verify_tls13_signature(message, leaf, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.first.supported_verify_schemes()
+        self.inner.supported_verify_schemes()
     }
 
     fn requires_raw_public_keys(&self) -> bool {
-        self.first.requires_raw_public_keys()
+        self.inner.requires_raw_public_keys()
     }
 
     fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
-        self.first.root_hint_subjects()
+        self.inner.root_hint_subjects()
     }
 }
 
-/// How [`Pinned`] says no, through rustls.
+/// The error of [`PinnedVerifier`], which rustls passes on.
 #[derive(Debug, thiserror::Error)]
 #[error("the server's key is not one that is pinned: it is {0}")]
 pub(super) struct Mismatch(pub(super) Pin);
 
-/// The provider's own, as a cipher suite uses it, so that no crate is needed for hashing.
+/// Returns the SHA-256 of the crypto provider, taken from a cipher suite. This saves a crate for
+/// hashing.
 fn sha256(provider: &CryptoProvider) -> Result<&'static dyn Hash, BuildError> {
     let hashes = provider.cipher_suites.iter().map(|suite| match suite {
         SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,

@@ -1,10 +1,10 @@
-//! Proxies: what one is, which one to use, and the way through it.
+//! Proxies: which one to use, and how to connect through it.
 //!
-//! Credentials of a proxy are in no output.
+//! The login of a proxy is in no output (I13).
 
+mod connector;
 mod environment;
-mod overheard;
-mod way;
+mod status_tap;
 
 use std::{fmt, str::FromStr};
 
@@ -12,23 +12,23 @@ use http::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use url::{Host, Url};
 
+pub(crate) use self::connector::ProxyConnector;
 use self::environment::environment;
-pub(crate) use self::way::Way;
 use super::tcp::port;
 use crate::error::BuildError;
 
 /// A proxy, for [`ClientBuilder::proxy`](crate::ClientBuilder::proxy).
 ///
-/// Parsed from a URL, in which a name and a password may stand:
+/// It is parsed from a URL, which may have a name and a password:
 ///
-/// | URL | |
-/// |---|---|
-/// | `http://host:port` | HTTP `CONNECT`, for `ws` as for `wss`. Without a scheme, this one is meant; without a port, 80 |
-/// | `socks5h://host:port` | SOCKS5; the proxy resolves the endpoint's name. Without a port, 1080 |
-/// | `socks5://host:port` | SOCKS5; the client resolves it, and passes the first address on |
+/// | URL | protocol | default port |
+/// |---|---|---|
+/// | `http://host:port`, or no scheme | HTTP `CONNECT`, for both `ws` and `wss` | 80 |
+/// | `socks5h://host:port` | SOCKS5; the proxy resolves the endpoint's name | 1080 |
+/// | `socks5://host:port` | SOCKS5; the client resolves the name and sends the first address | 1080 |
 ///
-/// A SOCKS5 proxy that knows no logins turns away a client that has one. Which refusals are retried
-/// is said where they are, as at [`DialError::ProxyFailed`](crate::DialError::ProxyFailed).
+/// A SOCKS5 proxy without logins rejects a client that has one. The variants of
+/// [`DialError`](crate::DialError) say which refusals are retried.
 ///
 /// ```
 /// let proxy: resub::Proxy = "http://user:p%40ss@proxy.internal:3128".parse()?;
@@ -38,40 +38,43 @@ use crate::error::BuildError;
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
 pub struct Proxy {
-    kind: Kind,
-    /// With a name and a password, if there are any, and with a port that is known.
+    protocol: Protocol,
+    /// Has the login, if there is one, and always a port.
     url: Url,
 }
 
+/// How the proxy is asked to connect to the endpoint.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Protocol {
     Connect,
-    Socks(Names),
+    Socks5(NameResolution),
 }
 
 /// Who resolves the endpoint's name.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Names {
-    Here,
-    There,
+enum NameResolution {
+    /// The client, before it asks the proxy.
+    Local,
+    ByProxy,
 }
 
 impl Proxy {
-    /// Sets the name and the password to log in with, as they are. Default: those of the URL.
+    /// Sets the name and the password for the proxy, without any encoding. Default: those of the
+    /// URL.
     ///
-    /// For SOCKS5 they have 255 bytes each at most, or `build` fails, and about 240 together with
-    /// the endpoint's host, or every dial does.
+    /// With SOCKS5 each may have 255 bytes, otherwise `build` fails. Both together with the
+    /// endpoint's host may have about 240 bytes, otherwise every dial fails.
     #[must_use]
     pub fn login(mut self, user: &str, password: &str) -> Self {
-        // The URL takes what looks encoded for encoded.
+        // `Url` keeps a `%` as it is, because it may belong to an encoded character.
         let encode = |text: &str| text.replace('%', "%25");
-        // They fail where there is no host, and here is one.
+        // These fail only for a URL without a host.
         let _ = self.url.set_username(&encode(user));
         let _ = self.url.set_password(Some(&encode(password)));
         self
     }
 
-    /// This proxy as hyper-util reads it.
+    /// Returns this proxy in the form that hyper-util uses.
     fn intercept(&self, target: &Uri) -> Result<Intercept, BuildError> {
         let matcher = Matcher::builder().all(self.url.as_str()).build();
         matcher.intercept(target).ok_or(BuildError::Proxy("not a URL"))
@@ -83,79 +86,82 @@ impl FromStr for Proxy {
 
     /// # Errors
     ///
-    /// [`BuildError::Proxy`] if it is not a URL with a host, or its scheme is another one. A proxy
-    /// that is itself reached by TLS (`https://`) is not supported.
+    /// [`BuildError::Proxy`] if the text is not a URL with a host, or has another scheme. Proxies
+    /// that are reached by TLS (`https://`) are not supported.
     fn from_str(text: &str) -> Result<Self, BuildError> {
         let explicit =
             if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let mut url = Url::parse(&explicit).map_err(|_| BuildError::Proxy("not a URL"))?;
-        let (kind, port) = match url.scheme() {
-            "http" => (Kind::Connect, None),
-            "socks5" => (Kind::Socks(Names::Here), Some(1080)),
-            "socks5h" => (Kind::Socks(Names::There), Some(1080)),
+        let (protocol, port) = match url.scheme() {
+            "http" => (Protocol::Connect, None),
+            "socks5" => (Protocol::Socks5(NameResolution::Local), Some(1080)),
+            "socks5h" => (Protocol::Socks5(NameResolution::ByProxy), Some(1080)),
             "https" => {
                 return Err(BuildError::Proxy(
-                    "one that is itself reached by TLS is not supported",
+                    "proxies that are reached by TLS (https://) are not supported",
                 ));
             }
-            _ => return Err(BuildError::Proxy("its scheme is none of http, socks5 and socks5h")),
+            _ => return Err(BuildError::Proxy("its scheme is not http, socks5 or socks5h")),
         };
         let port = url.port().or(port);
         if url.host_str().is_none_or(str::is_empty) || url.set_port(port).is_err() {
             return Err(BuildError::Proxy("it has no host"));
         }
-        // What is behind the host is not for a proxy.
+        // A path, a query and a fragment have no meaning for a proxy.
         url.set_path("");
         url.set_query(None);
         url.set_fragment(None);
-        let proxy = Self { kind, url };
+        let proxy = Self { protocol, url };
         proxy.intercept(&Uri::from_static("http://endpoint/"))?;
         Ok(proxy)
     }
 }
 
-/// Without its login.
+/// Does not show the login.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}:{}", self.url.scheme(), host(&self.url), port(&self.url))
     }
 }
 
-/// Without its login.
+/// Does not show the login.
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Proxy({self})")
     }
 }
 
-/// Of the client: an option, or else what the environment says.
+/// How a client reaches its server.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Route {
+    /// As the environment variables say.
     #[default]
     Environment,
+    /// Without a proxy.
     Direct,
     Through(Proxy),
 }
 
 impl Route {
-    pub(crate) fn to(self, endpoint: &Url) -> Result<Option<Way>, BuildError> {
+    /// Returns the connector for this endpoint, or `None` if it is reached without a proxy.
+    pub(crate) fn to(self, endpoint: &Url) -> Result<Option<ProxyConnector>, BuildError> {
         let proxy = match self {
             Self::Environment => environment(endpoint, |name| std::env::var(name).ok())?,
             Self::Direct => None,
             Self::Through(proxy) => Some(proxy),
         };
-        proxy.map(|proxy| Way::new(proxy, endpoint)).transpose()
+        proxy.map(|proxy| ProxyConnector::new(proxy, endpoint)).transpose()
     }
 }
 
-/// The endpoint in the form that hyper-util understands: it knows neither `ws` nor `wss`, and takes
-/// 443 for a port that is not there.
+/// Returns the endpoint in the form that hyper-util understands. It does not know `ws` and `wss`,
+/// and would use 443 if there was no port.
 fn target(endpoint: &Url) -> Result<Uri, BuildError> {
     let target = format!("http://{}:{}/", host(endpoint), port(endpoint)).parse();
-    target.map_err(|_| BuildError::Proxy("the endpoint's host is none that it could be told"))
+    target.map_err(|_| BuildError::Proxy("it cannot be asked for the endpoint's host"))
 }
 
-/// An IPv6 address in brackets.
+/// Returns the host, with brackets if it is an IPv6 address.
 fn host(url: &Url) -> String {
     url.host().as_ref().map(Host::to_string).unwrap_or_default()
 }
@@ -169,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_is_sent_as_it_was_given() {
+    fn a_login_is_sent_without_changes() {
         for (user, password) in
             [("Aladdin", "open sesame"), ("a@b:/?#[]", "%20%"), ("ü'\"<>\\^`{|}", "p:w&;=+$,")]
         {
@@ -191,16 +197,18 @@ mod tests {
     }
 
     #[test]
-    fn socks5_takes_no_login_that_is_too_long() {
+    fn a_login_that_is_too_long_for_socks5_is_an_error() {
         let endpoint = Url::parse("ws://example.com/").unwrap();
         let proxy: Proxy = "socks5h://proxy".parse().unwrap();
-        let way = |login: usize| Way::new(proxy.clone().login(&"u".repeat(login), ""), &endpoint);
-        assert!(way(255).is_ok());
-        assert!(matches!(way(256), Err(BuildError::Proxy(_))));
+        let with_login = |bytes: usize| {
+            ProxyConnector::new(proxy.clone().login(&"u".repeat(bytes), ""), &endpoint)
+        };
+        assert!(with_login(255).is_ok());
+        assert!(matches!(with_login(256), Err(BuildError::Proxy(_))));
     }
 
     #[test]
-    fn what_is_no_proxy_is_told_so() {
+    fn only_the_url_of_a_proxy_is_parsed_and_its_login_is_not_shown() {
         for bad in [
             "",
             "http://",

@@ -1,17 +1,17 @@
-//! Which of a name's addresses: happy eyeballs (RFC 8305), without I/O of its own.
+//! Chooses one of the addresses of a name: happy eyeballs (RFC 8305), without I/O of its own.
 //!
-//! The resolver is asked once for both families, so there is no wait for the slower answer (section
-//! 3 has none to begin with).
+//! The resolver returns the addresses of both families at once, so the "Resolution Delay" of RFC
+//! 8305 section 3 does not apply.
 
 use std::{collections::VecDeque, future::Future, io, net::SocketAddr, time::Duration};
 
 use futures::{StreamExt, future::Either, stream::FuturesUnordered};
 
-/// Tries addresses until one takes the connection: the next one when an attempt fails, or does not
-/// succeed within [`STAGGER`]. All that were begun go on until the first success; the error is that
-/// of the attempt that failed last.
+/// Tries the addresses one after the other until one accepts the connection.
 ///
-/// `connect` fails rather than waiting forever; else there is a deadline around all this.
+/// The next attempt begins when the previous one fails, or after [`STAGGER`]. Attempts run in
+/// parallel until the first success. If all fail, the error is that of the attempt that failed
+/// last. An attempt that hangs is bounded by `connect` itself or by the caller's deadline.
 pub(super) async fn race<T, F: Future<Output = io::Result<T>>>(
     addresses: impl IntoIterator<Item = SocketAddr>,
     connect: impl Fn(SocketAddr) -> F,
@@ -23,26 +23,26 @@ pub(super) async fn race<T, F: Future<Output = io::Result<T>>>(
         if let Some(address) = waiting.pop_front() {
             running.push(connect(address));
         }
-        let patience = if waiting.is_empty() {
+        let delay = if waiting.is_empty() {
             Either::Left(std::future::pending())
         } else {
             Either::Right(stagger())
         };
         tokio::select! {
-            // A success counts even if it is as late as the next attempt.
+            // If an attempt succeeds just when the next one is due, the success counts.
             biased;
             attempt = running.next() => match attempt {
                 Some(Ok(connected)) => return Ok(connected),
                 Some(Err(failed)) => error = failed,
                 None => return Err(error),
             },
-            () = patience => {}
+            () = delay => {}
         }
     }
 }
 
-/// The families in turn, each in the resolver's order, beginning with the one that the resolver
-/// prefers (section 4).
+/// Orders the addresses so that the families alternate, beginning with the family that the resolver
+/// lists first (RFC 8305 section 4).
 fn alternate(addresses: impl IntoIterator<Item = SocketAddr>) -> VecDeque<SocketAddr> {
     let mut addresses = addresses.into_iter().peekable();
     let Some(preferred) = addresses.peek().map(SocketAddr::is_ipv6) else { return VecDeque::new() };
@@ -61,13 +61,13 @@ fn alternate(addresses: impl IntoIterator<Item = SocketAddr>) -> VecDeque<Socket
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "inside of one attempt to dial, which the session's timer bounds"
+    reason = "within one attempt to dial, which the session's timer bounds"
 )]
 fn stagger() -> tokio::time::Sleep {
     tokio::time::sleep(STAGGER)
 }
 
-/// The "Connection Attempt Delay" of section 8.
+/// The "Connection Attempt Delay" of RFC 8305 section 8.
 const STAGGER: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
@@ -78,15 +78,20 @@ mod tests {
 
     use super::*;
 
-    /// What an address does.
+    /// How the host at an address reacts.
     #[derive(Clone, Copy)]
     enum Host {
-        Takes { after_ms: u64 },
-        Refuses { after_ms: u64 },
-        Swallows,
+        Accepts {
+            after_ms: u64,
+        },
+        Refuses {
+            after_ms: u64,
+        },
+        /// Drops all packets.
+        Hangs,
     }
 
-    /// Which address was connected to and when each attempt began, in ms.
+    /// Returns which address was connected to, and when each attempt began, in ms.
     async fn run(hosts: &[(&str, Host)]) -> (io::Result<String>, Vec<(String, u128)>) {
         let start = now();
         let begun = RefCell::new(Vec::new());
@@ -95,12 +100,12 @@ mod tests {
             begun.borrow_mut().push((name.to_owned(), (now() - start).as_millis()));
             async move {
                 match host {
-                    Host::Takes { after_ms } => pass(after_ms).await,
+                    Host::Accepts { after_ms } => pass(after_ms).await,
                     Host::Refuses { after_ms } => {
                         pass(after_ms).await;
                         return Err(io::Error::new(io::ErrorKind::ConnectionRefused, name));
                     }
-                    Host::Swallows => std::future::pending().await,
+                    Host::Hangs => std::future::pending().await,
                 }
                 Ok(name.to_owned())
             }
@@ -130,23 +135,23 @@ mod tests {
     const V4_TOO: &str = "192.0.2.2:443";
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_that_swallows_packets_costs_a_quarter_of_a_second() {
-        let (won, begun) = run(&[(V6, Host::Swallows), (V4, Host::Takes { after_ms: 10 })]).await;
+    async fn an_address_that_hangs_costs_a_quarter_of_a_second() {
+        let (won, begun) = run(&[(V6, Host::Hangs), (V4, Host::Accepts { after_ms: 10 })]).await;
         assert_eq!(won.unwrap(), V4);
         assert_eq!(begun, log(&[(V6, 0), (V4, 250)]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_that_refuses_costs_no_more_than_its_answer() {
+    async fn an_address_that_refuses_costs_only_the_time_of_its_answer() {
         let (won, begun) =
-            run(&[(V6, Host::Refuses { after_ms: 3 }), (V4, Host::Takes { after_ms: 10 })]).await;
+            run(&[(V6, Host::Refuses { after_ms: 3 }), (V4, Host::Accepts { after_ms: 10 })]).await;
         assert_eq!(won.unwrap(), V4);
         assert_eq!(begun, log(&[(V6, 0), (V4, 3)]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn families_take_turns_and_the_resolver_says_which_begins() {
-        let all = |order: [&'static str; 4]| order.map(|address| (address, Host::Swallows));
+    async fn families_alternate_and_that_of_the_first_address_begins() {
+        let all = |order: [&'static str; 4]| order.map(|address| (address, Host::Hangs));
         let (_, begun) = run(&all([V6, V6_TOO, V4, V4_TOO])).await;
         assert_eq!(begun, log(&[(V6, 0), (V4, 250), (V6_TOO, 500), (V4_TOO, 750)]));
         let (_, begun) = run(&all([V4, V4_TOO, V6, V6_TOO])).await;
@@ -154,19 +159,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_that_is_slow_is_not_given_up_for_another() {
+    async fn a_slow_address_may_still_win_after_the_next_attempt_began() {
         let (won, begun) =
-            run(&[(V6, Host::Takes { after_ms: 400 }), (V4, Host::Takes { after_ms: 300 })]).await;
+            run(&[(V6, Host::Accepts { after_ms: 400 }), (V4, Host::Accepts { after_ms: 300 })])
+                .await;
         assert_eq!(won.unwrap(), V6);
         assert_eq!(begun, log(&[(V6, 0), (V4, 250)]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_long_after_its_turn_hastens_the_next() {
+    async fn a_late_refusal_starts_the_next_attempt_at_once() {
         let hosts = [
             (V6, Host::Refuses { after_ms: 300 }),
-            (V4, Host::Swallows),
-            (V6_TOO, Host::Takes { after_ms: 1 }),
+            (V4, Host::Hangs),
+            (V6_TOO, Host::Accepts { after_ms: 1 }),
         ];
         let (won, begun) = run(&hosts).await;
         assert_eq!(won.unwrap(), V6_TOO);
@@ -174,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn if_all_refuse_the_last_one_is_quoted() {
+    async fn if_all_refuse_the_error_is_that_of_the_last() {
         let (won, _) =
             run(&[(V6, Host::Refuses { after_ms: 1 }), (V4, Host::Refuses { after_ms: 1 })]).await;
         assert_eq!(won.unwrap_err().to_string(), V4);

@@ -1,4 +1,4 @@
-//! The default dialer: name resolution and TCP, then TLS where the scheme asks for it.
+//! The default dialer: name resolution and TCP, then TLS if the scheme is `wss`.
 
 use std::{
     io,
@@ -14,15 +14,15 @@ use url::{Host, Url};
 use super::{BoxedIo, DialFuture, Dialer, race::race};
 use crate::error::DialError;
 
-/// Dials TCP, resolving the name anew at every attempt, and TLS for `wss`.
+/// Connects by TCP, and adds TLS for `wss`. Resolves the name at every attempt.
 pub(crate) struct NetDialer {
     pub(crate) tcp: Tcp,
-    /// Those of the endpoint's host. None: whatever the resolver says.
+    /// The addresses of the endpoint's host. If empty, the resolver is asked.
     pub(crate) addresses: Vec<IpAddr>,
     #[cfg(feature = "_tls")]
     pub(crate) tls: Option<super::tls::TlsStep>,
     #[cfg(feature = "proxy")]
-    pub(crate) proxy: Option<super::Way>,
+    pub(crate) proxy: Option<super::ProxyConnector>,
 }
 
 /// Options of a TCP connection.
@@ -49,16 +49,16 @@ impl Dialer for NetDialer {
 impl NetDialer {
     async fn connect(&self, endpoint: &Url) -> Result<TcpStream, DialError> {
         #[cfg(feature = "proxy")]
-        if let Some(way) = &self.proxy {
-            return way.connect(self.tcp, endpoint, &self.addresses).await;
+        if let Some(proxy) = &self.proxy {
+            return proxy.connect(self.tcp, endpoint, &self.addresses).await;
         }
-        self.tcp.connect(locate(endpoint, &self.addresses).await?).await
+        self.tcp.connect(resolve(endpoint, &self.addresses).await?).await
     }
 
-    /// Whether what is sent to the endpoint stays on this machine, as far as that can be told
-    /// without asking a resolver.
+    /// Whether data for the endpoint stays on this machine, as far as that can be known without
+    /// asking the resolver.
     pub(crate) fn stays_here(&self, endpoint: &Url) -> bool {
-        // Even one on this machine is there to lead elsewhere.
+        // A proxy on this machine leads to other machines as well.
         #[cfg(feature = "proxy")]
         if self.proxy.is_some() {
             return false;
@@ -68,7 +68,7 @@ impl NetDialer {
             return self.addresses.iter().copied().all(is_local);
         }
         match endpoint.host() {
-            // No resolver may say otherwise (RFC 6761 section 6.3).
+            // These names always stand for loopback addresses (RFC 6761 section 6.3).
             Some(Host::Domain(name)) => {
                 let name = name.strip_suffix('.').unwrap_or(name);
                 name == "localhost" || name.ends_with(".localhost")
@@ -81,10 +81,10 @@ impl NetDialer {
 }
 
 impl Tcp {
-    /// Connects to one of them.
+    /// Connects to one of the addresses.
     pub(super) async fn connect(self, addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
-        let tcp = race(addresses, TcpStream::connect).await.map_err(failed)?;
-        self.configure(&tcp).map_err(failed)?;
+        let tcp = race(addresses, TcpStream::connect).await.map_err(connect_error)?;
+        self.configure(&tcp).map_err(connect_error)?;
         Ok(tcp)
     }
 
@@ -101,7 +101,7 @@ impl Tcp {
                 target_os = "macos",
                 target_os = "windows",
             ))]
-            // At least a second, which is what the smallest unit rounds to.
+            // The option is in seconds, and 0 is not allowed.
             let keepalive = keepalive
                 .with_interval((idle / PROBES).max(Duration::from_secs(1)))
                 .with_retries(PROBES);
@@ -119,8 +119,9 @@ pub(super) fn port(url: &Url) -> u16 {
     url.port_or_known_default().unwrap_or_default()
 }
 
-/// The addresses of a URL's host, at least one: those that are given, else what the resolver says.
-pub(super) async fn locate(url: &Url, given: &[IpAddr]) -> Result<Vec<SocketAddr>, DialError> {
+/// Returns the addresses of a URL's host, at least one: those that are given, or else those of the
+/// resolver.
+pub(super) async fn resolve(url: &Url, given: &[IpAddr]) -> Result<Vec<SocketAddr>, DialError> {
     let port = port(url);
     if !given.is_empty() {
         return Ok(given.iter().map(|&address| (address, port).into()).collect());
@@ -137,11 +138,12 @@ pub(super) async fn locate(url: &Url, given: &[IpAddr]) -> Result<Vec<SocketAddr
     found.map_err(|source| DialError::Resolve { host, source: Arc::new(source) })
 }
 
-fn failed(error: io::Error) -> DialError {
+fn connect_error(error: io::Error) -> DialError {
     DialError::Connect(Arc::new(error))
 }
 
-/// How many probes stay unanswered, a part of the idle time apart, until a peer counts as gone.
+/// After how many unanswered probes the kernel drops the connection. They are sent a fraction of
+/// the idle time apart.
 const PROBES: u32 = 4;
 
 #[cfg(test)]
@@ -198,13 +200,13 @@ mod socket_tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_options_are_those_of_the_socket() {
+    async fn the_options_are_set_on_the_socket() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("ws://{}/", listener.local_addr().unwrap())).unwrap();
         let secs = Duration::from_secs;
         let options =
             Tcp { nodelay: true, keepalive: Some(secs(60)), user_timeout: Some(secs(30)) };
-        let tcp = options.connect(locate(&url, &[]).await.unwrap()).await.unwrap();
+        let tcp = options.connect(resolve(&url, &[]).await.unwrap()).await.unwrap();
         let socket = SockRef::from(&tcp);
         assert!(tcp.nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(
@@ -217,7 +219,7 @@ mod socket_tests {
         );
 
         let tcp = Tcp { nodelay: false, keepalive: None, user_timeout: None }
-            .connect(locate(&url, &[]).await.unwrap())
+            .connect(resolve(&url, &[]).await.unwrap())
             .await
             .unwrap();
         let socket = SockRef::from(&tcp);
@@ -225,7 +227,7 @@ mod socket_tests {
         assert_eq!(socket.tcp_user_timeout().unwrap(), None);
     }
 
-    /// A listener that takes no more connections: its host swallows what asks for one.
+    /// A listener whose backlog is full, so that the kernel drops further requests to connect.
     struct Full {
         addr: SocketAddr,
         _held: Vec<socket2::Socket>,
@@ -239,7 +241,7 @@ mod socket_tests {
             listener.listen(0).unwrap();
             let addr = listener.local_addr().unwrap();
             let mut held = vec![listener];
-            // The backlog has room for one or two; what comes after those hangs.
+            // The backlog has room for one or two. Further attempts hang.
             for _ in 0..4 {
                 let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
                 socket.set_nonblocking(true).unwrap();
@@ -251,7 +253,7 @@ mod socket_tests {
     }
 
     #[tokio::test]
-    async fn a_good_address_wins_against_one_that_swallows_packets() {
+    async fn a_good_address_wins_against_one_that_hangs() {
         let full = Full::new();
         let hangs =
             tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(full.addr)).await;
@@ -259,7 +261,7 @@ mod socket_tests {
         let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let good = good.local_addr().unwrap();
         let raced = race([full.addr, good], TcpStream::connect);
-        // The kernel would try for more than two minutes.
+        // Without the second address, the kernel would try for more than two minutes.
         let tcp = tokio::time::timeout(Duration::from_secs(30), raced)
             .await
             .expect("the other one is tried")

@@ -1,4 +1,7 @@
-//! TLS under the WebSocket: our own step, so that provider, roots, ALPN and errors are ours.
+//! TLS under the WebSocket.
+//!
+//! tungstenite's TLS is not used, because it offers neither ALPN nor a choice of roots and crypto
+//! provider, and does not classify errors.
 
 use std::{
     io,
@@ -19,14 +22,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use super::{BoxedIo, Certificates, Pin, PrivateKey, pin::Pinned, refusal};
+use super::{BoxedIo, Certificates, Pin, PrivateKey, pin::PinnedVerifier, tls_error};
 use crate::error::{BuildError, DialError, SharedError};
 
-/// How `wss` servers are verified, and what the client shows of itself; for
+/// How the client verifies `wss` servers, and which certificate it shows them. For
 /// [`ClientBuilder::tls`](crate::ClientBuilder::tls).
 ///
-/// Verification cannot be turned off: a server with a certificate of its own making is trusted by
-/// [`only_roots`](Self::only_roots).
+/// Verification cannot be turned off. To trust a server with a self-signed certificate, pass that
+/// certificate to [`only_roots`](Self::only_roots).
 ///
 /// ```no_run
 /// # use resub::{Certificates, Client, PrivateKey, Tls};
@@ -52,13 +55,13 @@ use crate::error::{BuildError, DialError, SharedError};
 )]
 pub struct Tls {
     store: Store,
-    /// Trusted beside those in the store.
+    /// Trusted in addition to those of the store.
     roots: Vec<Certificates>,
     identity: Option<(Certificates, PrivateKey)>,
     pins: Vec<Pin>,
 }
 
-/// Whose roots are trusted before any are added.
+/// Which roots are trusted before others are added.
 #[derive(Clone, Copy, Debug, Default)]
 enum Store {
     #[default]
@@ -71,13 +74,13 @@ enum Store {
 }
 
 impl Tls {
-    /// The defaults: the roots of the operating system where they are compiled in (feature
-    /// `platform-roots`), else Mozilla's (feature `webpki-roots`); no client certificate; no pins.
+    /// Creates the default options: the roots of the operating system (feature `platform-roots`) or
+    /// else those of Mozilla (feature `webpki-roots`), no client certificate, and no pins.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Trusts what the operating system trusts. The default where it is compiled in.
+    /// Trusts the roots of the operating system. This is the default if the feature is enabled.
     #[cfg(feature = "platform-roots")]
     #[cfg_attr(docsrs, doc(cfg(feature = "platform-roots")))]
     pub fn platform_roots(mut self) -> Self {
@@ -85,7 +88,8 @@ impl Tls {
         self
     }
 
-    /// Trusts Mozilla's list, compiled in. The default where the operating system's is not.
+    /// Trusts Mozilla's roots, which are compiled in. This is the default if the feature
+    /// `platform-roots` is not enabled.
     #[cfg(feature = "webpki-roots")]
     #[cfg_attr(docsrs, doc(cfg(feature = "webpki-roots")))]
     pub fn webpki_roots(mut self) -> Self {
@@ -93,41 +97,41 @@ impl Tls {
         self
     }
 
-    /// Trusts these authorities, too. Default: none. Can be called again for more.
+    /// Also trusts these authorities. Default: none. Can be called several times.
     pub fn roots(mut self, certificates: Certificates) -> Self {
         self.roots.push(certificates);
         self
     }
 
-    /// Trusts these authorities, those of [`roots`](Self::roots), and nobody else.
+    /// Trusts only these authorities and those of [`roots`](Self::roots).
     pub fn only_roots(mut self, certificates: Certificates) -> Self {
         self.store = Store::Empty;
         self.roots(certificates)
     }
 
-    /// Sets what the client shows to a server that asks for a certificate (mutual TLS). Default:
-    /// nothing.
+    /// Sets the certificate that the client shows to a server that asks for one (mutual TLS).
+    /// Default: none.
     ///
-    /// The chain begins with the client's own certificate; its key belongs to that one, or
-    /// [`build`](crate::ClientBuilder::build) fails with [`BuildError::Identity`].
+    /// The chain begins with the client's own certificate, and the key belongs to that certificate.
+    /// Otherwise [`build`](crate::ClientBuilder::build) fails with [`BuildError::Identity`].
     pub fn identity(mut self, chain: Certificates, key: PrivateKey) -> Self {
         self.identity = Some((chain, key));
         self
     }
 
-    /// Allows the server this key, and with the first pin no key but those pinned. Default: any
-    /// key.
+    /// Allows only servers with this key. Default: any key. Can be called several times to allow
+    /// several keys.
     ///
-    /// It is checked after everything else about the certificate was found to be in order, never
-    /// instead. It is the key of the server itself that counts, not that of an authority. Pin the
-    /// next key as well, before the server changes to it.
+    /// The pin is checked after all other checks of the certificate, and does not replace any of
+    /// them. It is compared with the key of the server itself, not with that of an authority. Pin
+    /// the server's next key as well, before the server changes to it.
     pub fn pin(mut self, pin: Pin) -> Self {
         self.pins.push(pin);
         self
     }
 
-    /// The configuration of a client's whole life.
-    fn config(self, asked: &Arc<Asked>) -> Result<ClientConfig, BuildError> {
+    /// Creates the rustls configuration, which the client uses for its whole life.
+    fn config(self, requested: &Arc<RequestWatch>) -> Result<ClientConfig, BuildError> {
         let provider = provider()?;
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions();
@@ -136,22 +140,20 @@ impl Tls {
             &provider,
         )?;
         if !self.pins.is_empty() {
-            verifier = Arc::new(Pinned::new(verifier, self.pins, &provider)?);
+            verifier = Arc::new(PinnedVerifier::new(verifier, self.pins, &provider)?);
         }
-        // Not to verify less than rustls: each verifier that can get here does, and `Pinned` adds
-        // to it.
+        // A custom verifier is dangerous if it verifies less than rustls does. These are the
+        // verifiers of rustls and of the platform, to which `PinnedVerifier` only adds a check.
         let builder =
             builder.map_err(unusable)?.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match self.identity {
             Some((chain, key)) => builder
                 .with_client_auth_cert(chain.into_der(), key.der())
                 .map_err(|error| BuildError::Identity(Arc::new(error)))?,
-            None => {
-                builder.with_client_cert_resolver(Arc::clone(asked) as Arc<dyn ResolvesClientCert>)
-            }
+            None => builder
+                .with_client_cert_resolver(Arc::clone(requested) as Arc<dyn ResolvesClientCert>),
         };
-        // An HTTP/2 front end would answer an offer of h2 with it, which no WebSocket upgrade
-        // survives.
+        // A server that is offered `h2` may choose HTTP/2, which has no such upgrade (rule 8).
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
@@ -172,7 +174,8 @@ impl Store {
                 return Self::Webpki.verifier(extra, provider);
                 #[cfg(not(any(feature = "platform-roots", feature = "webpki-roots")))]
                 Err(unavailable(
-                    "no roots: enable the feature `platform-roots` or `webpki-roots`, or use `Tls::only_roots`",
+                    "no roots: enable the feature `platform-roots` or `webpki-roots`, or use \
+                     `Tls::only_roots`",
                 ))
             }
             #[cfg(feature = "platform-roots")]
@@ -226,23 +229,24 @@ fn webpki(
     Ok(builder.build().map_err(|error| BuildError::Tls(Arc::new(error)))?)
 }
 
-/// The TLS of one client: one configuration for its life, so that sessions resume across
-/// reconnects.
+/// The TLS of one client. One configuration is used for all connections, so that TLS sessions can
+/// be resumed.
 pub(crate) struct TlsStep {
     connector: TlsConnector,
-    asked: Arc<Asked>,
+    /// Shared with the configuration, unless the client has a certificate.
+    requested: Arc<RequestWatch>,
 }
 
 impl TlsStep {
     pub(crate) fn new(tls: Tls) -> Result<Self, BuildError> {
-        let asked = Arc::default();
-        let config = tls.config(&asked)?;
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)), asked })
+        let requested = Arc::default();
+        let config = tls.config(&requested)?;
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), requested })
     }
 
-    /// A configuration that the application made.
+    /// Uses a configuration that the application made.
     pub(crate) fn ready(config: Arc<ClientConfig>) -> Self {
-        Self { connector: TlsConnector::from(config), asked: Arc::default() }
+        Self { connector: TlsConnector::from(config), requested: Arc::default() }
     }
 
     pub(crate) async fn handshake(
@@ -261,22 +265,22 @@ impl TlsStep {
                 ))));
             }
         };
-        self.asked.0.store(false, Ordering::Relaxed);
+        self.requested.0.store(false, Ordering::Relaxed);
         match self.connector.connect(name, tcp).await {
             Ok(stream) => Ok(Box::new(stream)),
-            Err(error) if self.asked.0.load(Ordering::Relaxed) => {
-                Err(refusal::of_one_without_certificate(error))
+            Err(error) if self.requested.0.load(Ordering::Relaxed) => {
+                Err(tls_error::classify_without_certificate(error))
             }
-            Err(error) => Err(refusal::classify(error, DialError::Tls)),
+            Err(error) => Err(tls_error::classify(error, DialError::Tls)),
         }
     }
 }
 
-/// Has no certificate for a server that asks for one, and remembers that it did.
+/// Resolves to no certificate, and remembers whether the server has asked for one.
 #[derive(Default, Debug)]
-struct Asked(AtomicBool);
+struct RequestWatch(AtomicBool);
 
-impl ResolvesClientCert for Asked {
+impl ResolvesClientCert for RequestWatch {
     fn resolve(
         &self,
         _issuers: &[&[u8]],
@@ -291,7 +295,7 @@ impl ResolvesClientCert for Asked {
     }
 }
 
-/// The process's default provider where it has one, else the one that is compiled in.
+/// Returns the default crypto provider of the process, or else the one that is compiled in.
 #[allow(clippy::unnecessary_wraps, reason = "fails where no provider is compiled in")]
 pub(super) fn provider() -> Result<Arc<CryptoProvider>, BuildError> {
     if let Some(provider) = CryptoProvider::get_default() {
@@ -303,7 +307,8 @@ pub(super) fn provider() -> Result<Arc<CryptoProvider>, BuildError> {
     return Ok(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
     Err(unavailable(
-        "no crypto provider: enable the feature `ring` or `aws-lc-rs`, or install a process default",
+        "no crypto provider: enable the feature `ring` or `aws-lc-rs`, or install a process \
+         default",
     ))
 }
 

@@ -1,4 +1,4 @@
-//! What macOS, iOS and Windows tell of addresses, by `if-watch`.
+//! Changes of addresses on macOS, iOS and Windows, with `if-watch`.
 
 use std::{future, io};
 
@@ -12,15 +12,16 @@ use super::Changes;
 
 pub(crate) fn open() -> io::Result<Changes> {
     let mut watcher = IfWatcher::new()?;
-    // What there is comes first, and at once.
+    // Skip the existing addresses. They are yielded first, without waiting.
     while let Some(Some(event)) = watcher.next().now_or_never() {
         event?;
     }
-    Ok(watcher.try_filter_map(|event| future::ready(Ok(leads_away(event).then_some(())))).boxed())
+    Ok(watcher.try_filter_map(|event| future::ready(Ok(is_routable(event).then_some(())))).boxed())
 }
 
-/// What is valid on this machine or this link only leads to no remote peer.
-fn leads_away(event: IfEvent) -> bool {
+/// Whether other machines are reached from the address. Loopback and link-local addresses are not
+/// used for that.
+fn is_routable(event: IfEvent) -> bool {
     let (IfEvent::Up(net) | IfEvent::Down(net)) = event;
     match net {
         IpNet::V4(net) => !net.addr().is_loopback() && !net.addr().is_link_local(),

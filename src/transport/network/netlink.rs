@@ -1,7 +1,7 @@
-//! What the Linux kernel tells of addresses, routes and interfaces: rtnetlink(7).
+//! Changes of addresses, routes and interfaces on Linux: rtnetlink(7).
 //!
-//! Owns the socket and the reading of its messages. Nothing is asked, so what there is already is
-//! never told.
+//! Owns the socket and reads its messages. It sends no requests, so the kernel reports changes only
+//! and never the state at the start.
 
 use std::io;
 
@@ -19,8 +19,8 @@ pub(crate) fn open() -> io::Result<Changes> {
     // The protocol is `NETLINK_ROUTE`, which is 0.
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
     bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
-    // Nothing is done with it but recv(2), which is the same for all datagrams; what tokio has for
-    // other descriptors is unsafe.
+    // The socket is only used for recv(2), which is the same for all datagram sockets. tokio's API
+    // for other descriptors would need `unsafe`.
     let socket = UdpSocket::from_std(std::net::UdpSocket::from(socket))?;
     let changes = stream::try_unfold(socket, |socket| async move {
         change(&socket).await?;
@@ -33,10 +33,10 @@ async fn change(socket: &UdpSocket) -> io::Result<()> {
     let mut datagram = [0; DATAGRAM];
     loop {
         match socket.recv(&mut datagram).await {
-            // A longer one is cut: what matters comes first in a message.
+            // A longer datagram is cut. The fields that are read are at the beginning of a message.
             Ok(bytes) if is_change(&datagram[..bytes]) => return Ok(()),
             Ok(_) => {}
-            // What came while nobody read is lost, so it may have been one.
+            // The kernel dropped messages because its buffer was full. One may have been a change.
             Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
                 return Ok(());
             }
@@ -45,13 +45,13 @@ async fn change(socket: &UdpSocket) -> io::Result<()> {
     }
 }
 
-/// Whether one of the messages tells of a change that matters for a remote peer.
+/// Whether one of the messages reports a change that may affect a connection to another machine.
 fn is_change(mut datagram: &[u8]) -> bool {
     while let Some(length) = u32_at(datagram, 0).and_then(|length| usize::try_from(length).ok())
         && let Some(kind) = u16_at(datagram, 4)
         && length >= HEADER
     {
-        if matters(kind, datagram.get(HEADER..length.min(datagram.len())).unwrap_or_default()) {
+        if is_relevant(kind, datagram.get(HEADER..length.min(datagram.len())).unwrap_or_default()) {
             return true;
         }
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -59,30 +59,29 @@ fn is_change(mut datagram: &[u8]) -> bool {
     false
 }
 
-fn matters(kind: u16, body: &[u8]) -> bool {
+fn is_relevant(kind: u16, body: &[u8]) -> bool {
     match kind {
-        // `struct ifinfomsg`. Only up and down: the kernel says of no other flag that it changed,
-        // and Wi-Fi sends one for each scan.
+        // `struct ifinfomsg`. Only going up or down counts: the kernel marks no other flag as
+        // changed, and Wi-Fi sends a message for each scan.
         RTM_NEWLINK => {
             let (flags, changed) =
                 (u32_at(body, 8).unwrap_or_default(), u32_at(body, 12).unwrap_or_default());
             changed & IFF_UP != 0 && flags & IFF_LOOPBACK == 0
         }
-        // `struct ifaddrmsg`: what is valid on this machine or this link only leads to no remote
-        // peer.
+        // `struct ifaddrmsg`. Addresses of this machine or this link reach no other network.
         RTM_NEWADDR | RTM_DELADDR => {
             let is_renewed = kind == RTM_NEWADDR && body.get(8..).is_some_and(is_renewal);
             body.get(3).is_some_and(|&scope| scope < RT_SCOPE_LINK) && !is_renewed
         }
-        // `struct rtmsg`: default routes alone, or those two halves of everything by which VPNs go
-        // before one.
+        // `struct rtmsg`. Only default routes count, which have a prefix of 0 bits. VPNs override
+        // them with two routes of 1 bit.
         RTM_NEWROUTE | RTM_DELROUTE => body.get(1).is_some_and(|&prefix| prefix <= 1),
         _ => false,
     }
 }
 
-/// Whether the address was there before: DHCP and router advertisements prolong its life every few
-/// minutes.
+/// Whether the message only renews an address. DHCP and router advertisements extend the lifetime
+/// of an address every few minutes.
 fn is_renewal(mut attributes: &[u8]) -> bool {
     while let (Some(length), Some(kind)) = (u16_at(attributes, 0), u16_at(attributes, 2)) {
         if kind == IFA_CACHEINFO {
@@ -109,13 +108,14 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 /// `RTMGRP_IPV6_ROUTE` of `linux/rtnetlink.h`.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
-/// More than the kernel puts into one notification, interfaces with many statistics aside.
+/// The size of the buffer in bytes. Only messages about interfaces, with many statistics, may be
+/// longer.
 const DATAGRAM: usize = 8 * 1024;
 
 /// `struct nlmsghdr`.
 const HEADER: usize = 16;
 
-/// Hundredths of a second between the two time stamps of one that is new.
+/// The largest difference between the two time stamps of a new address, in hundredths of a second.
 const SAME_TIME_CENTIS: u32 = 100;
 
 const RTM_NEWLINK: u16 = 16;
@@ -143,7 +143,8 @@ mod tests {
         message(kind, &[&[2, 24, 0, scope, 1, 0, 0, 0], attributes].concat())
     }
 
-    /// That was created at one time and updated at another, after an attribute of an odd length.
+    /// The attributes of an address with these two time stamps. An attribute of an odd length comes
+    /// first.
     fn stamps(created: u32, updated: u32) -> Vec<u8> {
         let mut attributes =
             [&5_u16.to_ne_bytes()[..], &3_u16.to_ne_bytes(), &[7, 0, 0, 0]].concat();
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matters_for_a_remote_peer_is_a_change_and_nothing_else() {
+    fn only_what_may_affect_a_connection_to_another_machine_is_a_change() {
         let (global, site, host) = (0, 200, 254);
         for (datagram, matters, what) in [
             (address(RTM_NEWADDR, global, &[]), true, "a new address"),
@@ -188,14 +189,14 @@ mod tests {
             (message(2, &[0; 20]), false, "an error"),
         ] {
             assert_eq!(is_change(&datagram), matters, "{what}");
-            // Wherever it is.
+            // The position in the datagram makes no difference.
             let behind = [route(RTM_NEWROUTE, 24), message(99, &[1; 3]), datagram].concat();
             assert_eq!(is_change(&behind), matters, "{what}, behind others");
         }
     }
 
     #[test]
-    fn what_is_cut_or_garbage_is_read_without_harm() {
+    fn datagrams_that_are_cut_or_garbage_cause_no_panic() {
         let whole =
             [route(RTM_NEWROUTE, 24), address(RTM_NEWADDR, 0, &stamps(1, 90_000)), link(1, 0)]
                 .concat();
@@ -211,7 +212,7 @@ mod tests {
             }
             is_change(&garbage);
         }
-        assert!(!is_change(&[0; 64]), "a length of nothing does not go on for ever");
+        assert!(!is_change(&[0; 64]), "a length of 0 is no endless loop");
         assert!(!is_change(&[0xFF; 64]));
     }
 }

@@ -1,17 +1,18 @@
-//! What an answer other than an upgrade says: when to come back, where to go instead, and why.
+//! Reads an answer that is not an upgrade: its status, `Retry-After`, redirection, headers and
+//! body.
 //!
-//! Pure. Owns what of it an error keeps: cookies are for nobody's log, and no server needs to be
-//! believed to not send back what it got.
+//! Pure. Owns what the error keeps of the answer. Cookies are left out, and everything that the
+//! client has sent is masked.
 
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use url::Url;
 
-use super::answer::Head;
-use crate::error::ConnectError;
+use super::{answer::Head, secrets::Secrets};
+use crate::error::{ConnectError, is_unprintable};
 
-/// The error that a refusal is. `clock` is asked where the server does not say what time it is.
+/// Returns the error for a refusal. `clock` is used if the answer has no `Date`.
 pub(super) fn refused(
     head: &Head,
     body: &Body,
@@ -29,7 +30,7 @@ pub(super) fn refused(
     ConnectError::Http { status, retry_after: retry_after(head, clock), headers, body }
 }
 
-/// The headers that are kept, cut, as text.
+/// Returns the headers that are kept, as text that is cut to the limit.
 fn kept(head: &Head) -> impl Iterator<Item = (&str, String)> {
     let is_kept = |name: &str| !NOT_KEPT.iter().any(|not_kept| name.eq_ignore_ascii_case(not_kept));
     let headers = head
@@ -38,19 +39,19 @@ fn kept(head: &Head) -> impl Iterator<Item = (&str, String)> {
         .take(MAX_HEADERS);
     headers.map(|(name, value)| {
         let value = String::from_utf8_lossy(&value[..value.len().min(MAX_HEADER)]).into_owned();
-        (name, value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+        (name, value.chars().map(|c| if is_unprintable(c) { ' ' } else { c }).collect())
     })
 }
 
-/// RFC 9110 section 10.2.3: seconds, or a date.
+/// Reads `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3).
 fn retry_after(head: &Head, clock: impl FnOnce() -> SystemTime) -> Option<Duration> {
     let text = head.text("retry-after")?;
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are more than the bound.
+        // A number that does not fit is above the limit anyway.
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
         let date = httpdate::parse_http_date(text).ok()?;
-        // By the clock that the date was made with, as this machine's may be wrong.
+        // Compare with the server's own `Date`, because this machine's clock may be wrong.
         let now = head
             .text("date")
             .and_then(|now| httpdate::parse_http_date(now).ok())
@@ -60,24 +61,24 @@ fn retry_after(head: &Head, clock: impl FnOnce() -> SystemTime) -> Option<Durati
     Some(wait.min(MAX_RETRY_AFTER))
 }
 
-/// Where a redirection leads, without what may be secret in it.
+/// Returns the target of a redirection without its user, query and fragment, which may be secret.
 fn target(endpoint: &Url, location: &str) -> String {
-    let Ok(mut target) = endpoint.join(location) else { return "what is no URL".to_owned() };
+    let Ok(mut target) = endpoint.join(location) else { return "an invalid URL".to_owned() };
     target.set_query(None);
     target.set_fragment(None);
-    // They fail where there is no host, and thus neither.
+    // These fail only for a URL without a host, which has no user.
     let _ = target.set_username("");
     let _ = target.set_password(None);
     target.as_str().chars().take(MAX_BODY).collect()
 }
 
-/// The beginning of a refusal's body, as it comes.
+/// The beginning of a refusal's body.
 pub(super) struct Body {
     framing: Framing,
     received: Vec<u8>,
 }
 
-/// How its end is known (RFC 9112 section 6).
+/// How the end of the body is found (RFC 9112 section 6).
 enum Framing {
     Length(usize),
     Chunked,
@@ -85,10 +86,10 @@ enum Framing {
 }
 
 impl Body {
-    /// `received` is what came with the head.
+    /// Creates a body. `received` are the bytes that followed the head.
     pub(super) fn new(head: &Head, received: Vec<u8>) -> Self {
         let length = head.text("content-length").and_then(|length| length.parse().ok());
-        // No coding was asked for. What comes in one cannot be shown, and is not waited for.
+        // The client accepts no content coding, so an encoded body is neither read nor shown.
         let encoded =
             head.tokens("content-encoding").any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
         let framing = if encoded || matches!(head.status, 204 | 304) {
@@ -104,14 +105,14 @@ impl Body {
         Self { framing, received }
     }
 
-    /// Where what is received is appended.
+    /// The buffer to which received bytes are appended.
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.received
     }
 
-    /// Whether all of it that is kept is here.
+    /// Whether everything that is kept has been received.
     pub(super) fn is_complete(&self) -> bool {
-        // What frames a body is no more than the body, or it is nonsense.
+        // A server could send chunks that consist of little but framing, without end.
         if self.received.len() >= 4 * MAX_BODY {
             return true;
         }
@@ -119,12 +120,12 @@ impl Body {
         ended || content.len() >= MAX_BODY
     }
 
-    /// As text, cut to what is kept.
+    /// Returns the body as text, cut to the limit.
     fn text(&self) -> String {
         let (content, _) = self.content();
         let kept = &content[..content.len().min(MAX_BODY)];
         let text = String::from_utf8_lossy(kept);
-        // The cut may go through a character.
+        // The limit may cut a character in two.
         let cut = if kept.len() < content.len() {
             text.trim_end_matches(char::REPLACEMENT_CHARACTER)
         } else {
@@ -133,7 +134,7 @@ impl Body {
         cut.to_owned()
     }
 
-    /// What is here of it without its framing, and whether that is all.
+    /// Returns what has been received, without framing, and whether it is complete.
     fn content(&self) -> (Vec<u8>, bool) {
         match self.framing {
             Framing::Length(length) => {
@@ -155,7 +156,7 @@ fn unchunk(mut bytes: &[u8]) -> (Vec<u8>, bool) {
                 let rest = &bytes[start..];
                 let here = rest.len().min(size);
                 content.extend_from_slice(&rest[..here]);
-                // The last one is empty; a line ends each of the others.
+                // The last chunk is empty. Each of the others is followed by a line break.
                 match rest[here..].get(b"\r\n".len()..) {
                     _ if size == 0 => return (content, true),
                     Some(next) => bytes = next,
@@ -168,86 +169,21 @@ fn unchunk(mut bytes: &[u8]) -> (Vec<u8>, bool) {
     }
 }
 
-/// What was sent that nobody else may see. Servers do show it: an error page may have the request
-/// in it.
-struct Secrets(Vec<String>);
-
-impl Secrets {
-    fn of(endpoint: &Url, headers: &HeaderMap) -> Self {
-        let mut secrets = Vec::new();
-        let mut add = |text: &str| {
-            if text.len() >= MIN_SECRET {
-                secrets.push(text.to_owned());
-            }
-            let mut add_words = |words: &mut dyn Iterator<Item = &str>| {
-                secrets
-                    .extend(words.filter(|word| word.len() >= MIN_SECRET_WORD).map(str::to_owned));
-            };
-            // What is before a token, or a cookie's value, is no secret, and may be left out: a
-            // token may have any character of base64.
-            let elements = || text.split(|c: char| c.is_whitespace() || ";,".contains(c));
-            add_words(&mut elements());
-            add_words(
-                &mut elements()
-                    .filter_map(|element| element.split_once('='))
-                    .map(|(_, value)| value),
-            );
-            // In a page they may be escaped, which leaves words as they are.
-            add_words(&mut text.split(|c: char| !c.is_ascii_alphanumeric() && !"-._~".contains(c)));
-        };
-        for (_, value) in headers.iter().filter(|(name, _)| *name != header::HOST) {
-            add(&String::from_utf8_lossy(value.as_bytes()));
-        }
-        add(endpoint.query().unwrap_or_default());
-        for (_, value) in endpoint.query_pairs() {
-            add(&value);
-        }
-        Self(secrets)
-    }
-
-    fn mask(&self, text: &str) -> String {
-        let mut masked = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some(first) = rest.chars().next() {
-            let hidden = self.0.iter().map(|secret| shown(secret, rest)).max().unwrap_or_default();
-            if hidden > 0 {
-                masked.push_str("***");
-            } else {
-                masked.push(first);
-            }
-            rest = &rest[if hidden > 0 { hidden } else { first.len_utf8() }..];
-        }
-        masked
-    }
-}
-
-/// How much of it `text` begins with: all, or as much as there was room for.
-fn shown(secret: &str, text: &str) -> usize {
-    let is_cut = text.len() >= MIN_SECRET && secret.starts_with(text);
-    if text.starts_with(secret) || is_cut { secret.len().min(text.len()) } else { 0 }
-}
-
-/// The longest `Retry-After` that is honoured: no server parks its clients for longer.
+/// The longest `Retry-After` that is honoured, so that a server cannot stop its clients for longer.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// What a server gives that is not for logs.
+/// Headers that are not kept, because they carry credentials from the server.
 const NOT_KEPT: [&str; 4] =
     ["set-cookie", "set-cookie2", "authentication-info", "proxy-authentication-info"];
 
 /// How many headers are kept.
 const MAX_HEADERS: usize = 32;
 
-/// How much of a header's value is kept, in bytes.
+/// How many bytes of a header's value are kept.
 const MAX_HEADER: usize = 256;
 
-/// How much of a body is kept, in bytes.
+/// How many bytes of a body are kept.
 const MAX_BODY: usize = 1024;
-
-/// Bytes of a header's value below which it is no secret, or else half the page is masked.
-const MIN_SECRET: usize = 4;
-
-/// The same of a word in it: `Bearer` is not, and neither is most of what a `User-Agent` says.
-const MIN_SECRET_WORD: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -256,7 +192,7 @@ mod tests {
 
     use super::{super::answer::Reader, *};
 
-    /// The head of an answer, with the beginning of its body.
+    /// Reads the head of an answer and the beginning of its body.
     fn answer(text: &str) -> (Head, Body) {
         let mut reader = Reader::default();
         reader.buffer().extend_from_slice(text.as_bytes());
@@ -285,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_in_seconds_and_as_any_date_and_never_above_an_hour() {
+    fn retry_after_is_read_in_seconds_or_as_any_date_and_limited_to_an_hour() {
         let retry_after =
             |headers: &str| match error(&format!("HTTP/1.1 503 Busy\r\n{headers}\r\n\r\n")) {
                 ConnectError::Http { status: 503, retry_after, .. } => {
@@ -298,13 +234,13 @@ mod tests {
             ("retry-after:  0 ", Some(0)),
             ("Retry-After: 3601", Some(3600)),
             ("Retry-After: 18446744073709551616", Some(3600)),
-            // By the clock of this machine.
+            // Dates are compared with this machine's clock.
             ("Retry-After: Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
             ("Retry-After: Sunday, 06-Nov-94 08:50:37 GMT", Some(60)),
             ("Retry-After: Sun Nov  6 08:50:37 1994", Some(60)),
             ("Retry-After: Sun, 06 Nov 1994 08:49:36 GMT", Some(0)),
             ("Retry-After: Fri, 31 Dec 9999 23:59:59 GMT", Some(3600)),
-            // By that of the server.
+            // Dates are compared with that of the server.
             (
                 "Date: Tue, 10 Nov 2026 10:00:00 GMT\r\nRetry-After: Tue, 10 Nov 2026 10:02:00 GMT",
                 Some(120),
@@ -322,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirection_names_its_target_without_what_may_be_secret() {
+    fn a_redirection_names_its_target_without_secrets() {
         for (status, location, expected) in [
             (301, "https://other.example/ws?token=SECRET#SECRET", "https://other.example/ws"),
             (302, "https://user:SECRET@other.example/", "https://other.example/"),
@@ -330,11 +266,14 @@ mod tests {
             (307, "//other.example", "wss://other.example/"),
             (308, "v2", "wss://example.com:8443/v2"),
             (301, "/a/SECRET-query/b", "wss://example.com:8443/a/***/b"),
+            (301, "/graphql/", "wss://example.com:8443/***/"),
+            (301, "https://other.example/graphql?x", "https://other.example/***"),
             (301, "mailto:x@y?z", "mailto:x@y"),
-            (301, "http://[", "what is no URL"),
+            (301, "http://[", "an invalid URL"),
         ] {
             let answer = format!(
-                "HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nSet-Cookie: SECRET\r\n\r\nSECRET"
+                "HTTP/1.1 {status} Moved\r\nLocation: {location}\r\n\
+                 Set-Cookie: SECRET\r\n\r\nSECRET"
             );
             let error = error(&answer);
             let ConnectError::Redirected { status: told, to } = &error else { panic!("{error:?}") };
@@ -353,9 +292,10 @@ mod tests {
     }
 
     #[test]
-    fn of_the_headers_no_cookie_is_kept_and_nothing_that_was_sent() {
+    fn headers_are_kept_without_cookies_and_up_to_a_limit() {
         let text = format!(
-            "HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=\"market\"\r\nSet-Cookie: s=1234567890\r\n\
+            "HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=\"market\"\r\n\
+             Set-Cookie: s=1234567890\r\n\
              X-Long: {}\r\nX-Odd: a\x01b\r\n{}\r\n",
             "y".repeat(1000),
             "X-Many: z\r\n".repeat(90),
@@ -370,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_read_to_its_end_and_no_further() {
+    fn a_body_is_read_to_its_end_and_not_beyond() {
         for (text, expected, complete) in [
             ("Content-Length: 4\r\n\r\nnope and more", "nope", true),
             ("Content-Length: 9\r\n\r\nnope", "nope", false),
@@ -401,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_body_the_beginning_is_kept_and_no_half_character() {
+    fn the_beginning_of_a_long_body_is_kept_and_no_half_character() {
         for text in
             ["x".repeat(5_000), "\u{1F600}".repeat(2_000), format!("x{}", "\u{fc}".repeat(2_000))]
         {
@@ -413,16 +353,16 @@ mod tests {
         }
         let (_, mut endless) = answer("HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n");
         while !endless.is_complete() {
-            // Framing that frames nothing.
+            // Chunks with more framing than content.
             endless.buffer().extend_from_slice(b"1;xxxxxxxx\r\n.\r\n");
         }
         assert!(endless.received.len() <= 4 * MAX_BODY + 16);
     }
 
     #[test]
-    fn what_a_page_shows_of_the_request_is_not_in_the_error() {
+    fn an_error_does_not_show_secrets_that_a_page_repeats() {
         for (page, expected) in [
-            ("Cannot GET /graphql?token=SECRET-query&user=me%26you", "Cannot GET /graphql?***"),
+            ("Cannot GET /graphql?token=SECRET-query&user=me%26you", "Cannot GET /***?***"),
             ("token SECRET-query, user me&you", "token ***, user ***"),
             ("Bearer SECRET/header== has expired", "*** has expired"),
             ("the token SECRET/header== has expired", "the token *** has expired"),
@@ -435,7 +375,7 @@ mod tests {
         ] {
             assert_eq!(body(&format!("HTTP/1.1 404 Not Found\r\n\r\n{page}")), expected);
         }
-        // However it is cut.
+        // A secret at the end of the kept part is cut.
         let page = format!("{}SECRET-query", "x".repeat(MAX_BODY - 8));
         assert_eq!(
             body(&format!("HTTP/1.1 404 Not Found\r\n\r\n{page}")),
@@ -445,13 +385,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_headers_and_any_body_make_an_error(headers in "[^\\x00-\\x1f\\x7f]{0,60}", text in any::<Vec<u8>>(), status in 200..600_u16) {
-            for name in ["Location", "Retry-After", "Content-Length", "Transfer-Encoding: chunked\r\nDate"] {
-                let (head, mut body) = answer(&format!("HTTP/1.1 {status} X\r\n{name}: {headers}\r\n\r\n"));
+        fn any_headers_and_any_body_make_an_error(
+            headers in "[^\\x00-\\x1f\\x7f]{0,60}",
+            text in any::<Vec<u8>>(),
+            status in 200..600_u16,
+        ) {
+            let chunked = "Transfer-Encoding: chunked\r\nDate";
+            for name in ["Location", "Retry-After", "Content-Length", chunked] {
+                let head = format!("HTTP/1.1 {status} X\r\n{name}: {headers}\r\n\r\n");
+                let (head, mut body) = answer(&head);
                 body.buffer().extend_from_slice(&text);
                 let _ = body.is_complete();
                 let endpoint = Url::parse("ws://h/").unwrap();
-                let error = refused(&head, &body, &endpoint, &HeaderMap::new(), || SystemTime::UNIX_EPOCH);
+                let clock = || SystemTime::UNIX_EPOCH;
+                let error = refused(&head, &body, &endpoint, &HeaderMap::new(), clock);
                 prop_assert!(error.to_string().contains(&status.to_string()));
             }
         }

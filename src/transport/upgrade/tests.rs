@@ -1,4 +1,4 @@
-//! The upgrade against a server that is written byte by byte.
+//! Tests of the upgrade with a server that writes the bytes of its answer.
 
 use std::{
     future::poll_fn,
@@ -15,8 +15,8 @@ use crate::transport::{
     socket::{Inbound, Socket},
 };
 
-/// The server's end, once the request was read; and the request.
-async fn asked(mut server: DuplexStream) -> (DuplexStream, String) {
+/// Reads the request. Returns the server's end, and the request.
+async fn read_request(mut server: DuplexStream) -> (DuplexStream, String) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         server.read_buf(&mut request).await.unwrap();
@@ -24,11 +24,12 @@ async fn asked(mut server: DuplexStream) -> (DuplexStream, String) {
     (server, String::from_utf8(request).unwrap())
 }
 
-/// The answer that accepts this request.
+/// Returns the answer that accepts this request.
 fn accepting(request: &str) -> String {
     let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
     format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
+        "HTTP/1.1 101 Switching Protocols\r\n\
+         Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
          Sec-WebSocket-Protocol: graphql-transport-ws\r\nSec-WebSocket-Accept: {}\r\n\r\n",
         derive_accept_key(key.as_bytes())
     )
@@ -45,11 +46,11 @@ async fn upgraded(io: impl dial::Io) -> Result<Vec<u8>, ConnectError> {
     .await
 }
 
-/// What the client makes of an answer that is followed by silence, and in which time.
+/// Returns the error of an answer that is followed by silence, and how long it took.
 async fn answered(answer: Vec<u8>) -> (ConnectError, Duration) {
     let (client, server) = duplex(1 << 20);
     let server = async {
-        let (mut server, _) = asked(server).await;
+        let (mut server, _) = read_request(server).await;
         server.write_all(&answer).await.unwrap();
         std::future::pending::<()>().await;
     };
@@ -66,7 +67,7 @@ fn now() -> tokio::time::Instant {
 }
 
 #[test]
-fn a_request_has_what_it_must_and_then_what_the_application_adds() {
+fn a_request_has_the_required_headers_and_then_those_of_the_application() {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::from_static("Bearer x"));
     headers.append("x-api-key", HeaderValue::from_static("1"));
@@ -82,8 +83,9 @@ fn a_request_has_what_it_must_and_then_what_the_application_adds() {
     };
     assert_eq!(
         written("wss://Example.com:443/a b?token=\u{fc}&x=\"", &headers),
-        "GET /a%20b?token=%C3%BC&x=%22 HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: KEY\r\nSec-WebSocket-Protocol: graphql-ws\r\n\
+        "GET /a%20b?token=%C3%BC&x=%22 HTTP/1.1\r\nHost: example.com\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: KEY\r\nSec-WebSocket-Protocol: graphql-ws\r\n\
          Authorization: Bearer x\r\nX-Api-Key: 1\r\nX-Api-Key: \u{fffd}\r\n\r\n"
     );
     let first =
@@ -101,10 +103,10 @@ fn a_request_has_what_it_must_and_then_what_the_application_adds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_may_trickle_after_others_that_say_nothing() {
+async fn an_answer_may_trickle_and_follow_interim_answers() {
     let (client, server) = duplex(1);
     let server = tokio::spawn(async move {
-        let (mut server, request) = asked(server).await;
+        let (mut server, request) = read_request(server).await;
         let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
         for byte in format!("{hints}{}", accepting(&request)).bytes() {
             server.write_all(&[byte]).await.unwrap();
@@ -115,7 +117,7 @@ async fn an_answer_may_trickle_after_others_that_say_nothing() {
     drop(server.await.unwrap());
 }
 
-/// Dials what it was given, once.
+/// Returns this stream for the first dial.
 struct Given(std::sync::Mutex<Option<DuplexStream>>);
 
 impl Dialer for Given {
@@ -126,13 +128,13 @@ impl Dialer for Given {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_with_the_answer_is_read_and_what_follows_is_joined_to_it() {
-    // A whole message and a part of the next.
+async fn frames_may_arrive_in_part_with_the_answer() {
+    // Two messages.
     let frames = b"\x81\x02{}\x81\x03abc";
     for here in 0..=frames.len() {
         let (client, server) = duplex(1 << 10);
         let server = tokio::spawn(async move {
-            let (mut server, request) = asked(server).await;
+            let (mut server, request) = read_request(server).await;
             server
                 .write_all(&[accepting(&request).as_bytes(), &frames[..here]].concat())
                 .await
@@ -151,7 +153,7 @@ async fn what_came_with_the_answer_is_read_and_what_follows_is_joined_to_it() {
         )
         .await;
         let mut socket = opened.unwrap();
-        // Bytes of a message are a sign of life, whichever way they came.
+        // Bytes that arrived with the answer are a sign of life, too.
         assert_eq!(socket.has_moved(), here > 0);
         for expected in ["{}", "abc"] {
             let Inbound::Message(text) = poll_fn(|cx| socket.poll_read(cx)).await else {
@@ -164,7 +166,7 @@ async fn what_came_with_the_answer_is_read_and_what_follows_is_joined_to_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_never_ends_costs_half_a_second_and_one_that_does_costs_nothing() {
+async fn the_body_of_a_refusal_is_awaited_for_half_a_second_at_most() {
     let half = Duration::from_millis(500);
     for (answer, said, time) in [
         ("HTTP/1.1 401 Unauthorized\r\n\r\nwho are", "who are", half),
@@ -198,10 +200,10 @@ async fn a_body_that_never_ends_costs_half_a_second_and_one_that_does_costs_noth
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_comes_after_its_head_is_in_the_error() {
+async fn a_body_that_arrives_after_its_head_is_in_the_error() {
     let (client, server) = duplex(1 << 10);
     let server = async {
-        let (mut server, _) = asked(server).await;
+        let (mut server, _) = read_request(server).await;
         server.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").await.unwrap();
         timeout(Duration::from_millis(100), std::future::pending::<()>()).await.unwrap_err();
         server.write_all(b"not for you").await.unwrap();
@@ -212,7 +214,7 @@ async fn a_body_that_comes_after_its_head_is_in_the_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn headers_without_end_are_an_error_and_not_a_timeout() {
+async fn endless_headers_are_an_error_and_not_a_timeout() {
     let (error, took) =
         answered(format!("HTTP/1.1 101 OK\r\nX: {}", "x".repeat(80_000)).into()).await;
     assert_eq!(
@@ -223,11 +225,11 @@ async fn headers_without_end_are_an_error_and_not_a_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_hangs_up_in_its_answer_is_one_that_could_not_be_reached() {
+async fn a_server_that_closes_within_its_answer_is_a_failed_dial() {
     for answer in ["", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"] {
         let (client, server) = duplex(1 << 10);
         let server = async {
-            let (mut server, _) = asked(server).await;
+            let (mut server, _) = read_request(server).await;
             server.write_all(answer.as_bytes()).await.unwrap();
         };
         let (result, ()) = tokio::join!(upgraded(client), server);
@@ -241,7 +243,7 @@ async fn a_server_that_hangs_up_in_its_answer_is_one_that_could_not_be_reached()
     }
 }
 
-/// Takes nothing.
+/// A writer that always fails.
 struct Deaf;
 
 impl AsyncWrite for Deaf {
@@ -258,7 +260,7 @@ impl AsyncWrite for Deaf {
     }
 }
 
-/// Nothing to read, and no end.
+/// A reader that never has any bytes, and no end.
 struct Mute;
 
 impl AsyncRead for Mute {
@@ -272,7 +274,7 @@ impl AsyncRead for Mute {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_answers_before_it_has_read_all_is_heard() {
+async fn an_answer_that_precedes_the_end_of_the_request_is_read() {
     let early = b"HTTP/1.1 431 Request Header Fields Too Large\r\n\r\ntoo much" as &[u8];
     let error = upgraded(tokio::io::join(early, Deaf)).await.unwrap_err();
     assert_eq!(error.to_string(), "the server answered the upgrade with HTTP 431: too much");

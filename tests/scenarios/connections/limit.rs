@@ -140,7 +140,7 @@ fn subscribing_needs_no_runtime_where_it_makes_a_connection() {
     runtime.block_on(async { connect_all(&server, 3).await });
     drop(runtime);
     let refused = client.subscribe_to(request("s3"));
-    assert!(matches!(refused, Err(SubscribeError::ShutDown)), "{refused:?}");
+    assert!(matches!(refused, Err(SubscribeError::RuntimeGone)), "{refused:?}");
     drop(streams);
 }
 

@@ -51,7 +51,8 @@ impl Running {
             Program::Tinyproxy => {
                 let login = if self.login { "BasicAuth Aladdin opensesame\n" } else { "" };
                 let config = format!(
-                    "Port {port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 50\nLogLevel Info\n{login}"
+                    "Port {port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 50\nLogLevel Info\n\
+                     {login}"
                 );
                 let config = self.place.write("tinyproxy.conf", &config);
                 let mut command = Command::new("tinyproxy");

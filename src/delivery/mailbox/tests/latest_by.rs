@@ -228,7 +228,8 @@ proptest! {
         ], 0..200),
     ) {
         let bytes = items * 3;
-        let (mut keyed, mut model) = (KeyedMailbox::new(items, bytes), Model { entries: Vec::new(), items, bytes });
+        let mut keyed = KeyedMailbox::new(items, bytes);
+        let mut model = Model { entries: Vec::new(), items, bytes };
         let (mut pushed, mut seen, mut counted) = (0, 0, 0);
         for step in steps.into_iter().chain(std::iter::repeat_n(Step::Read, 50)) {
             match step {
@@ -250,8 +251,8 @@ proptest! {
                     keyed.mailbox.push_stale(Duration::from_secs(1));
                 }
                 Step::Read => {
-                    let expected = if model.entries.is_empty() { None } else { Some(model.entries.remove(0)) };
-                    let expected = expected.map(|entry| match entry {
+                    let next = (!model.entries.is_empty()).then(|| model.entries.remove(0));
+                    let expected = next.map(|entry| match entry {
                         ModelEntry::Item { item, .. } => {
                             seen += 1;
                             item.to_string()
@@ -266,7 +267,8 @@ proptest! {
                 }
             }
             let state = keyed.mailbox.lock();
-            prop_assert_eq!((state.items, state.bytes), (model.sizes().len(), model.sizes().iter().sum()));
+            let sizes = model.sizes();
+            prop_assert_eq!((state.items, state.bytes), (sizes.len(), sizes.iter().sum()));
             prop_assert!(state.items <= items && (state.bytes <= bytes || state.items == 1));
             prop_assert!(state.rest.len() <= 4 * items + 3);
         }

@@ -1,7 +1,7 @@
-//! The server's side of one connection: what the script sends.
+//! The server's side of one connection: everything that a script sends.
 //!
-//! Owns the server's vocabulary. Sends what it is told to, right or wrong: a client has to live
-//! with wrong servers.
+//! Owns the server's vocabulary. It sends whatever the script asks for, right or wrong, because a
+//! client has to cope with servers that break the rules.
 
 use std::panic::Location;
 
@@ -18,7 +18,7 @@ impl Peer {
     pub fn ack(mut self) -> impl Future<Output = Self> {
         let at = Location::caller();
         async move {
-            self.say("connection_ack", None, None, at).await;
+            self.send("connection_ack", None, None, at).await;
             self
         }
     }
@@ -28,7 +28,7 @@ impl Peer {
     pub fn ack_with(mut self, payload: Value) -> impl Future<Output = Self> {
         let at = Location::caller();
         async move {
-            self.say("connection_ack", None, Some(payload), at).await;
+            self.send("connection_ack", None, Some(payload), at).await;
             self
         }
     }
@@ -37,50 +37,51 @@ impl Peer {
     #[track_caller]
     pub fn next(&mut self, id: &str, payload: Value) -> impl Future<Output = ()> {
         let at = Location::caller();
-        async move { self.say(self.subprotocol.result(), Some(id), Some(payload), at).await }
+        async move { self.send(self.subprotocol.result(), Some(id), Some(payload), at).await }
     }
 
-    /// Sends `error`, which ends the operation. The payload is a list of errors, on the legacy
-    /// subprotocol one error.
+    /// Sends `error`, which ends the operation. The payload is a list of errors on the modern
+    /// subprotocol, and one error on the legacy one.
     #[track_caller]
     pub fn error(&mut self, id: &str, payload: Value) -> impl Future<Output = ()> {
         let at = Location::caller();
-        async move { self.say("error", Some(id), Some(payload), at).await }
+        async move { self.send("error", Some(id), Some(payload), at).await }
     }
 
     /// Sends `complete`, which ends the operation.
     #[track_caller]
     pub fn complete(&mut self, id: &str) -> impl Future<Output = ()> {
         let at = Location::caller();
-        async move { self.say("complete", Some(id), None, at).await }
+        async move { self.send("complete", Some(id), None, at).await }
     }
 
-    /// Sends a `ping` message. The answer is left to [`expect_pong`](Self::expect_pong).
+    /// Sends a `ping` message. The answer is a message like any other: wait for it with
+    /// [`expect_pong`](Self::expect_pong).
     #[track_caller]
     pub fn ping(&mut self, payload: Option<Value>) -> impl Future<Output = ()> {
         let at = Location::caller();
-        async move { self.say("ping", None, payload, at).await }
+        async move { self.send("ping", None, payload, at).await }
     }
 
-    /// Sends a `pong` message, asked for or not.
+    /// Sends a `pong` message, whether or not the client has sent a `ping`.
     #[track_caller]
     pub fn pong(&mut self, payload: Option<Value>) -> impl Future<Output = ()> {
         let at = Location::caller();
-        async move { self.say("pong", None, payload, at).await }
+        async move { self.send("pong", None, payload, at).await }
     }
 
-    /// Sends `ka`, the legacy keepalive.
+    /// Sends `ka`, the keepalive of the legacy subprotocol.
     #[track_caller]
     pub fn keep_alive(&mut self) -> impl Future<Output = ()> {
         let at = Location::caller();
-        async move { self.say("ka", None, None, at).await }
+        async move { self.send("ka", None, None, at).await }
     }
 
-    /// Sends `connection_error`, the legacy refusal.
+    /// Sends `connection_error`, the refusal of the legacy subprotocol.
     #[track_caller]
     pub fn connection_error(&mut self, payload: Value) -> impl Future<Output = ()> {
         let at = Location::caller();
-        async move { self.say("connection_error", None, Some(payload), at).await }
+        async move { self.send("connection_error", None, Some(payload), at).await }
     }
 
     /// Sends any JSON as a message.
@@ -102,19 +103,18 @@ impl Peer {
     #[track_caller]
     pub fn send_binary(&mut self, bytes: &[u8]) -> impl Future<Output = ()> {
         let (at, message) = (Location::caller(), Message::binary(bytes.to_vec()));
-        async move { self.deliver(message, at).await }
+        async move { self.send_frame(message, at).await }
     }
 
-    /// Sends a WebSocket ping frame. The answer is skipped, unless
+    /// Sends a WebSocket ping frame. The answer is skipped unless
     /// [`expect_ws_pong`](Self::expect_ws_pong) waits for it.
     #[track_caller]
     pub fn ws_ping(&mut self, body: &[u8]) -> impl Future<Output = ()> {
         let (at, message) = (Location::caller(), Message::Ping(body.to_vec().into()));
-        async move { self.deliver(message, at).await }
+        async move { self.send_frame(message, at).await }
     }
 
-    /// Writes bytes as they are where the next frame would be, such as a frame that RFC 6455
-    /// forbids.
+    /// Writes these bytes in place of a frame, such as a frame that RFC 6455 forbids.
     #[track_caller]
     pub fn send_raw_frame_bytes(&mut self, bytes: &[u8]) -> impl Future<Output = ()> {
         let at = Location::caller();
@@ -126,52 +126,53 @@ impl Peer {
                 Ok(())
             };
             let written = timeout(self.deadline, write).await;
-            self.delivered(&format!("{} raw bytes", bytes.len()), written.ok(), at);
+            self.log_sent(&format!("{} raw bytes", bytes.len()), written.ok(), at);
         }
     }
 
-    /// Closes the connection as a good server does: sends a close frame, waits for the client's,
-    /// ends the stream.
+    /// Closes the connection in the way that RFC 6455 asks for: sends a close frame, waits for that
+    /// of the client, and ends the stream.
     ///
-    /// What the client had sent before, and its close frame, wait for their turn. Any code and any
-    /// length of reason go out as they are.
+    /// Messages that the client sent before, and its close frame, are kept for the methods that
+    /// follow. The code and the reason are sent as they are, also if RFC 6455 forbids them.
     ///
     /// # Panics
     ///
-    /// When the client neither answers nor drops the connection within the
+    /// If the client neither answers nor drops the connection within the
     /// [deadline](Self::set_deadline).
     #[track_caller]
     pub fn close(&mut self, code: u16, reason: &str) -> impl Future<Output = ()> {
         let (at, frame) = (Location::caller(), close_frame(code, reason));
         async move {
-            self.deliver(frame, at).await;
+            self.send_frame(frame, at).await;
             self.read_to_close(at).await;
         }
     }
 
-    /// As [`close`](Self::close), with an empty close frame.
+    /// Like [`close`](Self::close), but with an empty close frame.
     ///
     /// # Panics
     ///
-    /// As [`close`](Self::close).
+    /// Like [`close`](Self::close).
     #[track_caller]
     pub fn close_without_code(&mut self) -> impl Future<Output = ()> {
         let at = Location::caller();
         async move {
-            self.deliver(Message::Close(None), at).await;
+            self.send_frame(Message::Close(None), at).await;
             self.read_to_close(at).await;
         }
     }
 
-    /// Sends a close frame and nothing more: the stream stays open, and the client's answer unread.
+    /// Sends a close frame and does nothing else: the stream stays open, and the client's answer is
+    /// not read.
     #[track_caller]
     pub fn send_close(&mut self, code: u16, reason: &str) -> impl Future<Output = ()> {
         let (at, frame) = (Location::caller(), close_frame(code, reason));
-        async move { self.deliver(frame, at).await }
+        async move { self.send_frame(frame, at).await }
     }
 
     /// Sends a message of the server's vocabulary.
-    pub(super) async fn say(
+    pub(super) async fn send(
         &mut self,
         kind: &str,
         id: Option<&str>,
@@ -193,10 +194,10 @@ impl Peer {
         if let Ok(message) = serde_json::from_str(text) {
             self.checker.sent(&message);
         }
-        self.deliver(Message::text(text), at).await;
+        self.send_frame(Message::text(text), at).await;
     }
 
-    async fn deliver(&mut self, message: Message, at: &'static Location<'static>) {
+    async fn send_frame(&mut self, message: Message, at: &'static Location<'static>) {
         let line = describe(&message);
         if self.close_sent {
             self.fail(at, &format!("the script sends {line} after its own close frame"));
@@ -206,20 +207,20 @@ impl Peer {
             Stage::Open => timeout(self.deadline, self.socket.send(message)).await.ok(),
             Stage::Closed | Stage::Ended => Some(Err(Error::AlreadyClosed)),
         };
-        self.delivered(&line, sent, at);
+        self.log_sent(&line, sent, at);
     }
 
-    fn delivered(
+    fn log_sent(
         &mut self,
         line: &str,
         sent: Option<Result<(), Error>>,
         at: &'static Location<'static>,
     ) {
         match sent {
-            Some(Ok(())) => self.note('>', line),
-            // The client is gone: as on a network, nobody tells the sender.
+            Some(Ok(())) => self.log_line('>', line),
+            // The client has closed the connection. On a network the sender would not learn of it.
             Some(Err(Error::Io(_) | Error::ConnectionClosed | Error::AlreadyClosed)) => {
-                self.note('>', &format!("(lost) {line}"));
+                self.log_line('>', &format!("(lost) {line}"));
             }
             Some(Err(error)) => self.fail(at, &format!("could not send {line}: {error}")),
             None => {

@@ -1,4 +1,4 @@
-//! Why a TLS handshake was refused, by either side.
+//! Classifies errors of TLS: which side refused the other's certificate, and why.
 
 use std::{io, sync::Arc};
 
@@ -7,69 +7,72 @@ use rustls::{AlertDescription, CertificateError, Error};
 use super::pin::Mismatch;
 use crate::error::DialError;
 
-/// What an error says about certificates, if anything, else `otherwise`.
+/// Turns an error into the [`DialError`] that says what is wrong with a certificate, or into
+/// `otherwise` if it is not about certificates.
 pub(super) fn classify(error: io::Error, otherwise: fn(Arc<io::Error>) -> DialError) -> DialError {
     let error = Arc::new(error);
-    let refused = match tls(&error) {
-        Some(Error::InvalidCertificate(flaw)) => by_client(flaw),
-        Some(Error::NoCertificatesPresented) => Refused::As(DialError::Certificate),
-        Some(Error::AlertReceived(alert)) => by_server(*alert),
-        _ => Refused::Not,
+    let class = match tls(&error) {
+        Some(Error::InvalidCertificate(flaw)) => class_of_server_certificate(flaw),
+        Some(Error::NoCertificatesPresented) => Class::As(DialError::Certificate),
+        Some(Error::AlertReceived(alert)) => class_of_alert(*alert),
+        _ => Class::Other,
     };
-    match refused {
-        Refused::As(variant) => variant(error),
-        Refused::Pin(found) => DialError::PinMismatch { found },
-        Refused::Not => otherwise(error),
+    match class {
+        Class::As(variant) => variant(error),
+        Class::Pin(found) => DialError::PinMismatch { found },
+        Class::Other => otherwise(error),
     }
 }
 
-/// The same, of a client without a certificate that was asked for one. TLS 1.2 has no word for
-/// that: OpenSSL sends the alert that has many causes.
-pub(super) fn of_one_without_certificate(error: io::Error) -> DialError {
+/// Like [`classify`], for a client that has no certificate although the server asked for one. TLS
+/// 1.2 has no alert for that: OpenSSL sends `handshake_failure`, which has many other causes.
+pub(super) fn classify_without_certificate(error: io::Error) -> DialError {
     if matches!(tls(&error), Some(Error::AlertReceived(AlertDescription::HandshakeFailure))) {
         return DialError::ClientCertificateRequired(Arc::new(error));
     }
     classify(error, DialError::Tls)
 }
 
-enum Refused {
+/// What an error is about.
+enum Class {
     As(fn(Arc<io::Error>) -> DialError),
     Pin(String),
-    Not,
+    Other,
 }
 
-fn by_client(flaw: &CertificateError) -> Refused {
+fn class_of_server_certificate(flaw: &CertificateError) -> Class {
     match flaw {
-        CertificateError::UnknownIssuer => Refused::As(DialError::UnknownIssuer),
+        CertificateError::UnknownIssuer => Class::As(DialError::UnknownIssuer),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            Refused::As(DialError::Expired)
+            Class::As(DialError::Expired)
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            Refused::As(DialError::NotYetValid)
+            Class::As(DialError::NotYetValid)
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            Refused::As(DialError::WrongName)
+            Class::As(DialError::WrongName)
         }
         CertificateError::Other(other) => match other.0.downcast_ref::<Mismatch>() {
-            Some(Mismatch(found)) => Refused::Pin(found.to_string()),
-            None => Refused::As(DialError::Certificate),
+            Some(Mismatch(found)) => Class::Pin(found.to_string()),
+            None => Class::As(DialError::Certificate),
         },
-        _ => Refused::As(DialError::Certificate),
+        _ => Class::As(DialError::Certificate),
     }
 }
 
-/// RFC 8446 section 6.2: a server has one certificate to complain about, the client's.
-fn by_server(alert: AlertDescription) -> Refused {
+/// Classifies the alert of a server (RFC 8446 section 6.2). The only certificate that a server can
+/// object to is the client's.
+fn class_of_alert(alert: AlertDescription) -> Class {
     match alert {
-        AlertDescription::CertificateRequired => Refused::As(DialError::ClientCertificateRequired),
+        AlertDescription::CertificateRequired => Class::As(DialError::ClientCertificateRequired),
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateRevoked
         | AlertDescription::CertificateExpired
         | AlertDescription::CertificateUnknown
         | AlertDescription::UnknownCA
-        | AlertDescription::AccessDenied => Refused::As(DialError::ClientCertificateRefused),
-        _ => Refused::Not,
+        | AlertDescription::AccessDenied => Class::As(DialError::ClientCertificateRefused),
+        _ => Class::Other,
     }
 }
 
@@ -86,19 +89,19 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_failure_is_about_the_certificate_if_one_was_asked_for_and_there_is_none() {
+    fn a_handshake_failure_means_a_missing_certificate_if_the_server_asked_for_one() {
         let failure = || alert(AlertDescription::HandshakeFailure);
         assert!(matches!(
-            of_one_without_certificate(failure()),
+            classify_without_certificate(failure()),
             DialError::ClientCertificateRequired(_)
         ));
         assert!(matches!(classify(failure(), DialError::Tls), DialError::Tls(_)));
         let other = alert(AlertDescription::ProtocolVersion);
-        assert!(matches!(of_one_without_certificate(other), DialError::Tls(_)));
+        assert!(matches!(classify_without_certificate(other), DialError::Tls(_)));
     }
 
     #[test]
-    fn what_says_nothing_of_certificates_stays_what_it_is() {
+    fn an_error_that_is_not_about_certificates_is_passed_on() {
         let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
         assert!(matches!(classify(reset(), DialError::Connect), DialError::Connect(_)));
         assert!(matches!(classify(reset(), DialError::Tls), DialError::Tls(_)));
@@ -109,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_of_a_certificate_is_about_the_clients() {
+    fn an_alert_about_a_certificate_means_the_clients_certificate() {
         for said in [
             AlertDescription::BadCertificate,
             AlertDescription::CertificateExpired,

@@ -1,7 +1,7 @@
-//! A connection to a proxy whose first bytes are listened to, as hyper-util does not tell what a
-//! proxy has answered.
+//! A TCP stream that records the first bytes of a proxy's answer, because hyper-util does not
+//! return the status of an answer that it does not accept.
 //!
-//! Knows nothing of what they decide.
+//! Must not know what the status means.
 
 use std::{
     io,
@@ -15,18 +15,18 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Reads and writes as the connection does, and remembers how the answer begins.
-pub(super) struct Overheard {
+/// A TCP stream that records how the answer begins.
+pub(super) struct StatusTap {
     tcp: TcpStream,
-    answer: Answer,
+    answer: AnswerStart,
 }
 
-/// How a proxy's answer begins; still there when the connection is not.
+/// The first bytes of a proxy's answer. It outlives the stream, which hyper-util drops on an error.
 #[derive(Clone, Default)]
-pub(super) struct Answer(Arc<Mutex<Vec<u8>>>);
+pub(super) struct AnswerStart(Arc<Mutex<Vec<u8>>>);
 
-impl Overheard {
-    pub(super) fn new(tcp: TcpStream, answer: Answer) -> Self {
+impl StatusTap {
+    pub(super) fn new(tcp: TcpStream, answer: AnswerStart) -> Self {
         Self { tcp, answer }
     }
 
@@ -35,8 +35,8 @@ impl Overheard {
     }
 }
 
-impl Answer {
-    /// The status, if it is an answer of HTTP/1 and has one (RFC 9112 section 4).
+impl AnswerStart {
+    /// Returns the status, if the answer is HTTP/1 and has one (RFC 9112 section 4).
     pub(super) fn status(&self) -> Option<u16> {
         let begin = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = str::from_utf8(&begin).ok()?;
@@ -44,14 +44,14 @@ impl Answer {
         status.parse().ok().filter(|status| (100..=999).contains(status))
     }
 
-    fn hear(&self, bytes: &[u8]) {
+    fn record(&self, bytes: &[u8]) {
         let mut begin = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let missing = STATUS_END.saturating_sub(begin.len());
         begin.extend_from_slice(&bytes[..missing.min(bytes.len())]);
     }
 }
 
-impl AsyncRead for Overheard {
+impl AsyncRead for StatusTap {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -59,12 +59,12 @@ impl AsyncRead for Overheard {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
-        self.answer.hear(&buf.filled()[before..]);
+        self.answer.record(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Overheard {
+impl AsyncWrite for StatusTap {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -82,7 +82,7 @@ impl AsyncWrite for Overheard {
     }
 }
 
-/// Where the status ends.
+/// How many bytes are recorded: up to the end of the status.
 const STATUS_END: usize = b"HTTP/1.1 200".len();
 
 #[cfg(test)]
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_status_is_what_stands_where_http_has_it() {
+    fn the_status_is_read_from_its_place_in_the_status_line() {
         for (parts, expected) in [
             (&["HTTP/1.1 401 Unauthorized\r\n"][..], Some(401)),
             (&["HTTP/1.0 407"], Some(407)),
@@ -102,15 +102,15 @@ mod tests {
             (&["\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}"], None),
             (&[""], None),
         ] {
-            let answer = Answer::default();
+            let answer = AnswerStart::default();
             for part in parts {
-                answer.hear(part.as_bytes());
+                answer.record(part.as_bytes());
             }
             assert_eq!(answer.status(), expected, "{parts:?}");
         }
-        let endless = Answer::default();
+        let endless = AnswerStart::default();
         for _ in 0..1_000 {
-            endless.hear(&[b'x'; 100]);
+            endless.record(&[b'x'; 100]);
         }
         assert_eq!(endless.0.lock().unwrap().len(), STATUS_END);
     }

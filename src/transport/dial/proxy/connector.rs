@@ -1,5 +1,7 @@
-//! The way through a proxy: hyper-util's connectors, over this crate's own TCP, so that what holds
-//! for a connection to the server holds for one to the proxy as well.
+//! Connects through a proxy.
+//!
+//! Uses hyper-util's connectors over this crate's own [`Tcp`], so that the options of TCP and the
+//! choice of an address apply to the connection to the proxy as well.
 
 use std::{
     io,
@@ -22,25 +24,25 @@ use tower_service::Service;
 use url::Url;
 
 use super::{
-    Kind, Names, Proxy,
-    overheard::{Answer, Overheard},
+    NameResolution, Protocol, Proxy,
+    status_tap::{AnswerStart, StatusTap},
     target,
 };
 use crate::{
     error::{BuildError, DialError},
-    transport::dial::tcp::{Tcp, locate},
+    transport::dial::tcp::{Tcp, resolve},
 };
 
-/// From here to one endpoint, through one proxy.
-pub(crate) struct Way {
+/// Connects to one endpoint through one proxy.
+pub(crate) struct ProxyConnector {
     proxy: Proxy,
-    /// The proxy as hyper-util reads it, with the login in the form that it is sent in.
+    /// The proxy in the form that hyper-util uses, with the encoded login.
     intercept: Intercept,
-    /// The endpoint, as the proxy is told.
+    /// The endpoint that the proxy is asked to connect to.
     target: Uri,
 }
 
-impl Way {
+impl ProxyConnector {
     pub(super) fn new(proxy: Proxy, endpoint: &Url) -> Result<Self, BuildError> {
         let target = target(endpoint)?;
         let intercept = proxy.intercept(&target)?;
@@ -51,19 +53,20 @@ impl Way {
         Ok(Self { proxy, intercept, target })
     }
 
-    /// A connection to the endpoint's host, whose addresses count where the name is resolved here.
+    /// Connects to the endpoint's host. `addresses` are those of the endpoint, and are used only if
+    /// the client resolves the name.
     pub(crate) async fn connect(
         &self,
         tcp: Tcp,
         endpoint: &Url,
         addresses: &[IpAddr],
     ) -> Result<TcpStream, DialError> {
-        let answer = Answer::default();
+        let answer = AnswerStart::default();
         let connector = TcpConnector { tcp, to: self.proxy.url.clone(), answer: answer.clone() };
         let uri = self.intercept.uri().clone();
-        // Neither waits to be ready, as the connector does not.
-        let passed = match self.proxy.kind {
-            Kind::Connect => {
+        // `poll_ready` need not be called, because `TcpConnector` is always ready.
+        let tunnelled = match self.proxy.protocol {
+            Protocol::Connect => {
                 let mut tunnel = Tunnel::new(uri, connector);
                 if let Some(login) = self.intercept.basic_auth() {
                     tunnel = tunnel.with_auth(login.clone());
@@ -71,34 +74,34 @@ impl Way {
                 tunnel
                     .call(self.target.clone())
                     .await
-                    .map_err(|error| self.no_tunnel(error, answer.status()))
+                    .map_err(|error| self.http_error(error, answer.status()))
             }
-            Kind::Socks(names) => {
+            Protocol::Socks5(resolution) => {
                 let mut socks = SocksV5::new(uri, connector);
                 if let Some((user, password)) = self.intercept.raw_auth() {
                     socks = socks.with_auth(user.to_owned(), password.to_owned());
                 }
-                let target = match names {
-                    Names::There => self.target.clone(),
-                    Names::Here => resolved(endpoint, addresses).await?,
+                let target = match resolution {
+                    NameResolution::ByProxy => self.target.clone(),
+                    NameResolution::Local => resolved_target(endpoint, addresses).await?,
                 };
-                socks.call(target).await.map_err(|error| self.no_socks(error))
+                socks.call(target).await.map_err(|error| self.socks_error(error))
             }
         };
-        passed.map(|passed| passed.into_inner().into_inner())
+        tunnelled.map(|tunnelled| tunnelled.into_inner().into_inner())
     }
 
-    fn no_tunnel(&self, error: TunnelError, status: Option<u16>) -> DialError {
+    fn http_error(&self, error: TunnelError, status: Option<u16>) -> DialError {
         match error {
             TunnelError::ConnectFailed(error) => match error.downcast() {
                 Ok(error) => self.unreachable(*error),
                 Err(error) => DialError::Other(error.into()),
             },
-            TunnelError::Io(error) => self.hung_up(error),
-            TunnelError::TunnelUnexpectedEof => self.hung_up(io::ErrorKind::UnexpectedEof.into()),
+            TunnelError::Io(error) => self.io_error(error),
+            TunnelError::TunnelUnexpectedEof => self.io_error(io::ErrorKind::UnexpectedEof.into()),
             TunnelError::ProxyAuthRequired => DialError::ProxyAuthRequired,
             TunnelError::TunnelUnsuccessful => match status {
-                // An origin server's word, but tinyproxy says it of a wrong login.
+                // 401 is meant for origin servers, but tinyproxy answers a wrong login with it.
                 Some(401) => DialError::ProxyAuthRequired,
                 Some(200) | None => {
                     DialError::ProxyFailed { reason: "its answer is not valid HTTP".into() }
@@ -111,12 +114,12 @@ impl Way {
         }
     }
 
-    fn no_socks(&self, error: SocksError) -> DialError {
+    fn socks_error(&self, error: SocksError) -> DialError {
         match error {
             SocksError::Inner(error) => self.unreachable(error),
-            SocksError::Io(error) => self.hung_up(error),
-            SocksError::V5(reply) => refusal(reply.to_string()),
-            // Some proxies have replies of their own, which may pass.
+            SocksError::Io(error) => self.io_error(error),
+            SocksError::V5(reply) => socks_reply(reply.to_string()),
+            // Retried: some proxies have reply codes of their own, which may be temporary.
             SocksError::Parsing(_) => {
                 DialError::ProxyFailed { reason: "its answer is not one of SOCKS5".into() }
             }
@@ -127,7 +130,7 @@ impl Way {
         }
     }
 
-    fn hung_up(&self, error: io::Error) -> DialError {
+    fn io_error(&self, error: io::Error) -> DialError {
         self.unreachable(DialError::Connect(Arc::new(error)))
     }
 
@@ -136,19 +139,19 @@ impl Way {
     }
 }
 
-/// The endpoint by its first address. hyper-util would ask the resolver on this thread, which is
-/// the runtime's.
-async fn resolved(endpoint: &Url, addresses: &[IpAddr]) -> Result<Uri, DialError> {
-    let found = locate(endpoint, addresses).await?;
+/// Returns the endpoint with its first address in place of its name. If hyper-util resolved the
+/// name itself, it would block this thread, which belongs to the runtime.
+async fn resolved_target(endpoint: &Url, addresses: &[IpAddr]) -> Result<Uri, DialError> {
+    let found = resolve(endpoint, addresses).await?;
     let address = found.first().map(ToString::to_string).unwrap_or_default();
     format!("http://{address}/")
         .parse()
         .map_err(|error: http::uri::InvalidUri| DialError::Permanent(Arc::new(error)))
 }
 
-/// What a proxy's reply means. Of these errors hyper-util shows nothing but the text; one that it
-/// words anew is retried.
-fn refusal(reason: String) -> DialError {
+/// Classifies the reply of a SOCKS5 proxy by its text, as hyper-util shows nothing else. A text
+/// that is not known, such as one that hyper-util has reworded, is retried.
+fn socks_reply(reason: String) -> DialError {
     match reason.as_str() {
         "server does not support user/pass authentication"
         | "server implements authentication incorrectly"
@@ -160,19 +163,20 @@ fn refusal(reason: String) -> DialError {
     }
 }
 
-/// hyper-util's errors have no public name, but public variants.
+/// These errors of hyper-util have no public name, although their variants are public.
 type TunnelError = <Tunnel<TcpConnector> as Service<Uri>>::Error;
 type SocksError = <SocksV5<TcpConnector> as Service<Uri>>::Error;
 
-/// [`Tcp`] in the form that hyper-util builds upon. Where to is its own matter, not the caller's.
+/// Adapts [`Tcp`] to hyper-util's connectors. It connects to the proxy, and ignores the URI that
+/// they pass.
 struct TcpConnector {
     tcp: Tcp,
     to: Url,
-    answer: Answer,
+    answer: AnswerStart,
 }
 
 impl Service<Uri> for TcpConnector {
-    type Response = TokioIo<Overheard>;
+    type Response = TokioIo<StatusTap>;
     type Error = DialError;
     type Future = BoxFuture<'static, Result<Self::Response, DialError>>;
 
@@ -183,8 +187,8 @@ impl Service<Uri> for TcpConnector {
     fn call(&mut self, _: Uri) -> Self::Future {
         let (tcp, to, answer) = (self.tcp, self.to.clone(), self.answer.clone());
         Box::pin(async move {
-            let tcp = tcp.connect(locate(&to, &[]).await?).await?;
-            Ok(TokioIo::new(Overheard::new(tcp, answer)))
+            let tcp = tcp.connect(resolve(&to, &[]).await?).await?;
+            Ok(TokioIo::new(StatusTap::new(tcp, answer)))
         })
     }
 }
@@ -203,11 +207,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_options_of_tcp_hold_for_the_connection_to_the_proxy() {
+    async fn the_options_of_tcp_apply_to_the_connection_to_the_proxy() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy: Proxy = listener.local_addr().unwrap().to_string().parse().unwrap();
         let endpoint = Url::parse("wss://market.invalid/").unwrap();
-        let admitting = async {
+        let accept = async {
             let (mut client, _) = listener.accept().await.unwrap();
             let mut head = [0; 512];
             let read = client.read(&mut head).await.unwrap();
@@ -216,8 +220,8 @@ mod tests {
         };
         let idle = Duration::from_secs(60);
         let tcp = Tcp { nodelay: true, keepalive: Some(idle), user_timeout: Some(idle) };
-        let way = Way::new(proxy, &endpoint).unwrap();
-        let (head, stream) = tokio::join!(admitting, way.connect(tcp, &endpoint, &[]));
+        let connector = ProxyConnector::new(proxy, &endpoint).unwrap();
+        let (head, stream) = tokio::join!(accept, connector.connect(tcp, &endpoint, &[]));
         assert_eq!(head, "CONNECT market.invalid:443 HTTP/1.1\r\nHost: market.invalid:443\r\n\r\n");
         let stream = stream.unwrap();
         let socket = SockRef::from(&stream);

@@ -1,0 +1,3 @@
+//! The client as its readers see it, without a runtime.
+
+mod histories;
