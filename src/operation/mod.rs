@@ -1,5 +1,4 @@
-//! What can be subscribed to, queried or run as a mutation: anything that has a document and
-//! variables.
+//! Operations: subscriptions, queries and mutations, each a document with variables.
 //!
 //! Owns the one trait for it, an untyped implementation (`request.rs`), the one for
 //! `graphql_client`'s generated types (`typed.rs`), and the check of documents before they are sent
@@ -20,8 +19,8 @@ pub use self::typed::Typed;
 
 /// An operation: a document with its variables, and the type of its data.
 ///
-/// Implemented here for [`Request`] (any document) and `Typed` (`graphql_client`). Another code
-/// generator needs these few lines:
+/// This crate implements it for [`Request`] (any document) and `Typed` (`graphql_client`). Other
+/// code generators need an implementation like this one:
 ///
 /// ```
 /// # use resub::Operation;
@@ -44,19 +43,21 @@ pub trait Operation {
     /// The type of `data` in every result.
     type Data: DeserializeOwned;
 
-    /// The request: an object with `query` and, as needed, `operationName`, `variables` and
-    /// `extensions` (GraphQL over HTTP, section "Request parameters"). Called once for each use;
-    /// the bytes of a subscription or query are kept and sent again after a reconnect, so it must
-    /// not be a mutation. The document in `query` is parsed, and refused if it is not GraphQL, does
-    /// not have the operation to run, or runs a mutation; a persisted operation, without `query`,
-    /// is taken at its word.
+    /// Returns the request: an object with `query` and, as needed, `operationName`, `variables` and
+    /// `extensions` (GraphQL over HTTP, section "Request parameters").
+    ///
+    /// The client calls this once for each use. It keeps the bytes of a subscription or query and
+    /// sends them again after a reconnect, so the request must not be a mutation. The client parses
+    /// the document in `query`, and refuses it if it has a syntax error, has no operation to run, or
+    /// runs a mutation. For a persisted operation, the caller must make sure of it.
     ///
     /// # Errors
     ///
-    /// If the variables do not serialize. What it was to be used for fails with it.
+    /// Fails if the variables do not serialize. The call that uses the operation fails with this
+    /// error.
     fn payload(&self) -> Result<Box<RawValue>, serde_json::Error>;
 
-    /// The operation's name, for logs. Default: none.
+    /// Returns the name of the operation, for logs. Default: `None`.
     fn name(&self) -> Option<&str> {
         None
     }
@@ -83,27 +84,28 @@ pub trait Operation {
 /// }
 /// ```
 pub trait Resumable: Operation {
-    /// What says from where the server is to send.
+    /// The type of the variables, which contain the position to resume from.
     type Variables;
 
-    /// Changes the variables; the next [`payload`](Operation::payload) has the new ones.
+    /// Changes the variables. The next [`payload`](Operation::payload) contains the new ones.
     ///
     /// # Errors
     ///
-    /// If the variables cannot be had, or not be serialized again.
+    /// Fails if the variables cannot be parsed, or do not serialize after the change. The
+    /// subscription ends with this error.
     fn change(
         &mut self,
         change: impl FnOnce(&mut Self::Variables),
     ) -> Result<(), serde_json::Error>;
 }
 
-/// What an operation does, in the words of the GraphQL specification (section "Operations").
+/// The type of an operation (GraphQL specification, section "Operations").
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum OperationType {
-    /// One result; may be sent again.
+    /// Has one result. It may be sent again.
     Query,
-    /// One result; must never be sent twice.
+    /// Has one result. It must never be sent twice.
     Mutation,
-    /// Any number of results; is sent again on every connection.
+    /// Has any number of results. It is sent again on every new connection.
     Subscription,
 }
