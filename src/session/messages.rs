@@ -296,8 +296,27 @@ impl<W: Clone> Session<W> {
 
     /// Tells `Output::Established` once the server has read the operation: now, if that is known.
     pub(crate) fn probe(&mut self, id: u64) {
+        let Some(operation) = self.operations.get(id) else { return };
+        if self.is_proven(id) {
+            self.outputs.push_back(Output::Established { writer: operation.writer.clone() });
+            return;
+        }
         self.awaited.insert(id);
-        self.establish();
+        for on in ConnectionId::ALL {
+            if self.operations.is_queued(id, on) || self.operations.is_on(id, on) {
+                self.probe_on(on);
+            }
+        }
+    }
+
+    /// Whether the server is known to have read the operation.
+    fn is_proven(&self, id: u64) -> bool {
+        self.operations.wire_ids(id).any(|(on, wire_id)| {
+            let connection = self.connection(on);
+            connection.is_some_and(|connection| {
+                connection.role != Role::Trial && connection.pings.has_read(wire_id.serial)
+            })
+        })
     }
 
     /// Tells whoever waits for operations that are proven, and asks the server about the others.
@@ -305,13 +324,7 @@ impl<W: Clone> Session<W> {
         // Mostly nobody waits for anything.
         for id in std::mem::take(&mut self.awaited) {
             let Some(operation) = self.operations.get(id) else { continue };
-            let is_proven = self.operations.wire_ids(id).any(|(on, wire_id)| {
-                let connection = self.connection(on);
-                connection.is_some_and(|connection| {
-                    connection.role != Role::Trial && connection.pings.has_read(wire_id.serial)
-                })
-            });
-            if is_proven {
+            if self.is_proven(id) {
                 self.outputs.push_back(Output::Established { writer: operation.writer.clone() });
             } else {
                 self.awaited.insert(id);
@@ -329,12 +342,18 @@ impl<W: Clone> Session<W> {
         for on in ConnectionId::ALL {
             let operations = &self.operations;
             let is_due = |id: &u64| operations.is_queued(*id, on) || operations.is_on(*id, on);
-            if self.awaited.iter().any(is_due)
-                && let Some(connection) = self.connection_mut(on)
-                && connection.role != Role::Trial
-            {
-                connection.probe();
+            if self.awaited.iter().any(is_due) {
+                self.probe_on(on);
             }
+        }
+    }
+
+    /// Sends a ping behind what is to be written on a connection.
+    fn probe_on(&mut self, on: ConnectionId) {
+        if let Some(connection) = self.connection_mut(on)
+            && connection.role != Role::Trial
+        {
+            connection.probe();
         }
     }
 

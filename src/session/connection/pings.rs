@@ -106,6 +106,8 @@ impl Pings {
     }
 
     fn answered_exactly(&mut self, now: Instant, number: u64) -> Option<Duration> {
+        // Also if a pong without a number has taken its place.
+        self.echoes |= (1..=self.last_number).contains(&number);
         let index = self.unanswered.iter().position(|ping| ping.number == number);
         let Some(index) = index else {
             if number == self.last_number && self.uncounted > 0 {
@@ -116,7 +118,6 @@ impl Pings {
             }
             return None;
         };
-        self.echoes = true;
         let ping = self.unanswered[index];
         for answered in self.unanswered.drain(..=index) {
             self.is_probing &= answered.sent_at.is_some();

@@ -43,9 +43,9 @@ fn rule_20_legacy_sends_no_ping_message_and_a_websocket_ping_only_after_twenty_s
         assert_eq!(rig.pass(secs(19)), []);
         rig.receive(json!({"type": "ka"}));
     }
-    assert_eq!(rig.pass(secs(20)), [Did::WrotePing]);
-    rig.session.handle_pong(rig.now, ConnectionId::A, None);
-    assert_eq!(rig.pass(secs(20)), [Did::WrotePing]);
+    assert_eq!(rig.pass(secs(20)), [Did::WrotePing(1)]);
+    rig.session.handle_pong(rig.now, ConnectionId::A, Some(1));
+    assert_eq!(rig.pass(secs(20)), [Did::WrotePing(2)]);
 }
 
 #[test]

@@ -90,7 +90,8 @@ enum Did {
     Ended,
     Wrote(Value),
     WroteClose(u16),
-    WrotePing,
+    /// A WebSocket ping, with its number.
+    WrotePing(u64),
 }
 
 impl Session<u64> {
@@ -275,7 +276,7 @@ impl Rig {
                 Transmit::Text(text) => {
                     Did::Wrote(serde_json::from_str(&text).expect("the client writes JSON"))
                 }
-                Transmit::Ping(_) => Did::WrotePing,
+                Transmit::Ping(number) => Did::WrotePing(number),
                 Transmit::Close(code, _) => Did::WroteClose(code.0),
             });
         }
@@ -324,7 +325,7 @@ fn wrote(did: &[Did]) -> Vec<String> {
         .filter_map(|did| match did {
             Did::Wrote(message) => Some(message["type"].as_str()?.to_owned()),
             Did::WroteClose(code) => Some(format!("close {code}")),
-            Did::WrotePing => Some("websocket ping".into()),
+            Did::WrotePing(_) => Some("websocket ping".into()),
             _ => None,
         })
         .collect()
