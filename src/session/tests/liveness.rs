@@ -154,9 +154,9 @@ fn rule_20_one_pong_that_never_came_does_not_shift_the_round_trips_that_follow()
         rig.pass(secs(10));
         rig.pass(Duration::from_millis(50));
         rig.receive(json!({"type": "pong"}));
+        let time = rig.session.counts().round_trip_time.unwrap();
+        assert!(time < secs(1), "{time:?}");
     }
-    let time = rig.session.counts().round_trip_time.unwrap();
-    assert!(time < secs(1), "{time:?}");
 }
 
 #[test]

@@ -37,6 +37,11 @@ fn config() -> Config {
     Config::new(7)
 }
 
+/// Refusals end everything, also those of an endpoint that has worked.
+fn impatient() -> Config {
+    Config { refusal_grace: Duration::ZERO, ..config() }
+}
+
 fn fixed(subprotocol: Subprotocol) -> Config {
     Config { subprotocol: Some(subprotocol), ..config() }
 }
