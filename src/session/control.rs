@@ -190,7 +190,9 @@ impl<W: Clone> Session<W> {
         }
         self.quarantine.no_loss();
         self.give_up_mutations(id, Some(&cause));
-        self.strand(id, &Arc::new(Outage { since: now, cause: Some(cause.clone()) }));
+        let outage = Arc::new(Outage { since: now, cause: Some(cause.clone()) });
+        self.strand(id, &outage);
+        self.note_outage(&outage);
         self.remove_connection(id);
         self.last_cause = Some(cause);
     }

@@ -289,57 +289,72 @@ impl<W: Clone> Session<W> {
             self.counts.round_trip_time = round_trip_time;
         }
         if role == Role::Trial {
-            return self.trial_ponged(now);
+            self.trial_ponged(now);
+        } else {
+            self.establish();
         }
+    }
+
+    /// Tells `Output::Established` once the server has read the operation: now, if that is known.
+    pub(crate) fn probe(&mut self, id: u64) {
+        let Some(operation) = self.operations.get(id) else { return };
+        if self.is_proven(id) {
+            self.outputs.push_back(Output::Established { writer: operation.writer.clone() });
+            return;
+        }
+        self.awaited.insert(id);
+        for on in ConnectionId::ALL {
+            if self.operations.is_queued(id, on) || self.operations.is_on(id, on) {
+                self.probe_on(on);
+            }
+        }
+    }
+
+    /// Whether the server is known to have read the operation.
+    fn is_proven(&self, id: u64) -> bool {
+        self.operations.wire_ids(id).any(|(on, wire_id)| {
+            let connection = self.connection(on);
+            connection.is_some_and(|connection| {
+                connection.role != Role::Trial && connection.pings.has_read(wire_id.serial)
+            })
+        })
+    }
+
+    /// Tells whoever waits for operations that are proven, and asks the server about the others.
+    fn establish(&mut self) {
         // Mostly nobody waits for anything.
         for id in std::mem::take(&mut self.awaited) {
-            if !self.establish(id) {
+            let Some(operation) = self.operations.get(id) else { continue };
+            if self.is_proven(id) {
+                self.outputs.push_back(Output::Established { writer: operation.writer.clone() });
+            } else {
                 self.awaited.insert(id);
             }
         }
         self.probe_awaited();
     }
 
-    /// Tells `Output::Established` once the server has read the operation: now, if that is known.
-    pub(crate) fn probe(&mut self, id: u64) {
-        if !self.establish(id) {
-            self.awaited.insert(id);
-            self.probe_awaited();
-        }
-    }
-
-    /// Tells whoever waits for an operation, if it is proven that the server has read it. Returns
-    /// whether nobody needs to wait for it any more.
-    fn establish(&mut self, id: u64) -> bool {
-        let Some(operation) = self.operations.get(id) else { return true };
-        let is_proven = self.operations.wire_ids(id).any(|(on, wire_id)| {
-            self.connection(on).is_some_and(|connection| {
-                connection.role != Role::Trial && connection.pings.has_read(wire_id.serial)
-            })
-        });
-        if is_proven {
-            self.outputs.push_back(Output::Established { writer: operation.writer.clone() });
-        }
-        is_proven
-    }
-
     /// Sends a ping behind the operations for which somebody waits, on the connections that are to
     /// carry them.
     pub(super) fn probe_awaited(&mut self) {
+        if self.awaited.is_empty() {
+            return;
+        }
         for on in ConnectionId::ALL {
-            let is_probing =
-                self.connection(on).is_none_or(|connection| connection.pings.is_probing);
-            if is_probing || self.awaited.is_empty() {
-                continue;
-            }
             let operations = &self.operations;
             let is_due = |id: &u64| operations.is_queued(*id, on) || operations.is_on(*id, on);
-            if self.awaited.iter().any(is_due)
-                && let Some(connection) = self.connection_mut(on)
-                && connection.role != Role::Trial
-            {
-                connection.probe();
+            if self.awaited.iter().any(is_due) {
+                self.probe_on(on);
             }
+        }
+    }
+
+    /// Sends a ping behind what is to be written on a connection.
+    fn probe_on(&mut self, on: ConnectionId) {
+        if let Some(connection) = self.connection_mut(on)
+            && connection.role != Role::Trial
+        {
+            connection.probe();
         }
     }
 

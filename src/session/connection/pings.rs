@@ -106,6 +106,8 @@ impl Pings {
     }
 
     fn answered_exactly(&mut self, now: Instant, number: u64) -> Option<Duration> {
+        // Also if a pong without a number has taken its place.
+        self.echoes |= (1..=self.last_number).contains(&number);
         let index = self.unanswered.iter().position(|ping| ping.number == number);
         let Some(index) = index else {
             if number == self.last_number && self.uncounted > 0 {
@@ -116,7 +118,6 @@ impl Pings {
             }
             return None;
         };
-        self.echoes = true;
         let ping = self.unanswered[index];
         for answered in self.unanswered.drain(..=index) {
             self.is_probing &= answered.sent_at.is_some();
@@ -136,11 +137,19 @@ impl Pings {
         };
         self.proven = std::mem::replace(&mut self.unconfirmed, ping.serial);
         self.is_probing &= ping.sent_at.is_some();
-        // An answer that never came shifts all that follow: then the time means nothing.
-        let is_late = |at: Instant| {
-            !self.unanswered.is_empty() && self.interval.is_some_and(|interval| at + interval < now)
+        self.sent_at(ping, now).map(|at| now.saturating_duration_since(at))
+    }
+
+    /// When the ping was sent that is answered now, if this one was the next to be answered.
+    fn sent_at(&self, next: Ping, now: Instant) -> Option<Instant> {
+        let first = next.sent_at?;
+        let all = || {
+            let later = self.unanswered.iter().filter_map(|ping| ping.sent_at);
+            std::iter::once(first).chain(later)
         };
-        ping.sent_at.filter(|at| !is_late(*at)).map(|at| now.saturating_duration_since(at))
+        // An answer that never came shifts all that follow: then this one is of a later ping.
+        let is_late = |at: &Instant| self.interval.is_some_and(|interval| *at + interval < now);
+        all().find(|at| !is_late(at)).or(all().last())
     }
 }
 

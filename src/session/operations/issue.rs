@@ -56,9 +56,15 @@ impl<W: Clone> Session<W> {
                 Some(Place::On(connection, _)) if replaced == Some(*connection) => {
                     self.begin_moving(id);
                 }
+                // That it is not sent now has another reason than the outage.
+                Some(Place::Waiting(Why::Reader | Why::Application)) => {
+                    if let Some(operation) = self.operations.get_mut(id) {
+                        operation.outage = None;
+                    }
+                }
                 // Something else must happen first, or it is sent already.
                 Some(
-                    Place::Waiting(Why::Pacing | Why::Reader | Why::Application | Why::Quarantine)
+                    Place::Waiting(Why::Pacing | Why::Quarantine)
                     | Place::Queued(_)
                     | Place::On(..)
                     | Place::Moving(_),
@@ -108,6 +114,22 @@ impl<W: Clone> Session<W> {
             if let Some(operation) = self.operations.get_mut(id)
                 && operation.is_issued
             {
+                operation.outage.get_or_insert_with(|| Arc::clone(outage));
+            }
+        }
+    }
+
+    /// No connection is left, so operations that wait for something of their own have none either.
+    pub(crate) fn note_outage(&mut self, outage: &Arc<Outage>) {
+        let waiting = self.operations.ids(|operation| {
+            operation.is_issued
+                && matches!(
+                    operation.place(),
+                    Place::Waiting(Why::Reader | Why::Application | Why::Backoff)
+                )
+        });
+        for id in waiting {
+            if let Some(operation) = self.operations.get_mut(id) {
                 operation.outage.get_or_insert_with(|| Arc::clone(outage));
             }
         }

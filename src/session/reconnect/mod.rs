@@ -158,17 +158,25 @@ impl<W: Clone> Session<W> {
         let had_mutations = self.give_up_mutations(id, Some(&cause));
         let is_loss = stage == Stage::Open;
         self.is_reconnecting |= is_loss;
-        let verdict = match self.retry.verdict(&cause, stage, &self.negotiation) {
-            Judged::ByApplication(Verdict::Fatal) => Verdict::Fatal,
-            // The mutation is the likely culprit, and it is gone.
-            _ if is_loss && had_mutations && evidence(&cause).is_some() => Verdict::Retry,
-            // One operation is at fault, not the server.
-            _ if is_loss && self.quarantine_suspects(now, id, &cause) => Verdict::Retry,
+        let judged = self.retry.verdict(&cause, stage, &self.negotiation);
+        let is_the_end = matches!(judged, Judged::ByApplication(Verdict::Fatal));
+        // One operation is at fault, not the server. A mutation is the likely one, and it is gone.
+        let is_of_one = is_loss
+            && !is_the_end
+            && (had_mutations && evidence(&cause).is_some()
+                || self.quarantine_suspects(now, id, &cause));
+        let verdict = match judged {
+            Judged::ByApplication(verdict) => verdict,
+            Judged::ByTable(_) if is_of_one => Verdict::Retry,
             Judged::ByTable(Verdict::OneOperation) if self.operations.len() == 1 => Verdict::Fatal,
             Judged::ByTable(Verdict::OneOperation) => Verdict::Retry,
-            Judged::ByApplication(verdict) | Judged::ByTable(verdict) => verdict,
+            Judged::ByTable(verdict) => verdict,
         };
-        self.strand(id, &Arc::new(Outage { since: now, cause: Some(cause.clone()) }));
+        let outage = Arc::new(Outage { since: now, cause: Some(cause.clone()) });
+        self.strand(id, &outage);
+        if is_loss {
+            self.note_outage(&outage);
+        }
         self.remove_connection(id);
         self.last_cause = Some(cause.clone());
         let was_refused = self.retry.refused_since().is_some();

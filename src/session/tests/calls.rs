@@ -1,7 +1,10 @@
 //! Queries and mutations (rules 15 and 27).
 
 use super::*;
-use crate::error::CredentialsError;
+use crate::{
+    error::CredentialsError,
+    session::{Verdict, VerdictHook},
+};
 
 fn next(id: &str) -> Value {
     json!({"type": "next", "id": id, "payload": {"data": 1}})
@@ -86,15 +89,32 @@ fn rule_27_a_written_mutation_is_never_sent_again_however_the_connection_ends() 
         let other = rig.subscribe();
         rig.take();
         let ends = finished(&rig.lose(cause.clone()));
-        assert_eq!(ends[0], (id, format!("ambiguous: {cause}")));
-        if ends.len() == 1 {
-            rig.pass(secs(60));
-            assert_eq!(
-                issued(&rig.connect()).iter().map(|issued| issued.1.as_str()).collect::<Vec<_>>(),
-                [other.to_string()]
-            );
-        }
+        assert_eq!(ends, [(id, format!("ambiguous: {cause}"))]);
+        rig.session.reconnect_now(rig.now);
+        let queries = |did: &[Did]| issued(did).into_iter().map(|it| it.1).collect::<Vec<_>>();
+        assert_eq!(queries(&rig.connect()), [other.to_string()], "{cause}");
+        rig.session.reconnect_now(rig.now);
+        assert_eq!(queries(&rig.connect()), [other.to_string()], "{cause}");
     }
+}
+
+#[test]
+fn rule_27_what_ends_everything_leaves_a_written_mutation_ambiguous() {
+    let hook = VerdictHook::new(|_, _| Verdict::Fatal);
+    let mut rig = Rig::new(Config { on_disconnect: Some(hook), ..fixed(MODERN) });
+    let written = [rig.begin(OperationType::Mutation), rig.begin(OperationType::Query)];
+    rig.connect();
+    let unwritten = rig.begin(OperationType::Mutation);
+    rig.session.handle_lost(rig.now, ConnectionId::A, closed(1011));
+    let cause = closed(1011);
+    assert_eq!(
+        finished(&rig.take()),
+        [
+            (written[0], format!("ambiguous: {cause}")),
+            (written[1], format!("lost: {cause}")),
+            (unwritten, format!("lost: {cause}")),
+        ]
+    );
 }
 
 #[test]

@@ -113,6 +113,165 @@ fn issued_id(rig: &Rig, id: u64) -> String {
     wire_id.to_string()
 }
 
+/// Told to stay connected, with nothing subscribed.
+fn kept(config: Config) -> Rig {
+    let mut rig = Rig::new(Config { idle_timeout: None, ..config });
+    rig.session.connect(rig.now);
+    rig.connect();
+    rig
+}
+
+#[test]
+fn rule_25_a_client_that_was_told_to_stay_connected_dials_again_though_nothing_is_subscribed() {
+    let mut rig = kept(config());
+    // Also while the server restarts.
+    for attempts in [0, 1, 5] {
+        live(&mut rig, 1_000);
+        assert!(rig.session.is_open(), "it is not idle");
+        rig.lose(closed(1001));
+        for _ in 0..attempts {
+            rig.sleep();
+            rig.dial();
+            rig.lose(Disconnect::Connect(refused(503)));
+        }
+        rig.sleep();
+        rig.connect();
+    }
+    // An operation that goes during the retry sleep does not end that.
+    let id = rig.subscribe();
+    rig.lose(Disconnect::Reset(None));
+    rig.cancel(id);
+    assert_eq!(rig.take(), []);
+    rig.sleep();
+    rig.connect();
+    assert!(rig.session.is_open());
+}
+
+#[test]
+fn rule_25_a_client_that_was_not_told_to_stay_connected_does_not_dial_again() {
+    // Nothing was subscribed for less than the idle timeout.
+    let mut rig = Rig::new(config());
+    rig.session.connect(rig.now);
+    rig.connect();
+    assert_eq!(rig.lose(closed(1001)), [Did::Hangup(None), Did::Idle]);
+    // Nobody asked for a connection as such.
+    let mut rig = Rig::open(Config { idle_timeout: None, ..config() }, 1);
+    rig.cancel(1);
+    rig.take();
+    assert_eq!(rig.lose(closed(1001)), [Did::Hangup(None), Did::Idle]);
+    assert_eq!(rig.pass(secs(1_000)), []);
+}
+
+#[test]
+fn rule_25_a_fatal_end_and_a_shutdown_end_staying_connected_and_another_connect_begins_it_anew() {
+    let mut rig = kept(impatient());
+    let did = rig.lose(closed(4400));
+    assert_eq!(did, [Did::Hangup(None), Did::Idle]);
+    assert_eq!(rig.pass(secs(1_000)), []);
+    let id = rig.subscribe();
+    rig.connect();
+    rig.cancel(id);
+    rig.take();
+    assert_eq!(rig.lose(closed(1001)), [Did::Hangup(None), Did::Idle], "for the operation only");
+    rig.pass(secs(60));
+    rig.session.connect(rig.now);
+    rig.connect();
+    assert!(waiting(&rig.lose(closed(1001))).is_some());
+    rig.session.shutdown(rig.now, rig.now + secs(1));
+    assert_eq!(rig.take().last(), Some(&Did::Ended));
+    assert_eq!(rig.pass(secs(1_000)), []);
+}
+
+#[test]
+fn rule_25_a_pause_suspends_staying_connected() {
+    for lost in [false, true] {
+        let mut rig = kept(config());
+        if lost {
+            rig.lose(closed(1001));
+        }
+        rig.session.pause(rig.now);
+        rig.take();
+        assert_eq!(rig.pass(secs(1_000)), [], "lost {lost}");
+        rig.session.resume(rig.now);
+        assert!(rig.connect().contains(&Did::Open));
+        assert!(waiting(&rig.lose(closed(1001))).is_some());
+    }
+}
+
+#[test]
+fn only_a_connection_that_follows_a_lost_one_is_a_reconnect() {
+    let mut rig = Rig::open(config(), 1);
+    let reconnects = |rig: &Rig| rig.session.counts().reconnects;
+    // What this side does is no loss.
+    rig.session.reconnect_now(rig.now);
+    rig.connect();
+    rig.session.pause(rig.now);
+    rig.session.resume(rig.now);
+    rig.connect();
+    rig.cancel(1);
+    assert_eq!(live(&mut rig, 31).last(), Some(&Did::Idle));
+    rig.subscribe();
+    rig.connect();
+    assert_eq!((rig.session.counts().connections, reconnects(&rig)), (4, 0));
+    // However many attempts that takes.
+    for attempts in [0, 1, 4] {
+        let before = reconnects(&rig);
+        rig.lose(closed(1012));
+        for _ in 0..attempts {
+            rig.sleep();
+            rig.upgrade();
+            rig.lose(closed(1012));
+        }
+        assert_eq!(reconnects(&rig), before, "there is none yet");
+        rig.sleep();
+        rig.connect();
+        assert_eq!(reconnects(&rig), before + 1, "after {attempts}");
+        live(&mut rig, 11);
+    }
+    // An attempt that fails loses no connection.
+    let mut rig = Rig::new(config());
+    rig.subscribe();
+    rig.upgrade();
+    rig.lose(closed(1012));
+    rig.sleep();
+    rig.connect();
+    assert_eq!((rig.session.counts().dials, reconnects(&rig)), (2, 0));
+    // After a fatal end there is nothing to follow.
+    let mut rig = Rig::open(impatient(), 1);
+    rig.lose(closed(4400));
+    rig.subscribe();
+    rig.take();
+    rig.sleep();
+    rig.connect();
+    assert_eq!((rig.session.counts().connections, reconnects(&rig)), (2, 0));
+}
+
+#[test]
+fn a_handover_is_no_reconnect_whether_it_succeeds_or_fails() {
+    let mut rig = Rig::open(config(), 1);
+    let (new, old) = (ConnectionId::B, ConnectionId::A);
+    rig.session.rotate(rig.now);
+    for fails in [true, true, true, false] {
+        let mut did = rig.take();
+        // After one that failed the next one follows by itself.
+        while dials(&did) == 0 {
+            did = live(&mut rig, 1);
+        }
+        rig.session.handle_credentials(rig.now, new, Ok(granted()));
+        rig.session.handle_open(rig.now, new);
+        rig.session.handle_frame(rig.now, new, r#"{"type":"connection_ack"}"#);
+        while rig.session.poll_transmit(new).is_some() {}
+        if fails {
+            rig.session.handle_lost(rig.now, new, Disconnect::Reset(None));
+        } else {
+            rig.session.handle_lost(rig.now, old, Disconnect::Reset(None));
+        }
+        rig.take();
+    }
+    let counts = rig.session.counts();
+    assert_eq!((counts.reconnects, counts.handovers), (0, 1));
+}
+
 #[test]
 fn a_pause_closes_the_connection_keeps_the_operations_and_dials_no_more() {
     for subprotocol in [MODERN, LEGACY] {
@@ -222,7 +381,7 @@ fn a_dial_budget_holds_whatever_makes_the_client_dial() {
 fn the_applications_verdict_overrides_the_table_and_one_that_panics_has_no_say() {
     let rig = |verdict: Verdict| {
         let hook = VerdictHook::new(move |_, _| verdict);
-        Rig::open(Config { on_disconnect: Some(hook), ..config() }, 1)
+        Rig::open(Config { on_disconnect: Some(hook), ..impatient() }, 1)
     };
     assert!(finished(&rig(Verdict::Retry).lose(closed(4400))).is_empty());
     assert_eq!(finished(&rig(Verdict::Fatal).lose(closed(1006))).len(), 1);
@@ -234,7 +393,7 @@ fn the_applications_verdict_overrides_the_table_and_one_that_panics_has_no_say()
         Disconnect::Closed { code, .. } if code.0 == 4400 && attempts < 3 => Verdict::Retry,
         _ => panic!("a bug"),
     });
-    let mut rig = Rig::open(Config { on_disconnect: Some(hook), ..config() }, 1);
+    let mut rig = Rig::open(Config { on_disconnect: Some(hook), ..impatient() }, 1);
     for _ in 0..2 {
         assert!(finished(&rig.lose(closed(4400))).is_empty());
         rig.sleep();

@@ -37,6 +37,11 @@ fn config() -> Config {
     Config::new(7)
 }
 
+/// Refusals end everything, also those of an endpoint that has worked.
+fn impatient() -> Config {
+    Config { refusal_grace: Duration::ZERO, ..config() }
+}
+
 fn fixed(subprotocol: Subprotocol) -> Config {
     Config { subprotocol: Some(subprotocol), ..config() }
 }
@@ -90,7 +95,8 @@ enum Did {
     Ended,
     Wrote(Value),
     WroteClose(u16),
-    WrotePing,
+    /// A WebSocket ping, with its number.
+    WrotePing(u64),
 }
 
 impl Session<u64> {
@@ -275,7 +281,7 @@ impl Rig {
                 Transmit::Text(text) => {
                     Did::Wrote(serde_json::from_str(&text).expect("the client writes JSON"))
                 }
-                Transmit::Ping(_) => Did::WrotePing,
+                Transmit::Ping(number) => Did::WrotePing(number),
                 Transmit::Close(code, _) => Did::WroteClose(code.0),
             });
         }
@@ -324,7 +330,7 @@ fn wrote(did: &[Did]) -> Vec<String> {
         .filter_map(|did| match did {
             Did::Wrote(message) => Some(message["type"].as_str()?.to_owned()),
             Did::WroteClose(code) => Some(format!("close {code}")),
-            Did::WrotePing => Some("websocket ping".into()),
+            Did::WrotePing(_) => Some("websocket ping".into()),
             _ => None,
         })
         .collect()

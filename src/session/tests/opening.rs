@@ -13,21 +13,13 @@ fn http(status: u16) -> Disconnect {
 
 #[test]
 fn rule_1_the_modern_subprotocol_is_offered_alone_and_the_legacy_one_when_it_is_refused() {
-    for (after_upgrade, refusal) in [
-        (true, closed(4406)),
-        (true, closed(1002)),
-        (false, http(400)),
-        (false, refused_subprotocol()),
-    ] {
+    for (has_socket, refusal) in refusals() {
         let mut rig = Rig::new(config());
         rig.subscribe();
         rig.take();
         assert_eq!(rig.dial(), [Did::Dial(MODERN)]);
-        if after_upgrade {
-            rig.session.handle_open(rig.now, ConnectionId::A);
-            rig.take();
-        }
-        assert_eq!(rig.lose(refusal)[1..], [Did::Connecting(2), Did::Authorize("reconnect")]);
+        let did = refuse(&mut rig, has_socket, refusal);
+        assert_eq!(did[1..], [Did::Connecting(2), Did::Authorize("reconnect")]);
         assert_eq!(rig.dial(), [Did::Dial(LEGACY)]);
         rig.session.handle_open(rig.now, ConnectionId::A);
         let did = rig.receive(json!({"type": "connection_ack"}));
@@ -37,6 +29,104 @@ fn rule_1_the_modern_subprotocol_is_offered_alone_and_the_legacy_one_when_it_is_
         rig.lose(Disconnect::Reset(None));
         rig.sleep();
         assert_eq!(rig.dial(), [Did::Dial(LEGACY)], "what worked is remembered");
+    }
+}
+
+/// The ways in which a server refuses a subprotocol, and whether there is a socket by then.
+fn refusals() -> [(bool, Disconnect); 4] {
+    [(true, closed(4406)), (true, closed(1002)), (false, http(400)), (false, refused_subprotocol())]
+}
+
+/// The dial fails in this way.
+fn refuse(rig: &mut Rig, has_socket: bool, refusal: Disconnect) -> Vec<Did> {
+    if has_socket {
+        rig.session.handle_open(rig.now, ConnectionId::A);
+        rig.take();
+    }
+    rig.lose(refusal)
+}
+
+/// Why the provider is asked next, if that is at once.
+fn asked(did: &[Did]) -> Option<&'static str> {
+    did.iter().find_map(|did| if let Did::Authorize(reason) = did { Some(*reason) } else { None })
+}
+
+#[test]
+fn rule_1_a_legacy_server_that_rejects_the_first_credentials_is_open_after_three_dials() {
+    for (has_socket, refusal) in refusals() {
+        let mut rig = Rig::new(config());
+        rig.subscribe();
+        assert_eq!(asked(&rig.take()), Some("initial"));
+        assert_eq!(rig.dial(), [Did::Dial(MODERN)]);
+        let did = refuse(&mut rig, has_socket, refusal.clone());
+        assert_eq!(asked(&did), Some("reconnect"), "{refusal}");
+        assert_eq!(rig.dial(), [Did::Dial(LEGACY)]);
+        rig.session.handle_open(rig.now, ConnectionId::A);
+        rig.take();
+        let did = rig.receive(json!({"type": "connection_error", "payload": {"message": "no"}}));
+        assert_eq!(asked(&did), Some("rejected"), "{refusal}");
+        assert_eq!(rig.dial(), [Did::Dial(LEGACY)], "{refusal}");
+        rig.session.handle_open(rig.now, ConnectionId::A);
+        rig.take();
+        let did = rig.receive(json!({"type": "connection_ack"}));
+        assert_eq!(issued(&did).len(), 1, "{refusal}");
+        assert_eq!(rig.session.counts().dials, 3);
+    }
+}
+
+#[test]
+fn rule_1_an_endpoint_that_comes_back_with_the_other_subprotocol_is_open_within_four_dials() {
+    for (before, after) in [(MODERN, LEGACY), (LEGACY, MODERN)] {
+        for (has_socket, refusal) in refusals() {
+            let mut rig = Rig::new(config());
+            let id = rig.subscribe();
+            rig.take();
+            let mut speaks = before;
+            for round in 1..=3 {
+                let dials = rig.session.counts().dials;
+                while rig.dial() != [Did::Dial(speaks)] {
+                    let did = refuse(&mut rig, has_socket, refusal.clone());
+                    assert_eq!(finished(&did), [], "{refusal}, round {round}");
+                    if asked(&did).is_none() {
+                        rig.sleep();
+                    }
+                }
+                let dials = rig.session.counts().dials - dials;
+                assert!(dials <= 4, "{refusal}, round {round}: {dials} dials");
+                rig.session.handle_open(rig.now, ConnectionId::A);
+                rig.take();
+                let did = rig.receive(json!({"type": "connection_ack"}));
+                assert_eq!(issued(&did)[0].1, id.to_string());
+                // Either is so for a while, and changes while the server is away.
+                rig.pass(secs(11));
+                rig.lose(closed(1012));
+                rig.sleep();
+                speaks = if speaks == before { after } else { before };
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_to_a_rejection_that_is_spent_on_negotiation_is_asked_for_again() {
+    for (has_socket, refusal) in refusals() {
+        // What 1002 means on a subprotocol that has worked is not certain.
+        let is_ambiguous = refusal.to_string() == closed(1002).to_string();
+        let mut rig = Rig::open(config(), 1);
+        assert_eq!(asked(&rig.lose(closed(4403))), Some("rejected"));
+        assert_eq!(rig.dial(), [Did::Dial(MODERN)]);
+        let mut did = refuse(&mut rig, has_socket, refusal.clone());
+        if is_ambiguous {
+            did = rig.pass(waiting(&did).unwrap());
+        }
+        assert_eq!(asked(&did), Some("rejected"), "{refusal}");
+        assert_eq!(rig.dial(), [Did::Dial(LEGACY)]);
+        rig.session.handle_open(rig.now, ConnectionId::A);
+        rig.take();
+        let did = rig.receive(json!({"type": "connection_ack"}));
+        assert_eq!(issued(&did).len(), 1);
+        rig.lose(closed(1012));
+        assert_eq!(asked(&rig.pass(secs(30))), Some("reconnect"), "it was of use");
     }
 }
 

@@ -81,7 +81,7 @@ fn a_connection_that_is_lost_meanwhile_begins_again_with_the_first() {
 }
 
 #[test]
-fn whoever_waits_for_a_proof_waits_for_the_turn_and_asks_no_sooner() {
+fn an_operation_whose_proof_is_waited_for_waits_for_its_turn_and_no_ping_goes_before_it() {
     let mut rig = Rig::open(paced(1), 3);
     reconnect(&mut rig);
     rig.session.probe(3);
@@ -89,7 +89,8 @@ fn whoever_waits_for_a_proof_waits_for_the_turn_and_asks_no_sooner() {
     let did = rig.pass(secs(2));
     let position = |wanted: &str| wrote(&did).iter().rposition(|wrote| wrote == wanted);
     assert!(position("ping") > position("subscribe"), "{:?}", wrote(&did));
-    assert!(rig.receive(json!({"type": "pong"})).contains(&Did::Established(3)));
+    let proof = json!({"type": "pong", "payload": {"n": 1}});
+    assert!(rig.receive(proof).contains(&Did::Established(3)));
 }
 
 #[test]

@@ -3,6 +3,15 @@
 use super::*;
 use crate::error::CredentialsError;
 
+impl Rig {
+    /// There is no socket.
+    fn lose_attempt(&mut self, cause: Disconnect) -> Vec<Did> {
+        self.take();
+        self.dial();
+        self.lose(cause)
+    }
+}
+
 #[test]
 fn rule_10_an_operation_ends_once_and_what_follows_is_ignored() {
     for end in ["complete", "error"] {
@@ -98,7 +107,7 @@ fn rule_18_a_complete_precedes_a_later_subscribe() {
 
 #[test]
 fn rule_23_a_fatal_end_leaves_the_session_usable_and_the_next_dial_spaced() {
-    let mut rig = Rig::open(config(), 3);
+    let mut rig = Rig::open(impatient(), 3);
     for id in ["1.0", "2.1", "3.2"] {
         rig.receive(json!({"type": "next", "id": id, "payload": {}}));
     }
@@ -130,6 +139,61 @@ fn rule_24_a_server_that_acks_and_drops_at_once_sees_growing_delays() {
         totals.is_sorted() && totals[7] > 8 * totals[0],
         "jitter aside, each is longer: {totals:?}"
     );
+}
+
+#[test]
+fn rule_24_within_an_outage_no_delay_is_shorter_than_the_one_before() {
+    let (base, cap) = (config().backoff_base, config().backoff_cap);
+    for seed in 0..200 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut rig = Rig::open(Config { seed, ..impatient() }, 1);
+        rig.pass(secs(11));
+        let mut did = rig.lose(closed(1012));
+        let mut previous = base;
+        for _ in 0..30 {
+            if rig.session.live_operations() == 0 {
+                rig.subscribe();
+                did.extend(rig.take());
+            }
+            // Credentials are asked for at once the first time.
+            if let Some(delay) = waiting(&did) {
+                let most = (previous * 3).min(cap);
+                assert!(delay >= previous && delay <= most, "{delay:?} after {previous:?}");
+                previous = delay;
+                rig.pass(delay);
+            }
+            did = match rng.u8(..9) {
+                0 => rig.lose_attempt(Disconnect::Connect(ConnectError::Timeout(secs(10)))),
+                1 => rig.lose_attempt(Disconnect::Connect(refused(503))),
+                // Fatal; the next operation is not sooner.
+                2 => rig.lose_attempt(Disconnect::Connect(refused(404))),
+                3 => rig.lose_attempt(Disconnect::Connect(refused(401))),
+                4 => {
+                    rig.upgrade();
+                    rig.lose(closed(1000))
+                }
+                5 => {
+                    rig.upgrade();
+                    rig.pass(secs(10))
+                }
+                6 => {
+                    rig.connect();
+                    rig.lose(Disconnect::Reset(None))
+                }
+                7 => {
+                    rig.connect();
+                    rig.lose(closed(4400))
+                }
+                _ => {
+                    rig.connect();
+                    // It is not healthy yet.
+                    rig.pass(secs(9));
+                    rig.lose(closed(1001))
+                }
+            };
+        }
+        assert!(previous > base * 3, "{previous:?}");
+    }
 }
 
 #[test]
@@ -392,8 +456,8 @@ fn answers_that_nobody_wanted_any_more_are_no_failed_attempts() {
 
 #[test]
 fn rule_23_after_a_fatal_end_the_subprotocol_is_found_anew() {
-    let mut rig = Rig::open(config(), 1);
-    rig.lose(closed(4400));
+    let mut rig = Rig::open(impatient(), 1);
+    assert_eq!(finished(&rig.lose(closed(4400))).len(), 1);
     rig.subscribe();
     rig.take();
     rig.sleep();

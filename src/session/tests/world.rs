@@ -147,7 +147,7 @@ impl World {
                 | Did::Paused
                 | Did::Ended
                 | Did::WroteClose(_)
-                | Did::WrotePing => {}
+                | Did::WrotePing(_) => {}
             }
         }
     }
