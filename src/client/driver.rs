@@ -276,8 +276,7 @@ impl Driver {
         0
     }
 
-    /// Delivers items that were held, in order, until the writer does not go on; then the end that
-    /// follows them.
+    /// Delivers items that were held, in order, until the writer does not go on.
     fn deliver_all(&mut self, now: Instant, id: u64, writer: Arc<Writer>, mut backlog: Backlog) {
         while let Some(HeldItem { frame, payload }) = backlog.pop() {
             if writer.is_shared() {
@@ -287,14 +286,10 @@ impl Driver {
             let payload = Payload::new(self.stock.copy(&frame, &self.buffers), payload);
             let given = writer.push(payload, &frame);
             if !self.settle(now, Arc::clone(&writer), given) {
-                // What is left comes again, or nobody wants it.
-                self.counters.dequeued(backlog.len() as u64);
-                return;
+                break;
             }
         }
-        if let Some(end) = backlog.end {
-            self.session.end_backlog(now, id, end);
-        }
+        self.session.delivered(now, id, backlog);
     }
 
     /// One by one, so that one that panics takes no other with it.

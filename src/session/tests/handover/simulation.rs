@@ -10,7 +10,8 @@ use crate::session::{DialBudget, Verdict, VerdictHook};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Subscribe,
+    /// With a position, or without.
+    Subscribe(bool),
     Call(OperationType),
     Cancel(Index),
     Publish(Index),
@@ -23,6 +24,10 @@ enum Step {
     Down(ConnectionId),
     End(ConnectionId, usize),
     Rewind(Index),
+    /// From now on the reader takes only so many items.
+    Fill(Index, u32),
+    /// The reader catches up.
+    Read(Index),
     Settle,
     Pass(u64),
     Live(u64),
@@ -110,7 +115,7 @@ fn step() -> impl Strategy<Value = Step> {
     let on = || prop::sample::select(vec![A, B]);
     let code = prop::sample::select(vec![1000, 1001, 1012, 4400, 4403, 4409, 4500, 1013]);
     prop_oneof![
-        2 => Just(Step::Subscribe),
+        2 => any::<bool>().prop_map(Step::Subscribe),
         2 => prop::sample::select(vec![OperationType::Query, OperationType::Mutation]).prop_map(Step::Call),
         1 => any::<Index>().prop_map(Step::Cancel),
         8 => any::<Index>().prop_map(Step::Publish),
@@ -123,6 +128,8 @@ fn step() -> impl Strategy<Value = Step> {
         12 => on().prop_map(Step::Down),
         1 => (on(), 0..3_usize).prop_map(|(on, index)| Step::End(on, index)),
         1 => any::<Index>().prop_map(Step::Rewind),
+        1 => (any::<Index>(), 0..6_u32).prop_map(|(index, room)| Step::Fill(index, room)),
+        1 => any::<Index>().prop_map(Step::Read),
         2 => Just(Step::Settle),
         3 => prop::sample::select(vec![1, 100, 600, 2_100, 12_000]).prop_map(Step::Pass),
         2 => prop::sample::select(vec![1, 100, 600, 2_100, 12_000, 40_000]).prop_map(Step::Live),
@@ -149,7 +156,10 @@ fn run(world: &mut World, step: &Step) -> Result<(), TestCaseError> {
         (!ids.is_empty()).then(|| ids[index.index(ids.len())])
     };
     match step {
-        Step::Subscribe => drop(world.subscribe()),
+        Step::Subscribe(resumes) => {
+            world.rig.is_resumable = *resumes;
+            world.subscribe();
+        }
         Step::Call(kind) => drop(world.call(*kind)),
         Step::Cancel(index) => any(world, index).into_iter().for_each(|id| world.cancel(id)),
         Step::Publish(index) => any(world, index).into_iter().for_each(|id| world.publish(id)),
@@ -171,6 +181,11 @@ fn run(world: &mut World, step: &Step) -> Result<(), TestCaseError> {
                 world.rig.session.catch_up(now, id);
             }
         }
+        Step::Fill(index, room) => {
+            let reader = any(world, index).and_then(|id| world.readers.get_mut(&id));
+            reader.into_iter().for_each(|reader| reader.room = Some(*room));
+        }
+        Step::Read(index) => any(world, index).into_iter().for_each(|id| world.read(id)),
         Step::Settle => world.settle()?,
         Step::Pass(millis) => world.pass(in_millis(*millis))?,
         Step::Live(millis) => world.live(in_millis(*millis))?,
@@ -224,6 +239,7 @@ proptest! {
         (world.slow_calls, world.lazy, world.restarts) = (setting.slow_calls, setting.lazy, setting.restarts);
         world.call_timeout = in_millis(setting.call_timeout);
         world.subscribe();
+        world.rig.is_resumable = true;
         world.subscribe();
         world.settle()?;
         for step in &steps {
@@ -235,6 +251,9 @@ proptest! {
         for on in ConnectionId::ALL {
             world.begin(on);
             world.answer(on);
+        }
+        for id in world.readers.keys().copied().collect::<Vec<_>>() {
+            world.read(id);
         }
         // Longer than every backoff, trial, overlap and grace period.
         (world.lifetime, world.rig.session.config.max_connection_age) = (None, None);
