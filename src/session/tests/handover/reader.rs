@@ -15,7 +15,8 @@ pub(super) struct Reader {
     resumes: bool,
     /// A request has carried one.
     is_resumed: bool,
-    /// How many items are taken; `None` if all are. As with `Overflow::Rewind`.
+    /// How many items are taken before there is room for small ones only, as with
+    /// `Overflow::Rewind`. `None` if there is room for all.
     pub(super) room: Option<u32>,
     marks: Marks,
     pub(super) gaps: u32,
@@ -61,7 +62,9 @@ impl Reader {
 
     /// Returns whether there was room.
     pub(super) fn receive(&mut self, n: u64) -> Result<bool, TestCaseError> {
+        let is_small = n % 2 == 1;
         match &mut self.room {
+            Some(0) if is_small => {}
             Some(0) => return Ok(false),
             Some(room) => *room -= 1,
             None => {}
