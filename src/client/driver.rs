@@ -291,14 +291,10 @@ impl Driver {
             let payload = Payload::new(self.stock.copy(&frame, &self.buffers), payload);
             let result = writer.push(payload, &frame);
             if !self.handle_push_result(now, Arc::clone(&writer), result) {
-                // The server will send the other items again, or the subscription has ended.
-                self.counters.dequeued(backlog.len() as u64);
-                return;
+                break;
             }
         }
-        if let Some(end) = backlog.end {
-            self.session.end_backlog(now, id, end);
-        }
+        self.session.delivered(now, id, backlog);
     }
 
     /// Wakes readers one by one, so that the others stay queued if a waker panics.

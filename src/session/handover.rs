@@ -165,24 +165,26 @@ impl<W: Clone> Session<W> {
             Cut::TimeUp => !is_resumed,
             Cut::Lost(_) => true,
         };
+        let has_position = !is_resumed && moving.overlap.has_old_said();
+        let is_ended = moving.backlog.end.is_some();
         let Some(operation) = self.operations.get(id) else { return };
-        let has_position = operation.is_resumable && !is_resumed;
+        let has_position = operation.is_resumable && has_position;
         let Some(serial) = new.filter(|_| !(may_miss && has_position)) else {
             // The new connection does not know it yet, or not from where to go on: it is sent there
             // after the last item that was received.
             return self.send_anew(now, id, lost, cause);
         };
         self.complete_old(id, lost);
-        let Some(Place::Moving(moving)) =
-            self.operations.set_place(id, Place::On(from.other(), serial))
-        else {
-            return;
+        let place = if is_ended {
+            // It is on no connection any more: nothing is said about it there (rule 13).
+            Place::Waiting(Why::Reader)
+        } else {
+            Place::On(from.other(), serial)
         };
+        let Some(Place::Moving(moving)) = self.operations.set_place(id, place) else { return };
         let Some(operation) = self.operations.get(id) else { return };
         let (writer, backlog) = (operation.writer.clone(), moving.backlog);
-        if backlog.len() > 0 {
-            self.watch_received(now, id);
-        }
+        self.watch_moved(now, id, backlog.len() > 0);
         let gap = Gap { reconnects: u32::from(may_miss), overlaps: 1, cause, ..Gap::default() };
         self.outputs.push_back(Output::Gap { writer: writer.clone(), gap });
         if !backlog.is_empty() {

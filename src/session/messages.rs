@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc, time::Instant};
 use super::{
     ConnectionId, Item, Output, Session, Strictness,
     connection::{Phase, Role, send_queue::Queued, timers::Timer},
-    operations::Side,
+    operations::{Place, Side},
 };
 use crate::{
     error::{CloseCode, Disconnect, Violation},
@@ -342,7 +342,14 @@ impl<W: Clone> Session<W> {
         }
         for on in ConnectionId::ALL {
             let operations = &self.operations;
-            let is_due = |id: &u64| operations.is_queued(*id, on) || operations.is_on(*id, on);
+            // What waits for its turn under `reissue_rate` is not proven by a ping before it.
+            let is_due = |id: &u64| match operations.place(*id) {
+                Some(Place::Queued(queue)) => *queue == on,
+                Some(Place::On(..) | Place::Moving(_)) => {
+                    operations.wire_ids(*id).any(|(connection, _)| connection == on)
+                }
+                Some(Place::Waiting(_)) | None => false,
+            };
             if self.awaited.iter().any(is_due) {
                 self.probe_on(on);
             }

@@ -39,7 +39,7 @@ pub(crate) enum Why {
     Connection,
     /// Its turn under `reissue_rate`; it is among the paced ones of the current connection.
     Pacing,
-    /// Its reader to catch up (`Overflow::Rewind`).
+    /// Its reader: to catch up (`Overflow::Rewind`), or to take what was held before its end.
     Reader,
     /// The application to say whether its end was transient (`restart_if`).
     Application,

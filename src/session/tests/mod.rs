@@ -253,9 +253,7 @@ impl Rig {
                     while let Some(HeldItem { frame, payload }) = backlog.pop() {
                         did.push(Did::Deliver(writer, read(&frame[payload])));
                     }
-                    if let Some(end) = backlog.end {
-                        self.session.end_backlog(self.now, id, end);
-                    }
+                    self.session.delivered(self.now, id, backlog);
                     continue;
                 }
                 Output::Refused(cause, _) => Did::Refused(cause.to_string()),

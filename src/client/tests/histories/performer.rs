@@ -225,12 +225,10 @@ impl Performer {
     fn deliver_all(&mut self, now: Instant, id: u64, writer: &Arc<Writer>, mut backlog: Backlog) {
         while let Some(HeldItem { frame, payload }) = backlog.pop() {
             if !self.deliver(now, Arc::clone(writer), &frame, payload) {
-                return;
+                break;
             }
         }
-        if let Some(end) = backlog.end {
-            self.session.end_backlog(now, id, end);
-        }
+        self.session.delivered(now, id, backlog);
     }
 
     fn end(&mut self, now: Instant, writer: &Writer, end: End) {
