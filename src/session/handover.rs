@@ -378,7 +378,7 @@ impl<W: Clone> Session<W> {
                 self.give_up_calls(now, id, Some(cause));
                 self.handover.staying.clear();
             }
-            Some(Role::Trial) => self.return_group(id),
+            Some(Role::Trial) => return self.drop_trial(),
             Some(Role::Successor | Role::Current) | None => {}
         }
         self.hang_up_other();

@@ -284,15 +284,11 @@ impl<W: Clone> Session<W> {
             return;
         }
         let round_trip_time = connection.pings.answered(now, number);
-        let role = connection.role;
         if round_trip_time.is_some() {
             self.counts.round_trip_time = round_trip_time;
         }
-        if role == Role::Trial {
-            self.trial_ponged(now);
-        } else {
-            self.establish();
-        }
+        self.trial_ponged(now, on);
+        self.establish();
     }
 
     /// Tells `Output::Established` once the server has read the operation: now, if that is known.

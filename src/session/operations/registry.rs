@@ -250,7 +250,15 @@ impl<W> Registry<W> {
 
     /// Whether an operation was sent on this connection and has not left it.
     pub(crate) fn is_on(&self, id: u64, on: ConnectionId) -> bool {
-        matches!(self.place(id), Some(Place::On(connection, _)) if *connection == on)
+        self.serial_on(id, on).is_some()
+    }
+
+    /// With which serial an operation was sent on this connection, if it has not left it.
+    pub(crate) fn serial_on(&self, id: u64, on: ConnectionId) -> Option<u64> {
+        match self.place(id)? {
+            Place::On(connection, serial) => (*connection == on).then_some(*serial),
+            Place::Waiting(_) | Place::Queued(_) | Place::Moving(_) => None,
+        }
     }
 
     /// Removes the mutations that were sent on a connection: they must not be sent again (rule 27).

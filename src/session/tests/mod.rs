@@ -9,6 +9,7 @@ mod opening;
 mod outages;
 mod pace;
 mod proof;
+mod quarantine;
 mod rules;
 mod staleness;
 mod verdicts;
