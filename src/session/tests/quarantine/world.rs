@@ -242,9 +242,7 @@ impl World {
                 while backlog.pop().is_some() {
                     *self.received.entry(writer).or_default() += 1;
                 }
-                if let Some(end) = backlog.end {
-                    self.rig.session.end_backlog(self.rig.now, id, end);
-                }
+                self.rig.session.delivered(self.rig.now, id, backlog);
             }
             Output::Finish { writer, end } => {
                 assert!(self.ends.iter().all(|(id, _)| *id != writer), "I1: one end");
