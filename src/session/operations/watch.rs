@@ -136,8 +136,7 @@ impl<W: Clone> Session<W> {
         }
     }
 
-    /// The reader has no room: the server is to stop until `catch_up`. An operation that the server
-    /// does not have will be sent again, after the last item that was received.
+    /// The reader has no room: the server is to stop until `catch_up`.
     pub(crate) fn rewind(&mut self, id: u64) {
         // What was held is behind what does not fit. It may fit, and would leave a hole.
         let is_held =
@@ -147,9 +146,11 @@ impl<W: Clone> Session<W> {
         {
             self.counts.items -= backlog.len() as u64;
         }
-        // A query or mutation must not be sent twice.
+        // A query or mutation must not be sent twice. The other two are followed by a request that
+        // begins after the last item that the reader had room for.
         if self.operations.get(id).is_some_and(Operation::is_subscription)
-            && self.operations.wire_ids(id).next().is_some()
+            && !self.operations.waits(id, Why::Application)
+            && !self.operations.waits(id, Why::Backoff)
         {
             self.leave(id, None, Why::Reader);
             self.operations.clear_deadline(id);
