@@ -1,5 +1,5 @@
-//! What the parts without I/O cost: one event in the envelope, the session, a mailbox and the
-//! decoder.
+//! What the parts without I/O cost: the check of a document, and one event in the envelope, the
+//! session, a mailbox and the decoder.
 //!
 //! Each group has a baseline: the least that a hand-written client does for the same. Ratios to it
 //! travel; figures are one machine's. What must hold: a payload is located in the same time at
@@ -91,6 +91,71 @@ mod envelope {
             &format!(r#"{{"type":"next","payload":{},"id":"1.0"}}"#, payload(bytes)),
             parse,
         );
+    }
+}
+
+/// What an operation costs before it is handed over, by the bytes of its document. The baseline
+/// serializes the request, which every client does; what must hold: a document that was checked
+/// before costs no more than that again.
+#[divan::bench_group(sample_size = 100)]
+mod document {
+    use divan::{Bencher, black_box, counter::BytesCount};
+    use resub::bench::Documents;
+    use serde::Serialize;
+    use serde_json::value::{RawValue, to_raw_value};
+
+    use super::feed::SIZES;
+
+    fn document(bytes: usize) -> String {
+        let selection = "symbol price size side at ";
+        let selections = selection.repeat((bytes / selection.len()).max(1));
+        format!(
+            "subscription Trades($symbol: String) {{ trades(symbol: $symbol) {{ {selections}}} }}"
+        )
+    }
+
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Request<'a> {
+        query: &'a str,
+        variables: Variables<'a>,
+        operation_name: &'a str,
+    }
+
+    #[derive(Serialize)]
+    struct Variables<'a> {
+        symbol: &'a str,
+    }
+
+    fn request(document: &str) -> Box<RawValue> {
+        let variables = Variables { symbol: "BTC-USD" };
+        let request = Request { query: document, variables, operation_name: "Trades" };
+        to_raw_value(&request).unwrap_or_default()
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn baseline(bencher: Bencher<'_, '_>, bytes: usize) {
+        let document = document(bytes);
+        bencher.counter(BytesCount::of_str(&document)).bench(|| request(black_box(&document)));
+    }
+
+    #[divan::bench(args = SIZES)]
+    fn check_again(bencher: Bencher<'_, '_>, bytes: usize) {
+        let (document, documents) = (document(bytes), Documents::default());
+        let request = request(&document);
+        assert!(documents.check(&request).is_some());
+        bencher
+            .counter(BytesCount::of_str(&document))
+            .bench(|| documents.check(black_box(&request)));
+    }
+
+    #[divan::bench(args = SIZES, sample_size = 2)]
+    fn check_new(bencher: Bencher<'_, '_>, bytes: usize) {
+        let document = document(bytes);
+        let request = request(&document);
+        bencher
+            .counter(BytesCount::of_str(&document))
+            .bench(|| Documents::default().check(black_box(&request)));
     }
 }
 

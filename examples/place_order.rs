@@ -1,7 +1,7 @@
-//! A query, a mutation and a subscription over one connection: `cargo run --example place_order`.
+//! Runs a query, a mutation and a subscription over one connection.
 //!
-//! Places an order on the market that `live_feed` embeds, and sees the trade that fills it in the
-//! feed.
+//! Start it with `cargo run --example place_order`. It places an order on the market that
+//! `live_feed` embeds, and reads the trade that fills it from the feed.
 
 use std::{error::Error, time::Duration};
 
@@ -45,9 +45,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 order.id, order.trade.sequence, order.trade.price
             );
         }
-        // Not sent again by the client, and not to be sent again unseen by anybody else.
+        // The client does not send the order again. Check the feed before you do.
         Err(CallError::Ambiguous(_)) => {
-            println!("the order may have been placed: the feed will tell");
+            println!("the order may have been placed: check the feed");
         }
         Err(error) if error.may_have_been_executed() => return Err(error.into()),
         Err(error) => println!("not placed, so it could be tried again: {error}"),

@@ -1,7 +1,7 @@
-//! Nothing lost, nothing twice, over a connection that is cut again and again: `cargo run --example
-//! resume`.
+//! Reads every trade exactly once over a connection that the server keeps dropping.
 //!
-//! Reads the trades of the market that `live_feed` embeds, which numbers them and honours `after`.
+//! Start it with `cargo run --example resume`. It reads the trades of the market that `live_feed`
+//! embeds, which numbers its trades and honours `after`.
 
 use std::{error::Error, num::NonZeroUsize, time::Duration};
 
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let mut trades = client
         .subscription::<Trades>(trades::Variables { symbol: None, after: None })
-        // Never backwards: what comes again after a loss may be older than what came before it.
+        // Never move the position back: after a reconnect, the server may repeat older trades.
         .resume_with(|last, variables| {
             variables.after = variables.after.max(Some(last.trades.sequence));
         })
@@ -66,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                     read.map(|(_, last)| last)
                 );
             }
-            // Only before the first trade, after which nothing could be resumed.
+            // This can happen only before the first trade, when there is no position yet.
             Event::Gap(gap) => println!("something may be missing: {gap:?}"),
             _ => {}
         }

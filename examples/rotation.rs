@@ -1,9 +1,9 @@
-//! From connection to connection under load: `cargo run --example rotation`, or with `-- 50` for
-//! more than 10 rotations.
+//! Moves from connection to connection under load.
 //!
-//! Reads the market that `live_feed` embeds with 50 subscriptions and places orders, while the
-//! client moves to another connection again and again. In the end what was read and ordered is
-//! compared with the market's own books.
+//! Start it with `cargo run --example rotation`, or with `-- 50` for 50 rotations instead of 10. It
+//! reads the market that `live_feed` embeds with 50 subscriptions and places orders, while the
+//! client keeps moving to another connection. In the end it compares the trades that it read and
+//! the orders that it placed with the records of the market.
 
 use std::{
     env,
@@ -42,7 +42,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 const READERS_PER_SYMBOL: usize = 10;
 const WINDOW: NonZeroUsize = NonZeroUsize::new(1_024).unwrap();
-/// Between two rotations.
+/// The time between two rotations.
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[tokio::main]
@@ -136,7 +136,7 @@ async fn read(
     Err("the stream has ended".into())
 }
 
-/// Places one order after the other; says how many.
+/// Places one order after the other. Returns the number of orders.
 async fn buy(client: Client, is_over: Arc<AtomicBool>) -> Result<u64, Failure> {
     let mut pace = interval(Duration::from_millis(5));
     let mut orders = 0;
@@ -160,11 +160,11 @@ async fn order(client: &Client, symbol: &str, size: i64) -> Result<(), Failure> 
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the library's rule; a program may tell how long it took"
+    reason = "the rule is for the library; this program measures time"
 )]
 fn now() -> Instant {
     Instant::now()
 }
 
-/// A size that the market makes of nobody else's orders.
+/// The size of the last order of each symbol. No other trade has it.
 const LAST: i64 = 1_000;

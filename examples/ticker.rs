@@ -1,8 +1,8 @@
-//! The last price, then every trade: `cargo run --example ticker`.
+//! Prints the last trade, then every new one.
 //!
-//! Asks the market that `live_feed` embeds for the last trade and follows the feed from there,
-//! without a hole between the two. The server cuts the connection every second; what was missed
-//! then is made good by asking again.
+//! Start it with `cargo run --example ticker`. It queries the last trade of the market that
+//! `live_feed` embeds and follows the feed from there. No trade between the two is lost. The server
+//! drops the connection every second, and after each loss the example queries the last trade again.
 
 use std::{error::Error, time::Duration};
 
@@ -59,7 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 }
             }
             Ok(Synced::Live(Event::Gap(gap))) => {
-                println!("cut off for {:?}: asking again", gap.down_for);
+                println!("disconnected for {:?}: querying again", gap.down_for);
                 cuts += 1;
             }
             Ok(_) => {}

@@ -1,9 +1,9 @@
-//! Tokens that end, and a stream that does not: `cargo run --example token_refresh`, or with `--
-//! 3s` for tokens that end sooner than after 30 s.
+//! Keeps a stream open while its tokens expire.
 //!
-//! The market that `live_feed` embeds mints tokens, refuses those that have ended, and cuts a
-//! connection when its token ends. The client asks for the next one ahead of that, and moves to
-//! another connection with it.
+//! Start it with `cargo run --example token_refresh`, or with `-- 3s` for tokens that expire after
+//! 3 s instead of 30 s. The market that `live_feed` embeds issues tokens, refuses expired ones, and
+//! drops a connection when its token expires. The client asks for a new token before that, and
+//! moves to another connection with it.
 
 use std::{
     convert::Infallible, env, error::Error, future::ready, num::NonZeroUsize, time::Duration,
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::market::{MarketServer, Options, tokens::Tokens};
 
-#[allow(dead_code, reason = "it reads seconds, too, for others")]
+#[allow(dead_code, reason = "another example uses the rest")]
 #[path = "live_feed/duration.rs"]
 mod duration;
 #[path = "live_feed/market/mod.rs"]
@@ -29,7 +29,7 @@ mod market;
 )]
 struct Trades;
 
-/// More than the two connections can both carry of a trade.
+/// Larger than the number of trades that both connections can deliver during a handover.
 const WINDOW: NonZeroUsize = NonZeroUsize::new(1_024).unwrap();
 
 #[tokio::main]
@@ -54,7 +54,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .start()?;
 
     let mut read = None;
-    // The first two tokens have ended by then.
+    // The first two tokens have expired by then.
     if let Ok(Err(wrong)) =
         timeout(lifetime * 2 + Duration::from_secs(1), follow(&mut trades, &mut read)).await
     {
@@ -77,7 +77,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Reads until something is wrong. `read` becomes the first trade and the last.
+/// Reads until something is wrong. Stores the first and the last trade in `read`.
 async fn follow(
     trades: &mut Subscription<trades::ResponseData>,
     read: &mut Option<(i64, i64)>,
@@ -97,16 +97,16 @@ async fn follow(
     }
 }
 
-/// A new token each time, which says how long it is good.
+/// Issues a new token, and sets its lifetime.
 fn provide(tokens: &Tokens, reason: &CredentialsReason) -> Result<Credentials, CredentialsError> {
     match reason {
         CredentialsReason::Initial => println!("a token for the first connection"),
-        CredentialsReason::Expiring => println!("another token, as the last one ends soon"),
+        CredentialsReason::Expiring => println!("another token, because the last one expires soon"),
         CredentialsReason::Reconnect => {
             println!("a token for a connection after one that was lost");
         }
         CredentialsReason::Rejected { cause, .. } => {
-            println!("another token, as the server took the last one for bad: {cause}");
+            println!("another token, because the server rejected the last one: {cause}");
         }
         other => println!("a token: {other:?}"),
     }

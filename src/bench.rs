@@ -1,7 +1,7 @@
-//! The door for `benches/pure.rs`: what is measured there, by plain arguments.
+//! Access to private code for `benches/pure.rs`.
 //!
-//! Owns no behaviour and promises none: it exists only with the private feature `_bench`. The
-//! options are the builder's.
+//! This module exists only with the private feature `_bench` and is not part of the public API. It
+//! uses the builder's default options.
 
 use std::{
     ops::Range,
@@ -19,31 +19,42 @@ use crate::{
         writer::Writer,
     },
     error::Disconnect,
-    operation::OperationType,
+    operation::{OperationType, document},
     protocol::{self, Envelope},
     response::End,
     session::{self, ConnectionId, Granted},
 };
 
-/// Where the payload is, as the client reads a frame.
+/// Locates the payload of a frame as the client does.
 pub fn parse(frame: &str) -> Option<Range<usize>> {
     std::hint::black_box(Envelope::parse(frame)).ok()?.payload
 }
 
-/// Where the payload is, by the reference parser.
+/// Locates the payload of a frame with the reference parser.
 pub fn parse_fully(frame: &str) -> Option<Range<usize>> {
     std::hint::black_box(Envelope::parse_fully(frame)).ok()?.payload
 }
 
-/// A session on an acknowledged connection. Its clock stands still, except to end a backoff.
+/// The documents of a client that passed the check.
+#[derive(Default)]
+pub struct Documents(document::Documents);
+
+impl Documents {
+    /// As a client does it for a subscription. `None` if it is refused.
+    pub fn check(&self, payload: &serde_json::value::RawValue) -> Option<()> {
+        self.0.check(payload, OperationType::Subscription).ok()
+    }
+}
+
+/// A session on an acknowledged connection. Its clock advances only to end a backoff.
 pub struct Session {
     session: session::Session<Arc<Writer>>,
     now: Instant,
 }
 
 impl Session {
-    /// With an operation for each request; their ids are `1.0`, `2.1` and so on.
-    #[expect(clippy::disallowed_methods, reason = "an origin, never read again")]
+    /// Starts an operation for each request. Their ids are `1.0`, `2.1` and so on.
+    #[expect(clippy::disallowed_methods, reason = "the clock is read once, for the start time")]
     pub fn open<'a>(requests: impl IntoIterator<Item = &'a str>) -> Self {
         let ClientBuilder { config, limits, .. } = ClientBuilder::new("");
         let (mut session, now) = (session::Session::new(config), Instant::now());
@@ -62,14 +73,14 @@ impl Session {
         this
     }
 
-    /// Where the payload is, if this is an item of a live operation.
+    /// Handles a frame and returns where its payload is, if it is an item of a live operation.
     pub fn handle_frame(&mut self, frame: &str) -> Option<Range<usize>> {
         self.session.handle_frame(self.now, ConnectionId::A, frame).map(|item| item.payload)
     }
 
-    /// Loses the connection and makes another. Returns how many operations were written again.
+    /// Loses the connection and reconnects. Returns the number of operations that were re-issued.
     pub fn reissue(&mut self) -> usize {
-        // Not a reset: the second in a row, without an item, would begin a trial.
+        // Not a reset: a second reset in a row without an item would quarantine the operations.
         self.session.handle_lost(self.now, ConnectionId::A, Disconnect::Silent(Duration::ZERO));
         self.now = self.session.poll_timeout().unwrap_or(self.now);
         self.session.handle_timeout(self.now);
@@ -91,7 +102,7 @@ impl Session {
     }
 }
 
-/// A mailbox under `DropOldest`, and the buffers that its items are copied into.
+/// A mailbox with the policy `DropOldest`, and the buffers that its items are copied into.
 pub struct Mailbox {
     queue: mailbox::Mailbox<protocol::Payload, End>,
     batch: Batch<protocol::Payload>,
@@ -100,19 +111,19 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Nothing waits in it, and no buffer is there yet.
+    /// Creates a mailbox without items or buffers.
     pub fn empty() -> Self {
         let queue = mailbox::Mailbox::new(ClientBuilder::new("").limits);
         Self { queue, batch: Batch::new(), buffers: Buffers::default(), stock: Stock::default() }
     }
 
-    /// As the driver does it. Whether nothing was dropped.
+    /// Pushes an item as the driver does. Returns whether nothing was dropped.
     pub fn push(&mut self, frame: &str) -> bool {
         let payload = protocol::Payload::new(self.stock.copy(frame, &self.buffers), 0..frame.len());
         self.queue.push(payload, frame.len()).0 == Pushed::Kept { dropped: 0 }
     }
 
-    /// As a reader does it, without decoding. Whether there was an item.
+    /// Reads an item as a reader does, without decoding it. Returns whether there was an item.
     pub fn read(&mut self) -> bool {
         let read = self.queue.poll_read(&mut self.batch, &mut Context::from_waker(Waker::noop()));
         let Poll::Ready(Some(Read::Item(payload))) = read else { return false };
@@ -121,16 +132,16 @@ impl Mailbox {
     }
 }
 
-/// A frame as its reader holds it.
+/// A frame as a reader holds it.
 pub struct Payload(protocol::Payload);
 
 impl Payload {
-    /// `None` if there is no payload in it.
+    /// Returns `None` if the frame has no payload.
     pub fn new(frame: &str) -> Option<Self> {
         Some(Self(protocol::Payload::new(frame.to_owned(), parse(frame)?)))
     }
 
-    /// As a reader does it. `None` if it is no response with a `T`.
+    /// Decodes the payload as a reader does. Returns `None` if it is not a response with a `T`.
     pub fn decode<'a, T: serde::Deserialize<'a>>(&'a self) -> Option<Response<T>> {
         self.0.decode().ok()
     }

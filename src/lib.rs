@@ -1,9 +1,9 @@
-//! Typed GraphQL subscriptions over WebSocket that survive reconnects, and say what was missed.
+//! Typed GraphQL subscriptions over WebSocket that survive reconnects and report what was missed.
 //!
-//! A [`Client`] holds one connection to one server and everything subscribed on it. When the
-//! connection is lost it dials again, with backoff, and sends every live operation again; each
-//! [`Subscription`] goes on, with an [`Event::Gap`] at the place where something may be missing. A
-//! stream that ends says why.
+//! A [`Client`] holds a connection to a server and the operations on it. When the connection is
+//! lost, the client reconnects, with backoff, and sends every live operation again. Each
+//! [`Subscription`] continues, with an [`Event::Gap`] at the place where items may be missing. A
+//! stream that ends reports why.
 //!
 //! ```no_run
 //! use graphql_client::GraphQLQuery;
@@ -36,82 +36,87 @@
 //! # }
 //! ```
 //!
-//! The connection is made when it is needed and closed when it is not; [`Client::connect`],
-//! [`pause`](Client::pause) and others control it. One that works is replaced without an outage
-//! ahead of the end of its credentials ([`Credentials::expires_at`]), when it is old
-//! ([`ClientBuilder::max_connection_age`]), or by [`Client::rotate`]. Operations can be spread over
-//! several, by [`ClientBuilder::connections`] and
-//! [`ClientBuilder::max_subscriptions_per_connection`].
+//! The client connects when the first operation starts and disconnects when it has been idle for a
+//! while. [`Client::connect`], [`pause`](Client::pause) and other methods control this. The client
+//! replaces a working connection without an outage before its credentials expire
+//! ([`Credentials::expires_at`]), when it reaches [`ClientBuilder::max_connection_age`], and on
+//! [`Client::rotate`]. [`ClientBuilder::connections`] and
+//! [`ClientBuilder::max_subscriptions_per_connection`] spread operations over several connections.
 //!
 //! Queries and mutations run over the same connection: `client.query::<Q>(variables).await`; see
 //! [`Call`].
 //!
-//! State that a query returns and a subscription changes is followed without a hole between the
-//! two, across reconnects, by [`Subscription::with_snapshot`].
+//! [`Subscription::with_snapshot`] combines a query that returns a state with a subscription to its
+//! changes. No change is lost between the two, also across reconnects.
 //!
-//! Equal subscriptions of many parts of an application can be one operation:
-//! [`Client::subscribe_shared_to`], or `client.subscribe_shared::<Q>(variables)`.
+//! Several parts of an application can share one operation on the server, by
+//! [`Client::subscribe_shared_to`] or `client.subscribe_shared::<Q>(variables)`.
 //!
-//! Operations known only at run time are a [`Request`]; other code generators implement
+//! Use [`Request`] for operations that are known only at run time. Other code generators implement
 //! [`Operation`].
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! - **Loss is never silent.** Every item is read, counted in a [`Gap`], or the stream ends with an
-//!   error. What the server published while there was no connection is not received; the gap marks
-//!   the place.
-//! - **A slow reader harms nobody else.** Every subscription has its own bounded queue and
-//!   [`Overflow`] policy; only [`Overflow::Block`] stalls others, and says so.
-//! - **No reconnect storm.** Delays have decorrelated jitter and grow until a connection was
-//!   healthy for a while; a server's `Retry-After` is honoured.
-//! - **Credentials are asked for before every dial**, with the reason, and are in no error, log or
-//!   `Debug` output. At level `trace`, the `tungstenite` crate logs frames of its own accord, the
-//!   init payload included: keep `tungstenite=info`.
-//! - **A mutation is never sent twice.** If its result was lost, [`CallError::Ambiguous`] says so;
-//!   a query is sent again. Subscribing to a mutation is an error.
+//! - **Loss is never silent.** Every item is read or counted in a [`Gap`], or the stream ends with
+//!   an error. Items that the server publishes while there is no connection are not received; a gap
+//!   marks the place.
+//! - **A slow reader does not affect other readers.** Every subscription has its own bounded queue
+//!   and [`Overflow`] policy. Only [`Overflow::Block`] stalls others, as its documentation says.
+//! - **No reconnect storm.** Delays have decorrelated jitter and grow until a connection has been
+//!   healthy for a while. The client honours a server's `Retry-After`.
+//! - **The client asks for credentials before every dial**, with the reason. They appear in no
+//!   error, log or `Debug` output of this crate. The `tungstenite` crate logs whole frames at level
+//!   `trace`, including the init payload, so set `tungstenite=info`.
+//! - **A mutation is never sent twice.** If its result was lost, the call fails with
+//!   [`CallError::Ambiguous`]. A query is sent again. Subscribing to a mutation is an error.
+//! - **A bad document is refused before it is sent.** Several servers close the whole connection
+//!   over a syntax error, which every other operation on it would pay for. A document is therefore
+//!   parsed first, once for each client: [`SubscribeError::Syntax`] says the line, the column and
+//!   what is wrong. [`SubscriptionBuilder::unchecked`] and [`Call::unchecked`] send it as it is.
 //!
-//! # What is guaranteed
+//! # Delivery
 //!
 //! With a server that honours the position it is given:
 //!
 //! | | reader keeps up | reader too slow | connection lost | connection replaced |
 //! |---|---|---|---|---|
-//! | as it is | each item once, in order | by policy, see below | what is published meanwhile is lost; a gap marks the place | at least once; a gap that counts [`overlaps`](Gap::overlaps) says where what came before may come again |
+//! | by default | each item once, in order | by policy, see below | items published meanwhile are lost; a gap marks the place | at least once; a gap that counts [`overlaps`](Gap::overlaps) marks where items may repeat |
 //! | [`dedupe_by`] | each item once, in order | by policy | as above | exactly once, in order |
-//! | [`resume_with`] | each item once, in order | by policy; with [`Rewind`](Overflow::Rewind), at least once | at least once: the operation goes on after the last item received, and the gap says [`resumed`](Gap::resumed) | at least once, with that gap |
+//! | [`resume_with`] | each item once, in order | by policy; with [`Rewind`](Overflow::Rewind), at least once | at least once: the operation continues after the last item received, and the gap is marked [`resumed`](Gap::resumed) | at least once, with that gap |
 //! | [`resume_with`], [`dedupe_by`] | exactly once, in order | by policy; with [`Rewind`](Overflow::Rewind), exactly once, in order | exactly once, in order | exactly once, in order |
 //!
-//! [`Gap::is_lossless`] says whether a consumer has to fetch anew what it derived from the stream.
-//! What each policy loses when a reader is too slow, and how it says so, is at [`Overflow`]. At a
-//! reconnect subscriptions are sent again in their original order, in one batch, and what waits to
-//! be read stays; so are queries without a result; a mutation that was sent never is.
+//! If [`Gap::is_lossless`] returns `false`, a consumer has to fetch again whatever it derived from
+//! the stream. [`Overflow`] describes what each policy loses when a reader is too slow, and how it
+//! reports the loss. After a reconnect, the client sends subscriptions and unanswered queries again
+//! in their original order, in one batch. It never sends a mutation again. Items that wait to be
+//! read stay in the queue.
 //!
 //! [`resume_with`]: SubscriptionBuilder::resume_with
 //! [`dedupe_by`]: SubscriptionBuilder::dedupe_by
 //!
 //! # Features
 //!
-//! | feature | default | what |
+//! | feature | default | description |
 //! |---|---|---|
-//! | `client` | yes | the client; without it only the public data types remain |
-//! | `graphql-client` | yes | operations generated by [`graphql_client`]'s derive |
-//! | `ring` | yes | `wss://` with the `ring` provider |
-//! | `aws-lc-rs` | | `wss://` with the `aws-lc-rs` provider |
-//! | `platform-roots` | yes | trust what the operating system trusts |
-//! | `webpki-roots` | | trust Mozilla's root certificates, compiled in |
-//! | `proxy` | | HTTP and SOCKS5 proxies, by option and from the environment |
-//! | `network-watch` | | asks at once whether a connection lives when this machine's network changes (Linux, macOS, iOS, Windows) |
-//! | `mock` | | a scripted server for tests, yours included |
+//! | `client` | yes | the client; without it, only the public data types remain |
+//! | `graphql-client` | yes | operations generated by the derive macro of [`graphql_client`] |
+//! | `ring` | yes | `wss://` with the `ring` cryptography provider |
+//! | `aws-lc-rs` | | `wss://` with the `aws-lc-rs` cryptography provider |
+//! | `platform-roots` | yes | trusts the certificate authorities of the operating system |
+//! | `webpki-roots` | | trusts Mozilla's root certificates, which are compiled in |
+//! | `proxy` | | HTTP and SOCKS5 proxies, set by option or by the environment |
+//! | `network-watch` | | pings the server at once when this machine's network changes (Linux, macOS, iOS, Windows) |
+//! | `mock` | | a scripted server for tests |
 //!
 //! [`graphql_client`]: https://docs.rs/graphql_client
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(feature = "client"),
-    allow(dead_code, reason = "who uses the pure core is behind `client`")
+    allow(dead_code, reason = "only the feature `client` uses the pure core")
 )]
 #![cfg_attr(
     not(feature = "client"),
-    allow(rustdoc::broken_intra_doc_links, reason = "the client is not there")
+    allow(rustdoc::broken_intra_doc_links, reason = "the docs link to the client")
 )]
 
 #[cfg(feature = "_bench")]
@@ -155,7 +160,7 @@ pub use {
     error::{
         CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect,
         GraphQlError, Location, NotConnected, PathSegment, ResponseHeaders, SharedError,
-        SnapshotError, SubscribeError, SubscriptionError, UpgradeError, Violation,
+        SnapshotError, SubscribeError, SubscriptionError, SyntaxError, UpgradeError, Violation,
     },
     operation::{Operation, Request, Resumable},
     protocol::Subprotocol,
@@ -163,12 +168,12 @@ pub use {
     session::{CredentialsReason, Stats, Status, Strictness, Verdict},
 };
 
-/// The type of an endpoint, in [`Dialer::dial`].
+/// The type of the endpoint that [`Dialer::dial`] takes.
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
 pub use url::Url;
 
-/// The README's examples compile.
+/// Compiles the README's examples as doc tests.
 #[cfg(all(doctest, feature = "graphql-client"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

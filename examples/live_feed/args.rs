@@ -1,4 +1,4 @@
-//! The command line as clap sees it. What it means is for `settings` to say.
+//! The command line, parsed by clap. `settings` checks the values.
 
 use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 
@@ -9,14 +9,13 @@ use clap::{
 
 use crate::{duration, outcome::Misuse};
 
-/// Prints the events of GraphQL subscriptions as they come, through every reconnect.
+/// Prints the events of GraphQL subscriptions as they arrive, and survives reconnects.
 ///
-/// Without a URL it serves a market of its own on a free local port and subscribes to its
-/// trades and quotes; with --demo-drop-every you can watch the streams survive. With a URL and
-/// a --query it works against any server that speaks graphql-transport-ws or graphql-ws.
+/// Without a URL, it serves its own market on a free local port and subscribes to its trades and
+/// quotes. With --demo-drop-every, you can watch the streams survive. With a URL and a --query, it
+/// works with any server that speaks graphql-transport-ws or graphql-ws.
 ///
-/// Events go to standard output. News of the connection, errors and a summary go to standard
-/// error.
+/// Events go to standard output. Status changes, errors and a summary go to standard error.
 #[derive(Parser)]
 #[command(name = "live_feed", version, after_help = AFTER_HELP, verbatim_doc_comment)]
 pub(crate) struct Args {
@@ -24,21 +23,26 @@ pub(crate) struct Args {
     /// market]
     pub(crate) url: Option<String>,
 
-    /// A document to subscribe with; repeat it for several operations on one connection
+    /// A document to subscribe to; repeat it for several operations on one connection
     #[arg(long, value_name = "DOC", help_heading = "Operations")]
     pub(crate) query: Vec<String>,
 
-    /// The same, from a file; `-` reads standard input
+    /// A file with a document; `-` reads standard input
     #[arg(short = 'f', long, value_name = "FILE", help_heading = "Operations")]
     pub(crate) query_file: Vec<PathBuf>,
 
-    /// The variables, a JSON object; the n-th belongs to the n-th operation
+    /// The variables as a JSON object; the n-th belongs to the n-th operation
     #[arg(long, value_name = "JSON", help_heading = "Operations")]
     pub(crate) variables: Vec<String>,
 
-    /// Which operation of the document to run; the n-th belongs to the n-th document
+    /// The operation of the document to run; the n-th belongs to the n-th document
     #[arg(long, value_name = "NAME", help_heading = "Operations")]
     pub(crate) operation_name: Vec<String>,
+
+    /// Send documents without checking their syntax, for syntax that this program does not know;
+    /// then see to it that they are no mutations
+    #[arg(long, help_heading = "Operations")]
+    pub(crate) unchecked: bool,
 
     /// A header of the upgrade request, such as 'Authorization: Bearer TOKEN'; repeatable
     #[arg(short = 'H', long, value_name = "NAME: VALUE", help_heading = "Connection")]
@@ -48,48 +52,48 @@ pub(crate) struct Args {
     #[arg(long, value_name = "JSON", help_heading = "Connection")]
     pub(crate) init_payload: Option<String>,
 
-    /// What to speak; `auto` offers graphql-transport-ws first, then graphql-ws
+    /// The subprotocol; `auto` offers graphql-transport-ws first, then graphql-ws
     #[arg(long, value_name = "NAME", help_heading = "Connection")]
     #[arg(value_enum, default_value_t = Subprotocol::Auto)]
     pub(crate) subprotocol: Subprotocol,
 
-    /// Give up after so many failed attempts to connect in a row [default: never]
+    /// Give up after N failed attempts to connect in a row [default: never]
     #[arg(long, value_name = "N", help_heading = "Connection")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) retries: Option<u32>,
 
-    /// Cut every connection to the embedded market this often, to see the streams survive
+    /// Drop every connection to the embedded market this often, to see the streams survive
     #[arg(long, value_name = "DURATION", help_heading = "Connection")]
     #[arg(value_parser = duration::parse, conflicts_with = "url")]
     pub(crate) demo_drop_every: Option<Duration>,
 
-    /// Trust the authorities in this file, PEM or DER, and no others
+    /// Trust only the certificate authorities in this file (PEM or DER)
     #[arg(long, value_name = "FILE", help_heading = "Network")]
     pub(crate) cacert: Option<PathBuf>,
 
-    /// A certificate for a server that asks for one, PEM or DER; a PEM file may hold its key, too
+    /// The client certificate (PEM or DER); a PEM file may also contain its key
     #[arg(long, value_name = "FILE", help_heading = "Network")]
     pub(crate) cert: Option<PathBuf>,
 
-    /// The key of --cert, where it has a file of its own
+    /// The key of --cert, if it is in another file
     #[arg(long, value_name = "FILE", requires = "cert", help_heading = "Network")]
     pub(crate) key: Option<PathBuf>,
 
-    /// The only key that the server may have, 'sha256//BASE64'; several with `;` between them
+    /// The only public key to accept from the server, 'sha256//BASE64'; separate several with `;`
     #[arg(long, value_name = "PIN", help_heading = "Network")]
     pub(crate) pinnedpubkey: Option<String>,
 
-    /// http://, socks5:// or socks5h:// and [USER:PASSWORD@]HOST[:PORT]; '' for none [default:
-    /// environment]
+    /// The proxy: http://, socks5:// or socks5h:// and [USER:PASSWORD@]HOST[:PORT]; '' for none
+    /// [default: environment]
     #[arg(long, value_name = "URL", help_heading = "Network")]
     pub(crate) proxy: Option<String>,
 
-    /// Where HOST is, whatever the resolver says; several addresses with `,` between them;
+    /// The address to use for HOST instead of resolving it; separate several addresses with `,`;
     /// repeatable
     #[arg(long, value_name = "HOST:PORT:ADDRESS", help_heading = "Network")]
     pub(crate) resolve: Vec<String>,
 
-    /// How long an attempt to connect may take, TLS included; 2.5 will do, too [default: 10]
+    /// How long an attempt to connect may take, including TLS; may be a fraction [default: 10]
     #[arg(long, value_name = "SECONDS", help_heading = "Network")]
     #[arg(value_parser = duration::parse_seconds)]
     pub(crate) connect_timeout: Option<Duration>,
@@ -108,7 +112,7 @@ pub(crate) struct Args {
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 
-    /// No news of the connection and no summary on standard error; errors are still printed
+    /// Print no status changes and no summary on standard error; errors are still printed
     #[arg(short, long, help_heading = "Output")]
     pub(crate) quiet: bool,
 }
@@ -120,16 +124,16 @@ pub(crate) enum Subprotocol {
     GraphqlWs,
 }
 
-/// Where a document is to be had.
+/// Where a document comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    Given(String),
+    Inline(String),
     File(PathBuf),
 }
 
 impl Args {
-    /// Of this process, with the documents' sources in their order. Does not return from `--help`
-    /// and `--version`.
+    /// Parses the command line of this process. Also returns the sources of the documents, in
+    /// order. `--help` and `--version` exit the process.
     pub(crate) fn from_command_line() -> Result<(Self, Vec<Source>), Misuse> {
         Self::from(std::env::args_os()).map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
@@ -147,26 +151,26 @@ impl Args {
         Ok((args, sources))
     }
 
-    /// `--query` and `--query-file` are one list, in the order of the command line.
+    /// Combines `--query` and `--query-file` into one list, in the order of the command line.
     fn take_sources(&mut self, matches: &ArgMatches) -> Vec<Source> {
         let places = |id| matches.indices_of(id).into_iter().flatten();
-        let given = places("query").zip(self.query.drain(..).map(Source::Given));
+        let inline = places("query").zip(self.query.drain(..).map(Source::Inline));
         let files = places("query_file").zip(self.query_file.drain(..).map(Source::File));
-        let mut sources: Vec<_> = given.chain(files).collect();
+        let mut sources: Vec<_> = inline.chain(files).collect();
         sources.sort_by_key(|&(place, _)| place);
         sources.into_iter().map(|(_, source)| source).collect()
     }
 }
 
-/// What clap has to say, on one line.
+/// Formats an error of clap on one line.
 fn summary(error: &clap::Error) -> String {
     if let (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) =
         (error.kind(), error.get(ContextKind::InvalidArg))
         && !word.starts_with('-')
     {
-        // Not shown: it may be the second word of a header that was not quoted.
-        return "there is an argument too many: only the URL has no flag, and a value with spaces \
-                needs quotes"
+        // The argument is not shown, because it may be part of a secret header without quotes.
+        return "unexpected argument: only the URL has no flag, and a value with spaces needs \
+                quotes"
             .into();
     }
     let text = error.to_string();
@@ -179,13 +183,13 @@ fn summary(error: &clap::Error) -> String {
 
 const AFTER_HELP: &str = "\
 Exit codes:
-    0  completed; or stopped by --count, by --for, or because nobody reads the output any more
-    1  the operation was rejected, or brought nothing but errors
-    2  wrong usage, file or JSON; or the output cannot be written
+    0  completed; or stopped by --count, by --for, or because the output was closed
+    1  the operation was rejected, or returned only errors
+    2  invalid usage, file or JSON; or the output cannot be written
     3  refused for good: no such endpoint, bad certificate, rejected credentials
     4  gave up connecting (--retries)
   130  interrupted by Ctrl-C
-With several operations, the greatest code of all counts. A second Ctrl-C exits at once.
+With several operations, the exit code is the highest of all. A second Ctrl-C exits at once.
 
 Examples:
   live_feed --demo-drop-every 3s
@@ -195,9 +199,9 @@ Examples:
       --variables '{\"id\": 7}'
   live_feed wss://market.internal/graphql -f trades.graphql --cacert ca.pem --cert client.pem
 
-The flags under Network mean what they mean to curl.
+The flags under Network work as in curl.
 
-RUST_LOG=resub=debug logs what the library does, on standard error.";
+RUST_LOG=resub=debug logs what the library does, to standard error.";
 
 #[cfg(test)]
 mod tests {
@@ -218,7 +222,7 @@ mod tests {
         let words =
             ["live_feed", "--query", "A", "-f", "b", "ws://x/", "--query", "C", "--query-file=d"];
         let (args, sources) = Args::from(words).ok().unwrap();
-        let [a, c] = ["A", "C"].map(|text| Source::Given(text.into()));
+        let [a, c] = ["A", "C"].map(|text| Source::Inline(text.into()));
         let [b, d] = ["b", "d"].map(|path| Source::File(path.into()));
         assert_eq!(sources, [a, b, c, d]);
         assert_eq!(args.url.as_deref(), Some("ws://x/"));

@@ -1,5 +1,5 @@
-//! What is shown without arguments: two typed operations on the embedded market, generated from
-//! `queries/`.
+//! The demo that runs without arguments: two typed operations on the embedded market, generated
+//! from `queries/`.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -32,7 +32,7 @@ pub(crate) struct Trades;
 )]
 pub(crate) struct Quotes;
 
-/// Subscribes to both. The labels are their names.
+/// Subscribes to both operations. Returns their names as labels, and their events.
 pub(crate) fn subscribe(client: &Client) -> Result<(Vec<String>, Vec<Events>), SubscribeError> {
     let trades = client.subscribe::<Trades>(trades::Variables::default())?;
     let quotes = client.subscribe::<Quotes>(quotes::Variables { symbol: "BTC".into() })?;
@@ -74,7 +74,7 @@ fn json(data: &impl Serialize) -> serde_json::Result<Cow<'_, RawValue>> {
     to_raw_value(data).map(Cow::Owned)
 }
 
-/// In UTC, of milliseconds since the Unix epoch.
+/// Formats milliseconds since the Unix epoch as the time of day in UTC.
 fn time_of_day(at: f64) -> String {
     let since = Duration::try_from_secs_f64(at / 1000.0).unwrap_or_default();
     let seconds = since.as_secs() % 86_400;

@@ -1,24 +1,24 @@
-//! Names for operations: what the output calls them.
+//! Labels of operations for the output.
 //!
-//! Knows just enough of GraphQL to find an operation's name in a document. Whether a document is
-//! valid is for the server to say.
+//! Knows only enough of GraphQL to find the name of an operation in a document. The library decides
+//! whether a document is valid.
 
 use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
-/// An operation that was given on the command line.
+/// An operation from the command line.
 #[derive(Debug)]
 pub(crate) struct Document {
     pub(crate) text: String,
-    /// Which operation to run, of a document with several.
+    /// The operation of the document to run.
     pub(crate) operation_name: Option<String>,
     /// A JSON object.
     pub(crate) variables: Option<Box<RawValue>>,
 }
 
-/// What the output calls each operation: its name; else `anonymous`, or `operation-1` where there
-/// are several. The second of one name is `Name#2`.
+/// Returns a label for each operation: its name, else `anonymous`, or `operation-1` if there are
+/// several. The second operation with the same name is `Name#2`.
 pub(crate) fn labels(documents: &[Document]) -> Vec<String> {
     let mut seen = HashMap::new();
     let named = documents.iter().enumerate().map(|(n, document)| {
@@ -38,7 +38,7 @@ pub(crate) fn labels(documents: &[Document]) -> Vec<String> {
         .collect()
 }
 
-/// The name of the first operation that has one.
+/// Returns the name of the first operation that has one.
 fn operation_name(document: &str) -> Option<&str> {
     let mut tokens = Tokens(document);
     let mut depth = 0_usize;
@@ -46,8 +46,7 @@ fn operation_name(document: &str) -> Option<&str> {
         match token {
             "{" | "(" | "[" => depth += 1,
             "}" | ")" | "]" => depth = depth.saturating_sub(1),
-            // No fragment can be called `subscription` by accident here: its name follows the
-            // keyword `fragment`.
+            // Skip the name of the fragment, which may be `subscription`.
             "fragment" if depth == 0 => {
                 tokens.next();
             }
@@ -63,7 +62,7 @@ fn operation_name(document: &str) -> Option<&str> {
     None
 }
 
-/// Names and punctuation; comments and strings are skipped.
+/// Yields names and punctuation. Skips comments and strings.
 struct Tokens<'a>(&'a str);
 
 impl<'a> Iterator for Tokens<'a> {
@@ -97,8 +96,8 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// Of the string that `text` begins with, up to and with its closing `quote`; a backslash shields
-/// what follows it.
+/// Returns the length of the string at the start of `text`, including both quotes. A backslash
+/// escapes the next character.
 fn string_length(text: &str, quote: &str) -> usize {
     let mut at = quote.len();
     while let Some(c) = text[at..].chars().next() {
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_is_found_wherever_the_document_hides_it() {
+    fn the_name_of_the_operation_is_found_in_any_document() {
         for (text, name) in [
             ("subscription Trades { a }", Some("Trades")),
             ("subscription Trades($s: String = \"query X\") { a }", Some("Trades")),
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn every_operation_has_a_label_of_its_own() {
+    fn every_operation_has_a_unique_label() {
         let texts =
             ["subscription A { a }", "{ a }", "subscription A { a }", "subscription B { a }"];
         assert_eq!(labels(&texts.map(document)), ["A", "operation-2", "A#2", "B"]);

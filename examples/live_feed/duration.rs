@@ -1,8 +1,8 @@
-//! Durations as people type them: `500ms`, `30s`, `2m`, `1h`; and in seconds, as curl has them.
+//! Durations on the command line: `500ms`, `30s`, `2m`, `1h`, or in seconds as in curl.
 
 use std::time::Duration;
 
-/// Reads a whole number with its unit. Zero is refused: nothing here can wait for no time at all.
+/// Parses a whole number with a unit. Refuses zero, because no option accepts it.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let (number, unit) =
         text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
@@ -23,7 +23,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a number of seconds, with a fraction or without. Zero is refused here, too.
+/// Parses a number of seconds, which may have a fraction. Refuses zero.
 pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     if !text.starts_with(|c: char| c.is_ascii_digit())
         || text.contains(|c: char| !c.is_ascii_digit() && c != '.')
@@ -38,7 +38,7 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The library waits no longer.
+/// The longest duration that the library accepts.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 const EXPECTED_SECONDS: &str = "expected a number of seconds, such as 3 or 2.5";
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn any_other_text_is_refused() {
         for text in ["", "s", "30", "30 s", "-30s", "+30s", "1.5s", "30sec", "30S", "1m30s", "٣s"]
         {
             assert_eq!(parse(text), Err(EXPECTED.to_owned()), "{text}");

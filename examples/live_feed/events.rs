@@ -1,4 +1,4 @@
-//! What happens to an operation, whatever the type of its data, its end included.
+//! The events of an operation and its end, independent of the type of its data.
 
 use futures::stream::{self, BoxStream, StreamExt};
 use resub::{Event, Gap, GraphQlError, Subscription, SubscriptionError};
@@ -7,13 +7,13 @@ use serde_json::{Map, Value};
 
 use crate::show::Show;
 
-/// One thing that happened.
+/// An event of an operation.
 pub(crate) enum Seen {
     Next(Item),
     Gap(Gap),
-    /// An item that did not decode; the stream goes on.
+    /// An item that did not decode. The stream continues.
     Unreadable(SubscriptionError),
-    /// The last thing. Without an error, the server completed the operation.
+    /// The end. Without an error, the server completed the operation.
     End(Option<SubscriptionError>),
 }
 
@@ -25,17 +25,17 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// The error that came instead of data: how a failed operation looks on servers that send no
-    /// `error` message.
+    /// Returns the first error if there is no data. Servers that send no `error` message report a
+    /// failed operation like this.
     pub(crate) fn failure(&self) -> Option<&GraphQlError> {
         if self.data.is_none() { self.errors.first() } else { None }
     }
 }
 
-/// The events of one operation, each with the operation's index.
+/// The events of an operation, each with the index of the operation.
 pub(crate) type Events = BoxStream<'static, (usize, Seen)>;
 
-/// Follows a subscription to its end.
+/// Reads a subscription to its end.
 pub(crate) fn events<T: Show + DeserializeOwned + 'static>(
     index: usize,
     subscription: Subscription<T>,
@@ -55,7 +55,7 @@ pub(crate) fn events<T: Show + DeserializeOwned + 'static>(
                     errors: response.errors,
                     extensions: response.extensions,
                 }),
-                // A kind of event that this program does not know.
+                // An unknown kind of event, which a later version of the library may add.
                 Some(Ok(_)) => continue,
             };
             return Some(((index, seen), Some(subscription)));

@@ -1,10 +1,9 @@
-//! A live feed in the terminal: prints the events of GraphQL subscriptions as they come, through
-//! every reconnect.
+//! Prints the events of GraphQL subscriptions as they arrive, and survives reconnects.
 //!
-//! Without arguments it subscribes to a market that it serves itself; with a URL, to any server.
-//! Reading order: `args` (what is wanted), `network` (the way to the server), `run` (the loop),
-//! `events` and `show` (what comes out of the library), `output` and `news` (what is printed
-//! where), `market` (the embedded server).
+//! Without arguments, it subscribes to a market that it serves itself; with a URL, to any server.
+//! Reading order: `args` and `settings` (the command line), `network` (TLS, proxy and addresses),
+//! `run` (the loop), `events` and `show` (events of the library), `output` and `news` (standard
+//! output and standard error), `market` (the embedded server).
 
 mod args;
 mod demo;
@@ -25,7 +24,7 @@ use std::{env, error::Error, io::IsTerminal, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    news::complain,
+    news::print_error,
     outcome::{Misuse, Outcome},
     settings::Settings,
 };
@@ -35,7 +34,7 @@ async fn main() -> ExitCode {
     match start().await {
         Ok(outcome) => outcome.into(),
         Err(misuse) => {
-            complain(format_args!("{misuse}"));
+            print_error(format_args!("{misuse}"));
             misuse.into()
         }
     }
@@ -49,10 +48,10 @@ async fn start() -> Result<Outcome, Misuse> {
     run::run(settings).await
 }
 
-/// To standard error, as `RUST_LOG` says.
+/// Logs to standard error, with the filter in `RUST_LOG`.
 fn log() -> Result<(), Box<dyn Error>> {
     let filter = EnvFilter::try_from_default_env()?
-        // At `trace` it shows every frame, and so the init payload.
+        // At `trace`, this crate logs every frame, and so the init payload.
         .add_directive("tungstenite=info".parse()?);
     let (stderr, ansi) = (std::io::stderr, std::io::stderr().is_terminal());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(ansi).init();

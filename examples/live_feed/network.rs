@@ -1,4 +1,4 @@
-//! The way to the server, by the flags that people know from curl, with curl's meaning.
+//! TLS, proxy and addresses. The flags have the names and meanings of curl's flags.
 
 use std::{fs, net::IpAddr, path::Path, time::Duration};
 
@@ -6,17 +6,17 @@ use resub::{BuildError, Certificates, ClientBuilder, Pin, PrivateKey, Proxy, Tls
 
 use crate::{args::Args, news::Chain, outcome::Misuse};
 
-/// Not `Debug`: it holds secrets.
+/// Has no `Debug`, because it contains secrets.
 pub(crate) struct Network {
-    /// None for the library's default.
+    /// `None` for the default of the library.
     tls: Option<Tls>,
     route: Route,
-    /// Of the server. None: whatever the resolver says.
+    /// The addresses of the server. If empty, its name is resolved.
     addresses: Vec<IpAddr>,
     connect_timeout: Option<Duration>,
 }
 
-/// Through which proxy.
+/// Which proxy to use.
 enum Route {
     Environment,
     Direct,
@@ -27,7 +27,7 @@ impl Network {
     pub(crate) fn new(args: &Args) -> Result<Self, Misuse> {
         let rules =
             args.resolve.iter().map(|text| Rule::parse(text)).collect::<Result<Vec<_>, _>>()?;
-        // What is wrong with it is for the library to say.
+        // The library reports an invalid URL later.
         let url = args.url.as_deref().and_then(|url| Url::parse(url).ok());
         Ok(Self {
             tls: tls(args)?,
@@ -57,7 +57,7 @@ impl Network {
     }
 }
 
-/// To curl the port is 1080 if it is not said, whatever the scheme.
+/// Parses the URL of a proxy. As in curl, the default port is 1080 for every scheme.
 fn proxy(url: &str) -> Result<Proxy, Misuse> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let (authority, _) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -87,7 +87,7 @@ fn tls(args: &Args) -> Result<Option<Tls>, Misuse> {
 }
 
 fn identity(cert: &Path, key: Option<&Path>) -> Result<(Certificates, PrivateKey), Misuse> {
-    // Once for both, as it may be a pipe.
+    // Read the file once for both, because it may be a pipe.
     let bytes = fs::read(cert)
         .map_err(|source| misuse("--cert", &BuildError::File { path: cert.to_owned(), source }))?;
     let chain = Certificates::parse(&bytes).map_err(|error| misuse("--cert", &error))?;
@@ -99,10 +99,10 @@ fn identity(cert: &Path, key: Option<&Path>) -> Result<(Certificates, PrivateKey
     Ok((chain, key?))
 }
 
-/// One `--resolve`.
+/// The value of one `--resolve`.
 #[derive(Debug, PartialEq, Eq)]
 struct Rule {
-    /// As it is in a URL; `*` for any.
+    /// The host as in a URL, or `*` for any host.
     host: String,
     port: u16,
     addresses: Vec<IpAddr>,
@@ -118,8 +118,8 @@ impl Rule {
         let (host, rest) = text.split_at(host_end.ok_or_else(expected)?);
         let (port, addresses) =
             rest.strip_prefix(':').and_then(|rest| rest.split_once(':')).ok_or_else(expected)?;
-        // curl has a `+HOST` and a `-HOST`, for what it forgets in time and at once. Here nothing
-        // is forgotten.
+        // curl also has `+HOST` and `-HOST`, which control how long it caches an entry. This
+        // program has no such cache.
         if host.is_empty() || host.starts_with(['+', '-']) {
             return Err(expected());
         }
@@ -135,20 +135,20 @@ impl Rule {
     }
 }
 
-/// An IPv6 address may have brackets.
+/// Parses an address. An IPv6 address may have brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text).parse().ok()
 }
 
-/// A host as a URL has it, such as in lower case.
+/// Returns a host in the form that it has in a URL, such as in lower case.
 fn canonical(host: &str) -> String {
     let url = Url::parse(&format!("ws://{host}/")).ok();
     url.as_ref().and_then(Url::host_str).unwrap_or(host).to_owned()
 }
 
-/// Those of the last rule for the URL's host, else of the last one for any host. A rule for another
-/// one does nothing.
+/// Returns the addresses of the last rule for the host and port of the URL, else of the last rule
+/// for any host.
 fn addresses(rules: &[Rule], url: &Url) -> Vec<IpAddr> {
     let of = |host: &str| {
         rules
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_of_a_proxy_is_1080_if_it_is_not_said() {
+    fn the_default_port_of_a_proxy_is_1080() {
         for (url, shown) in [
             ("p", "http://p:1080"),
             ("p:80/", "http://p:80"),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_rule_counts_and_one_for_any_host_is_the_last_resort() {
+    fn the_last_rule_for_a_host_counts_and_a_rule_for_any_host_comes_last() {
         let rules = ["a:80:192.0.2.1", "a:80:192.0.2.2", "*:80:192.0.2.3"];
         assert_eq!(
             (resolved("ws://a/", &rules), resolved("ws://b/", &rules)),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_shown() {
+    fn an_invalid_rule_is_refused_and_shown() {
         for bad in [
             "",
             "a",

@@ -1,5 +1,5 @@
-//! What goes to standard error: news of the connection, errors, and the summary. Never a
-//! credential, nor a URL's query.
+//! Prints to standard error: status changes, errors, and the summary. Never prints credentials or
+//! the query of a URL.
 
 use std::{
     error::Error,
@@ -12,12 +12,12 @@ use resub::{Gap, Stats, Status};
 
 use crate::show::one_line;
 
-/// Tells the operator's story.
+/// Prints status changes.
 pub(crate) struct News {
     quiet: bool,
-    /// Whether the next loss is the loss of a connection, or another failed attempt.
+    /// Whether the last status was `Open`. If not, the next failure is a failed attempt.
     connected: bool,
-    /// Whether the last status told a cause.
+    /// Whether the last status was `Waiting`, which has printed the cause.
     waited: bool,
 }
 
@@ -29,23 +29,23 @@ impl News {
     pub(crate) fn status(&mut self, status: &Status) {
         match status {
             Status::Connecting { attempt: 1, cause: None, .. } => {
-                self.tell(format_args!("connecting"));
+                self.print(format_args!("connecting"));
             }
-            // At once, as after rejected credentials: nothing else has told the cause.
+            // Without a delay, as after rejected credentials: the cause was not printed yet.
             Status::Connecting { attempt, cause: Some(cause), .. } if !self.waited => {
-                self.tell(format_args!("connecting, attempt {attempt}, after: {}", Chain(cause)));
+                self.print(format_args!("connecting, attempt {attempt}, after: {}", Chain(cause)));
             }
             Status::Connecting { attempt, .. } => {
-                self.tell(format_args!("connecting, attempt {attempt}"));
+                self.print(format_args!("connecting, attempt {attempt}"));
             }
             Status::Open { subprotocol, .. } => {
-                self.tell(format_args!("connected ({})", subprotocol.name()));
+                self.print(format_args!("connected ({})", subprotocol.name()));
             }
             Status::Waiting { delay, cause: Some(cause), .. } => {
                 let what = if self.connected { "lost" } else { "failed" };
-                self.tell(format_args!("{what}: {}; retry in {}", Chain(cause), Rounded(*delay)));
+                self.print(format_args!("{what}: {}; retry in {}", Chain(cause), Rounded(*delay)));
             }
-            // The summary and the errors tell why.
+            // The summary and the errors report the other statuses.
             _ => {}
         }
         self.connected = matches!(status, Status::Open { .. });
@@ -53,10 +53,10 @@ impl News {
     }
 
     pub(crate) fn gap(&self, operation: &str, gap: &Gap) {
-        self.tell(format_args!("{operation}: {}", GapText(gap)));
+        self.print(format_args!("{operation}: {}", GapText(gap)));
     }
 
-    pub(crate) fn tell(&self, news: fmt::Arguments<'_>) {
+    pub(crate) fn print(&self, news: fmt::Arguments<'_>) {
         if !self.quiet {
             write_line(format_args!("{news}"));
         }
@@ -67,21 +67,21 @@ impl News {
         let (items, gaps, reconnects) =
             (Count(items, "event"), Count(gaps, "gap"), Count(reconnects, "reconnect"));
         let dropped = if dropped > 0 { format!(", {dropped} dropped") } else { String::new() };
-        self.tell(format_args!("{items}, {gaps}, {reconnects}{dropped} in {}", Rounded(duration)));
+        self.print(format_args!("{items}, {gaps}, {reconnects}{dropped} in {}", Rounded(duration)));
     }
 }
 
-/// An error, which is no news: it is printed even for the quiet.
-pub(crate) fn complain(error: fmt::Arguments<'_>) {
+/// Prints an error, even with `--quiet`.
+pub(crate) fn print_error(error: fmt::Arguments<'_>) {
     write_line(format_args!("error: {error}"));
 }
 
-/// Nobody is left to be told when standard error is closed.
+/// Ignores errors, because there is no other place to report that standard error is closed.
 fn write_line(text: fmt::Arguments<'_>) {
     let _ = writeln!(stderr(), "{}", one_line(&text.to_string()));
 }
 
-/// An error with its sources.
+/// Displays an error with its sources.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
@@ -96,7 +96,7 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// What a gap means to a reader.
+/// Displays a gap for people.
 pub(crate) struct GapText<'a>(pub(crate) &'a Gap);
 
 impl fmt::Display for GapText<'_> {
@@ -110,7 +110,7 @@ impl fmt::Display for GapText<'_> {
             write!(f, " over {reconnects} reconnects")?;
         }
         if dropped > 0 {
-            write!(f, ", {} dropped as the output was too slow", Count(dropped, "item"))?;
+            write!(f, ", {} dropped because the output was too slow", Count(dropped, "item"))?;
         }
         match cause {
             Some(cause) => write!(f, ": {}", Chain(cause)),
@@ -128,7 +128,7 @@ impl fmt::Display for Count {
     }
 }
 
-/// To the millisecond below a second, else to a tenth of a second.
+/// Displays milliseconds below one second, else tenths of a second.
 struct Rounded(Duration);
 
 impl fmt::Display for Rounded {
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_and_durations_read_well() {
+    fn counts_have_a_plural_and_durations_are_rounded() {
         assert_eq!(Count(1, "gap").to_string(), "1 gap");
         assert_eq!(Count(0, "gap").to_string(), "0 gaps");
         assert_eq!(Rounded(Duration::from_micros(20_900)).to_string(), "20 ms");
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_tells_what_is_known() {
+    fn a_gap_shows_its_downtime_its_cause_and_dropped_items() {
         let mut gap = Gap::default();
         gap.reconnects = 1;
         gap.down_for = Duration::from_millis(120);
@@ -165,6 +165,9 @@ mod tests {
         );
         let mut gap = Gap::default();
         gap.dropped = 2;
-        assert_eq!(GapText(&gap).to_string(), "gap, 2 items dropped as the output was too slow");
+        assert_eq!(
+            GapText(&gap).to_string(),
+            "gap, 2 items dropped because the output was too slow"
+        );
     }
 }

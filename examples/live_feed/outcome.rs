@@ -1,33 +1,33 @@
-//! How a run ends, and the exit code for it.
+//! The outcome of a run, and its exit code.
 
 use std::{fmt, process::ExitCode};
 
 use resub::SubscriptionError;
 
-/// How an operation, or the whole run, ended. What is worse is greater.
+/// The outcome of an operation or of the whole run. A worse outcome is greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(crate) enum Outcome {
     /// Completed, or stopped as asked by `--count` or `--for`.
     #[default]
     Done,
-    /// The operation was rejected, or brought nothing but errors.
+    /// The operation was rejected, or returned only errors.
     Failed,
     /// The connection was refused for good.
     Refused,
     GaveUp,
-    /// By Ctrl-C.
+    /// Stopped by Ctrl-C.
     Interrupted,
 }
 
 impl Outcome {
-    /// Of an operation that ended with `error`.
+    /// Returns the outcome of an operation that ended with `error`.
     pub(crate) fn of(error: &SubscriptionError) -> Self {
         match error {
             SubscriptionError::Lost(_) => Self::Refused,
             SubscriptionError::GaveUp { .. } => Self::GaveUp,
-            // Only because this program shut the client down.
+            // Only this program shuts the client down.
             SubscriptionError::ShutDown => Self::Done,
-            // `Rejected`, and whatever else ends a stream one day.
+            // `Rejected`, and errors that a later version of the library may add.
             _ => Self::Failed,
         }
     }
@@ -49,8 +49,8 @@ impl From<Outcome> for ExitCode {
     }
 }
 
-/// What is wrong with the command line or what it names, and kept the program from running. Names
-/// the flag, and never the value of a header or an init payload.
+/// An error in the command line, or in a file that it names. The message contains the flag, and
+/// never the value of a header or an init payload.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Misuse(pub(crate) String);
 

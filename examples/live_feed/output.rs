@@ -1,4 +1,4 @@
-//! What goes to standard output: every event, in order, each written through at once.
+//! Prints every event to standard output, in order, and flushes each.
 
 use std::{borrow::Cow, fmt::Write as _, io};
 
@@ -12,7 +12,7 @@ use crate::{
     show::one_line,
 };
 
-/// How events are printed.
+/// The format of events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Format {
     /// For people.
@@ -26,7 +26,7 @@ pub(crate) struct Output<W> {
     writer: W,
 }
 
-/// What a line of JSON says.
+/// An event as a line of JSON.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Line<'a> {
@@ -68,7 +68,7 @@ impl<W: io::Write> Output<W> {
             Format::Json => Some(serde_json::to_string(&line(operation, seen)?)?),
             Format::Lines => readable(operation, seen),
         };
-        // In one piece, so that lines of several processes in one file do not mix.
+        // One write for each line, so that lines of several processes in one file do not mix.
         if let Some(mut text) = text {
             text.push('\n');
             self.writer.write_all(text.as_bytes())?;
@@ -106,7 +106,8 @@ fn line<'a>(operation: &'a str, seen: &'a Seen) -> io::Result<Line<'a>> {
     })
 }
 
-/// Nothing for an end with an error: that is told on standard error.
+/// Formats an event for people. Returns `None` for an end with an error, which goes to standard
+/// error.
 fn readable(operation: &str, seen: &Seen) -> Option<String> {
     Some(match seen {
         Seen::Next(Item { data, errors, .. }) => {
@@ -136,7 +137,7 @@ fn reason(error: Option<&SubscriptionError>) -> &'static str {
         Some(SubscriptionError::GaveUp { .. }) => "gave_up",
         Some(SubscriptionError::Overflow) => "overflow",
         Some(SubscriptionError::ShutDown) => "shut_down",
-        // `Rejected`, and whatever else ends a stream one day.
+        // `Rejected`, and errors that a later version of the library may add.
         Some(_) => "rejected",
     }
 }
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_is_one_line_with_the_servers_own_data() {
+    fn an_item_is_one_line_with_the_data_as_the_server_sent_it() {
         let seen = item(Some("{\n \"b\": 1.0, \"a\": 2\n}"), json!([]));
         assert_eq!(
             print(Format::Json, &seen),
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_stand_beside_the_data_or_instead_of_it() {
+    fn errors_are_printed_with_or_without_data() {
         let seen = item(None, json!([{"message": "no\n", "path": ["a"]}]));
         assert_eq!(
             print(Format::Json, &seen),
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_and_an_end_say_why() {
+    fn a_gap_and_an_end_have_a_cause() {
         let mut gap = Gap::default();
         (gap.reconnects, gap.cause) = (1, Some(Disconnect::Reset(None)));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The loop: connects, prints what happens, and stops for one of five reasons.
+//! The main loop: connects, prints events, and stops for one of five reasons.
 
 use std::{
     future::pending,
@@ -19,7 +19,7 @@ use crate::{
     document::{Document, labels},
     events::{Events, Seen, events},
     market::{self, MarketServer},
-    news::{Chain, News, complain},
+    news::{Chain, News, print_error},
     outcome::{Misuse, Outcome},
     output::{Format, Output},
     settings::{Settings, Target},
@@ -32,11 +32,11 @@ enum Stop {
     Count,
     Elapsed,
     Interrupted,
-    /// Nobody reads the output any more.
+    /// The reader of the output has closed it.
     OutputClosed,
 }
 
-/// What has been seen of every operation.
+/// The state of all operations.
 struct Run {
     operations: Vec<Operation>,
     output: Output<Stdout>,
@@ -49,7 +49,7 @@ struct Run {
 struct Operation {
     label: String,
     had_data: bool,
-    /// The error that the last item had instead of data.
+    /// The error of the last item, if it had no data.
     failing: Option<GraphQlError>,
     outcome: Outcome,
 }
@@ -58,19 +58,19 @@ pub(crate) async fn run(settings: Settings) -> Result<Outcome, Misuse> {
     let began = now();
     let interrupted = watch_ctrl_c();
     let news = News::new(settings.quiet);
-    // Serves until this function returns.
+    // Keeps the market running until this function returns.
     let (_market, builder) = connect(&settings.target, &news)?;
     let builder = configure(builder, &settings);
     let client = match settings.network.configure(builder).build() {
         Ok(client) => client,
         Err(error @ BuildError::Tls(_)) => {
-            complain(format_args!("{}", Chain(&error)));
+            print_error(format_args!("{}", Chain(&error)));
             return Ok(Outcome::Refused);
         }
         Err(error) => return Err(Misuse(format!("{}: {}", flag(&error), Chain(&error)))),
     };
     let mut status = client.status();
-    let (labels, streams) = subscribe(&client, settings.documents)?;
+    let (labels, streams) = subscribe(&client, settings.documents, settings.unchecked)?;
     let mut events: SelectAll<Events> = streams.into_iter().collect();
     let mut run = Run::new(labels, settings.json, news);
 
@@ -78,7 +78,7 @@ pub(crate) async fn run(settings: Settings) -> Result<Outcome, Misuse> {
     pin!(elapsed);
     let stop = loop {
         select! {
-            // News first: a loss is told before the gap that it makes.
+            // Status changes come first, so that a loss is printed before the gap that it causes.
             biased;
             () = interrupted.notified() => break Stop::Interrupted,
             () = &mut elapsed => break Stop::Elapsed,
@@ -130,7 +130,7 @@ impl Run {
         }
     }
 
-    /// Prints an event and remembers what it means. Says whether the output still has a reader.
+    /// Prints an event and updates the state. Returns whether the output is still open.
     fn record(&mut self, operation: usize, seen: &Seen) -> Result<bool, Misuse> {
         let Operation { label, had_data, failing, outcome } = &mut self.operations[operation];
         let printed = self.output.event(label, seen);
@@ -142,21 +142,21 @@ impl Run {
             }
             Seen::Gap(gap) => {
                 self.gaps += 1;
-                // As a line for people it is in the output already.
+                // In the other format, the gap is in the output already.
                 if self.json {
                     self.news.gap(label, gap);
                 }
             }
-            // Several servers report a failed operation as an item and complete it.
+            // Several servers report a failed operation as an item and then complete it.
             Seen::End(None) => {
                 if let Some(error) = failing {
-                    complain(format_args!("{label}: {error}"));
+                    print_error(format_args!("{label}: {error}"));
                     *outcome = Outcome::Failed;
                 }
             }
             Seen::Unreadable(_) | Seen::End(Some(SubscriptionError::ShutDown)) => {}
             Seen::End(Some(error)) => {
-                complain(format_args!("{label}: {}", Chain(error)));
+                print_error(format_args!("{label}: {}", Chain(error)));
                 *outcome = Outcome::of(error);
             }
         }
@@ -167,12 +167,12 @@ impl Run {
         }
     }
 
-    /// Reads what the streams still hold while the client shuts down, up to their ends.
+    /// Reads the streams to their ends while the client shuts down.
     async fn finish(&mut self, mut events: SelectAll<Events>, stop: Stop) -> Result<(), Misuse> {
         while let Some((operation, seen)) = events.next().await {
             let wanted = match stop {
                 Stop::OutputClosed => false,
-                // Not one item more than was asked for, nor a gap behind the last one.
+                // Print no more items than requested, and no gap after the last one.
                 Stop::Count => matches!(seen, Seen::End(_)),
                 Stop::AllEnded | Stop::Elapsed | Stop::Interrupted => true,
             };
@@ -200,10 +200,10 @@ fn connect(target: &Target, news: &News) -> Result<(Option<MarketServer>, Client
     let options = market::Options { drop_every, ..market::Options::default() };
     let market = MarketServer::start(options)
         .map_err(|error| Misuse(format!("cannot serve the embedded market: {error}")))?;
-    news.tell(format_args!("serving a market at {}", market.url()));
-    // Delays grow from one loss to the next until a connection has lived for 10 s, which spares a
-    // server in trouble. This one is not in trouble: it cuts connections for show, often sooner
-    // than that, and nobody else dials it.
+    news.print(format_args!("serving a market at {}", market.url()));
+    // By default, delays grow until a connection has lasted for 10 s, to protect a server in
+    // trouble. This server is not in trouble: it drops connections for the demo, often sooner, and
+    // has no other clients.
     let builder = Client::builder(market.url())
         .backoff(Duration::from_millis(100), Duration::from_secs(1))
         .healthy_after(Duration::from_millis(200));
@@ -226,7 +226,7 @@ fn configure(mut builder: ClientBuilder, settings: &Settings) -> ClientBuilder {
     builder
 }
 
-/// The argument that is to blame.
+/// Returns the argument that caused an error.
 fn flag(error: &BuildError) -> &'static str {
     match error {
         BuildError::Url(_)
@@ -244,6 +244,7 @@ fn flag(error: &BuildError) -> &'static str {
 fn subscribe(
     client: &Client,
     documents: Vec<Document>,
+    unchecked: bool,
 ) -> Result<(Vec<String>, Vec<Events>), Misuse> {
     if documents.is_empty() {
         return demo::subscribe(client).map_err(|error| misuse("the demo", &error));
@@ -258,8 +259,11 @@ fn subscribe(
         if let Some(name) = document.operation_name {
             request = request.operation_name(name);
         }
-        let subscription =
-            client.subscribe_to(request).map_err(|error| misuse(&labels[n], &error))?;
+        let mut subscription = client.subscription_to(request);
+        if unchecked {
+            subscription = subscription.unchecked();
+        }
+        let subscription = subscription.start().map_err(|error| misuse(&labels[n], &error))?;
         streams.push(events(n, subscription));
     }
     Ok((labels, streams))
@@ -269,18 +273,18 @@ fn misuse(operation: &str, error: &SubscribeError) -> Misuse {
     Misuse(format!("--query: {operation}: {}", Chain(error)))
 }
 
-/// Notified at the first Ctrl-C. The second ends the process at once, whatever it waits for.
+/// Notifies at the first Ctrl-C. The second exits the process at once.
 fn watch_ctrl_c() -> Arc<Notify> {
     let notify = Arc::new(Notify::new());
     let notified = Arc::clone(&notify);
     let mut first = Box::pin(tokio::signal::ctrl_c());
-    // Polled here, so that from now on the signal does not kill the process; where signals cannot
-    // be watched, it does.
+    // Polling installs the handler, so that from now on the signal does not kill the process. If
+    // signals cannot be handled, the future is ready with an error, and the signal does kill it.
     if first.as_mut().now_or_never().is_none() {
         tokio::spawn(async move {
             let _ = first.await;
             let mut second = Box::pin(tokio::signal::ctrl_c());
-            // Likewise: from the notice on, none is missed.
+            // Install the next handler before the notification, so that no signal is missed.
             if second.as_mut().now_or_never().is_none() {
                 notified.notify_one();
                 let _ = second.await;
@@ -291,7 +295,7 @@ fn watch_ctrl_c() -> Arc<Notify> {
     notify
 }
 
-/// Ready once the time is over; without a limit, never.
+/// Ready after the limit, or never without one.
 async fn after(limit: Option<Duration>) {
     match limit {
         Some(limit) => drop(timeout(limit, pending::<()>()).await),
@@ -301,11 +305,11 @@ async fn after(limit: Option<Duration>) {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the library's rule; a program may tell how long it ran"
+    reason = "the rule is for the library; this program measures time"
 )]
 fn now() -> Instant {
     Instant::now()
 }
 
-/// How long the server may take to say goodbye.
+/// How long the server may take to answer the close frame.
 const GRACE: Duration = Duration::from_secs(2);

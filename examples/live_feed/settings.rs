@@ -1,5 +1,4 @@
-//! What is wanted, checked: everything that can be wrong before a connection is tried is found
-//! here.
+//! The settings of a run. Finds every error that can be found before the client connects.
 
 use std::{fs, io, num::NonZeroU64, path::Path, time::Duration};
 
@@ -14,11 +13,13 @@ use crate::{
     outcome::Misuse,
 };
 
-/// Not `Debug`: it holds secrets.
+/// Has no `Debug`, because it contains secrets.
 pub(crate) struct Settings {
     pub(crate) target: Target,
-    /// None for those of the demo.
+    /// Empty for the operations of the demo.
     pub(crate) documents: Vec<Document>,
+    /// Whether these are sent as they are.
+    pub(crate) unchecked: bool,
     pub(crate) headers: Vec<(String, String)>,
     /// A JSON object.
     pub(crate) init_payload: Option<Box<RawValue>>,
@@ -31,9 +32,9 @@ pub(crate) struct Settings {
     pub(crate) quiet: bool,
 }
 
-/// Whom to connect to.
+/// The server to connect to.
 pub(crate) enum Target {
-    /// The market that this program serves; it cuts every connection this often.
+    /// The market that this program serves. It drops every connection this often.
     Embedded {
         drop_every: Option<Duration>,
     },
@@ -62,6 +63,7 @@ impl Settings {
         Ok(Self {
             target,
             documents: documents(sources, args.variables, args.operation_name)?,
+            unchecked: args.unchecked,
             headers: args.header.iter().map(|text| header(text)).collect::<Result<_, _>>()?,
             init_payload: args
                 .init_payload
@@ -108,7 +110,7 @@ fn documents(
 
 fn text(source: Source) -> Result<String, Misuse> {
     let (flag, text) = match source {
-        Source::Given(text) => ("--query", text),
+        Source::Inline(text) => ("--query", text),
         Source::File(path) => {
             let failed =
                 |error| Misuse(format!("--query-file: cannot read `{}`: {error}", path.display()));
@@ -125,7 +127,7 @@ fn read(path: &Path) -> io::Result<String> {
     if path == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(path) }
 }
 
-/// Of `name: value`. What cannot be read is not shown: it may be the secret itself.
+/// Parses `name: value`. An invalid header is not shown, because it may be the secret itself.
 fn header(text: &str) -> Result<(String, String), Misuse> {
     let Some((name, value)) = text.split_once(':') else {
         return Err(Misuse("--header: expected 'name: value', found no colon".into()));
@@ -136,7 +138,7 @@ fn header(text: &str) -> Result<(String, String), Misuse> {
     Ok((name.into(), value.trim().into()))
 }
 
-/// As it was typed. A parse error tells the place, never the text.
+/// Parses a JSON object and keeps its text. An error contains the position, never the text.
 fn object(flag: &str, text: &str) -> Result<Box<RawValue>, Misuse> {
     let value: Box<RawValue> = serde_json::from_str(text)
         .map_err(|error| Misuse(format!("{flag}: not valid JSON: {error}")))?;
@@ -150,14 +152,14 @@ fn object(flag: &str, text: &str) -> Result<Box<RawValue>, Misuse> {
 mod tests {
     use super::*;
 
-    fn given(count: usize) -> Vec<Source> {
-        vec![Source::Given("subscription { a }".into()); count]
+    fn sources(count: usize) -> Vec<Source> {
+        vec![Source::Inline("subscription { a }".into()); count]
     }
 
     #[test]
     fn the_nth_variables_belong_to_the_nth_operation() {
         let documents =
-            documents(given(2), vec![r#"{"n": 1.0}"#.into()], vec!["A".into(), "B".into()])
+            documents(sources(2), vec![r#"{"n": 1.0}"#.into()], vec!["A".into(), "B".into()])
                 .unwrap();
         let of = |n: usize| {
             (
@@ -169,8 +171,8 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_no_operation_is_refused() {
-        let Misuse(refusal) = documents(given(1), vec!["{}".into(); 2], vec![]).unwrap_err();
+    fn variables_without_an_operation_are_refused() {
+        let Misuse(refusal) = documents(sources(1), vec!["{}".into(); 2], vec![]).unwrap_err();
         assert_eq!(refusal, "--variables was given 2 times, for 1 of --query");
     }
 

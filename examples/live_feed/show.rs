@@ -1,4 +1,4 @@
-//! Data that can be printed, for people and for programs.
+//! Prints data for people and for programs.
 
 use std::borrow::Cow;
 
@@ -6,14 +6,15 @@ use serde_json::value::RawValue;
 
 /// The data of one item.
 pub(crate) trait Show: Send {
-    /// On one line.
+    /// Returns the data as JSON on one line.
     fn json(&self) -> serde_json::Result<Cow<'_, RawValue>>;
 
-    /// One readable line, without the operation's name if it can be told from the line.
+    /// Returns the data as one line for people. Leaves out the name of the operation if the line
+    /// makes it clear.
     fn line(&self, operation: &str) -> String;
 }
 
-/// As the server spelled it: its order of keys, its numbers.
+/// Keeps the server's order of keys and its spelling of numbers.
 impl Show for Box<RawValue> {
     fn json(&self) -> serde_json::Result<Cow<'_, RawValue>> {
         if self.get().contains(['\n', '\r']) {
@@ -27,7 +28,7 @@ impl Show for Box<RawValue> {
     }
 }
 
-/// JSON without the whitespace between its tokens.
+/// Removes the whitespace between the tokens of JSON.
 fn without_whitespace(json: &str) -> String {
     let mut compact = String::with_capacity(json.len());
     let (mut quoted, mut escaped) = (false, false);
@@ -41,7 +42,7 @@ fn without_whitespace(json: &str) -> String {
     compact
 }
 
-/// A server's words end up in a terminal: no control characters.
+/// Replaces control characters, because text from a server must not control the terminal.
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     if text.contains(char::is_control) {
         text.replace(char::is_control, " ").into()
@@ -67,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_for_people_holds_no_control_characters() {
+    fn a_line_for_people_has_no_control_characters() {
         assert_eq!(raw("\"\u{9b}31m\"").line("Q"), "Q           \" 31m\"");
         assert_eq!(one_line("a\nb\u{1b}[0m"), "a b [0m");
     }

@@ -37,8 +37,8 @@ pub(crate) use crate::session::MAX_DURATION;
 #[cfg(feature = "_tls")]
 use crate::transport::dial::{Tls, TlsStep};
 
-/// Options of a [`Client`]; made by [`Client::builder`].
-#[must_use = "a client begins with `build`"]
+/// Configures a [`Client`]. Created by [`Client::builder`].
+#[must_use = "a builder does nothing until `build` is called"]
 pub struct ClientBuilder {
     endpoint: String,
     pub(crate) config: Config,
@@ -46,9 +46,9 @@ pub struct ClientBuilder {
     max_message_size: usize,
     placement: Placement,
     tcp: Tcp,
-    /// Those of the endpoint's host; none: the resolver's.
+    /// Addresses of the endpoint's host. If empty, the name is resolved.
     addresses: Vec<IpAddr>,
-    /// What the endpoint may be.
+    /// Which schemes the endpoint may have.
     schemes: Schemes,
     #[cfg(feature = "_tls")]
     tls: TlsChoice,
@@ -57,7 +57,7 @@ pub struct ClientBuilder {
     #[cfg(feature = "network-watch")]
     pub(crate) watch: crate::client::network::NetworkWatchOption,
     dialer: Option<Arc<dyn Dialer>>,
-    /// Sent with every connection; the first one that was wrong is reported by `build`.
+    /// Sent with every connection. The first error is kept for `build` to report.
     fixed: Result<Credentials, BuildError>,
     provider: Option<Provider>,
 }
@@ -94,16 +94,18 @@ impl ClientBuilder {
         }
     }
 
-    /// Fixes the subprotocol. Default: `graphql-transport-ws` is offered, and if the server does
-    /// not take it, `graphql-ws`; what worked is remembered. Never both at once: several servers
-    /// then choose one and speak the other.
+    /// Fixes the subprotocol. Default: the client offers `graphql-transport-ws`, and `graphql-ws`
+    /// if the server does not accept that. It remembers which one worked.
+    ///
+    /// The client never offers both at once, because several servers then choose one and speak the
+    /// other.
     pub fn subprotocol(mut self, subprotocol: Subprotocol) -> Self {
         self.config.subprotocol = Some(subprotocol);
         self
     }
 
-    /// Sets a fixed payload of `connection_init`, a JSON object such as `json!({"token": token})`.
-    /// Default: `{}`.
+    /// Sets a fixed payload for `connection_init`: a JSON object such as
+    /// `json!({"token": token})`. Default: `{}`.
     pub fn init_payload(mut self, payload: &impl Serialize) -> Self {
         self.fixed = self.fixed.and_then(|credentials| credentials.init_payload(payload));
         self
@@ -111,22 +113,22 @@ impl ClientBuilder {
 
     /// Adds a fixed header to the upgrade request, such as `Authorization`. Default: none.
     ///
-    /// `Host` replaces the endpoint's own; the last one counts. What makes the upgrade is refused
-    /// by [`build`](Self::build): `Connection`, `Upgrade`, all that begins with `Sec-WebSocket-`,
-    /// and what would announce a body (`Content-Length`, `Transfer-Encoding`).
+    /// `Host` replaces the host of the endpoint; the last one set is used. [`build`](Self::build)
+    /// refuses headers that the upgrade itself sets (`Connection`, `Upgrade`, and names that begin
+    /// with `Sec-WebSocket-`) or that announce a body (`Content-Length`, `Transfer-Encoding`).
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.fixed = self.fixed.and_then(|credentials| credentials.header(name, value));
         self
     }
 
-    /// Sets who provides the credentials: asked before every dial, with the reason. What it returns
-    /// goes before [`init_payload`](Self::init_payload) and, for headers of the same name,
-    /// [`header`](Self::header).
+    /// Sets a function that provides the credentials. The client calls it before every dial, with
+    /// the reason. Its payload replaces [`init_payload`](Self::init_payload), and its headers
+    /// replace each [`header`](Self::header) of the same name. Default: only these two are sent.
     ///
-    /// When the server rejects the credentials, the provider is asked again with
-    /// [`CredentialsReason::Rejected`] and the client dials at once; a second rejection in a row
-    /// ends every operation. If the provider fails with [`CredentialsError::transient`], it is
-    /// asked again after a backoff.
+    /// When the server rejects the credentials, the client calls the provider again with
+    /// [`CredentialsReason::Rejected`] and dials at once. A second rejection in a row ends every
+    /// operation, unless [`refusal_grace`](Self::refusal_grace) allows more. If the provider fails
+    /// with [`CredentialsError::transient`], the client calls it again after a backoff.
     ///
     /// ```
     /// # use resub::{Client, Credentials, CredentialsError, CredentialsReason};
@@ -148,41 +150,42 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long the credentials provider may take. Default: 30 s. Then the attempt counts as
-    /// failed.
+    /// Sets how long the credentials provider may take. Default: 30 s. After this time the attempt
+    /// counts as failed.
     pub fn credentials_timeout(mut self, timeout: Duration) -> Self {
         self.config.credentials_timeout = timeout;
         self
     }
 
     /// Sets how long name resolution, TCP, TLS and the WebSocket upgrade may take together.
-    /// Default: 10 s. Then the attempt counts as failed.
+    /// Default: 10 s. After this time the attempt counts as failed.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.config.connect_timeout = timeout;
         self
     }
 
-    /// Sets how long the server may take to acknowledge `connection_init`. Default: 10 s. Then the
-    /// connection is closed with 4504, and the attempt counts as failed.
+    /// Sets how long the server may take to acknowledge `connection_init`. Default: 10 s. After
+    /// this time the client closes the connection with 4504, and the attempt counts as failed.
     pub fn ack_timeout(mut self, timeout: Duration) -> Self {
         self.config.ack_timeout = timeout;
         self
     }
 
-    /// Sets the pace of the keepalive. Default: 10 s; `None` turns it off, and a half-open
-    /// connection is then noticed by [`tcp_keepalive`](Self::tcp_keepalive) only.
+    /// Sets the interval of keepalive pings. Default: 10 s; `None` turns them off, and then only
+    /// [`tcp_keepalive`](Self::tcp_keepalive) detects a half-open connection.
     ///
-    /// On `graphql-transport-ws` a `ping` message is sent at this interval: some servers close the
-    /// connection of a client that sends none within 15 s, even while they deliver. On
-    /// `graphql-ws`, which has no such message, a WebSocket ping is sent after twice this interval
-    /// without anything inbound.
+    /// On `graphql-transport-ws` the client sends a `ping` message at this interval, because some
+    /// servers close a connection without one for 15 s, even while they deliver items. `graphql-ws`
+    /// has no such message. There the client sends a WebSocket ping when it has received nothing
+    /// for twice this interval.
     pub fn ping_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.config.ping_interval = interval.into();
         self
     }
 
-    /// Sets how long nothing may arrive after a ping. Default: 10 s. Then the connection counts as
-    /// lost; anything that arrives is a proof of life, not only a pong.
+    /// Sets how long the server may be silent after a ping. Default: 10 s. After this time the
+    /// connection counts as lost. Any message or frame from the server keeps the connection, not
+    /// only a pong.
     pub fn ping_timeout(mut self, timeout: Duration) -> Self {
         self.config.ping_timeout = timeout;
         self
@@ -190,41 +193,43 @@ impl ClientBuilder {
 
     /// Sets the shortest and the longest delay between attempts. Default: 500 ms and 30 s.
     ///
-    /// Delays have decorrelated jitter: each is random between the one before, or `base` at first, and
-    /// three times that, up to `cap`. So clients that lost the same server do not come back together,
-    /// and within one outage no delay is shorter than the one before. A
-    /// server's `Retry-After` is honoured beyond the cap, for up to an hour. A `cap` below `base`
-    /// means `base`.
+    /// Delays have decorrelated jitter: each is random between the previous one (`base` at first)
+    /// and three times that, up to `cap`. So clients that lost the same server do not reconnect at
+    /// the same moment, and within one outage no delay is shorter than the previous one. The client
+    /// honours a server's `Retry-After` beyond `cap`, up to one hour. A `cap` below `base` counts
+    /// as `base`.
     pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
         self.config.backoff_base = base;
         self.config.backoff_cap = cap;
         self
     }
 
-    /// Sets how long a connection must live for the next loss to start with a short delay again.
-    /// Default: 10 s. A server that acknowledges and drops sees growing delays.
+    /// Sets how long a connection must last to reset the backoff. Default: 10 s.
+    ///
+    /// A server that acknowledges connections and then drops them sees growing delays.
     pub fn healthy_after(mut self, duration: Duration) -> Self {
         self.config.healthy_after = duration;
         self
     }
 
     /// Sets after how many failed attempts in a row every operation ends with
-    /// [`SubscriptionError::GaveUp`](crate::SubscriptionError::GaveUp). Default: never. At least 1.
+    /// [`SubscriptionError::GaveUp`](crate::SubscriptionError::GaveUp). Default: never. Must be at
+    /// least 1.
     ///
-    /// An attempt whose connection does not live for [`healthy_after`](Self::healthy_after) counts
-    /// as failed. One that follows at once, after rejected credentials or a refused subprotocol, is
-    /// made in any case.
+    /// An attempt whose connection does not last for [`healthy_after`](Self::healthy_after) counts
+    /// as failed. An attempt that follows at once, after rejected credentials or a refused
+    /// subprotocol, is made even when this limit is reached.
     pub fn give_up_after(mut self, attempts: u32) -> Self {
         self.config.give_up_after = Some(attempts);
         self
     }
 
-    /// Sets how long the client persists when a server that has worked refuses connections. Default:
-    /// 5 minutes.
+    /// Sets how long the client persists when a server that has worked refuses connections.
+    /// Default: 5 minutes.
     ///
     /// A server that has acknowledged a connection of this client and then answers with an HTTP
-    /// status like 404 or 403, `connection_error`, a close code like 4400, another subprotocol or an
-    /// expired certificate is probably being deployed. The client tries again, with backoff, and
+    /// status like 404 or 403, `connection_error`, a close code like 4400, another subprotocol or
+    /// an expired certificate is probably being deployed. The client tries again, with backoff, and
     /// asks for credentials each time. If refusals are the only answers for this long, every
     /// operation ends with the last one. [`Status`](crate::Status) says since when the server has
     /// refused, and a warning is logged when it begins.
@@ -236,57 +241,60 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how many attempts to connect may begin within any period of this length. Default: as
-    /// many as the delays allow.
+    /// Limits the client to `dials` attempts to connect within any period of length `per`. Default:
+    /// only the backoff limits attempts.
     ///
-    /// For gateways that ban who dials too often. It also holds for attempts that follow at once,
-    /// after rejected credentials or [`reconnect_now`](Client::reconnect_now). It is the client's:
-    /// several [`connections`](Self::connections) get equal parts of it, and at least one attempt
-    /// each, or `build` fails.
+    /// Use this for gateways that ban clients which connect too often. The limit includes attempts
+    /// without a backoff, such as those after rejected credentials or
+    /// [`reconnect_now`](Client::reconnect_now). The limit holds for the whole client: several
+    /// [`connections`](Self::connections) get equal parts of it. `build` fails if `dials` is below
+    /// the number of connections.
     pub fn max_dials(mut self, dials: NonZeroU32, per: Duration) -> Self {
         self.config.max_dials = Some(DialBudget { dials, per });
         self
     }
 
-    /// Sets how long a connection without live operations is kept. Default: 30 s; `None` keeps it
-    /// until the last handle is dropped.
+    /// Sets how long the client keeps a connection without live operations. Default: 30 s; `None`
+    /// keeps it until the last handle is dropped.
     ///
-    /// The next operation makes a new one. With `None`, [`Client::connect`](crate::Client::connect)
-    /// keeps the client connected: a lost connection is made again even while nothing is
-    /// subscribed.
+    /// The next operation connects again. With `None`, [`Client::connect`](crate::Client::connect)
+    /// keeps the client connected: it reconnects after a loss even if there are no live operations.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.config.idle_timeout = timeout.into();
         self
     }
 
-    /// Sets for how long a connection is used at most, less up to a tenth by chance. Default: as
-    /// long as it works.
+    /// Sets the maximum age of a connection. Default: no limit. Each connection gets a random age
+    /// between 90 and 100 % of this, so that connections are not replaced at the same moment. Must
+    /// be at least one second.
     ///
-    /// It is replaced as by [`rotate`](Client::rotate), without an outage: behind a balancer that
-    /// picks a backend for each connection, so that new backends get their share.
+    /// The client replaces an old connection without an outage, as [`rotate`](Client::rotate) does.
+    /// Use this behind a load balancer that picks a backend for each connection, so that new
+    /// backends get their share.
     pub fn max_connection_age(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.config.max_connection_age = age.into();
         self
     }
 
-    /// Sets how many subscriptions and queries a second are sent again on a new connection, of each
-    /// of several. Default: all at once.
+    /// Limits how many subscriptions and queries a new connection re-issues per second. Default: it
+    /// re-issues all at once. With several connections, the limit holds for each.
     ///
-    /// For servers to which ten thousand at once are a burst: they are sent in order of creation, a
-    /// tenth of the rate every 100 ms, and each has its gap until then. What is started or dropped
-    /// meanwhile does not wait for them.
+    /// Use this for servers that cannot take thousands of subscriptions at once. The client sends
+    /// operations again in order of creation, a tenth of the rate every 100 ms. Each operation has
+    /// its gap until then. Operations that are started or dropped meanwhile do not wait.
     pub fn reissue_rate(mut self, per_second: NonZeroU32) -> Self {
         self.config.reissue_rate = Some(per_second);
         self
     }
 
-    /// Sets what decides, for each lost connection and each failed attempt, what is to follow.
-    /// Default: the client's own table of causes.
+    /// Sets a hook that decides what the client does after each lost connection and each failed
+    /// attempt. Default: the client decides by a table of causes.
     ///
-    /// `hook` gets the cause and how many attempts failed in a row; [`Verdict::Default`] leaves the
-    /// decision to the table, and [`Verdict::Fatal`] is final. An operation that makes the server
-    /// close the connection is looked for under `Default` and [`Verdict::Retry`] only. It runs in
-    /// the client's task; one that panics has no say.
+    /// `hook` gets the cause and the number of attempts that failed in a row. [`Verdict::Default`]
+    /// leaves the decision to the table, and [`Verdict::Fatal`] is final. The client looks for an
+    /// operation that makes the server close the connection only after `Default` and
+    /// [`Verdict::Retry`]. The hook runs in the client's task, so it must not block. A panic in it
+    /// counts as `Default`.
     pub fn on_disconnect(
         mut self,
         hook: impl Fn(&Disconnect, u32) -> Verdict + Send + Sync + 'static,
@@ -295,26 +303,30 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets what to make of messages that cannot be read. Default: [`Strictness::Lenient`].
+    /// Sets how the client treats invalid messages. Default: [`Strictness::Lenient`].
     pub fn strictness(mut self, strictness: Strictness) -> Self {
         self.config.strictness = strictness;
         self
     }
 
-    /// Sets how many bytes a message may have, in either direction, the init payload included.
-    /// Default: 16 MiB. A larger one from the server closes the connection with 1009. A lone operation
-    /// ends then; among several, the one at fault is looked for, as the server would send the
-    /// message again. A connection keeps room for the largest one
-    /// that it received.
+    /// Sets the maximum size of a message in bytes, in both directions. This includes the init
+    /// payload. Default: 16 MiB. Must be at least 1024 bytes.
+    ///
+    /// If the server sends a larger message, the client closes the connection with 1009. If only
+    /// one operation was live, it ends. If there were several, the client finds the one at fault,
+    /// because the server would send the message again. A connection keeps a buffer as large as the
+    /// largest message that it has received.
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;
         self
     }
 
     /// Sets [`SubscriptionBuilder::overflow`](crate::SubscriptionBuilder::overflow) for every
-    /// subscription. Default: [`Overflow::DropOldest`]. With [`Overflow::Rewind`], one without
-    /// [`resume_with`](crate::SubscriptionBuilder::resume_with) is refused; with
-    /// [`Overflow::LatestBy`], one without [`latest_by`](crate::SubscriptionBuilder::latest_by).
+    /// subscription. Default: [`Overflow::DropOldest`].
+    ///
+    /// With [`Overflow::Rewind`], every subscription needs
+    /// [`resume_with`](crate::SubscriptionBuilder::resume_with); with [`Overflow::LatestBy`], it
+    /// needs [`latest_by`](crate::SubscriptionBuilder::latest_by). Others fail to start.
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.limits.overflow = overflow;
         self
@@ -334,22 +346,22 @@ impl ClientBuilder {
         self
     }
 
-    /// Makes [`build`](Self::build) fail with [`BuildError::TlsRequired`] unless the endpoint is
-    /// `wss`. Default: `ws` will do, with a warning in the log if credentials leave this machine by
-    /// it.
+    /// Makes [`build`](Self::build) fail with [`BuildError::TlsRequired`] unless the scheme of the
+    /// endpoint is `wss`. Default: `ws` is accepted, and sending credentials over it to another
+    /// host logs a warning.
     ///
-    /// For endpoints that come from a configuration. There are no exceptions, not even for this
-    /// machine: a test or a server behind a tunnel does not call this. With a
-    /// [`dialer`](Self::dialer) of your own the scheme counts, and TLS is that one's affair.
+    /// Use this if the endpoint comes from a configuration. There are no exceptions, not even for
+    /// `localhost`, so do not call it in tests or for a server behind a tunnel. With a custom
+    /// [`dialer`](Self::dialer), only the scheme is checked; the dialer is responsible for TLS.
     pub fn require_tls(mut self) -> Self {
         self.schemes = Schemes::WssOnly;
         self
     }
 
-    /// Sets whom to trust for `wss`, and what to show of oneself: see [`Tls`]. Default:
-    /// [`Tls::new`].
+    /// Sets the trusted certificate authorities and the client certificate for `wss`; see [`Tls`].
+    /// Default: [`Tls::new`].
     ///
-    /// Replaces a [`tls_rustls_0_23`](Self::tls_rustls_0_23).
+    /// Replaces an earlier [`tls_rustls_0_23`](Self::tls_rustls_0_23).
     #[cfg(feature = "_tls")]
     #[cfg_attr(
         docsrs,
@@ -365,12 +377,12 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets rustls' own configuration for `wss`, for whatever [`Tls`] has no option for. Default:
-    /// none.
+    /// Sets the rustls configuration for `wss`, for everything that [`Tls`] has no option for.
+    /// Default: none.
     ///
-    /// It is used as it is, and replaces [`tls`](Self::tls). Offer `http/1.1` (`alpn_protocols`),
-    /// as a server that prefers HTTP/2 may otherwise speak that. Sessions resume across the
-    /// reconnects of all clients that share it.
+    /// The client uses it unchanged. It replaces an earlier [`tls`](Self::tls). Set
+    /// `alpn_protocols` to `http/1.1`, because a server that prefers HTTP/2 may otherwise speak
+    /// that. Clients that share the configuration share its TLS session cache.
     #[cfg(feature = "_tls")]
     #[cfg_attr(
         docsrs,
@@ -386,19 +398,20 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the proxy to connect through; `None` is none. Default: what the environment says when
-    /// the client is built.
+    /// Sets the proxy to connect through. `None` connects directly. Default: the proxy that the
+    /// environment names when the client is built.
     ///
-    /// The variables are those of curl, lower case before upper case, and one that is empty counts
-    /// as not set: `wss_proxy`, else `https_proxy`, for `wss`; `ws_proxy`, else `http_proxy`, for
-    /// `ws`; else `all_proxy`. `HTTP_PROXY` in upper case is not read, as it is a header of the
-    /// request in a CGI program. Hosts of `no_proxy` and this machine are dialed directly.
+    /// The client reads the same variables as curl, lower case before upper case: `wss_proxy`, then
+    /// `https_proxy`, for `wss`; `ws_proxy`, then `http_proxy`, for `ws`; then `all_proxy`. An
+    /// empty variable counts as not set. The client does not read `HTTP_PROXY` in upper case,
+    /// because in a CGI program it is a header of the request. It connects directly to hosts in
+    /// `no_proxy` and to this machine.
     ///
-    /// `no_proxy` lists names (each with what is below it), addresses, networks such as
-    /// `192.0.2.0/24`, or `*` for all, separated by commas or blanks. A value that cannot be read
-    /// is a [`BuildError::Proxy`].
+    /// `no_proxy` lists domains (which include their subdomains), addresses, networks such as
+    /// `192.0.2.0/24`, or `*` for all hosts, separated by commas or blanks. An invalid value makes
+    /// [`build`](Self::build) fail with [`BuildError::Proxy`].
     ///
-    /// TLS goes through the proxy to the server: the proxy sees its name, and nothing else.
+    /// With `wss`, TLS is end to end: the proxy sees only the server's host and port.
     #[cfg(feature = "proxy")]
     #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
     pub fn proxy(mut self, proxy: impl Into<Option<crate::transport::dial::Proxy>>) -> Self {
@@ -408,29 +421,31 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets who makes the byte stream, TLS included. Default: TCP, and TLS for `wss`; what is set
-    /// for those is theirs alone.
+    /// Sets a dialer that opens the byte stream, including TLS. Default: TCP, with TLS for `wss`.
+    ///
+    /// The options for TCP, TLS, proxies and addresses have no effect on a custom dialer.
     pub fn dialer(mut self, dialer: impl Dialer) -> Self {
         self.dialer = Some(Arc::new(dialer));
         self
     }
 
-    /// Sets the seed of all randomness, which is the jitter of delays. Default: random. For tests.
+    /// Sets the seed of the random number generator, which adds jitter to delays. Default: random.
+    /// Use a fixed seed in tests only, because clients with the same seed dial at the same moments.
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = seed;
         self
     }
 
-    /// Builds the client and starts its task on the current tokio runtime; so do the tasks of
-    /// further connections. Dials nothing: the first operation does.
+    /// Builds the client and spawns its task on the current tokio runtime. The tasks of further
+    /// connections run on the same runtime. The client does not dial before the first operation.
     ///
     /// # Errors
     ///
-    /// If an option is wrong, TLS cannot be set up, or there is no runtime or one without timers or
-    /// I/O; see [`BuildError`].
+    /// Fails if an option is invalid, TLS cannot be set up, no tokio runtime is current, or the
+    /// runtime has no timers or no I/O; see [`BuildError`]. Correct the cause and build again.
     ///
-    /// tokio says what a runtime lacks by a panic alone. It is caught here, but a panic hook sees
-    /// it, and with `panic = "abort"` it ends the process.
+    /// tokio reports that a runtime lacks timers or I/O only by a panic. This method catches the
+    /// panic, but a panic hook sees it, and with `panic = "abort"` it aborts the process.
     pub fn build(self) -> Result<Client, BuildError> {
         let endpoint = parse_endpoint(&self.endpoint)?;
         self.schemes.check(&endpoint)?;
@@ -440,7 +455,7 @@ impl ClientBuilder {
         let fixed = self.fixed?;
         let span = telemetry::client_span(&endpoint);
         let sensitive = self.provider.is_some() || fixed.are_sensitive();
-        // What is below a dialer of the application's own, be it a pipe or a tunnel, is not known.
+        // A custom dialer may be a pipe or a tunnel, so nothing is known about its destination.
         let (dialer, leads_away) = if let Some(dialer) = self.dialer {
             (dialer, false)
         } else {
@@ -478,13 +493,13 @@ impl ClientBuilder {
             config: self.config,
             span,
             #[cfg(feature = "network-watch")]
-            watch: self.watch.made(leads_away),
+            watch: self.watch.into_watch(leads_away),
         };
         Ok(Client::new(Pool::new(template, self.placement), self.limits, self.max_message_size))
     }
 }
 
-/// Where the configuration of TLS comes from.
+/// The configuration of TLS.
 #[cfg(feature = "_tls")]
 enum TlsChoice {
     Options(Tls),
@@ -493,7 +508,7 @@ enum TlsChoice {
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the endpoint: its path or its query may hold a token.
+        // The endpoint is left out because its path or query may hold a token.
         f.debug_struct("ClientBuilder")
             .field("config", &self.config)
             .field("limits", &self.limits)

@@ -1,6 +1,6 @@
-//! A query or mutation over the same connection: one operation with one result.
+//! A query or mutation, which is an operation with one result.
 //!
-//! Owns waiting for the end of it. Knows the mailbox and nothing behind it.
+//! Owns waiting for the result. Knows the mailbox, but not the driver or the session behind it.
 
 use std::{
     fmt,
@@ -26,25 +26,26 @@ use crate::{
     session::WatchOptions,
 };
 
-/// A query or mutation, begun when it is first polled; made by [`Client::query_with`] and
+/// A query or mutation, which starts when it is first polled. Created by [`Client::query_with`] and
 /// [`Client::mutate_with`], or, for generated operations, by `query` and `mutate`.
 ///
-/// Without a connection it waits for one, up to its [`timeout`](Self::timeout). A query is sent
-/// again if the connection is lost before its result; a mutation never is: see
-/// [`CallError::Ambiguous`]. Dropping it cancels the operation on the server, which undoes nothing
-/// that was executed. Of a result that comes in parts (`@defer`, `@stream`) only the first is
-/// returned.
+/// Without a connection, a call waits for one until its [`timeout`](Self::timeout). If the
+/// connection is lost before the result arrives, the client sends a query again, but never a
+/// mutation; see [`CallError::Ambiguous`]. Dropping the call cancels the operation on the server,
+/// but does not undo what the server has executed. If the result arrives in parts (`@defer`,
+/// `@stream`), the call returns only the first part.
 ///
-/// Needs no runtime of its own: the client's driver keeps the time.
-#[must_use = "a call begins when it is awaited"]
+/// A call can be polled on any executor, because the client's driver keeps the time.
+#[must_use = "a call does nothing until it is awaited"]
 pub struct Call<T> {
     client: Client,
     kind: OperationType,
     name: Option<String>,
     timeout: Duration,
-    /// Where it is to go if there is room.
+    is_unchecked: bool,
+    /// The preferred connection, which is used if it has room.
     near: Option<Arc<ConnectionHandle>>,
-    /// Until it is begun.
+    /// `None` once the call has started.
     payload: Option<Result<Box<RawValue>, serde_json::Error>>,
     pending: Option<Pending>,
     data: PhantomData<fn() -> T>,
@@ -62,6 +63,7 @@ impl<T> Call<T> {
             kind,
             name,
             timeout: DEFAULT_TIMEOUT,
+            is_unchecked: false,
             near: None,
             payload,
             pending: None,
@@ -69,15 +71,27 @@ impl<T> Call<T> {
         }
     }
 
-    /// Sets how long to wait for the result, from the first poll on and the wait for a connection
-    /// included. Default: 30 s.
+    /// Sets how long to wait for the result. Default: 30 s. The time starts with the first poll and
+    /// includes the wait for a connection. After this time the call fails with
+    /// [`CallError::Timeout`], or, if it is a mutation that was sent, [`CallError::Ambiguous`].
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Goes over the connection of another operation, if that is one of the same client and has
-    /// room.
+    /// Sends the document as it is. Default: a document that is not GraphQL, or does not have the
+    /// operation to run, is refused.
+    ///
+    /// For syntax that the client does not know yet, such as descriptions of operations. What the
+    /// operation is, a query or a mutation, is then what you say: a query is sent again after a
+    /// reconnect. See [`SubscriptionBuilder::unchecked`](crate::SubscriptionBuilder::unchecked).
+    pub fn unchecked(mut self) -> Self {
+        self.is_unchecked = true;
+        self
+    }
+
+    /// Prefers the connection of another operation. It is used if it belongs to the same client and
+    /// has room.
     pub(crate) fn near(mut self, connection: &Arc<ConnectionHandle>) -> Self {
         self.near = Some(Arc::clone(connection));
         self
@@ -90,6 +104,7 @@ impl<T> Call<T> {
         let payload = payload.map_err(SubscribeError::Serialize)?;
         let plan = Plan {
             kind: self.kind,
+            is_unchecked: self.is_unchecked,
             limits: None,
             timeout: Some(self.timeout.min(MAX_DURATION)),
             watch_options: WatchOptions::default(),
@@ -119,7 +134,7 @@ impl<T: DeserializeOwned> Future for Call<T> {
                 }
                 end => response(end, self.timeout),
             },
-            // Polled again after it was refused.
+            // The call could not start and was polled again.
             None => Err(CallError::ShutDown),
         };
         Poll::Ready(result)
@@ -135,7 +150,7 @@ impl<T> fmt::Debug for Call<T> {
     }
 }
 
-/// What was sent, or will be.
+/// An operation that was started and has not ended.
 struct Pending {
     writer: Arc<Writer>,
     connection: Arc<ConnectionHandle>,
@@ -150,7 +165,7 @@ impl Pending {
                     self.is_over = true;
                     return Poll::Ready(end);
                 }
-                // Nothing else comes to a call.
+                // The driver sends nothing but the end to a call.
                 Some(Read::Item(_) | Read::Gap(_) | Read::Stale(_)) => {}
                 None => return Poll::Ready(End::ShutDown),
             }
@@ -173,7 +188,7 @@ fn response<T: DeserializeOwned>(end: End, timeout: Duration) -> Result<Response
         End::TimedOut => Err(CallError::Timeout(timeout)),
         End::Lost(cause) => Err(CallError::Lost(cause)),
         End::GaveUp { attempts, cause } => Err(CallError::GaveUp { attempts, cause }),
-        // The latter two are of subscriptions.
+        // Calls never end with the latter two, which only subscriptions have.
         End::ShutDown | End::Overflow | End::Hook(_) => Err(CallError::ShutDown),
     }
 }

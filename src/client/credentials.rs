@@ -1,7 +1,7 @@
-//! Credentials: what proves to the server who is connecting, asked for before every dial.
+//! Credentials, which the client asks for before every dial.
 //!
-//! Owns the types between the application's provider and the handshake. Shows a secret to nobody:
-//! no `Debug`, error or log has its content (I13).
+//! Owns the types between the application's provider and the handshake. Never exposes a secret: no
+//! `Debug` output, error or log contains one (I13).
 
 use std::{
     fmt,
@@ -18,8 +18,8 @@ use crate::{
     session::CredentialsReason,
 };
 
-/// What is sent to the server to prove who is connecting: the payload of `connection_init`, headers
-/// of the WebSocket upgrade, or both.
+/// Credentials that the client sends to the server: the payload of `connection_init`, headers of
+/// the WebSocket upgrade, or both.
 #[derive(Clone, Default)]
 pub struct Credentials {
     /// A JSON object, serialized.
@@ -28,7 +28,7 @@ pub struct Credentials {
     expiry: Option<Expiry>,
 }
 
-/// When credentials end.
+/// When credentials expire.
 #[derive(Clone, Copy)]
 enum Expiry {
     At(SystemTime),
@@ -36,12 +36,13 @@ enum Expiry {
 }
 
 impl Credentials {
-    /// None: `connection_init` carries an empty object.
+    /// Creates empty credentials: no headers, and an empty object as the payload of
+    /// `connection_init`.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Whether there is something that nobody else may see.
+    /// Whether these contain a secret.
     pub(crate) fn are_sensitive(&self) -> bool {
         self.init_payload.is_some() || self.headers.values().any(HeaderValue::is_sensitive)
     }
@@ -50,7 +51,7 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// [`BuildError::InitPayload`] if it is not a JSON object.
+    /// Returns [`BuildError::InitPayload`] if `payload` does not serialize to a JSON object.
     pub fn init_payload(mut self, payload: &impl Serialize) -> Result<Self, BuildError> {
         let json =
             serde_json::to_string(payload).map_err(|error| BuildError::InitPayload(Some(error)))?;
@@ -61,13 +62,13 @@ impl Credentials {
         Ok(self)
     }
 
-    /// Adds a header to the upgrade request, such as `Authorization`. `Host` replaces the
-    /// endpoint's own.
+    /// Adds a header to the upgrade request, such as `Authorization`. `Host` replaces the host of
+    /// the endpoint.
     ///
     /// # Errors
     ///
-    /// [`BuildError::Header`] if name or value is not valid, or if it is a header that the upgrade
-    /// itself sets.
+    /// Returns [`BuildError::HeaderName`] if the name is invalid, and [`BuildError::Header`] if the
+    /// value is invalid or the upgrade itself sets this header.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, BuildError> {
         let (name, value) = parse_header(name, value)?;
         self.headers.append(name, value);
@@ -76,28 +77,30 @@ impl Credentials {
 }
 
 impl Credentials {
-    /// Says when these end, such as the `exp` of a token. Default: not known.
+    /// Sets when these credentials expire, such as the `exp` of a token. Default: unknown.
     ///
-    /// Ahead of that, after 70 to 90 % of the time that is left when the connection is acknowledged
-    /// and, if it lasts, 12 s before its end, the provider is asked again, with
-    /// [`CredentialsReason::Expiring`], and the client moves to another connection while this one
-    /// still works; see [`Client::rotate`](crate::Client::rotate). A time that is over already says
-    /// nothing.
+    /// Before they expire, the client calls the provider with [`CredentialsReason::Expiring`] and
+    /// moves to another connection while the current one still works; see
+    /// [`Client::rotate`](crate::Client::rotate). It does so after 70 to 90 % of the time that is
+    /// left when the connection is acknowledged, and, if that time is long enough, at least 12 s
+    /// before its end. A time in the past has no effect.
     #[must_use]
     pub fn expires_at(mut self, time: SystemTime) -> Self {
         self.expiry = Some(Expiry::At(time));
         self
     }
 
-    /// Says for how long from now on these are good, such as the `expires_in` of an OAuth answer;
-    /// as [`expires_at`](Self::expires_at), without a clock that could be wrong.
+    /// Sets how long these credentials are valid from now, such as the `expires_in` of an OAuth
+    /// response.
+    ///
+    /// This works like [`expires_at`](Self::expires_at), but does not depend on the system clock.
     #[must_use]
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.expiry = Some(Expiry::In(lifetime));
         self
     }
 
-    /// For how long from now on these are good, if that is known.
+    /// Returns how long these are valid from now, if that is known.
     pub(crate) fn lifetime(&self, now: SystemTime) -> Option<Duration> {
         match self.expiry? {
             Expiry::At(time) => time.duration_since(now).ok(),
@@ -119,7 +122,7 @@ pub(crate) type Provider = Box<
 >;
 
 impl Credentials {
-    /// These, and of the others what these lack.
+    /// Adds the headers and the payload of `others` that these credentials do not have.
     pub(crate) fn or(self, others: &Self) -> Self {
         let mut headers = others.headers.clone();
         for name in self.headers.keys() {
@@ -130,7 +133,7 @@ impl Credentials {
         Self { init_payload, headers, expiry: self.expiry }
     }
 
-    /// A provider out of a closure that returns a future.
+    /// Turns a closure that returns a future into a provider.
     pub(crate) fn provider<F, Fut>(provide: F) -> Provider
     where
         F: Fn(CredentialsReason) -> Fut + Send + Sync + 'static,
@@ -140,20 +143,19 @@ impl Credentials {
     }
 }
 
-/// A header that may go into the upgrade request; its value is marked as sensitive, unless it is
-/// `Host`.
+/// Parses a header for the upgrade request. The value is marked as sensitive, except for `Host`.
 fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), BuildError> {
-    // What is no name may be a value in the wrong place, and is not shown.
+    // An invalid name may be a secret in the wrong place, so the error does not contain it.
     let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| BuildError::HeaderName)?;
     let invalid = || BuildError::Header(name.to_owned());
-    // The last two would announce a body, which the server would wait for.
+    // The last two announce a body, which the server would wait for.
     let reserved =
         [header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
     if parsed.as_str().starts_with("sec-websocket-") || reserved.contains(&parsed) {
         return Err(invalid());
     }
     let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
-    // A name is not what credentials that travel in the open are warned of.
+    // A host name is no secret, so it must not cause the warning about credentials without TLS.
     value.set_sensitive(parsed != header::HOST);
     Ok((parsed, value))
 }
@@ -163,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_about_a_header_shows_its_name_if_it_is_one_and_never_its_value() {
+    fn an_error_about_a_header_shows_a_valid_name_but_never_the_value() {
         let error = |name, value| Credentials::none().header(name, value).unwrap_err();
         for name in [
             "Authorization: Bearer SECRET",

@@ -1,8 +1,8 @@
-//! The only task of a connection: carries out what the session decides, and tells it what happened.
+//! The task of a connection. It performs the outputs of the session and reports events to it.
 //!
-//! Owns the socket, the one timer, the only reading of the clock, and the session. Decides nothing.
-//! Between taking an output and performing it nothing is awaited (I8): the whole driver is one
-//! `poll`.
+//! Owns the session, the sockets, the only timer and the reading of the clock. Must not decide
+//! anything. The driver awaits nothing between taking an output and performing it (I8), because the
+//! whole driver is one `poll` function.
 
 mod clocks;
 mod commands;
@@ -50,11 +50,12 @@ use crate::{
     },
 };
 
-/// How to get a socket: fixed for a client's life, and the same for all of its connections.
+/// Everything that is needed to open a socket. Fixed for the life of a client, and the same for all
+/// of its connections.
 pub(crate) struct Connector {
     pub(crate) endpoint: Url,
     pub(crate) dialer: Arc<dyn Dialer>,
-    /// What the provider's answers lack.
+    /// Credentials that fill what the provider's answers lack.
     pub(crate) fixed: Credentials,
     pub(crate) provider: Provider,
     pub(crate) max_message_size: usize,
@@ -64,19 +65,19 @@ pub(crate) struct Driver {
     session: Session<Arc<Writer>>,
     connector: Arc<Connector>,
     commands: mpsc::UnboundedReceiver<Command>,
-    /// Commands on their way to the session.
+    /// A buffer for commands, which is reused.
     batch: Vec<Command>,
     connections: [ConnectionIo; 2],
-    /// Who reads which shared operation.
+    /// The shared operations and their readers.
     sharing: Sharing,
-    /// The full mailboxes that the socket waits for, under `Overflow::Block`: several only of a
-    /// shared operation.
+    /// The full mailboxes that stall reading, under `Overflow::Block`. Only a shared operation can
+    /// add more than one.
     blocked: Vec<Arc<Writer>>,
-    /// Who waits for a connection.
+    /// Callers of `connect`.
     waiters: Waiters<oneshot::Sender<Result<(), End>>>,
-    /// Who waits for another one.
+    /// Callers of `rotate`.
     rotating: Waiters<oneshot::Sender<Result<(), End>>>,
-    /// Readers that have something to read since this turn's reads.
+    /// Readers to wake after the reads of this turn.
     wakers: VecDeque<Waker>,
     buffers: Arc<Buffers>,
     stock: Stock,
@@ -87,15 +88,15 @@ pub(crate) struct Driver {
     ended: bool,
 }
 
-/// One way to the server. There is a second during a handover only.
+/// The I/O of one of the two connections that a session can have.
 struct ConnectionIo {
     connection: ConnectionId,
     link: Link,
-    /// Of the credentials that the next dial uses.
+    /// The headers that the next dial sends.
     headers: HeaderMap,
 }
 
-/// What leads to the server.
+/// How far a connection is on its way to an open socket.
 enum Link {
     None,
     Asking(BoxFuture<'static, Result<Credentials, CredentialsError>>),
@@ -137,7 +138,7 @@ impl Driver {
         }
     }
 
-    /// One turn: everything that can be done now, up to a budget.
+    /// Does everything that can be done now, up to a budget.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = now();
         for _ in 0..TURNS {
@@ -145,9 +146,11 @@ impl Driver {
             for connection in ConnectionId::ALL {
                 busy |= self.advance(cx, now, connection);
             }
-            // Before the reads, which can use up the budget that tokio gives a task for one poll.
+            // Writes go before reads, because reads can use up the budget that tokio gives a task
+            // for one poll.
             self.write(cx, now);
-            // Before the timers: what has arrived counts, even if this task was late to look.
+            // Reads go before timers: a message that arrived in time counts, even if this task was
+            // polled late.
             for connection in ConnectionId::ALL {
                 busy |= self.read(cx, now, connection);
             }
@@ -156,7 +159,7 @@ impl Driver {
             busy |= self.watch_time(cx, now);
             self.write(cx, now);
             self.count();
-            // A write that failed has set a deadline, which the timer does not know yet.
+            // A failed write has set a deadline for which the timer is not armed yet.
             busy |= self
                 .session
                 .poll_timeout()
@@ -172,7 +175,8 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Credentials, then the dial.
+    /// Polls the provider or the dial of a connection that is not open yet. Returns whether it made
+    /// progress.
     fn advance(&mut self, cx: &mut Context<'_>, now: Instant, connection: ConnectionId) -> bool {
         let io = &mut self.connections[connection as usize];
         match &mut io.link {
@@ -222,7 +226,7 @@ impl Driver {
             if bytes > BYTES {
                 break;
             }
-            // A full mailbox stops a live connection only: opening and closing one go on.
+            // A full mailbox stalls only a live connection. Opening and closing continue.
             if !self.blocked.is_empty() && self.session.is_live(connection) {
                 return frames > 0;
             }
@@ -231,7 +235,7 @@ impl Driver {
             };
             match socket.poll_read(cx) {
                 Poll::Pending => {
-                    // A part of a large message is a sign of life, too.
+                    // A part of a large message also proves that the server is alive.
                     if socket.has_moved() {
                         self.session.handle_activity(now, connection);
                     }
@@ -254,7 +258,7 @@ impl Driver {
         true
     }
 
-    /// Returns what it costs beside its length, in bytes to read.
+    /// Handles a message. Returns its cost besides its length, in the unit of the read budget.
     fn receive(&mut self, now: Instant, connection: ConnectionId, text: &str) -> usize {
         telemetry::received(text.len());
         let Some(Item { writer, payload }) = self.session.handle_frame(now, connection, text)
@@ -270,14 +274,14 @@ impl Driver {
             Ok((Pushed::Kept { dropped: 0 }, waker)) => self.wakers.extend(waker),
             other => {
                 let writer = Arc::clone(writer);
-                self.settle(now, writer, other);
+                self.handle_push_result(now, writer, other);
             }
         }
         0
     }
 
-    /// Delivers items that were held, in order, until the writer does not go on; then the end that
-    /// follows them.
+    /// Delivers the items of a backlog in order, then its end. Stops early if the writer accepts no
+    /// more.
     fn deliver_all(&mut self, now: Instant, id: u64, writer: Arc<Writer>, mut backlog: Backlog) {
         while let Some(HeldItem { frame, payload }) = backlog.pop() {
             if writer.is_shared() {
@@ -285,26 +289,23 @@ impl Driver {
                 continue;
             }
             let payload = Payload::new(self.stock.copy(&frame, &self.buffers), payload);
-            let given = writer.push(payload, &frame);
-            if !self.settle(now, Arc::clone(&writer), given) {
-                // What is left comes again, or nobody wants it.
-                self.counters.dequeued(backlog.len() as u64);
-                return;
+            let result = writer.push(payload, &frame);
+            if !self.handle_push_result(now, Arc::clone(&writer), result) {
+                break;
             }
         }
-        if let Some(end) = backlog.end {
-            self.session.end_backlog(now, id, end);
-        }
+        self.session.delivered(now, id, backlog);
     }
 
-    /// One by one, so that one that panics takes no other with it.
+    /// Wakes readers one by one, so that the others stay queued if a waker panics.
     fn wake(&mut self) {
         while let Some(waker) = self.wakers.pop_front() {
             waker.wake();
         }
     }
 
-    /// A reader that makes some sends a command, which wakes this task.
+    /// Resumes reading once no mailbox is full. A reader that makes room sends a command, which
+    /// wakes this task.
     fn look_for_room(&mut self, now: Instant) -> bool {
         if self.blocked.is_empty() {
             return false;
@@ -321,7 +322,8 @@ impl Driver {
         if self.timer.deadline().into_std() != deadline {
             self.timer.as_mut().reset(deadline.into());
         }
-        // The clock decides: a timer reports nothing once the task's budget is used up.
+        // The clock is compared as well, because a timer stays pending once the task has used up
+        // its budget.
         if deadline > now && self.timer.as_mut().poll(cx).is_pending() {
             return false;
         }
@@ -331,11 +333,11 @@ impl Driver {
         true
     }
 
-    /// A connection that may have died while the machine slept is asked at once. Looked for where
-    /// the client does something by itself, so that items cost nothing for it; and a retry sleep
-    /// goes on, as the server may have asked for it.
+    /// Pings the server at once if the machine was asleep, because the connection may have died
+    /// meanwhile. Called only for commands and timers, so that items do not pay for it. A retry
+    /// delay continues, because the server may have asked for it.
     fn look_for_sleep(&mut self, now: Instant) {
-        if self.clocks.have_parted(now) && self.session.is_open() {
+        if self.clocks.have_diverged(now) && self.session.is_open() {
             telemetry::slept();
             self.session.network_changed(now);
         }
@@ -370,15 +372,17 @@ impl Future for Driver {
     }
 }
 
-/// However the task ends, no reader waits for one that will never come.
+/// Ends every operation, so that no reader waits for an end that never arrives, even if the task
+/// panics or the runtime is dropped.
 impl Drop for Driver {
     fn drop(&mut self) {
-        // A panic would be the driver's own.
+        // If the task panics, the driver is at fault and not the runtime.
         if !self.ended && !std::thread::panicking() {
             self.counters.runtime_gone();
         }
         self.wake();
-        // First, so that whoever finds the channel closed does not say another end (I1).
+        // Before the channel is closed, so that `ConnectionHandle::begin` does not set another end
+        // (I1).
         self.session.abandon();
         while let Some(output) = self.session.poll_output() {
             if let Output::Finish { writer, end } = output {
@@ -408,13 +412,13 @@ fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
-/// Turns before other tasks get theirs.
+/// The maximum number of turns in one poll, so that other tasks get to run.
 const TURNS: usize = 4;
 
-/// Frames for each turn: fewer cost up to 40 % on a multi-thread runtime.
+/// The maximum number of frames read in one turn. Fewer cost up to 40 % on a multi-thread runtime.
 const FRAMES: usize = 256;
 
-/// Bytes of messages for each turn: readers find what they read in the cache.
+/// The maximum number of bytes read in one turn, so that readers find them in the CPU cache.
 const BYTES: usize = 128 * 1024;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The handle: sends commands to the driver and never blocks.
+//! The client: a handle that sends commands to the drivers and never blocks.
 
 pub(crate) mod builder;
 pub(crate) mod call;
@@ -42,80 +42,86 @@ use crate::{
         writer::{Hooks, Writer},
     },
     error::{NotConnected, SubscribeError},
-    operation::{self, Operation, OperationType},
+    operation::{
+        Operation, OperationType,
+        document::{self, Documents},
+    },
     session::{Stats, Status, WatchOptions},
 };
 
-/// A client of one server: a handle to its connection and everything subscribed on it. Cheap to
-/// clone.
+/// A client of one server: a handle to its connection and the operations on it. Cheap to clone.
 ///
-/// There is one connection unless [`connections`](ClientBuilder::connections) or
-/// [`max_subscriptions_per_connection`](ClientBuilder::max_subscriptions_per_connection) say
-/// otherwise; what is said here of the connection is then true of each.
+/// A client has one connection, unless [`connections`](ClientBuilder::connections) or
+/// [`max_subscriptions_per_connection`](ClientBuilder::max_subscriptions_per_connection) is set.
+/// With several, the documentation of "the connection" applies to each.
 ///
-/// The connection is made when the first operation is started, or by [`connect`](Self::connect). It
-/// is closed when nothing was live on it for [`idle_timeout`](ClientBuilder::idle_timeout), when
-/// the last clone, the last [`Subscription`] and the last [`Call`] are dropped, or by
-/// [`shutdown`](Self::shutdown).
+/// The client connects when the first operation starts, or on [`connect`](Self::connect). It closes
+/// the connection when no operation was live for
+/// [`idle_timeout`](ClientBuilder::idle_timeout), when the last clone, [`Subscription`] and
+/// [`Call`] are dropped, or on [`shutdown`](Self::shutdown).
 #[derive(Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
-struct Shared {
+struct Inner {
     connections: Pool,
     next_id: AtomicU64,
     limits: Limits,
     max_message_size: usize,
+    documents: Documents,
 }
 
-/// What delays are made of where a reader tries again.
+/// The backoff settings for retries in a reader's task.
 pub(crate) struct Retries {
-    /// The client's, as a reader need not have one.
+    /// The runtime of the client, because a reader may run without one.
     pub(crate) runtime: Handle,
     pub(crate) base: Duration,
     pub(crate) cap: Duration,
     pub(crate) seed: u64,
 }
 
-/// How an operation is to run.
+/// The options of an operation.
 pub(crate) struct Plan {
     pub(crate) kind: OperationType,
-    /// The client's where there are none.
+    /// Whether the document is sent without a check.
+    pub(crate) is_unchecked: bool,
+    /// `None` for the limits of the client.
     pub(crate) limits: Option<Limits>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) watch_options: WatchOptions,
     pub(crate) hooks: Option<Hooks>,
-    /// Of an operation that it is to share a connection with, if that has room.
+    /// The preferred connection, which is used if it has room.
     pub(crate) near: Option<Arc<ConnectionHandle>>,
-    /// `None` for an operation of its own.
+    /// `None` if the operation is not shared.
     pub(crate) sharing: Option<Replay>,
 }
 
 impl Client {
-    /// Options for a client of the server at `endpoint`: `ws://` or `wss://`; `http://` and
-    /// `https://` mean the same.
+    /// Returns a builder for a client of the server at `endpoint`, a `ws://` or `wss://` URL.
+    /// `http://` and `https://` mean the same.
     pub fn builder(endpoint: impl AsRef<str>) -> ClientBuilder {
         ClientBuilder::new(endpoint.as_ref())
     }
 
     pub(crate) fn new(connections: Pool, limits: Limits, max_message_size: usize) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            inner: Arc::new(Inner {
                 connections,
                 next_id: AtomicU64::new(1),
                 limits,
                 max_message_size,
+                documents: Documents::default(),
             }),
         }
     }
 
-    /// Subscribes to an operation that `graphql_client` generated. Never blocks; works offline,
-    /// too: the operation is sent once there is a connection.
+    /// Subscribes to an operation that `graphql_client` generated. Never blocks, and works offline:
+    /// the client sends the operation once it is connected.
     ///
     /// # Errors
     ///
-    /// If the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
+    /// Fails if the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
     #[cfg(feature = "graphql-client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
     pub fn subscribe<Q: graphql_client::GraphQLQuery>(
@@ -125,7 +131,7 @@ impl Client {
         self.subscription::<Q>(variables).start()
     }
 
-    /// As [`subscribe`](Self::subscribe), with options.
+    /// Like [`subscribe`](Self::subscribe), with options.
     #[cfg(feature = "graphql-client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
     pub fn subscription<Q: graphql_client::GraphQLQuery>(
@@ -135,12 +141,12 @@ impl Client {
         self.subscription_to(crate::operation::Typed::new(variables))
     }
 
-    /// Subscribes to any operation, such as a [`Request`](crate::Request). Never blocks; works
-    /// offline, too.
+    /// Subscribes to any operation, such as a [`Request`](crate::Request). Never blocks, and works
+    /// offline: the client sends the operation once it is connected.
     ///
     /// # Errors
     ///
-    /// If the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
+    /// Fails if the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
     pub fn subscribe_to<O: Operation>(
         &self,
         operation: O,
@@ -148,17 +154,17 @@ impl Client {
         self.subscription_to(operation).start()
     }
 
-    /// As [`subscribe_to`](Self::subscribe_to), with options.
+    /// Like [`subscribe_to`](Self::subscribe_to), with options.
     pub fn subscription_to<O: Operation>(&self, operation: O) -> SubscriptionBuilder<O> {
-        SubscriptionBuilder::new(self.clone(), operation, self.shared.limits)
+        SubscriptionBuilder::new(self.clone(), operation, self.inner.limits)
     }
 
-    /// As [`subscribe`](Self::subscribe), but equal subscriptions of this client are one operation:
-    /// [`SubscriptionBuilder::shared`].
+    /// Like [`subscribe`](Self::subscribe), but equal subscriptions of this client share one
+    /// operation; see [`SubscriptionBuilder::shared`].
     ///
     /// # Errors
     ///
-    /// If the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
+    /// Fails if the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
     #[cfg(feature = "graphql-client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
     pub fn subscribe_shared<Q: graphql_client::GraphQLQuery>(
@@ -168,12 +174,12 @@ impl Client {
         self.subscription::<Q>(variables).shared().start()
     }
 
-    /// As [`subscribe_to`](Self::subscribe_to), but equal subscriptions of this client are one
-    /// operation: [`SubscriptionBuilder::shared`].
+    /// Like [`subscribe_to`](Self::subscribe_to), but equal subscriptions of this client share one
+    /// operation; see [`SubscriptionBuilder::shared`].
     ///
     /// # Errors
     ///
-    /// If the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
+    /// Fails if the client was shut down, or the operation cannot be sent; see [`SubscribeError`].
     pub fn subscribe_shared_to<O: Operation>(
         &self,
         operation: O,
@@ -181,28 +187,33 @@ impl Client {
         self.subscription_to(operation).shared().start()
     }
 
-    /// Hands an operation to a driver. Returns the connection that carries it, and where its items
-    /// will be.
+    /// Sends an operation to a driver. Returns its connection, and the writer whose mailbox gets
+    /// the items.
     pub(crate) fn begin(
         &self,
         payload: Box<RawValue>,
         name: Option<&str>,
         plan: Plan,
     ) -> Result<(Arc<ConnectionHandle>, Arc<Writer>), SubscribeError> {
-        let Shared { connections, next_id, max_message_size: limit, limits } = &*self.shared;
-        let Plan { kind, limits: own_limits, timeout, watch_options, hooks, near, sharing } = plan;
+        let Inner { connections, next_id, limits, max_message_size: limit, documents } =
+            &*self.inner;
+        let Plan { kind, is_unchecked, timeout, watch_options, hooks, near, sharing, .. } = plan;
         let size = payload.get().len();
         if size > *limit {
             return Err(SubscribeError::TooLarge { size, limit: *limit });
         }
-        operation::check(&payload, kind)?;
+        if is_unchecked {
+            document::check_shape(&payload)?;
+        } else {
+            documents.check(&payload, kind)?;
+        }
         let connection = match sharing {
             None => connections.place(near.as_ref())?,
             Some(_) => connections.place_shared(payload.get())?,
         };
         let writer = Arc::new(Writer::new(
             next_id.fetch_add(1, Relaxed),
-            own_limits.unwrap_or(*limits),
+            plan.limits.unwrap_or(*limits),
             hooks,
         ));
         telemetry::subscribed(writer.id, name, connection.number());
@@ -219,7 +230,7 @@ impl Client {
                     writer: reader,
                 }
             }
-            // The operation has a number of its own, as it may outlive the one who began it.
+            // The operation has its own id, because it may outlive the reader that started it.
             Some(replay) => {
                 Command::Share { request, operation: next_id.fetch_add(1, Relaxed), replay, reader }
             }
@@ -228,7 +239,7 @@ impl Client {
         Ok((connection, writer))
     }
 
-    /// As [`query_with`](Self::query_with), of a query that `graphql_client` generated.
+    /// Like [`query_with`](Self::query_with), for a query that `graphql_client` generated.
     #[cfg(feature = "graphql-client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
     pub fn query<Q: graphql_client::GraphQLQuery>(
@@ -238,7 +249,7 @@ impl Client {
         self.query_with(crate::operation::Typed::<Q>::new(variables))
     }
 
-    /// As [`mutate_with`](Self::mutate_with), of a mutation that `graphql_client` generated.
+    /// Like [`mutate_with`](Self::mutate_with), for a mutation that `graphql_client` generated.
     #[cfg(feature = "graphql-client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "graphql-client")))]
     pub fn mutate<M: graphql_client::GraphQLQuery>(
@@ -250,136 +261,148 @@ impl Client {
 
     /// Runs a query, such as a [`Request`](crate::Request), when the returned [`Call`] is awaited.
     ///
-    /// It is sent again if the connection is lost before the result came. A persisted operation,
-    /// without a document, is taken at its word: see that it is no mutation.
-    #[expect(clippy::needless_pass_by_value, reason = "as `subscribe_to` takes it")]
+    /// If the connection is lost before the result arrives, the client sends the query again. The
+    /// client cannot check a persisted operation, which has no document: make sure that it is not a
+    /// mutation.
+    ///
+    /// A document with a syntax error ends the call with
+    /// [`CallError::NotSent`](crate::CallError::NotSent).
+    #[expect(clippy::needless_pass_by_value, reason = "consistent with `subscribe_to`")]
     pub fn query_with<O: Operation>(&self, operation: O) -> Call<O::Data> {
         Call::new(self.clone(), OperationType::Query, &operation)
     }
 
     /// Runs a mutation when the returned [`Call`] is awaited.
     ///
-    /// It is never sent twice: when the connection is lost before the result came, the call ends
-    /// with [`CallError::Ambiguous`](crate::CallError::Ambiguous).
-    #[expect(clippy::needless_pass_by_value, reason = "as `subscribe_to` takes it")]
+    /// The client never sends it twice. If the connection is lost before the result arrives, the
+    /// call fails with [`CallError::Ambiguous`](crate::CallError::Ambiguous).
+    #[expect(clippy::needless_pass_by_value, reason = "consistent with `subscribe_to`")]
     pub fn mutate_with<O: Operation>(&self, operation: O) -> Call<O::Data> {
         Call::new(self.clone(), OperationType::Mutation, &operation)
     }
 
-    /// The connection's status, now and as it changes. Intermediate values may be skipped.
+    /// Returns the status of the connection, and reports its changes. Intermediate values may be
+    /// skipped.
     ///
-    /// Of several connections the worst is shown: one that is [`Waiting`](Status::Waiting), else
-    /// one that is [`Connecting`](Status::Connecting), else one that is [`Open`](Status::Open); of
-    /// equals always that which was made first. So `Open` means that all that are needed are. The
-    /// others are shown when they hold for all. [`Stats::connections_open`] says how many are open.
+    /// With several connections, this is the worst status: [`Waiting`](Status::Waiting), then
+    /// [`Connecting`](Status::Connecting), then [`Open`](Status::Open). If several connections have
+    /// the worst status, the oldest of them is shown. So `Open` means that every connection that is
+    /// needed is open. The other statuses are shown only if no connection has a worse one.
+    /// [`Stats::connections_open`] is the number of open connections.
     pub fn status(&self) -> watch::Receiver<Status> {
-        self.shared.connections.status().clone()
+        self.inner.connections.status().clone()
     }
 
-    /// Counts since the client was built, of all connections together.
+    /// Returns counters since the client was built, summed over all connections.
     pub fn stats(&self) -> Stats {
-        self.shared.connections.stats()
+        self.inner.connections.stats()
     }
 
-    /// Connects, also when nothing is subscribed, and returns once the server has acknowledged.
-    /// Works at once if it has.
+    /// Connects, even if there are no operations, and waits until the server has acknowledged the
+    /// connection. Returns at once if it is already open.
     ///
-    /// Attempts are repeated as for operations. A connection on which nothing is started is closed
-    /// after [`idle_timeout`](ClientBuilder::idle_timeout). Dropping the future does not end the
-    /// attempt. Of several [`connections`](ClientBuilder::connections) all are made.
+    /// The client retries failed attempts as it does for operations. If no operation starts, it
+    /// closes the connection after [`idle_timeout`](ClientBuilder::idle_timeout). Dropping the
+    /// future does not end the attempt. With several [`connections`](ClientBuilder::connections),
+    /// this opens all of them.
     ///
     /// # Errors
     ///
-    /// If no connection is to be had, or not all of several; see [`NotConnected`]. The client stays
-    /// usable unless it was shut down.
+    /// Fails if the client gives up, for any of its connections; see [`NotConnected`]. The client
+    /// stays usable unless it was shut down, so you may call this again.
     pub async fn connect(&self) -> Result<(), NotConnected> {
-        all_connected(self.shared.connections.connect()).await
+        all_connected(self.inner.connections.connect()).await
     }
 
-    /// Moves to another connection without an outage, and returns once that is acknowledged and
-    /// every subscription is on its way there, at [`reissue_rate`](ClientBuilder::reissue_rate) if
-    /// that is set: for what an application knows that the client does not, such as that a balancer
-    /// has new backends.
+    /// Replaces the connection without an outage, and waits until the new one is acknowledged. Use
+    /// this if you know a reason that the client does not, such as new backends behind a load
+    /// balancer.
     ///
-    /// The new connection is opened, with credentials of its own, while the one before goes on.
-    /// Every subscription is sent there, with the position of
-    /// [`resume_with`](crate::SubscriptionBuilder::resume_with), and goes on where it was until
-    /// both have brought the same two items in a row; one for which nothing comes for 2 s, one to
-    /// which the two never say the same for 10 s, and one with a position until it runs. Then it is
-    /// completed on the connection before, which is closed with 1000 when nothing is left on it.
-    /// Calls stay where they were sent for up to 30 s.
+    /// The client opens the new connection, with new credentials, while the old one continues. It
+    /// then sends every subscription on the new connection as well, with the position of
+    /// [`resume_with`](crate::SubscriptionBuilder::resume_with), and at
+    /// [`reissue_rate`](ClientBuilder::reissue_rate) if that is set. For a while both connections
+    /// carry a subscription, and its stream continues with the old one. The subscription moves
+    /// when both have delivered the same two items in a row; with a position, when the new one
+    /// delivers its first item; and after 10 s at the latest. The client completes it on the old
+    /// connection, and closes that with 1000 when nothing is left on it. Queries and mutations stay
+    /// where they were sent for up to 30 s.
     ///
-    /// A stream has first what came on the one connection, then what came on the other, and no gap:
-    /// nothing is lost, unless a server is later than these 10 s with what it sends on the
-    /// connection before, or a feed repeats itself so closely that two items say nothing. What came
-    /// on both comes twice, after a [`Gap`](crate::Gap) that counts
-    /// [`overlaps`](crate::Gap::overlaps), unless
-    /// [`dedupe_by`](crate::SubscriptionBuilder::dedupe_by) removes it; its window is to hold what
-    /// comes in that time.
+    /// Where a subscription moves, its stream has a [`Gap`](crate::Gap) that counts
+    /// [`overlaps`](crate::Gap::overlaps). Items from before the gap may repeat after it, unless
+    /// [`dedupe_by`](crate::SubscriptionBuilder::dedupe_by) removes them. Its window must be large
+    /// enough for the items of that time. The gap is [lossless](crate::Gap::is_lossless) unless the
+    /// subscription has no position and moved only because the 10 s were over, or because the old
+    /// connection was lost. Then the old connection may not have delivered every item.
     ///
-    /// If the new connection fails, the one before goes on, and another attempt follows with
-    /// backoff, for which this waits, too. Dropping the future does not end the attempt. Without a
-    /// connection there is nothing to replace: this returns at once, or with the connection that is
-    /// being made.
+    /// If the new connection fails, the old one continues, and the client tries again with backoff.
+    /// This method waits for that. Dropping the future does not end the attempt. Without a
+    /// connection there is nothing to replace: this returns at once, or waits for an attempt that
+    /// is already running.
     ///
-    /// The same happens ahead of the end of credentials
-    /// ([`expires_at`](crate::Credentials::expires_at)), after
-    /// [`max_connection_age`](ClientBuilder::max_connection_age), and when the server says
+    /// The client does the same before credentials expire
+    /// ([`expires_at`](crate::Credentials::expires_at)), at
+    /// [`max_connection_age`](ClientBuilder::max_connection_age), and when the server sends
     /// `connection_terminate`.
     ///
     /// # Errors
     ///
-    /// If the connection was lost meanwhile and no other is to be had; see [`NotConnected`].
+    /// Fails if the connection was lost meanwhile and the client gives up; see [`NotConnected`].
     pub async fn rotate(&self) -> Result<(), NotConnected> {
-        all_connected(self.shared.connections.rotate()).await
+        all_connected(self.inner.connections.rotate()).await
     }
 
-    /// Closes the connection with 1000, and makes no other until [`resume`](Self::resume): for an
-    /// application in the background. Streams stay, and see a gap then; operations that are started
-    /// meanwhile wait. A mutation whose result is out ends as
+    /// Closes the connection with 1000, and does not connect again until [`resume`](Self::resume).
+    /// Use this while an application is in the background.
+    ///
+    /// Streams stay alive and have a gap after the pause. Operations that start meanwhile wait. A
+    /// mutation that was sent and has no result fails with
     /// [`CallError::Ambiguous`](crate::CallError::Ambiguous).
     pub fn pause(&self) {
-        self.shared.connections.pause();
+        self.inner.connections.pause();
     }
 
-    /// Ends a [`pause`](Self::pause).
+    /// Ends a [`pause`](Self::pause), and connects if there are operations. Has no effect if the
+    /// client is not paused.
     pub fn resume(&self) {
-        self.shared.connections.resume();
+        self.inner.connections.resume();
     }
 
-    /// Makes a new connection now: ends the retry sleep, if the client is in one, or closes the
-    /// connection that there is with
-    /// 1000. Of several, each is replaced, so that is one dial for each.
+    /// Connects again without delay: ends the wait for a retry, or closes the current connection
+    /// with 1000 and dials. With several connections, this replaces each of them.
     ///
-    /// Delays are skipped, so do not call it in a loop; [`max_dials`](ClientBuilder::max_dials)
-    /// holds all the same, and while it allows no other connection the one that there is stays.
+    /// This skips the backoff, so do not call it in a loop. [`max_dials`](ClientBuilder::max_dials)
+    /// still applies: while it allows no dial, the client keeps the current connection.
     pub fn reconnect_now(&self) {
-        self.shared.connections.reconnect_now();
+        self.inner.connections.reconnect_now();
     }
 
-    /// Tells the client that the network is another one, or is back: ends the retry sleep, or asks
-    /// the server at once whether the connection still works, and makes another if nothing arrives
-    /// within 2 s.
+    /// Tells the client that the network has changed or is back. If the client waits to retry, it
+    /// retries at once. If it is connected, it pings the server at once and replaces the connection
+    /// if nothing arrives within 2 s.
     ///
-    /// With the feature `network-watch` the client finds out by itself:
+    /// With the feature `network-watch`, the client detects changes itself; see
     /// `ClientBuilder::watch_network`.
     ///
-    /// After a sleep of the machine of 30 s or more a connection is asked so without this call, but
-    /// not before the next ping or the next call, and a retry sleep goes on where it was.
+    /// The client also does this, without a call, after the machine was asleep for at least 30 s.
+    /// But it notices the sleep only at the next ping or operation, and it does not end the wait
+    /// for a retry.
     pub fn network_changed(&self) {
-        self.shared.connections.network_changed();
+        self.inner.connections.network_changed();
     }
 
-    /// Ends every subscription with
+    /// Shuts the client down, including all of its clones.
+    ///
+    /// Every subscription ends with
     /// [`SubscriptionError::ShutDown`](crate::SubscriptionError::ShutDown) and every call with
-    /// [`CallError::ShutDown`](crate::CallError::ShutDown), or a mutation that was sent with
-    /// [`CallError::Ambiguous`](crate::CallError::Ambiguous); completes the operations on the
-    /// server, closes the connection with 1000, and returns once the server has answered that or
-    /// `deadline` has passed. Other clones of the client are shut down with it; of several
-    /// deadlines the earliest counts.
+    /// [`CallError::ShutDown`](crate::CallError::ShutDown), or, if it is a mutation that was sent,
+    /// with [`CallError::Ambiguous`](crate::CallError::Ambiguous). The client completes the
+    /// operations on the server and closes the connection with 1000. This method returns when the
+    /// server has answered the close, or after `deadline`, which counts from now. If several calls
+    /// set a deadline, the earliest applies.
     pub async fn shutdown(self, deadline: Duration) {
-        self.shared.connections.shut_down(deadline.min(MAX_DURATION));
-        // An error means that the driver is gone, which is as good.
+        self.inner.connections.shut_down(deadline.min(MAX_DURATION));
+        // An error means that the driver has already ended.
         let _ = self.status().wait_for(|status| matches!(status, Status::Ended)).await;
     }
 }
@@ -391,7 +414,7 @@ async fn all_connected(answers: Vec<Connected>) -> Result<(), NotConnected> {
 impl Retries {
     #[expect(
         clippy::disallowed_methods,
-        reason = "the session times what is its own; a reader's own delay is not"
+        reason = "a reader has no session, so its delay needs its own timer"
     )]
     pub(crate) fn sleep(&self, delay: Duration) -> Pin<Box<Sleep>> {
         let _entered = self.runtime.enter();
@@ -402,7 +425,7 @@ impl Retries {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("status", &*self.shared.connections.status().borrow())
+            .field("status", &*self.inner.connections.status().borrow())
             .finish_non_exhaustive()
     }
 }

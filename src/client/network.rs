@@ -1,7 +1,8 @@
-//! Changes of this machine's network, told to every connection of a client.
+//! Reports changes of this machine's network to every connection of a client.
 //!
-//! Owns the watcher, one for each client, and how many changes are one. Must not know what follows:
-//! each session decides, as after [`Client::network_changed`](crate::Client::network_changed).
+//! Owns the watcher of each client, which combines changes that follow each other closely. Must not
+//! know how a connection reacts: its session decides that, as after
+//! [`Client::network_changed`](crate::Client::network_changed).
 
 use std::{
     io,
@@ -18,9 +19,9 @@ use crate::{
     transport::network::{self, Changes},
 };
 
-/// What the builder was told.
+/// The option of the builder.
 pub(crate) struct NetworkWatchOption {
-    /// `None`: if the server is elsewhere.
+    /// `None` means: watch if the server is on another machine.
     pub(crate) wanted: Option<bool>,
     open: Open,
 }
@@ -29,16 +30,16 @@ pub(crate) struct NetworkWatchOption {
 #[derive(Clone)]
 pub(crate) struct NetworkWatch {
     open: Open,
-    /// Who is told: the drivers, none of which it keeps alive. As many as there are connections,
-    /// and none is removed.
+    /// The drivers of all connections, which a watcher does not keep alive. None is ever removed,
+    /// as a client never removes a connection.
     drivers: Arc<Mutex<Vec<WeakUnboundedSender<Command>>>>,
 }
 
-/// Begins to listen; on the client's runtime.
+/// Starts to listen. Runs on the client's runtime.
 type Open = Arc<dyn Fn() -> io::Result<Changes> + Send + Sync>;
 
 impl NetworkWatchOption {
-    pub(crate) fn made(self, leads_away: bool) -> Option<NetworkWatch> {
+    pub(crate) fn into_watch(self, leads_away: bool) -> Option<NetworkWatch> {
         self.wanted
             .unwrap_or(leads_away)
             .then(|| NetworkWatch { open: self.open, drivers: Arc::default() })
@@ -52,16 +53,16 @@ impl Default for NetworkWatchOption {
 }
 
 impl NetworkWatch {
-    /// Adds a connection.
-    pub(crate) fn tell_also(&self, driver: WeakUnboundedSender<Command>) {
-        // Nothing that can panic half-way runs under the lock, here and below.
+    /// Adds the driver of a connection.
+    pub(crate) fn add_driver(&self, driver: WeakUnboundedSender<Command>) {
+        // Poisoning is ignored, because nothing under this lock can panic halfway.
         self.drivers.lock().unwrap_or_else(PoisonError::into_inner).push(driver);
     }
 
-    /// Watches until the last driver is gone, or there is nothing to watch.
+    /// Watches until the last driver has ended, or the network cannot be watched.
     pub(crate) async fn run(self, status: watch::Receiver<Status>) {
         tokio::select! {
-            () = gone(status.clone()) => {}
+            () = all_drivers_ended(status.clone()) => {}
             error = self.listen(&status) => telemetry::unwatched(&error),
         }
     }
@@ -71,15 +72,15 @@ impl NetworkWatch {
             Ok(changes) => changes,
             Err(error) => return error,
         };
-        let mut delay = SETTLE;
+        let mut delay = DEBOUNCE;
         loop {
-            // While nothing changes there is no timer.
-            let change = if delay == SETTLE {
+            // Without a recent change there is no delay to reset, so no timer wakes the task.
+            let change = if delay == DEBOUNCE {
                 changes.try_next().await
-            } else if let Some(change) = within(CALM, changes.try_next()).await {
+            } else if let Some(change) = within(MAX_INTERVAL, changes.try_next()).await {
                 change
             } else {
-                delay = SETTLE;
+                delay = DEBOUNCE;
                 continue;
             };
             match change {
@@ -87,38 +88,38 @@ impl NetworkWatch {
                 Ok(None) => return io::ErrorKind::UnexpectedEof.into(),
                 Err(error) => return error,
             }
-            // What is dialed later has the new network.
+            // A connection that is dialed later uses the new network anyway.
             if !has_connection(&status.borrow()) {
                 continue;
             }
-            // Read all the same, as the system's queue is short.
-            if let Some(error) = within(delay, last(&mut changes)).await {
+            // Changes are read during the delay, because the system's queue of them is short.
+            if let Some(error) = within(delay, discard(&mut changes)).await {
                 return error;
             }
             telemetry::network_changed();
-            self.tell();
-            delay = (delay * 2).min(CALM);
+            self.notify_drivers();
+            delay = (delay * 2).min(MAX_INTERVAL);
         }
     }
 
-    fn tell(&self) {
-        // What is woken under the lock is the runtime's own (I11).
+    fn notify_drivers(&self) {
+        // A send under the lock wakes only tasks of the runtime (I11).
         for driver in &*self.drivers.lock().unwrap_or_else(PoisonError::into_inner) {
             if let Some(driver) = driver.upgrade() {
-                // It may be gone, and so is its connection.
+                // An error means that the driver has ended, and so has its connection.
                 let _ = driver.send(Command::NetworkChanged);
             }
         }
     }
 }
 
-/// Returns when the last driver is.
-async fn gone(mut status: watch::Receiver<Status>) {
+/// Returns when the last driver has ended.
+async fn all_drivers_ended(mut status: watch::Receiver<Status>) {
     while status.changed().await.is_ok() {}
 }
 
-/// Returns when nothing comes any more.
-async fn last(changes: &mut Changes) -> io::Error {
+/// Discards changes until reading them fails, and returns the error.
+async fn discard(changes: &mut Changes) -> io::Error {
     loop {
         match changes.try_next().await {
             Ok(Some(())) => {}
@@ -128,7 +129,7 @@ async fn last(changes: &mut Changes) -> io::Error {
     }
 }
 
-/// Whether any connection may be affected.
+/// Whether a change may affect any connection.
 fn has_connection(status: &Status) -> bool {
     match status {
         Status::Connecting { .. } | Status::Open { .. } | Status::Waiting { .. } => true,
@@ -138,25 +139,26 @@ fn has_connection(status: &Status) -> bool {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "one for all of a client's sessions, and only while the network changes"
+    reason = "the watcher belongs to no session, so it has its own timer"
 )]
 async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
-        // The timer first: a flood of changes uses up the budget that tokio gives a task for one
-        // poll.
+        // The timer comes first, because a flood of changes can use up the budget that tokio gives
+        // a task for one poll.
         biased;
         () = tokio::time::sleep(time) => None,
         output = future => Some(output),
     }
 }
 
-/// One change is several messages: addresses of both families, routes. More of them within this
-/// time are the same change.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Changes within this time count as one, because the system reports a change of the network as
+/// several messages: addresses of both families, and routes.
+const DEBOUNCE: Duration = Duration::from_secs(1);
 
-/// After this time without any, changes begin anew. An interface that comes and goes must not undo
-/// the backoff, so it is told of at longer and longer intervals, up to this one.
-const CALM: Duration = Duration::from_secs(30);
+/// The longest interval between two reports, and the time without a change that resets the
+/// interval. While changes continue the interval grows, because an interface that keeps coming and
+/// going must not undo the backoff.
+const MAX_INTERVAL: Duration = Duration::from_secs(30);
 
 #[cfg(not(any(
     target_os = "linux",
@@ -165,7 +167,7 @@ const CALM: Duration = Duration::from_secs(30);
     target_os = "windows"
 )))]
 mod system {
-    //! Systems that can only be asked again and again, which would wake every client for nothing.
+    //! Systems without notifications. Polling them would wake every client for nothing.
 
     pub(super) fn open() -> std::io::Result<super::Changes> {
         Err(std::io::ErrorKind::Unsupported.into())

@@ -1,7 +1,8 @@
-//! The connections of one client: each a connection with a session, a driver and a load of its own.
+//! The connections of one client. Each has its own session, driver and load.
 //!
-//! Owns where an operation goes, when another connection is made, and what is said to all of them.
-//! Decides nothing about a connection: that is its session's affair, which knows of no other.
+//! Owns the choice of a connection for an operation, the creation of connections, and commands to
+//! all of them. Must not decide anything about one connection: its session does, and a session does
+//! not know the other connections.
 
 mod placement;
 mod status;
@@ -40,62 +41,63 @@ use crate::{
     session::{Config, Session, Stats, Status},
 };
 
-/// The way to one connection. Whoever reads an operation holds the one that carries it.
+/// A handle to one connection. The reader of an operation holds the handle of its connection.
 pub(crate) struct ConnectionHandle {
     commands: mpsc::UnboundedSender<Command>,
     counters: Arc<Counters>,
     buffers: Arc<Buffers>,
     retries: Arc<Retries>,
-    /// From 1 on; `None` where there is but one.
+    /// Counts from 1. `None` if the client has a single connection.
     number: Option<u64>,
 }
 
 /// All connections of one client.
 pub(crate) struct Pool {
-    set: Set,
+    kind: PoolKind,
     shared_status: Weak<SharedStatus>,
     status: watch::Receiver<Status>,
 }
 
-enum Set {
-    /// And never another, so that nobody has to look for it.
-    One(Arc<ConnectionHandle>),
-    Several(Box<Several>),
+enum PoolKind {
+    /// Never grows, so an operation needs neither a lock nor a search.
+    Single(Arc<ConnectionHandle>),
+    Multi(Box<MultiPool>),
 }
 
-struct Several {
+struct MultiPool {
     placement: Placement,
     template: Template,
     state: Mutex<State>,
 }
 
 struct State {
-    /// Never shorter: one that is idle is used again.
+    /// Never shrinks. An idle connection is used again.
     connections: Vec<Arc<ConnectionHandle>>,
     is_paused: bool,
     is_shut_down: bool,
 }
 
-/// What connections are made of.
+/// Everything that a new connection needs.
 pub(crate) struct Template {
-    /// The one that the client was built on: who subscribes need not have any.
+    /// The runtime that the client was built on, because subscribing needs no runtime.
     pub(crate) runtime: Handle,
     pub(crate) connector: Arc<Connector>,
     pub(crate) config: Config,
-    /// The client's.
+    /// The span of the client.
     pub(crate) span: Span,
     #[cfg(feature = "network-watch")]
     pub(crate) watch: Option<crate::client::network::NetworkWatch>,
 }
 
-/// A driver that is yet to run. Not under a lock: where the runtime is gone it ends at once and
-/// wakes readers (I11), and its span is seen by whoever collects the application's.
-struct Unstarted {
+/// A driver that was not spawned yet. It must not be spawned under a lock: if the runtime is gone,
+/// the driver ends at once and wakes readers (I11), and entering its span runs the application's
+/// subscriber.
+struct UnstartedDriver {
     driver: Driver,
     number: Option<u64>,
 }
 
-/// Whoever waits for a connection.
+/// The answer of the driver once the connection is open, or cannot be opened.
 pub(crate) struct Connected {
     answer: oneshot::Receiver<Result<(), End>>,
     counters: Arc<Counters>,
@@ -109,7 +111,8 @@ impl Connected {
             Ok(Err(End::GaveUp { attempts, cause })) => {
                 Err(NotConnected::GaveUp { attempts, cause })
             }
-            // The others are of operations; and the driver may be gone.
+            // Connections never end with the others, which only operations have. `Err` means that
+            // the driver has ended.
             Ok(Err(
                 End::ShutDown
                 | End::Completed
@@ -139,33 +142,33 @@ impl ConnectionHandle {
         Self { commands, counters: Arc::default(), buffers, retries, number }
     }
 
-    /// Tells the driver. It may be gone, and so is all that could be done then.
+    /// Sends a command to the driver. If the driver has ended, there is nothing left to do.
     pub(crate) fn command(&self, command: Command) {
         let _ = self.commands.send(command);
     }
 
-    /// As [`command`](Self::command), of one that is answered.
-    fn ask(&self, command: fn(oneshot::Sender<Result<(), End>>) -> Command) -> Connected {
+    /// Sends a command that the driver answers.
+    fn request(&self, command: fn(oneshot::Sender<Result<(), End>>) -> Command) -> Connected {
         let (waiter, answer) = oneshot::channel();
         self.command(command(waiter));
         Connected { answer, counters: Arc::clone(&self.counters) }
     }
 
-    /// Hands over an operation that was placed here.
+    /// Sends an operation that was placed on this connection to the driver.
     pub(crate) fn begin(&self, command: Command, writer: &Writer) -> Result<(), SubscribeError> {
         if self.commands.send(command).is_err() {
             self.counters.ended();
             return Err(self.refusal());
         }
-        // The driver may have gone between the two steps of a send, and does not see the command
-        // then.
+        // The driver may have ended between the two steps of a send. Then it never sees the
+        // command.
         if self.commands.is_closed() {
             writer.finish(End::ShutDown, || self.counters.ended());
         }
         Ok(())
     }
 
-    /// Why nothing can be begun here, once the driver has gone.
+    /// Returns why no operation can start here once the driver has ended.
     fn refusal(&self) -> SubscribeError {
         if self.counters.is_runtime_gone() {
             SubscribeError::RuntimeGone
@@ -174,14 +177,14 @@ impl ConnectionHandle {
         }
     }
 
-    /// The reader of an operation goes; whether it has read the end.
+    /// Removes the reader of an operation. `is_over` says whether it has read the end.
     pub(crate) fn leave(&self, writer: &Writer, batch: &mut Batch<Payload>, is_over: bool) {
         let Closed { unread, was_open } = writer.mailbox.close(batch);
         self.counters.dequeued(unread as u64);
         if !is_over {
             self.command(Command::Cancel(writer.id));
         }
-        // Last, so that who takes its place comes after it on the wire, too.
+        // This comes last, so that an operation that takes the freed place is also sent later.
         if was_open {
             self.counters.ended();
         }
@@ -205,102 +208,103 @@ impl ConnectionHandle {
 }
 
 impl Pool {
-    /// Starts the first one, which dials nothing yet.
+    /// Starts the driver of the first connection, which does not dial yet.
     pub(crate) fn new(template: Template, placement: Placement) -> Self {
         let (shared_status, status) = SharedStatus::new();
         let Config { backoff_base: base, backoff_cap: cap, seed, .. } = template.config;
         let retries = Arc::new(Retries { runtime: template.runtime.clone(), base, cap, seed });
-        let (connection, unstarted) = template.make(placement, 0, &shared_status, retries);
+        let (connection, unstarted) =
+            template.make_connection(placement, 0, &shared_status, retries);
         template.run(unstarted);
         #[cfg(feature = "network-watch")]
         template.watch_network(status.clone());
-        let set = if placement.is_single() {
-            Set::One(connection)
+        let kind = if placement.is_single() {
+            PoolKind::Single(connection)
         } else {
             let state =
                 State { connections: vec![connection], is_paused: false, is_shut_down: false };
-            Set::Several(Box::new(Several { placement, template, state: Mutex::new(state) }))
+            PoolKind::Multi(Box::new(MultiPool { placement, template, state: Mutex::new(state) }))
         };
-        Self { set, shared_status: Arc::downgrade(&shared_status), status }
+        Self { kind, shared_status: Arc::downgrade(&shared_status), status }
     }
 
-    /// A single connection whose commands the test takes.
+    /// Creates a pool with a single connection whose commands the test receives.
     #[cfg(test)]
     pub(crate) fn without_driver(connection: ConnectionHandle) -> Self {
         let (shared_status, status) = SharedStatus::new();
-        let set = Set::One(Arc::new(connection));
-        Self { set, shared_status: Arc::downgrade(&shared_status), status }
+        let kind = PoolKind::Single(Arc::new(connection));
+        Self { kind, shared_status: Arc::downgrade(&shared_status), status }
     }
 
-    /// Where the next operation goes, which counts from here on: on the connection where another is
-    /// that it belongs to, if that has room.
+    /// Chooses the connection for a new operation and counts the operation there. Prefers `near` if
+    /// that connection has room.
     pub(crate) fn place(
         &self,
         near: Option<&Arc<ConnectionHandle>>,
     ) -> Result<Arc<ConnectionHandle>, SubscribeError> {
-        match &self.set {
-            Set::One(connection) => {
+        match &self.kind {
+            PoolKind::Single(connection) => {
                 connection.counters.begun();
                 Ok(Arc::clone(connection))
             }
-            Set::Several(several) => several.place(near, &self.shared_status),
+            PoolKind::Multi(pool) => pool.place(near, &self.shared_status),
         }
     }
 
-    /// Where an operation goes that is one with its equals: those are on the same connection, as
-    /// long as that has room.
+    /// Chooses the connection for a shared operation. Equal requests get the same connection as
+    /// long as it has room.
     pub(crate) fn place_shared(
         &self,
         request: &str,
     ) -> Result<Arc<ConnectionHandle>, SubscribeError> {
-        match &self.set {
-            Set::One(_) => self.place(None),
-            Set::Several(several) => several.place(
-                several.connection_for(request, &self.shared_status).as_ref(),
+        match &self.kind {
+            PoolKind::Single(_) => self.place(None),
+            PoolKind::Multi(pool) => pool.place(
+                pool.connection_for(request, &self.shared_status).as_ref(),
                 &self.shared_status,
             ),
         }
     }
 
-    /// Wants all connections that there are to be before any is full.
+    /// Opens all connections that operations are spread over.
     pub(crate) fn connect(&self) -> Vec<Connected> {
-        match &self.set {
-            Set::One(connection) => vec![connection.ask(Command::Connect)],
-            Set::Several(several) => several.connect(&self.shared_status),
+        match &self.kind {
+            PoolKind::Single(connection) => vec![connection.request(Command::Connect)],
+            PoolKind::Multi(pool) => pool.connect(&self.shared_status),
         }
     }
 
-    /// Wants another connection in place of each that there is.
+    /// Replaces every connection.
     pub(crate) fn rotate(&self) -> Vec<Connected> {
-        match &self.set {
-            Set::One(connection) => vec![connection.ask(Command::Rotate)],
-            Set::Several(several) => several
+        match &self.kind {
+            PoolKind::Single(connection) => vec![connection.request(Command::Rotate)],
+            PoolKind::Multi(pool) => pool
                 .lock()
                 .connections
                 .iter()
-                .map(|connection| connection.ask(Command::Rotate))
+                .map(|connection| connection.request(Command::Rotate))
                 .collect(),
         }
     }
 
     pub(crate) fn pause(&self) {
-        self.tell(|state| state.is_paused = true, || Command::Pause);
+        self.command_all(|state| state.is_paused = true, || Command::Pause);
     }
 
     pub(crate) fn resume(&self) {
-        self.tell(|state| state.is_paused = false, || Command::Resume);
+        self.command_all(|state| state.is_paused = false, || Command::Resume);
     }
 
     pub(crate) fn reconnect_now(&self) {
-        self.tell(|_| {}, || Command::ReconnectNow);
+        self.command_all(|_| {}, || Command::ReconnectNow);
     }
 
     pub(crate) fn network_changed(&self) {
-        self.tell(|_| {}, || Command::NetworkChanged);
+        self.command_all(|_| {}, || Command::NetworkChanged);
     }
 
     pub(crate) fn shut_down(&self, within: Duration) {
-        self.tell(|state| state.is_shut_down = true, || Command::Shutdown { within });
+        self.command_all(|state| state.is_shut_down = true, || Command::Shutdown { within });
     }
 
     pub(crate) fn status(&self) -> &watch::Receiver<Status> {
@@ -308,10 +312,10 @@ impl Pool {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let stats = match &self.set {
-            Set::One(connection) => connection.counters.snapshot(),
-            Set::Several(several) => {
-                let each = several.lock().connections.clone();
+        let stats = match &self.kind {
+            PoolKind::Single(connection) => connection.counters.snapshot(),
+            PoolKind::Multi(pool) => {
+                let each = pool.lock().connections.clone();
                 each.iter()
                     .map(|connection| connection.counters.snapshot())
                     .fold(Stats::default(), Stats::and)
@@ -326,14 +330,14 @@ impl Pool {
         }
     }
 
-    /// Says the same to each, and remembers it for those to come.
-    fn tell(&self, remember: impl FnOnce(&mut State), command: impl Fn() -> Command) {
-        match &self.set {
-            Set::One(connection) => connection.command(command()),
-            Set::Several(several) => {
-                // Under the lock, or of two threads each could have the last word with some. What
-                // it wakes is the runtime's own (I11).
-                let mut state = several.lock();
+    /// Sends a command to every connection. `remember` stores it for connections made later.
+    fn command_all(&self, remember: impl FnOnce(&mut State), command: impl Fn() -> Command) {
+        match &self.kind {
+            PoolKind::Single(connection) => connection.command(command()),
+            PoolKind::Multi(pool) => {
+                // Under the lock, so that all connections see the commands of two threads in the
+                // same order. A send wakes only tasks of the runtime (I11).
+                let mut state = pool.lock();
                 remember(&mut state);
                 for connection in &state.connections {
                     connection.command(command());
@@ -343,7 +347,7 @@ impl Pool {
     }
 }
 
-impl Several {
+impl MultiPool {
     fn place(
         &self,
         near: Option<&Arc<ConnectionHandle>>,
@@ -360,11 +364,11 @@ impl Several {
             near.filter(|&index| self.placement.has_room(state.connections[index].counters.load()));
         let loads = state.connections.iter().map(|connection| connection.counters.load());
         let (connection, unstarted) = match near
-            .map_or_else(|| self.placement.choose(loads), Choice::ConnectionHandle)
+            .map_or_else(|| self.placement.choose(loads), Choice::Existing)
         {
-            Choice::ConnectionHandle(index) => (Arc::clone(&state.connections[index]), None),
+            Choice::Existing(index) => (Arc::clone(&state.connections[index]), None),
             Choice::New => self
-                .grow(&mut state, shared_status)
+                .add_connection(&mut state, shared_status)
                 .map(|(connection, unstarted)| (connection, Some(unstarted)))?,
             Choice::Full => {
                 let limit = self.placement.limit.map_or(usize::MAX, usize::from);
@@ -380,32 +384,35 @@ impl Several {
     }
 
     fn connect(&self, shared_status: &Weak<SharedStatus>) -> Vec<Connected> {
-        self.grow_all(shared_status)
+        self.make_all_connections(shared_status)
             .iter()
-            .map(|connection| connection.ask(Command::Connect))
+            .map(|connection| connection.request(Command::Connect))
             .collect()
     }
 
-    /// The same for equal requests.
+    /// Returns the same connection for equal requests.
     fn connection_for(
         &self,
         request: &str,
         shared_status: &Weak<SharedStatus>,
     ) -> Option<Arc<ConnectionHandle>> {
-        let connections = self.grow_all(shared_status);
+        let connections = self.make_all_connections(shared_status);
         let mut hasher = DefaultHasher::new();
         request.hash(&mut hasher);
         let nth = hasher.finish() % connections.len() as u64;
         connections.into_iter().nth(usize::try_from(nth).unwrap_or_default())
     }
 
-    /// All that there are to be before any is full. None of them dials before it has something to
-    /// carry.
-    fn grow_all(&self, shared_status: &Weak<SharedStatus>) -> Vec<Arc<ConnectionHandle>> {
+    /// Makes all connections that operations are spread over. A new connection does not dial before
+    /// it has an operation.
+    fn make_all_connections(
+        &self,
+        shared_status: &Weak<SharedStatus>,
+    ) -> Vec<Arc<ConnectionHandle>> {
         let wanted = self.placement.connections().get();
         let (mut state, mut made) = (self.lock(), Vec::new());
         while state.connections.len() < wanted && !state.is_shut_down {
-            let Ok((_, unstarted)) = self.grow(&mut state, shared_status) else { break };
+            let Ok((_, unstarted)) = self.add_connection(&mut state, shared_status) else { break };
             made.push(unstarted);
         }
         let connections = state.connections[..wanted.min(state.connections.len())].to_vec();
@@ -416,18 +423,22 @@ impl Several {
         connections
     }
 
-    /// One more, whose driver is to run once the lock is released.
-    fn grow(
+    /// Adds a connection. The caller runs its driver after it has released the lock.
+    fn add_connection(
         &self,
         state: &mut State,
         shared_status: &Weak<SharedStatus>,
-    ) -> Result<(Arc<ConnectionHandle>, Unstarted), SubscribeError> {
+    ) -> Result<(Arc<ConnectionHandle>, UnstartedDriver), SubscribeError> {
         let first = state.connections.first().ok_or(SubscribeError::ShutDown)?;
         let retries = Arc::clone(&first.retries);
-        // It lives as long as any driver.
+        // The shared status lives as long as any driver.
         let shared_status = shared_status.upgrade().ok_or_else(|| first.refusal())?;
-        let (connection, unstarted) =
-            self.template.make(self.placement, state.connections.len(), &shared_status, retries);
+        let (connection, unstarted) = self.template.make_connection(
+            self.placement,
+            state.connections.len(),
+            &shared_status,
+            retries,
+        );
         if state.is_paused {
             connection.command(Command::Pause);
         }
@@ -436,32 +447,32 @@ impl Several {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that can panic half-way runs under the lock.
+        // Poisoning is ignored, because nothing under this lock can panic halfway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Template {
-    fn make(
+    fn make_connection(
         &self,
         placement: Placement,
         index: usize,
         shared_status: &Arc<SharedStatus>,
         retries: Arc<Retries>,
-    ) -> (Arc<ConnectionHandle>, Unstarted) {
+    ) -> (Arc<ConnectionHandle>, UnstartedDriver) {
         let number = (!placement.is_single()).then_some(index as u64 + 1);
         let mut config = self.config.clone();
         config.max_dials = config.max_dials.map(|budget| placement.share(budget, index));
-        // The delays of two must not be in step.
+        // Each connection needs its own seed, or all would dial at the same moments.
         config.seed ^= (index as u64).wrapping_mul(SEED_STEP);
         config.first_serial = index as u64 * SERIALS;
         let (commands, receiver) = mpsc::unbounded_channel();
         #[cfg(feature = "network-watch")]
         if let Some(watch) = &self.watch {
-            watch.tell_also(commands.downgrade());
+            watch.add_driver(commands.downgrade());
         }
         let connection = Arc::new(ConnectionHandle::new(commands, Arc::default(), retries, number));
-        // Its timer belongs to the runtime.
+        // The driver creates a timer, which needs the runtime.
         let _entered = self.runtime.enter();
         let driver = Driver::new(
             Session::new(config),
@@ -471,10 +482,10 @@ impl Template {
             Arc::clone(&connection.counters),
             Arc::clone(&connection.buffers),
         );
-        (connection, Unstarted { driver, number })
+        (connection, UnstartedDriver { driver, number })
     }
 
-    fn run(&self, Unstarted { driver, number }: Unstarted) {
+    fn run(&self, UnstartedDriver { driver, number }: UnstartedDriver) {
         let span = number.map_or_else(
             || self.span.clone(),
             |number| telemetry::connection_span(&self.span, number),
@@ -490,8 +501,8 @@ impl Template {
     }
 }
 
-/// Odd, so that no two of 2^64 connections have the same seed.
+/// An odd number, so that all of 2^64 connections have different seeds.
 const SEED_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Ids of one connection: more than it ever uses.
+/// The number of ids that each connection may use, which is more than it ever needs.
 const SERIALS: u64 = 1 << 40;

@@ -1,7 +1,7 @@
-//! A snapshot, then what is newer, and a snapshot again wherever something is missing.
+//! Combines a snapshot with newer items, and takes a new snapshot after a loss.
 //!
-//! Owns the order of the two, and trying again. Knows a subscription and a call as their users do,
-//! and nothing behind them.
+//! Owns the order of snapshots and items, and retries of the query. Must only use the public
+//! behaviour of a subscription and a call.
 
 use std::{
     fmt,
@@ -24,45 +24,50 @@ use crate::{
     session::Backoff,
 };
 
-/// What a [`SnapshotStream`] yields.
+/// An element of a [`SnapshotStream`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Synced<S, T> {
-    /// The state as the query returned it, with data: forget what came before.
+    /// The state that the query returned, always with data. Discard everything before it.
     Snapshot(Response<S>),
-    /// What came since. An item is newer than the last snapshot, as far as it has data to tell.
+    /// An event of the subscription. An item with data is newer than the last snapshot.
     Live(Event<T>),
 }
 
-/// A query's result, then what a subscription brings that is newer: a stream of [`Synced`], made by
+/// A stream of a query's result and the newer items of a subscription, as [`Synced`]. Created by
 /// [`Subscription::with_snapshot`].
 ///
-/// Whoever applies all of it has what the server has, once an item was read; nothing is missed
-/// between query and subscription. The query runs when the subscription is
+/// A reader that applies every element has the server's state from the first item on. No change is
+/// lost between the query and the subscription. The query runs when the subscription is
 /// [established](Subscription::established), and items that arrive meanwhile wait in the
-/// subscription's queue. But a server may begin a subscription later than it has read it, so that
-/// the query overtakes it: if no item had arrived before the query was sent, it runs once more at
-/// the first that comes, which is the only proof that there is. After a [`Gap`](crate::Gap) that is
-/// not [lossless](crate::Gap::is_lossless), a reconnect for one, all of this happens again, and
-/// there is no item between the gap and the next snapshot.
+/// subscription's queue.
 ///
-/// Under [`Overflow::Latest`](crate::Overflow::Latest) and
-/// [`latest_by`](crate::SubscriptionBuilder::latest_by) items must be values and not changes: one
-/// that a newer one replaced is no reason for another snapshot.
+/// A server may start a subscription some time after it has read the request, and the query may
+/// overtake it. Only an item proves that the subscription has started. So if no item arrived before
+/// the query was sent, the query runs again when the first item arrives.
 ///
-/// Of several connections the query uses the subscription's own, as long as that may carry one more
-/// operation: another may lead to another server, which may know less than this one has sent.
+/// After a [`Gap`](crate::Gap) that is not [lossless](crate::Gap::is_lossless), such as after a
+/// reconnect, the stream starts over. It yields no item between the gap and the next snapshot.
 ///
-/// The [`capacity`](crate::SubscriptionBuilder::capacity) should hold what arrives while the query
-/// runs: what it does not hold is a gap and so leads to yet another snapshot. That holds for
-/// [`Overflow::Block`](crate::Overflow::Block), too, which would stall the query's own result and
-/// therefore drops what it holds.
+/// With [`Overflow::Latest`](crate::Overflow::Latest) and
+/// [`latest_by`](crate::SubscriptionBuilder::latest_by), items must be values and not changes,
+/// because a replaced item does not cause another snapshot.
 ///
-/// A query that fails is an error in the stream, and is tried again with the delays of
-/// [`ClientBuilder::backoff`](crate::ClientBuilder::backoff); the subscription goes on. The stream
-/// ends as the subscription does, also while a snapshot is waited for: with `None` after one more
-/// snapshot and the items that it held when the server has completed it (should that last query
-/// fail, with a gap in their place), else at once with the error. Dropping the stream cancels both.
+/// With several connections, the query uses the subscription's connection as long as that has room.
+/// Another connection may lead to another server, whose state may be older than the items.
+///
+/// The [`capacity`](crate::SubscriptionBuilder::capacity) should suffice for the items that arrive
+/// while the query runs. If it does not, the loss is a gap, which causes another snapshot. This
+/// includes [`Overflow::Block`](crate::Overflow::Block): waiting would block the query's own
+/// result, so the stream drops the waiting items.
+///
+/// A query that fails yields an error, and the stream retries it with the delays of
+/// [`ClientBuilder::backoff`](crate::ClientBuilder::backoff). The subscription continues meanwhile.
+///
+/// The stream ends when the subscription ends. If the subscription ends with an error, the stream
+/// yields it at once, even while it waits for a snapshot. If the server completes the subscription,
+/// the stream yields one more snapshot and the items that still wait, then `None`. If that last
+/// query fails, a gap takes the place of these items. Dropping the stream cancels both operations.
 #[must_use = "dropping it cancels the subscription"]
 pub struct SnapshotStream<S, T> {
     subscription: Subscription<T>,
@@ -71,32 +76,31 @@ pub struct SnapshotStream<S, T> {
     backoff: Backoff,
     rng: Rng,
     state: State<S>,
-    /// An item has come since the operation was sent the last time, before the query: the server
-    /// had begun it.
+    /// Whether an item has arrived since the operation was last sent and before the query. It
+    /// proves that the server had started the operation.
     has_begun: bool,
 }
 
 enum State<S> {
-    /// The server may not have read the operation yet.
+    /// Waits until the server has read the operation.
     Subscribing,
-    /// It has.
+    /// Waits for the result of the query.
     Querying(Call<S>),
-    /// The query has failed.
+    /// Waits to retry a query that failed.
     Waiting(Pin<Box<Sleep>>),
-    /// The snapshot was read.
+    /// Yields items that are newer than the snapshot.
     Live,
     Over,
 }
 
 impl<T: DeserializeOwned> Subscription<T> {
-    /// Yields the result of a query first, then what is newer, and again after everything that was
-    /// missed.
+    /// Yields the result of a query first, then newer items, and starts over after every loss.
     ///
-    /// `position` says how far a snapshot reaches: a version, the time or number of the last event,
-    /// or a map of those. `is_newer` says whether an item is of later; others are left out, as the
-    /// snapshot has them. Items without data are always yielded.
+    /// `position` returns the position of a snapshot: a version, the time or number of the last
+    /// event, or a map of those. `is_newer` returns whether an item is newer than that position.
+    /// The stream leaves out other items with data, because the snapshot contains them.
     ///
-    /// See [`SnapshotStream`] for what it promises, and what to watch out for.
+    /// See [`SnapshotStream`] for the guarantees and limits.
     ///
     /// ```no_run
     /// # use resub::{Client, Event, Request, Synced};
@@ -115,7 +119,7 @@ impl<T: DeserializeOwned> Subscription<T> {
     ///         Ok(Synced::Live(Event::Next(item))) => println!("apply {:?}", item.data),
     ///         Ok(_) => {} // a gap: a snapshot follows if it is needed
     ///         Err(error) if error.is_terminal() => return Err(error.into()),
-    ///         Err(error) => eprintln!("{error}"), // tried again
+    ///         Err(error) => eprintln!("{error}"), // the stream retries the query
     ///     }
     /// }
     /// # Ok(())
@@ -146,17 +150,18 @@ impl<T: DeserializeOwned> Subscription<T> {
 }
 
 impl<S: DeserializeOwned, T: DeserializeOwned> SnapshotStream<S, T> {
-    /// The next of both; the same as `StreamExt::next`, without the import. Cancel safe.
+    /// Returns the next element, like `StreamExt::next` without the import. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<Synced<S, T>, SnapshotError>> {
         future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// On the subscription's own connection: another may lead to another server, which knows less.
+    /// Starts the query on the subscription's connection, because another connection may lead to
+    /// another server, whose state may be older.
     fn query(&mut self) -> State<S> {
         State::Querying((self.query)().near(self.subscription.connection()))
     }
 
-    /// Begins again: what is held by now is read after the snapshot.
+    /// Starts over. Items that wait in the queue are read after the snapshot.
     fn restart(&mut self) {
         self.subscription.probe();
         self.state = State::Subscribing;
@@ -164,8 +169,8 @@ impl<S: DeserializeOwned, T: DeserializeOwned> SnapshotStream<S, T> {
 
     fn fail(&mut self, error: SnapshotError, cx: &mut Context<'_>) -> SnapshotError {
         if self.subscription.poll_over(cx).is_ready() {
-            // Nothing will come that would be worth another try, and without a snapshot nobody
-            // knows what the rest means.
+            // No item will follow that would justify another try, and the waiting items mean
+            // nothing without a snapshot.
             self.subscription.discard();
             self.state = State::Live;
         } else {
@@ -216,7 +221,7 @@ impl<S: DeserializeOwned, T: DeserializeOwned> Stream for SnapshotStream<S, T> {
                 }
                 State::Waiting(sleep) => match this.subscription.poll_over(cx) {
                     Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(this.end(error)))),
-                    // The last try: there is nothing left to wait for.
+                    // The subscription has ended, so the last try need not wait.
                     Poll::Ready(Ok(())) => this.restart(),
                     Poll::Pending => {
                         this.subscription.give_way();
@@ -224,8 +229,8 @@ impl<S: DeserializeOwned, T: DeserializeOwned> Stream for SnapshotStream<S, T> {
                         this.restart();
                     }
                 },
-                // What was published before this item, but after the query and before the
-                // subscription, is in neither.
+                // Changes that were published after the query and before the server started the
+                // subscription are in neither.
                 State::Live if !this.has_begun && ready!(this.subscription.poll_is_item(cx)) => {
                     this.has_begun = true;
                     this.state = this.query();
@@ -237,7 +242,7 @@ impl<S: DeserializeOwned, T: DeserializeOwned> Stream for SnapshotStream<S, T> {
                         if let Event::Gap(gap) = &event
                             && !gap.is_lossless()
                         {
-                            // What was only dropped had come.
+                            // If items were only dropped, the server had started the operation.
                             this.has_begun = gap.times_sent() == 0;
                             this.restart();
                         }
@@ -279,7 +284,7 @@ impl<S, T> fmt::Debug for SnapshotStream<S, T> {
     }
 }
 
-/// Which items the last snapshot lacks.
+/// Decides which items the last snapshot does not contain.
 trait Newer<S, T>: Send {
     fn begin(&mut self, snapshot: &S);
 
@@ -289,7 +294,7 @@ trait Newer<S, T>: Send {
 struct Since<F, G, P> {
     position: F,
     is_newer: G,
-    /// Of the last snapshot.
+    /// The position of the last snapshot.
     last: Option<P>,
 }
 

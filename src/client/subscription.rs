@@ -1,6 +1,7 @@
-//! A subscription as its reader sees it: a stream of events with a typed end.
+//! The reader's side of a subscription: a stream of events with a typed end.
 //!
-//! Owns decoding, in the reader's task. Knows the mailbox and nothing behind it.
+//! Owns decoding, in the reader's task. Knows the mailbox, but not the driver or the session behind
+//! it.
 
 use std::{
     fmt,
@@ -27,47 +28,53 @@ use crate::{
 
 mod builder;
 
-/// What a subscription yields.
+/// An element of a [`Subscription`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<T> {
     /// An item.
     Next(Response<T>),
-    /// Something is, or may be, missing here.
+    /// Items are, or may be, missing here.
     Gap(Gap),
-    /// Nothing had arrived for so long, though the connection was up:
-    /// [`idle_longer_than`](SubscriptionBuilder::idle_longer_than), or
+    /// No item arrived in time, though the connection was up; see
+    /// [`idle_longer_than`](SubscriptionBuilder::idle_longer_than) and
     /// [`first_item_within`](SubscriptionBuilder::first_item_within).
     Stale {
-        /// Since the last item, or since the operation was sent.
+        /// The time since the last item, or since the operation was sent.
         idle_for: Duration,
     },
 }
 
 /// A live operation: a stream of [`Event`]s.
 ///
-/// It survives reconnects: the operation is sent again on every new connection, and an
-/// [`Event::Gap`] marks the place. The stream ends with `None` when the server completed the
-/// operation, and otherwise with one error for which
-/// [`is_terminal`](SubscriptionError::is_terminal) holds, then `None`.
+/// A subscription survives reconnects: the client sends the operation again on every new
+/// connection, and an [`Event::Gap`] marks the place. When the server completes the operation, the
+/// stream ends with `None`. Otherwise it ends with one error for which
+/// [`is_terminal`](SubscriptionError::is_terminal) returns `true`, then `None`.
 ///
-/// Items are decoded when they are read, so what an overflow policy drops costs nothing. Dropping
-/// the stream cancels the operation on the server.
+/// Items are decoded when they are read, so an item that an overflow policy drops is never decoded.
+/// Dropping the stream cancels the operation on the server.
 #[must_use = "dropping a subscription cancels it"]
 pub struct Subscription<T> {
-    /// Not the client: what is said about the operation is for the connection that carries it.
+    /// The connection that carries the operation, to which all commands about it go.
     connection: Arc<ConnectionHandle>,
     writer: Arc<Writer>,
     batch: Batch<Payload>,
-    /// Boxed once more, as few have it; and in a mutex that is never locked, so that a stream can
-    /// be shared.
+    /// In a mutex that is never locked, so that the stream is `Sync`. Boxed to keep the stream
+    /// small, because few subscriptions have it.
     repeats: Option<Box<Mutex<Repeats<T>>>>,
-    /// What was read last: why it is over, unless the server has completed it.
+    /// Set once the end was read: the error, or `None` if the server completed the operation.
     end: Option<Box<Option<SubscriptionError>>>,
 }
 
-/// Whether data is a repetition, by [`dedupe_by`](SubscriptionBuilder::dedupe_by).
-type Repeats<T> = Box<dyn FnMut(&T) -> bool + Send>;
+/// What removes repetitions, for [`dedupe_by`](SubscriptionBuilder::dedupe_by).
+pub(crate) struct Repeats<T> {
+    /// Whether an item was seen before.
+    pub(super) is_known: Box<dyn FnMut(&T) -> bool + Send>,
+    /// There are items that were never seen here: the overflow policy has dropped them, or the reader
+    /// has joined a shared operation after them.
+    pub(super) has_missed: bool,
+}
 
 impl<T> Subscription<T> {
     pub(crate) fn new(
@@ -84,32 +91,31 @@ impl<T> Subscription<T> {
         }
     }
 
-    /// Waits until the server has provably read the operation on the current connection. Cancel
-    /// safe: items that arrive meanwhile wait to be read, under the [`Overflow`](crate::Overflow)
-    /// policy.
+    /// Waits until the server has read the operation on the current connection. Cancel safe: items
+    /// that arrive meanwhile wait in the queue, under the [`Overflow`](crate::Overflow) policy.
     ///
-    /// That is when the first item arrives, or when a ping is answered that was sent behind the
-    /// operation: one for all who wait. On the legacy subprotocol that is a WebSocket ping, which a
-    /// proxy may answer before the server has read anything. Without a connection, or when it is
-    /// lost meanwhile, the next one is waited for. There is no timeout. An operation that the
-    /// server has completed was established; so is one that waits for its reader, under
+    /// The proof is the first item, or the answer to a ping that was sent after the operation. On
+    /// the legacy subprotocol this is a WebSocket ping, which a proxy may answer before the server
+    /// has read the operation. If there is no connection, or it is lost meanwhile, this waits for
+    /// the next one. There is no timeout. An operation that the server has completed counts as
+    /// established. So does one that waits for its reader, with
     /// [`Overflow::Block`](crate::Overflow::Block) or
     /// [`Overflow::Rewind`](crate::Overflow::Rewind).
     ///
-    /// A server may begin an operation later than it has read it, and many do by some microseconds,
-    /// so that what it publishes right after this can still be missed. That it has begun is proven
-    /// by an item alone, which is what [`with_snapshot`](Self::with_snapshot) takes into account.
+    /// Many servers start an operation some microseconds after they have read it, so events that
+    /// are published right after this returns may still be missed. Only an item proves that the
+    /// operation has started. [`with_snapshot`](Self::with_snapshot) takes this into account.
     ///
     /// # Errors
     ///
-    /// If the operation has ended otherwise, with the error that ends the stream. A stream whose
-    /// end was not read yet still yields what it holds, and this error.
+    /// Fails if the operation has ended with an error, and returns that error. The stream still
+    /// yields the items that wait in the queue, then the same error, if its end was not read yet.
     pub async fn established(&mut self) -> Result<(), SubscriptionError> {
         self.probe();
         future::poll_fn(|cx| self.poll_established(cx)).await
     }
 
-    /// Asks anew whether the server has the operation.
+    /// Starts to check again whether the server has read the operation.
     pub(crate) fn probe(&self) {
         self.writer.mailbox.forget_established();
         self.connection.command(Command::Probe(self.writer.id));
@@ -122,13 +128,13 @@ impl<T> Subscription<T> {
         self.or_ended(|| self.writer.mailbox.poll_established(cx))
     }
 
-    /// Ready once nothing more arrives, though something may be held; `Ok` if the server has
-    /// completed the operation.
+    /// Ready once the operation has ended, even if items still wait in the queue. Returns `Ok` if
+    /// the server has completed it.
     pub(crate) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<Result<(), SubscriptionError>> {
         self.or_ended(|| self.writer.mailbox.poll_over(cx))
     }
 
-    /// Whether the next thing to read is an item; ready as soon as there is anything.
+    /// Returns whether the next event in the queue is an item. Pending while the queue is empty.
     pub(crate) fn poll_is_item(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let is_item = self.writer.mailbox.poll_is_item(&mut self.batch, cx);
         self.tell_released();
@@ -146,15 +152,15 @@ impl<T> Subscription<T> {
         }
     }
 
-    /// Lets a socket go on that waits for this reader, which reads nothing for now: a gap takes the
-    /// place of what it holds.
+    /// Drops the items in the queue if they block the connection, because this reader does not read
+    /// for now. A gap takes their place.
     pub(crate) fn give_way(&mut self) {
         if self.writer.mailbox.blocks() {
             self.discard();
         }
     }
 
-    /// Drops what is held, and leaves a gap.
+    /// Drops the items in the queue. A gap takes their place.
     pub(crate) fn discard(&mut self) {
         let discarded = self.writer.mailbox.discard(&mut self.batch) as u64;
         if discarded > 0 {
@@ -165,7 +171,7 @@ impl<T> Subscription<T> {
         self.tell_released();
     }
 
-    /// Tells the writer, if what it waited for has come.
+    /// Tells the driver if the queue has room again and the writer waits for that.
     fn tell_released(&mut self) {
         if std::mem::take(&mut self.batch.released) {
             self.connection.command(Command::Released(self.writer.id));
@@ -176,22 +182,22 @@ impl<T> Subscription<T> {
         &self.connection
     }
 
-    /// Of no other operation of this client.
+    /// The id, which is unique within the client.
     pub(crate) fn id(&self) -> u64 {
         self.writer.id
     }
 }
 
 impl<T: DeserializeOwned> Subscription<T> {
-    /// The next event; the same as `StreamExt::next`, without the import. Cancel safe.
+    /// Returns the next event, like `StreamExt::next` without the import. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<Event<T>, SubscriptionError>> {
         future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
     /// Yields only the data, for applications that need not know what was missed.
     ///
-    /// Gaps and the like are left out, and errors that come with data, too. An item without data is
-    /// [`SubscriptionError::NoData`], which does not end the stream.
+    /// This leaves out gaps, stale events, and GraphQL errors that arrive with data. An item
+    /// without data yields [`SubscriptionError::NoData`], which does not end the stream.
     pub fn data(self) -> impl Stream<Item = Result<T, SubscriptionError>> + Unpin {
         self.filter_map(|event| {
             future::ready(match event {
@@ -215,6 +221,8 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
             let read = writer.mailbox.poll_read(batch, cx);
             self.tell_released();
             let Self { connection, repeats, .. } = &mut *self;
+            let repeats = repeats.as_mut();
+            let repeats = repeats.map(|it| it.get_mut().unwrap_or_else(PoisonError::into_inner));
             return Poll::Ready(match ready!(read) {
                 Some(Read::Item(payload)) => {
                     connection.counters().dequeued(1);
@@ -223,15 +231,21 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
                     connection.buffers().give_back(payload);
                     if let (Some(repeats), Ok(Event::Next(Response { data: Some(data), .. }))) =
                         (repeats, &event)
-                        && repeats.get_mut().unwrap_or_else(PoisonError::into_inner)(data)
+                        && (repeats.is_known)(data)
                     {
                         continue;
                     }
                     Some(event)
                 }
                 Some(Read::Gap(mut gap)) => {
-                    if repeats.is_some() && std::mem::take(&mut gap.overlaps) > 0 && gap.is_empty()
-                    {
+                    if let Some(Repeats { has_missed, .. }) = repeats {
+                        *has_missed |= gap.dropped > 0;
+                        // An item that was never seen here may still come again, after newer ones.
+                        if !*has_missed {
+                            gap.overlaps = 0;
+                        }
+                    }
+                    if gap.is_empty() {
                         continue;
                     }
                     Some(Ok(Event::Gap(gap)))
@@ -271,7 +285,7 @@ impl<T> fmt::Debug for Subscription<T> {
 
 fn error(end: End, connection: &ConnectionHandle) -> Option<SubscriptionError> {
     Some(match end {
-        // The latter three are of queries and mutations.
+        // Subscriptions never end with the latter three, which only queries and mutations have.
         End::Completed | End::Answered(_) | End::Ambiguous(_) | End::TimedOut => return None,
         End::Rejected(payload) => {
             SubscriptionError::Rejected(GraphQlError::read(payload.as_deref()))
@@ -302,7 +316,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn the_buffer_of_an_item_that_was_read_is_used_for_another() {
+    async fn the_buffer_of_a_read_item_is_reused_for_another() {
         let limit = NonZeroUsize::MAX;
         let limits = Limits { items: limit, bytes: limit, overflow: Overflow::DropOldest };
         let buffers = Arc::new(Buffers::default());
@@ -330,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_can_be_sent_and_shared() {
+    fn a_subscription_is_send_and_sync() {
         fn is_both<T: Send + Sync + Unpin>() {}
         is_both::<Subscription<u32>>();
     }

@@ -1,9 +1,10 @@
-//! What the client tells an operator: every span, event and field name, and the counters behind
+//! Logging and counters: the names of all spans, events and fields, and the counters behind
 //! `Stats`.
 //!
-//! Levels: info is an operator's timeline; warn means that data was or will be lost, or credentials
-//! can be read on their way; debug is one operation; trace is one frame. No payload and no
-//! credential at any level; of the URL only scheme, host and port, as a path may hold a token.
+//! Levels: info is an operator's timeline; warn means that data was or will be lost, or that
+//! credentials are sent without TLS; debug is about one operation; trace is about one frame. No
+//! level logs a payload or a credential. Of the URL, only scheme, host and port are logged, because
+//! a path may hold a token.
 
 use std::{
     sync::atomic::{
@@ -23,7 +24,7 @@ use crate::{
     transport::socket::Traffic,
 };
 
-/// The span around everything that one client does.
+/// The span of a client.
 pub(crate) fn client_span(endpoint: &Url) -> Span {
     info_span!(
         target: "resub",
@@ -34,12 +35,12 @@ pub(crate) fn client_span(endpoint: &Url) -> Span {
     )
 }
 
-/// The span around one of several connections, within the client's.
+/// The span of one of several connections, inside the span of the client.
 pub(crate) fn connection_span(client: &Span, connection: u64) -> Span {
     info_span!(target: "resub", parent: client, "connection", connection)
 }
 
-/// Once for each client, as it is the configuration that is to be changed.
+/// Logged once for each client, because the remedy is to change its configuration.
 pub(crate) fn unprotected_credentials() {
     warn!(target: "resub", "credentials go to the server without TLS: use wss");
 }
@@ -63,7 +64,7 @@ pub(crate) fn status(status: &Status) {
     }
 }
 
-/// Once for each time that a server which has worked begins to refuse.
+/// Logged once each time that a proven endpoint begins to refuse connections.
 pub(crate) fn refused(cause: &Disconnect, grace: Duration) {
     let cause = display(Chain(cause));
     warn!(
@@ -74,7 +75,7 @@ pub(crate) fn refused(cause: &Disconnect, grace: Duration) {
     );
 }
 
-/// Something arrived that is about no operation.
+/// A message arrived that belongs to no operation.
 pub(crate) fn unattributed(message: Option<&str>) {
     let message = message.map(|message| display(OneLine(message)));
     warn!(target: "resub", message, "a message that names no operation was ignored");
@@ -93,13 +94,14 @@ pub(crate) fn network_changed() {
     info!(target: "resub", "the network of this machine changed");
 }
 
-/// That is no loss: a connection that dies is found as without.
+/// This is not a warning, because pings still detect a dead connection.
 #[cfg(feature = "network-watch")]
 pub(crate) fn unwatched(error: &std::io::Error) {
     debug!(target: "resub", %error, "the network of this machine is not watched");
 }
 
-/// `connection` is there only where there are several; in what follows it is the span's.
+/// `connection` is `None` if the client has a single connection. Later events have it in their
+/// span.
 pub(crate) fn subscribed(operation: u64, name: Option<&str>, connection: Option<u64>) {
     debug!(target: "resub", operation, connection, graphql.operation.name = name, "subscribed");
 }
@@ -112,11 +114,12 @@ pub(crate) fn cancelled(operation: u64) {
     debug!(target: "resub", operation, "cancelled");
 }
 
-/// Of many operations at once, so that a reconnect is a line and not one for each of them.
+/// Collects the losses of many operations, so that a reconnect logs one line and not one for each
+/// operation.
 #[derive(Default)]
 pub(crate) struct Losses {
     gaps: usize,
-    /// One of them; they are alike.
+    /// The first of these gaps. The others have the same cause.
     gap: Option<Gap>,
     lost: usize,
     ambiguous: usize,
@@ -126,8 +129,7 @@ impl Losses {
     pub(crate) fn reissued(&mut self, operation: u64, gap: &Gap) {
         let Gap { reconnects, restarts, down_for, .. } = *gap;
         debug!(target: "resub", operation, reconnects, restarts, ?down_for, "gap");
-        // What is sent again alone is one operation's affair, and where it was resumed nothing is
-        // lost.
+        // A restart concerns one operation only, and a resumed operation loses nothing.
         if reconnects > 0 && !gap.resumed {
             self.gaps += 1;
             self.gap.get_or_insert_with(|| gap.clone());
@@ -145,7 +147,7 @@ impl Losses {
             }
             End::Rejected(_) => debug!(target: "resub", operation, "rejected"),
             End::ShutDown => debug!(target: "resub", operation, "shut down"),
-            // Not the error: it may quote a payload.
+            // The error is not logged because it may quote a payload.
             End::Hook(_) => warn!(target: "resub", operation, "ended by its hook"),
             End::Overflow => warn!(target: "resub", operation, "ended by overflow"),
             End::Lost(cause) | End::GaveUp { cause, .. } => {
@@ -175,7 +177,8 @@ impl Losses {
 }
 
 pub(crate) fn overflowed(operation: u64, dropped: u64) {
-    // Once for each item would be louder than the feed; the gap in the stream has the count.
+    // At debug, because a slow reader causes one for each item. The gap in the stream has the
+    // count.
     debug!(target: "resub", operation, dropped, "overflow");
 }
 
@@ -191,10 +194,10 @@ pub(crate) fn received(bytes: usize) {
     trace!(target: "resub", bytes, "received");
 }
 
-/// Counts of one connection that its driver writes and anyone reads.
+/// The counters of one connection. Its driver and its readers write them; anyone may read them.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Operations that were begun and have not ended, whether the driver has seen them or not.
+    /// Operations that were started and have not ended, whether the driver has seen them or not.
     load: AtomicUsize,
     dials: AtomicU64,
     connections: AtomicU64,
@@ -203,16 +206,16 @@ pub(crate) struct Counters {
     items: AtomicU64,
     ignored: AtomicU64,
     dropped: AtomicU64,
-    /// Items that were put into the mailbox of one who shares an operation.
+    /// Items that were put into the mailboxes of shared subscriptions.
     shared_out: AtomicU64,
-    /// Items that wait in no mailbox any more.
+    /// Items that were removed from a mailbox.
     dequeued: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     live_operations: AtomicU64,
-    /// 0 before the first.
+    /// 0 before the first pong.
     round_trip_nanos: AtomicU64,
-    /// The driver has gone without having come to its end, as its runtime is gone.
+    /// Whether the driver was dropped before its end, because its runtime was shut down.
     is_runtime_gone: AtomicBool,
 }
 
@@ -225,8 +228,8 @@ impl Counters {
         self.load.fetch_add(1, Relaxed);
     }
 
-    /// Once for each that was begun. Who sees the place free comes after all that was done before
-    /// it.
+    /// Called once for each operation that was started. `Release` pairs with the `Acquire` of
+    /// `load`: a thread that sees the free place also sees everything that happened before.
     pub(crate) fn ended(&self) {
         self.load.fetch_sub(1, Release);
     }
@@ -235,7 +238,7 @@ impl Counters {
         self.is_runtime_gone.store(true, Release);
     }
 
-    /// To be asked of a driver that has gone.
+    /// Whether the runtime is gone. Meaningful only after the driver has ended.
     pub(crate) fn is_runtime_gone(&self) -> bool {
         self.is_runtime_gone.load(Acquire)
     }
@@ -267,12 +270,12 @@ impl Counters {
         self.shared_out.fetch_add(items, Relaxed);
     }
 
-    /// Read, dropped, or left behind by a reader that went.
+    /// Counts items that were read, dropped, or discarded with their reader.
     pub(crate) fn dequeued(&self, items: u64) {
         self.dequeued.fetch_add(items, Relaxed);
     }
 
-    /// All but whether the connection is open, which its status says.
+    /// Returns everything except `connections_open`, which the pool knows.
     pub(crate) fn snapshot(&self) -> Stats {
         let nanos = self.round_trip_nanos.load(Relaxed);
         let items = self.items.load(Relaxed);
@@ -284,7 +287,7 @@ impl Counters {
             handovers: self.handovers.load(Relaxed),
             items,
             dropped: self.dropped.load(Relaxed),
-            // The driver counts once for each turn, a reader at once.
+            // Saturating, because a reader counts immediately and the driver only once per poll.
             queued_items: (items + self.shared_out.load(Relaxed))
                 .saturating_sub(self.dequeued.load(Relaxed)),
             ignored: self.ignored.load(Relaxed),

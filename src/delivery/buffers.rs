@@ -1,9 +1,8 @@
-//! Text buffers that are used again: received text is copied into one, and the reader gives it
-//! back.
+//! Reusable text buffers. The driver copies received text into one, and the reader gives it back.
 //!
-//! Owns how much is kept. So nothing is allocated for an item once a client is warm, no reader
-//! holds on to the socket's own buffer, and what waits in a mailbox takes at most twice what it
-//! says and 1 KiB for each item.
+//! Owns the limit of unused buffers. Reuse means that an item needs no allocation once a client is
+//! warm. The copy means that no reader keeps the socket's own buffer alive. An item in a mailbox
+//! uses at most twice its size plus 1 KiB of memory.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +11,7 @@ use std::{
 
 use crate::protocol::Payload;
 
-/// What readers give back.
+/// Buffers that readers have given back.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     free: Mutex<Free>,
@@ -20,20 +19,21 @@ pub(crate) struct Buffers {
 
 #[derive(Debug, Default)]
 struct Free {
-    /// The last one is the warmest; those that nobody needs writer to the front.
+    /// The last buffer was used most recently, so it is the most likely to be in a CPU cache.
     buffers: VecDeque<String>,
-    /// The capacity of all.
+    /// The total capacity of these buffers.
     bytes: usize,
 }
 
-/// The driver's own stock, taken from the buffers given back all at once.
+/// The driver's own buffers. It takes all buffers that were given back at once, so that it rarely
+/// needs the lock.
 #[derive(Debug, Default)]
 pub(crate) struct Stock {
     buffers: VecDeque<String>,
 }
 
 impl Buffers {
-    /// What was read is not needed any more.
+    /// Takes back the buffer of an item that was read, if nobody else uses it.
     pub(crate) fn give_back(&self, item: Payload) {
         if let Some(buffer) = item.into_buffer() {
             self.keep(buffer);
@@ -68,7 +68,7 @@ impl Stock {
             free.bytes = 0;
         }
         while let Some(mut buffer) = self.buffers.pop_back() {
-            // Not one that would waste memory: it may be held for long.
+            // A larger buffer would waste memory, because the item may wait for a long time.
             if buffer.capacity() <= text.len() * 2 + SLACK {
                 buffer.push_str(text);
                 return buffer;
@@ -78,10 +78,11 @@ impl Stock {
     }
 }
 
-/// The most that is kept, in bytes of capacity; as much again may be in the driver's stock.
+/// The limit of the capacity of all unused buffers, in bytes. The driver's stock may hold as much
+/// again.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// How much larger than twice its text a buffer may be, in bytes.
+/// How many bytes a buffer may be larger than twice its text.
 const SLACK: usize = 1024;
 
 #[cfg(test)]
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_given_back_is_used_again_the_warmest_first() {
+    fn the_buffer_that_was_given_back_last_is_reused_first() {
         let (buffers, mut stock) = (Buffers::default(), Stock::default());
         let (first, second) = (stock.copy("first", &buffers), stock.copy("second", &buffers));
         let place = second.as_ptr();
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_text_does_not_hold_a_large_buffer() {
+    fn a_small_text_does_not_use_a_large_buffer() {
         let (buffers, mut stock) = (Buffers::default(), Stock::default());
         buffers.keep(String::with_capacity(100_000));
         assert!(stock.copy("small", &buffers).capacity() <= SLACK + 10);
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_makes_room_for_what_is_given_back() {
+    fn buffers_that_the_driver_took_make_room_for_others() {
         let (buffers, mut stock) = (Buffers::default(), Stock::default());
         for _ in 0..10 {
             buffers.keep(String::with_capacity(MAX_BYTES));
@@ -120,10 +121,10 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_the_bound_and_the_coldest_go_first() {
+    fn the_oldest_buffers_are_dropped_when_the_limit_is_exceeded() {
         let buffers = Buffers::default();
         buffers.keep(String::with_capacity(MAX_BYTES + 1));
-        assert!(buffers.lock().buffers.is_empty(), "larger than all together may be");
+        assert!(buffers.lock().buffers.is_empty(), "it is larger than the limit");
         for _ in 0..10 {
             buffers.keep(String::with_capacity(MAX_BYTES / 4));
         }

@@ -1,8 +1,8 @@
-//! What waits for one reader: a bounded queue of items with its losses marked in place.
+//! The mailbox of one reader: a bounded queue of items, in which gaps mark the places of losses.
 //!
-//! Owns order, bounds, the overflow policies and the merging of gaps. Knows neither what an item is
-//! nor who fills it. One writer, one reader; wakers are called after the lock is released (I11),
-//! and nothing else runs under it.
+//! Owns the order, the limits, the overflow policies and the merging of gaps. Must know neither
+//! what an item is nor where it comes from. A mailbox has one writer and one reader. Wakers are
+//! called after the lock is released (I11), and no other foreign code runs under it.
 
 use std::{
     collections::VecDeque,
@@ -12,23 +12,23 @@ use std::{
     time::Duration,
 };
 
-mod held;
+mod queue;
 
-use self::held::{Entry, Stage, State};
+use self::queue::{Entry, Stage, State};
 use super::overflow::Overflow;
 use crate::response::Gap;
 
-/// How much a mailbox may hold.
+/// The capacity of a mailbox.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) items: NonZeroUsize,
-    /// A single item may be larger: it is taken when there is no other.
+    /// A larger item is accepted if no other item is in the queue.
     pub(crate) bytes: NonZeroUsize,
     pub(crate) overflow: Overflow,
 }
 
 impl Limits {
-    /// Where nothing is held.
+    /// The limits of a mailbox that is never used.
     pub(crate) const NONE: Self =
         Self { items: NonZeroUsize::MIN, bytes: NonZeroUsize::MIN, overflow: Overflow::DropNewest };
 }
@@ -40,12 +40,12 @@ pub(crate) struct Mailbox<T, E> {
     state: Mutex<State<T, E>>,
 }
 
-/// What the reader took out of a mailbox at once and has not read yet, so that it needs the lock
-/// only now and then.
+/// Entries that the reader has taken out of its mailbox and not read yet. Taking several at once
+/// means fewer locks.
 #[derive(Debug)]
 pub(crate) struct Batch<T> {
     entries: VecDeque<Entry<T>>,
-    /// What the writer waited for has come, and it is to be told.
+    /// Whether the writer may continue. The reader must tell the driver.
     pub(crate) released: bool,
 }
 
@@ -65,40 +65,40 @@ impl<T, E> From<Entry<T>> for Read<T, E> {
     }
 }
 
-/// What the reader gets.
+/// An element that the reader gets.
 #[derive(Debug)]
 pub(crate) enum Read<T, E> {
     Item(T),
     Gap(Gap),
     Stale(Duration),
-    /// The last thing.
+    /// Nothing follows.
     End(E),
 }
 
-/// What a reader leaves behind that goes.
+/// The result of closing a mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Closed {
-    /// Items.
+    /// The number of unread items.
     pub(crate) unread: usize,
-    /// There was no end before: this is one.
+    /// Whether the operation had not ended before.
     pub(crate) was_open: bool,
 }
 
-/// What became of an item.
+/// The result of pushing an item.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Pushed {
-    /// It is kept; so many others were dropped for it.
+    /// The item is in the queue. `dropped` is the number of other items that were dropped for it.
     Kept { dropped: usize },
-    /// It was dropped and counted.
+    /// The item was dropped, and a gap counts it.
     Dropped,
-    /// It is kept, and the writer must pause: [`Overflow::Block`].
+    /// The item is in the queue, and the writer must pause: [`Overflow::Block`].
     Full,
-    /// It was dropped, and the writer must end the subscription: [`Overflow::Fail`].
+    /// The item was dropped, and the writer must end the subscription: [`Overflow::Fail`].
     Overflowed,
-    /// It was not taken, and the writer must begin again after the one before, once the reader has
-    /// caught up: [`Overflow::Rewind`].
+    /// The item was not accepted. Once the reader has caught up, the writer must continue after the
+    /// previous item: [`Overflow::Rewind`].
     Rewind,
-    /// Nobody reads here.
+    /// The operation has ended, or the reader is gone.
     Closed,
 }
 
@@ -112,15 +112,15 @@ impl<T, E> Mailbox<T, E> {
             next_place: 0,
             end: None,
             stage: Stage::Open,
-            awaited: false,
+            writer_waits: false,
             established: false,
             reader: None,
         };
         Self { limits, state: Mutex::new(state) }
     }
 
-    /// Adds an item of so many bytes, or applies the policy. Returns the reader that is to be
-    /// woken.
+    /// Adds an item of `bytes` bytes, or applies the overflow policy. Returns the waker of the
+    /// reader, which the caller must wake.
     #[must_use]
     pub(crate) fn push(&self, item: T, bytes: usize) -> (Pushed, Option<Waker>) {
         let mut state = self.lock();
@@ -149,8 +149,8 @@ impl<T, E> Mailbox<T, E> {
                 return (Pushed::Overflowed, None);
             }
             Overflow::Rewind if state.has_no_room(bytes, self.limits) => {
-                state.awaited = true;
-                // It may wait without reading: `poll_established`.
+                state.writer_waits = true;
+                // The reader may wait in `poll_established` without reading.
                 return (Pushed::Rewind, state.reader.take());
             }
             Overflow::DropNewest | Overflow::Fail | Overflow::Block | Overflow::Rewind => {}
@@ -159,12 +159,12 @@ impl<T, E> Mailbox<T, E> {
         state.items += 1;
         state.bytes += bytes;
         let full = self.limits.overflow == Overflow::Block && state.has_no_room(0, self.limits);
-        state.awaited |= full;
+        state.writer_waits |= full;
         (if full { Pushed::Full } else { Pushed::Kept { dropped } }, state.reader.take())
     }
 
-    /// As [`push`](Self::push), but instead of the item at that place, if it still waits there.
-    /// Returns the item's place, too.
+    /// Like [`push`](Self::push), but replaces the item at `place` if it is still in the queue.
+    /// Also returns the place of the new item.
     #[must_use]
     pub(crate) fn push_instead(
         &self,
@@ -176,18 +176,18 @@ impl<T, E> Mailbox<T, E> {
         let mut made_room = 0;
         while let (Some(place), Stage::Open) = (place, state.stage) {
             let (items, all) = (state.items, state.bytes);
-            let Some(held) = state.item_at(place) else { break };
-            if items > 1 && all - *held.bytes + bytes > self.limits.bytes.get() {
-                // It may be the one to be replaced: then the new one goes to the back, where it is
-                // not the next to be dropped.
+            let Some(old) = state.item_at(place) else { break };
+            if items > 1 && all - *old.bytes + bytes > self.limits.bytes.get() {
+                // This may drop the item at `place` itself. Then the new item goes to the back,
+                // where it is not the next to be dropped.
                 state.drop_oldest();
                 made_room += 1;
                 continue;
             }
-            let old_bytes = std::mem::replace(held.bytes, bytes);
-            *held.item = item;
+            let old_bytes = std::mem::replace(old.bytes, bytes);
+            *old.item = item;
             state.bytes = all - old_bytes + bytes;
-            // Before the first of all, as what replaced it has its place.
+            // The gap goes to the front, because the place itself now holds the new item.
             state.push_front_gap(Gap { dropped: 1, replaced: 1, ..Gap::default() });
             return (Pushed::Kept { dropped: made_room + 1 }, state.reader.take(), place);
         }
@@ -196,11 +196,11 @@ impl<T, E> Mailbox<T, E> {
         if let Pushed::Kept { dropped } = &mut pushed {
             *dropped += made_room;
         }
-        // Nobody else writes, and a reader moves no place.
+        // Still the place of this item: there is no other writer, and reading changes no places.
         (pushed, waker, self.lock().next_place.wrapping_sub(1))
     }
 
-    /// Marks a place. Never dropped, only merged with a mark next to it (I5).
+    /// Adds a gap. Gaps are never dropped, only merged with adjacent gaps (I5).
     pub(crate) fn push_gap(&self, gap: Gap) {
         let mut state = self.lock();
         if state.stage == Stage::Open {
@@ -209,7 +209,7 @@ impl<T, E> Mailbox<T, E> {
         }
     }
 
-    /// Marks that nothing arrived for so long.
+    /// Adds a marker that no item arrived for this long.
     pub(crate) fn push_stale(&self, idle_for: Duration) {
         let mut state = self.lock();
         if state.stage == Stage::Open {
@@ -218,29 +218,30 @@ impl<T, E> Mailbox<T, E> {
         }
     }
 
-    /// The server is known to have the operation.
+    /// Records that the server has read the operation.
     pub(crate) fn establish(&self) {
         let mut state = self.lock();
         state.established = true;
         wake(state);
     }
 
-    /// Nothing will follow; what is held can still be read. The first end counts (I1): only then
-    /// `settle` is called, before the reader can learn of it, and under the lock.
-    pub(crate) fn finish(&self, end: E, settle: impl FnOnce()) {
+    /// Sets the end. Items in the queue can still be read before it. Only the first end counts
+    /// (I1). For that one, `before_wake` is called under the lock, before the reader can see the
+    /// end.
+    pub(crate) fn finish(&self, end: E, before_wake: impl FnOnce()) {
         let mut state = self.lock();
         if state.stage == Stage::Open {
             state.end = Some(Box::new(end));
-            state.stage = Stage::Due;
-            settle();
+            state.stage = Stage::Finished;
+            before_wake();
             wake(state);
         }
     }
 
-    /// The reader goes: drops what is held, and everything from now on.
+    /// Called when the reader is dropped. Drops the queue and all later items.
     pub(crate) fn close(&self, batch: &mut Batch<T>) -> Closed {
         let mut state = self.lock();
-        let was_open = std::mem::replace(&mut state.stage, Stage::Over) == Stage::Open;
+        let was_open = std::mem::replace(&mut state.stage, Stage::Closed) == Stage::Open;
         let end = state.end.take();
         let entries = (
             state.first.take(),
@@ -255,7 +256,7 @@ impl<T, E> Mailbox<T, E> {
         Closed { unread: items + taken, was_open }
     }
 
-    /// The next thing for the reader; `None` once the end was read.
+    /// Returns the next element for the reader, or `None` once the end was read.
     pub(crate) fn poll_read(
         &self,
         batch: &mut Batch<T>,
@@ -274,17 +275,17 @@ impl<T, E> Mailbox<T, E> {
             state.fill(batch, self.limits);
             state.first = state.rest.pop_front();
         }
-        if state.awaited
+        if state.writer_waits
             && self.limits.overflow == Overflow::Block
             && !state.has_no_room(0, self.limits)
         {
-            state.awaited = false;
+            state.writer_waits = false;
             batch.released = true;
         }
         Poll::Ready(Some(entry.into()))
     }
 
-    /// Nothing is held.
+    /// Returns the end, or waits. The queue is empty.
     fn poll_end(
         mut state: MutexGuard<'_, State<T, E>>,
         batch: &mut Batch<T>,
@@ -292,24 +293,24 @@ impl<T, E> Mailbox<T, E> {
     ) -> Poll<Option<Read<T, E>>> {
         match state.stage {
             Stage::Open => {
-                batch.released |= std::mem::take(&mut state.awaited);
+                batch.released |= std::mem::take(&mut state.writer_waits);
                 wait(state, cx);
                 Poll::Pending
             }
-            Stage::Due | Stage::Over => {
-                state.stage = Stage::Over;
+            Stage::Finished | Stage::Closed => {
+                state.stage = Stage::Closed;
                 Poll::Ready(state.end.take().map(|end| Read::End(*end)))
             }
         }
     }
 
-    /// Whether the next thing to read is an item; ready as soon as there is anything.
+    /// Returns whether the next element is an item. Pending while the queue is empty.
     pub(crate) fn poll_is_item(&self, batch: &mut Batch<T>, cx: &Context<'_>) -> Poll<bool> {
         let mut state = self.lock();
         match batch.entries.front().or(state.first.as_ref()) {
             Some(entry) => Poll::Ready(matches!(entry, Entry::Item { .. })),
             None if state.stage == Stage::Open => {
-                batch.released |= std::mem::take(&mut state.awaited);
+                batch.released |= std::mem::take(&mut state.writer_waits);
                 wait(state, cx);
                 Poll::Pending
             }
@@ -317,31 +318,30 @@ impl<T, E> Mailbox<T, E> {
         }
     }
 
-    /// Whether the writer has nothing to wait for under [`Overflow::Block`]: there is room, or
-    /// nobody reads any more.
+    /// Whether the writer may continue under [`Overflow::Block`]: there is room, or the mailbox is
+    /// closed.
     pub(crate) fn has_room(&self) -> bool {
         let state = self.lock();
         state.stage != Stage::Open || !state.has_no_room(0, self.limits)
     }
 
-    /// For the reader: ready once the server is known to have the operation, or with its end, which
-    /// stays to be read.
+    /// Ready with `None` once the server has read the operation, or with a copy of the end.
     ///
-    /// A writer that waits for the reader has brought it something, and will not say more before
-    /// something is read.
+    /// A writer that waits for the reader counts as proof: it has delivered an item, and cannot
+    /// report anything else before the reader reads.
     pub(crate) fn poll_established(&self, cx: &Context<'_>) -> Poll<Option<E>>
     where
         E: Clone,
     {
         let state = self.lock();
         match state.stage {
-            Stage::Open if state.established || state.awaited => Poll::Ready(None),
-            Stage::Open | Stage::Due | Stage::Over => Self::poll_finished(state, cx),
+            Stage::Open if state.established || state.writer_waits => Poll::Ready(None),
+            Stage::Open | Stage::Finished | Stage::Closed => Self::poll_finished(state, cx),
         }
     }
 
-    /// For a reader that reads nothing for now: ready with the end, which stays to be read. Woken
-    /// by anything that comes.
+    /// Ready with a copy of the end, for a reader that does not read for now. Anything that arrives
+    /// wakes it.
     pub(crate) fn poll_over(&self, cx: &Context<'_>) -> Poll<Option<E>>
     where
         E: Clone,
@@ -358,17 +358,17 @@ impl<T, E> Mailbox<T, E> {
                 wait(state, cx);
                 Poll::Pending
             }
-            Stage::Due | Stage::Over => Poll::Ready(state.end.as_deref().cloned()),
+            Stage::Finished | Stage::Closed => Poll::Ready(state.end.as_deref().cloned()),
         }
     }
 
-    /// Whether the socket waits for the reader, under [`Overflow::Block`].
+    /// Whether this mailbox stalls the connection, under [`Overflow::Block`].
     pub(crate) fn blocks(&self) -> bool {
-        self.limits.overflow == Overflow::Block && self.lock().awaited
+        self.limits.overflow == Overflow::Block && self.lock().writer_waits
     }
 
-    /// Drops what the reader holds and what waits for it, and leaves a gap. Returns how many items
-    /// those were.
+    /// Drops all items, in the queue and in the reader's batch. A gap takes their place. Returns
+    /// the number of items.
     pub(crate) fn discard(&self, batch: &mut Batch<T>) -> usize {
         let mut state = self.lock();
         for entry in batch.entries.drain(..).rev() {
@@ -383,17 +383,17 @@ impl<T, E> Mailbox<T, E> {
             state.drop_oldest();
         }
         batch.released |=
-            self.limits.overflow == Overflow::Block && std::mem::take(&mut state.awaited);
+            self.limits.overflow == Overflow::Block && std::mem::take(&mut state.writer_waits);
         discarded
     }
 
-    /// Forgets that the server is known to have the operation, to be told again.
+    /// Forgets that the server has read the operation, so that it must be proven again.
     pub(crate) fn forget_established(&self) {
         self.lock().established = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T, E>> {
-        // Nothing that can panic half-way runs under the lock.
+        // Poisoning is ignored, because nothing under this lock can panic halfway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -407,8 +407,8 @@ fn wake<T, E>(mut state: MutexGuard<'_, State<T, E>>) {
     }
 }
 
-/// Stores the reader's waker unless it is there already; drops the one before it once the lock is
-/// released.
+/// Stores the reader's waker. Drops the previous one after the lock is released, because dropping a
+/// waker runs foreign code (I11).
 fn wait<T, E>(mut state: MutexGuard<'_, State<T, E>>, cx: &Context<'_>) {
     let slot = &mut state.reader;
     if slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {

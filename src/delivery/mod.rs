@@ -1,6 +1,6 @@
-//! From the connection to the reader: bounded queues with their policies, and who writes to them.
+//! The path from the driver to the reader: bounded queues with their policies, and their writers.
 //!
-//! Knows neither connections nor how an operation is sent.
+//! Must know neither connections nor how an operation is sent.
 
 pub(crate) mod buffers;
 pub(crate) mod mailbox;

@@ -1,36 +1,38 @@
-//! What happens to an item for which a subscription has no room.
+//! The policies for a full queue.
 
-/// What happens to an item for which a subscription has no room.
+/// What happens when an item arrives and the queue of the subscription is full.
 ///
-/// A loss is never silent: it is counted in a [`Gap`](crate::Gap) at its place in the stream, or
-/// ends it with an error.
+/// A loss is never silent: a [`Gap`](crate::Gap) at its place in the stream counts it, or the
+/// stream ends with an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// Drop the oldest undelivered item: the reader falls behind, sees a gap, and goes on with what
-    /// is recent.
+    /// Drop the oldest unread item. A slow reader sees a gap and continues with recent items.
     #[default]
     DropOldest,
-    /// Drop the item that just arrived: the reader gets what is oldest first, then a gap.
+    /// Drop the item that just arrived. A slow reader gets the oldest items first, then a gap.
     DropNewest,
-    /// Keep only the newest item, whatever the capacity: for values that replace one another.
+    /// Keep only the newest item, regardless of the capacity. Use this for values, where a newer
+    /// item replaces an older one.
     Latest,
-    /// Keep the newest item of each key, in the order in which the keys first arrived: for quotes,
-    /// positions and the like. Set by [`latest_by`](crate::SubscriptionBuilder::latest_by), which
-    /// has the key. Beyond the capacity, the oldest is dropped.
+    /// Keep only the newest item of each key, in the order in which the keys first arrived. Use
+    /// this for quotes, positions and similar values. If the queue is full, the oldest item is
+    /// dropped. [`latest_by`](crate::SubscriptionBuilder::latest_by) sets this and the key.
     LatestBy,
     /// End the subscription with
-    /// [`SubscriptionError::Overflow`](crate::SubscriptionError::Overflow), after the items that it
-    /// holds.
+    /// [`SubscriptionError::Overflow`](crate::SubscriptionError::Overflow). The reader still gets
+    /// the items in the queue first.
     Fail,
     /// Stop reading the socket until there is room. Loses nothing, but **stalls every other
-    /// subscription and call on this connection** and the answers to the server's pings meanwhile,
-    /// so that the server may close the connection.
+    /// subscription and call on this connection**. It also delays the answers to the server's
+    /// pings, so the server may close the connection.
     Block,
-    /// Complete the operation on the server, and start it again after the last item that was kept
-    /// once the reader has caught up. Loses nothing, stalls nobody and holds no more than the
-    /// capacity, as far as the server honours the position. Needs
-    /// [`resume_with`](crate::SubscriptionBuilder::resume_with), and a capacity well above what the
-    /// server may repeat; not for [shared](crate::SubscriptionBuilder::shared) subscriptions.
+    /// Complete the operation on the server. Once the reader has caught up, start the operation
+    /// again after the last item that was kept. If the server honours the position, this loses
+    /// nothing, and it never stalls others.
+    ///
+    /// Needs [`resume_with`](crate::SubscriptionBuilder::resume_with), and a capacity well above
+    /// the number of items that the server may repeat. Does not work with
+    /// [shared](crate::SubscriptionBuilder::shared) subscriptions.
     Rewind,
 }

@@ -1,9 +1,9 @@
-//! Operations that are shared: which there are, and who reads which.
+//! The shared operations and their readers.
 //!
-//! Owns the list of them. Knows writers, and nothing of sessions and sockets. All of it is the
-//! driver's, and changes in the order of its commands, between two frames: so nobody is added in
-//! the middle of an item, and whoever comes while an operation ends either gets that end or begins
-//! the operation anew.
+//! Owns the maps from requests and readers to operations. Knows writers; must know neither sessions
+//! nor sockets. Only the driver uses this, so changes happen between two frames, in the order of
+//! its commands. A reader that joins never gets part of an item, and a reader that joins while an
+//! operation ends either gets that end or starts the operation again.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -16,7 +16,7 @@ pub(crate) struct Sharing {
     by_reader: HashMap<u64, Arc<Writer>>,
 }
 
-/// What a reader gets of what was before it.
+/// What a new reader gets from before its start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Replay {
     Nothing,
@@ -25,8 +25,8 @@ pub(crate) enum Replay {
 }
 
 impl Sharing {
-    /// Adds a reader to the live operation with this request, which is returned; `None` if there is
-    /// no such operation.
+    /// Adds a reader to the live operation with this request and returns the operation. Returns
+    /// `None` if there is none.
     pub(crate) fn join(&mut self, request: &str, reader: &Arc<Writer>) -> Option<Arc<Writer>> {
         let operation = self.by_request.get(request)?;
         operation.readers()?.add(Arc::clone(reader));
@@ -34,7 +34,7 @@ impl Sharing {
         Some(Arc::clone(operation))
     }
 
-    /// Lists an operation with this number and this request, and its first reader.
+    /// Adds an operation with this id and request, and its first reader.
     pub(crate) fn begin(&mut self, id: u64, request: &str, reader: Arc<Writer>) -> Arc<Writer> {
         let (request, number) = (Arc::<str>::from(request), reader.id);
         let operation = Arc::new(Writer::shared(id, Readers::new(Arc::clone(&request), reader)));
@@ -43,8 +43,8 @@ impl Sharing {
         operation
     }
 
-    /// A reader goes. Returns the operation that nobody reads any more; the reader's own, if it
-    /// shares none.
+    /// Removes a reader. Returns the id of its operation if that has no readers left. A reader that
+    /// shares no operation has the id of its operation.
     pub(crate) fn leave(&mut self, reader: u64) -> Option<u64> {
         let Some(operation) = self.by_reader.remove(&reader) else { return Some(reader) };
         let (_gone, left) = match operation.readers() {
@@ -58,10 +58,11 @@ impl Sharing {
         Some(operation.id)
     }
 
-    /// The operation is over: whoever asks for it from now on begins it anew.
+    /// Removes an operation that has ended, so that a later reader starts it again.
     pub(crate) fn forget(&mut self, operation: &Writer) {
         let Some(readers) = operation.readers() else { return };
-        // There may be another by now, begun between the end of this one and the word of it.
+        // Another operation with the same request may have started after this one ended and before
+        // the driver handled the end.
         if self.by_request.get(readers.request()).is_some_and(|known| known.id == operation.id) {
             self.by_request.remove(readers.request());
         }
@@ -70,7 +71,8 @@ impl Sharing {
         }
     }
 
-    /// The operation that a reader reads: its own, if it shares none.
+    /// Returns the id of the operation of a reader. A reader that shares no operation has the same
+    /// id as its operation.
     pub(crate) fn operation_of(&self, reader: u64) -> u64 {
         self.by_reader.get(&reader).map_or(reader, |operation| operation.id)
     }

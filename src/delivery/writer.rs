@@ -1,8 +1,8 @@
-//! The writing end of one subscription or call, or of an operation that many subscriptions share,
-//! as the driver uses it.
+//! The writer of an operation: the driver's side of one subscription or call, or of several shared
+//! subscriptions.
 //!
-//! Owns the application's code that runs in the driver: where to resume, what key an item has,
-//! whether an end is one. A panic in it is an error of that subscription, and of nothing else.
+//! Owns the application's hooks that run in the driver: the position to resume from, the key of an
+//! item, and whether to restart after an end. A panic in a hook ends only that subscription.
 
 use std::{
     collections::HashMap,
@@ -28,35 +28,35 @@ use crate::{
 
 mod readers;
 
-pub(crate) use self::readers::{Given, Readers};
+pub(crate) use self::readers::{PushResult, Readers};
 
-/// Where the items and the end of an operation go.
+/// Delivers the items and the end of an operation.
 pub(crate) struct Writer {
     pub(crate) id: u64,
-    /// Of a shared operation nobody reads it: its readers have their own.
+    /// Unused if the operation is shared, because each of its readers has a mailbox.
     pub(crate) mailbox: Mailbox<Payload, End>,
-    /// Few are more than a mailbox.
+    /// Boxed, because most writers have only a mailbox.
     role: Option<Box<Role>>,
 }
 
-/// Locked by the driver alone.
+/// Only the driver locks these.
 enum Role {
     Hooked(Mutex<Hooks>),
     Shared(Mutex<Readers>),
 }
 
-/// Where an operation goes on.
+/// Where an operation continues when it is sent again.
 #[derive(Debug)]
 pub(crate) enum Position {
-    /// Wherever the server begins: nothing was received that has a position, or nobody says so.
+    /// Where the server starts it: no item with a position was received, or there is no hook.
     None,
-    /// Where the last request says.
+    /// At the position of the last request.
     Unchanged,
-    /// After the last item that was received, by this request.
+    /// After the last item that was received. Send this request.
     After(Box<RawValue>),
 }
 
-/// The application's code for one subscription, and what it needs to know.
+/// The application's hooks for one subscription, and the state that they need.
 #[derive(Default)]
 pub(crate) struct Hooks {
     resume: Option<ResumeHook>,
@@ -64,32 +64,33 @@ pub(crate) struct Hooks {
     restart: Option<RestartHook>,
     /// The last item received that has data.
     last: Option<Payload>,
-    /// The request has a position already.
+    /// Whether the request already contains a position.
     is_resumed: bool,
     /// The errors of the last item received, if it had no data.
     errors: Vec<GraphQlError>,
-    /// The errors with which the server ended the operation, which is to be sent again.
+    /// The errors with which the server ended the operation, if it is restarted.
     ended_with: Vec<GraphQlError>,
 }
 
-/// From the last item, the request that goes on after it; `None` if that item says no position.
+/// Turns the last item into the request that continues after it. Returns `None` if that item has no
+/// position.
 pub(crate) type ResumeHook =
     Box<dyn FnMut(&Payload) -> Result<Option<Box<RawValue>>, serde_json::Error> + Send>;
 
-/// Whether the end of an operation, with these errors, is to be followed by another try.
+/// Returns whether an operation that ended with these errors is restarted.
 pub(crate) type RestartHook = Box<dyn FnMut(&[GraphQlError]) -> bool + Send>;
 
-/// Where the newest item of each key waits.
+/// Finds the place of the newest item of each key.
 pub(crate) trait Keys: Send {
-    /// Reads the key of an item. Returns the place of the one before it with that key; it may have
-    /// been read since.
+    /// Reads the key of an item. Returns the place of the previous item with that key, which may
+    /// have been read since.
     fn replaces(&mut self, item: &Payload) -> Option<u64>;
 
-    /// The item whose key was read is kept there. Runs none of the application's code, as the
-    /// reader has yet to be told.
+    /// Stores the place of the item whose key was read. Must not run the application's code,
+    /// because the reader was not woken yet.
     fn kept_at(&mut self, place: u64);
 
-    /// Items that were kept so far are not replaced any more.
+    /// Forgets all places, so that no item in the queue is replaced.
     fn forget_places(&mut self);
 }
 
@@ -99,17 +100,17 @@ impl Writer {
         Self { id, mailbox: Mailbox::new(limits), role }
     }
 
-    /// Of an operation with these readers.
+    /// Creates the writer of an operation with these readers.
     pub(crate) fn shared(id: u64, readers: Readers) -> Self {
         let role = Some(Box::new(Role::Shared(Mutex::new(readers))));
         Self { id, mailbox: Mailbox::new(Limits::NONE), role }
     }
 
-    /// Adds an item that came in this frame.
+    /// Adds an item that arrived in this frame.
     ///
     /// # Errors
     ///
-    /// If the application's code panicked; the subscription is to be ended with this.
+    /// Fails if a hook panicked. End the subscription with this error.
     pub(crate) fn push(
         &self,
         item: Payload,
@@ -128,17 +129,18 @@ impl Writer {
         };
         match pushed.0 {
             Pushed::Kept { .. } | Pushed::Full | Pushed::Dropped => hooks.received(frame, json),
-            // It will come again, or nobody wants it.
+            // The server will send the item again, or the subscription has ended.
             Pushed::Rewind | Pushed::Overflowed | Pushed::Closed => {}
         }
         Ok(pushed)
     }
 
-    /// Where the operation goes on when it is sent the next time.
+    /// Returns where the operation continues when it is sent again.
     ///
     /// # Errors
     ///
-    /// If the application's code panicked, or what it made does not serialize.
+    /// Fails if the hook panicked, or the request does not serialize. End the subscription with
+    /// this error.
     pub(crate) fn position(&self) -> Result<Position, SharedError> {
         let Some(mut hooks) = self.hooks() else { return Ok(Position::None) };
         let Hooks { resume, last, is_resumed, .. } = &mut *hooks;
@@ -157,25 +159,25 @@ impl Writer {
         })
     }
 
-    /// The operation is about to be sent again, which this gap announces.
+    /// Completes the gap of an operation that is about to be sent again.
     pub(crate) fn reissued(&self, gap: &mut Gap) {
         let Some(mut hooks) = self.hooks() else { return };
         gap.resumed = hooks.is_resumed;
         gap.errors = std::mem::take(&mut hooks.ended_with);
-        // What arrives from here on is another answer.
+        // Items from here on answer the new request.
         hooks.errors.clear();
     }
 
-    /// What follows came on another connection, which this gap says.
+    /// Completes the gap of an operation that has moved to another connection.
     pub(crate) fn moved(&self, gap: &mut Gap) {
         gap.resumed = self.hooks().is_some_and(|hooks| hooks.is_resumed);
     }
 
-    /// Whether an end that the server gave the operation is none.
+    /// Asks the application whether to restart the operation after this end.
     ///
     /// # Errors
     ///
-    /// If the application's code panicked.
+    /// Fails if the hook panicked. End the subscription with this error.
     pub(crate) fn is_transient(&self, end: &End) -> Result<bool, SharedError> {
         let Some(mut hooks) = self.hooks() else { return Ok(false) };
         let errors = match end {
@@ -196,9 +198,9 @@ impl Writer {
         Ok(is_transient)
     }
 
-    /// Marks a place for everyone who reads here.
+    /// Adds a gap for every reader.
     pub(crate) fn push_gap(&self, gap: Gap) {
-        // What lies before the mark may come again. It must not take the place of something newer.
+        // Items from before the gap may repeat. A repetition must not replace a newer item.
         if let Some(keys) = self.hooks().as_mut().and_then(|hooks| hooks.keys.as_mut()) {
             keys.forget_places();
         }
@@ -208,7 +210,7 @@ impl Writer {
         }
     }
 
-    /// Nothing arrived for so long.
+    /// Adds a marker for every reader that no item arrived for this long.
     pub(crate) fn push_stale(&self, idle_for: Duration) {
         match self.readers().map(|readers| readers.all()) {
             None => self.mailbox.push_stale(idle_for),
@@ -216,7 +218,7 @@ impl Writer {
         }
     }
 
-    /// The server is known to have the operation.
+    /// Tells every reader that the server has read the operation.
     pub(crate) fn establish(&self) {
         match self.readers().map(|readers| readers.all()) {
             None => self.mailbox.establish(),
@@ -224,10 +226,10 @@ impl Writer {
         }
     }
 
-    /// Nothing will follow, for anyone who reads here (I1). `freed` is called for each of them,
-    /// before the reader knows.
+    /// Ends the operation for every reader (I1). `freed` is called for each reader before it can
+    /// see the end.
     pub(crate) fn finish(&self, end: End, freed: impl Fn()) {
-        // Before the reader knows, who may want the place.
+        // In this order, because a reader that sees the end may want the free place.
         match self.readers().map(|mut readers| readers.take()) {
             None => self.mailbox.finish(end, freed),
             Some(readers) => {
@@ -238,7 +240,7 @@ impl Writer {
         }
     }
 
-    /// Whether the application may say from where to go on.
+    /// Whether the application has set `resume_with`.
     pub(crate) fn is_resumable(&self) -> bool {
         self.hooks().is_some_and(|hooks| hooks.resume.is_some())
     }
@@ -247,8 +249,8 @@ impl Writer {
         matches!(self.role.as_deref(), Some(Role::Shared(_)))
     }
 
-    /// Who reads, if the operation is shared. To be told of things once this is unlocked, as they
-    /// may be woken (I11).
+    /// Returns the readers, if the operation is shared. Call methods of a reader only after the
+    /// lock is released, because they may wake it (I11).
     pub(crate) fn readers(&self) -> Option<MutexGuard<'_, Readers>> {
         match self.role.as_deref()? {
             Role::Hooked(_) => None,
@@ -258,7 +260,7 @@ impl Writer {
 
     fn hooks(&self) -> Option<MutexGuard<'_, Hooks>> {
         match self.role.as_deref()? {
-            // What panics in it is caught.
+            // Poisoning is ignored, because panics of hooks are caught.
             Role::Hooked(hooks) => Some(hooks.lock().unwrap_or_else(PoisonError::into_inner)),
             Role::Shared(_) => None,
         }
@@ -266,7 +268,7 @@ impl Writer {
 }
 
 impl Hooks {
-    /// `None` if there is nothing to do.
+    /// Returns `None` if no hook is set.
     pub(crate) fn new(
         resume: Option<ResumeHook>,
         keys: Option<Box<dyn Keys>>,
@@ -280,7 +282,7 @@ impl Hooks {
         if self.resume.is_none() && self.restart.is_none() {
             return;
         }
-        // What nearly every item begins with needs no other look.
+        // Nearly every item begins like this and need not be parsed.
         let has_data = frame[json.clone()].starts_with(r#"{"data":{"#) || {
             let item = Payload::new(frame.to_owned(), json.clone());
             let response = item.decode::<Response<IgnoredAny>>().ok();
@@ -294,7 +296,7 @@ impl Hooks {
                 let mut buffer =
                     self.last.take().and_then(Payload::into_buffer).unwrap_or_default();
                 buffer.clear();
-                // One large item is not paid for as long as the operation lives.
+                // Do not keep the buffer of a large item as long as the operation lives.
                 if buffer.capacity() > KEPT_CAPACITY.max(4 * frame.len()) {
                     buffer = String::new();
                 }
@@ -305,10 +307,11 @@ impl Hooks {
     }
 }
 
-/// The capacity of a buffer for the last item that is kept whatever that item's size, in bytes.
+/// The capacity in bytes up to which the buffer of the last item is kept, even if the item is
+/// smaller.
 const KEPT_CAPACITY: usize = 4 * 1024;
 
-/// Runs the application's code.
+/// Runs a hook of the application and turns a panic into an error.
 fn guard<R>(hook: &'static str, code: impl FnOnce() -> R) -> Result<R, SharedError> {
     catch_unwind(AssertUnwindSafe(code))
         .map_err(|_| Arc::from(Box::from(format!("`{hook}` panicked"))))
@@ -320,24 +323,24 @@ impl fmt::Debug for Writer {
     }
 }
 
-/// Keys of this type, read from data of that.
+/// The keys of a subscription with `latest_by`, and the place of the newest item of each.
 pub(crate) struct ByKey<T, K, F> {
     key: F,
-    /// By key, an index into `places`.
+    /// For each key, an index into `places`.
     known: HashMap<K, usize>,
-    /// `None` for an item that is not kept yet.
+    /// `None` while an item is not in the queue yet.
     places: Vec<Option<u64>>,
-    /// Of the item at hand.
+    /// The index of the item whose key was read last.
     current: Option<usize>,
     newest: u64,
-    /// So far back can an item be that is held.
+    /// The maximum distance between the oldest item in the queue and the newest.
     horizon: u64,
     data: PhantomData<fn(T)>,
 }
 
 impl<T, K, F> ByKey<T, K, F> {
     pub(crate) fn new(key: F, limits: Limits) -> Self {
-        // Between two items there are at most three marks.
+        // At most three markers are between two items.
         let horizon = u64::try_from(limits.items.get()).unwrap_or(u64::MAX).saturating_mul(4);
         Self {
             key,
@@ -352,8 +355,8 @@ impl<T, K, F> ByKey<T, K, F> {
 }
 
 impl<T, K: Hash + Eq, F> ByKey<T, K, F> {
-    /// Forgets the keys of items that cannot be held any more, once those are as many as can be
-    /// held, which pays for it.
+    /// Forgets the keys of items that can no longer be in the queue. Does so only when there are as
+    /// many of them as the queue can hold, so that the cost per item is constant.
     fn sweep(&mut self) {
         if self.places.len() as u64 / 2 <= self.horizon {
             return;
@@ -378,7 +381,7 @@ where
     fn replaces(&mut self, item: &Payload) -> Option<u64> {
         self.current = None;
         self.sweep();
-        // What has no data has no key, and is kept as it is.
+        // An item without data has no key and is never replaced.
         let data = item.decode::<Response<T>>().ok()?.data?;
         let index = *self.known.entry((self.key)(&data)).or_insert(self.places.len());
         if index == self.places.len() {

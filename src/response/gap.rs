@@ -19,9 +19,10 @@ pub struct Gap {
     /// [`restart_if`](crate::SubscriptionBuilder::restart_if) or
     /// [`reissue_stale`](crate::SubscriptionBuilder::reissue_stale).
     pub restarts: u32,
-    /// How often the operation moved to another connection while the previous one still worked.
-    /// Nothing is missing, but items from before the gap may come again after it. Always 0 with
-    /// [`dedupe_by`](crate::SubscriptionBuilder::dedupe_by), which removes such items.
+    /// How often the operation moved from one connection to another here, so that items from before
+    /// the gap may come again after it. Whether items may be missing, too, is what `reconnects`
+    /// says. 0 with [`dedupe_by`](crate::SubscriptionBuilder::dedupe_by), which removes such items,
+    /// unless the overflow policy has dropped some that it has never seen.
     pub overlaps: u32,
     /// Whether the operation continued after the last received item each time that it was sent
     /// again. [`resume_with`](crate::SubscriptionBuilder::resume_with) does that. A server that

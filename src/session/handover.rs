@@ -84,9 +84,11 @@ impl<W: Clone> Session<W> {
             self.handover.staying.insert(id);
             return;
         }
+        let had_begun = operation.has_begun;
         self.outputs.push_back(Output::Resume { writer: operation.writer.clone() });
         self.handover.moving.insert(id);
-        self.operations.set_place(id, Place::Moving(Box::new(Moving::new(from, serial))));
+        self.operations
+            .set_place(id, Place::Moving(Box::new(Moving::new(from, serial, had_begun))));
         let is_paced = self.config.reissue_rate.is_some();
         let Some(connection) = self.connection_mut(on) else { return };
         if is_paced {
@@ -100,8 +102,9 @@ impl<W: Clone> Session<W> {
     pub(super) fn hold(&mut self, now: Instant, id: u64, frame: &str, payload: Range<usize>) {
         self.operations.hold(id, frame, payload.clone());
         let Some(moving) = self.operations.moving_mut(id) else { return };
-        if moving.overlap.new_said(&frame[payload]) || moving.is_resumed {
-            self.cut_over(now, id, &Cut::Proven);
+        let is_proven = moving.overlap.new_said(&frame[payload]) || moving.is_resumed;
+        if is_proven {
+            self.cut_over_proven(now, id);
         } else if self.operations.held_bytes() > MAX_HELD_BYTES {
             self.cut_over(now, id, &Cut::TimeUp);
         }
@@ -113,15 +116,23 @@ impl<W: Clone> Session<W> {
         let Some(moving) = self.operations.moving_mut(id) else { return };
         moving.backlog.end.get_or_insert(end);
         if moving.is_resumed {
-            self.cut_over(now, id, &Cut::Proven);
+            self.cut_over_proven(now, id);
         }
     }
 
     /// An item arrived on the old connection for an operation that is moving.
     pub(super) fn old_said(&mut self, now: Instant, id: u64, item: &str) {
         if self.operations.moving_mut(id).is_some_and(|moving| moving.overlap.old_said(item)) {
-            self.cut_over(now, id, &Cut::Proven);
+            self.cut_over_proven(now, id);
         }
+    }
+
+    /// The old connection has nothing to add. If it had not begun the operation before the new one
+    /// was asked, the new one may have items that came before everything that the old one said.
+    fn cut_over_proven(&mut self, now: Instant, id: u64) {
+        let Some(moving) = self.operations.moving_mut(id) else { return };
+        let is_in_order = moving.is_resumed || moving.had_begun;
+        self.cut_over(now, id, if is_in_order { &Cut::Proven } else { &Cut::TimeUp });
     }
 
     /// The server has ended an operation on the old connection while it is moving. Returns whether
@@ -154,24 +165,26 @@ impl<W: Clone> Session<W> {
             Cut::TimeUp => !is_resumed,
             Cut::Lost(_) => true,
         };
+        let has_position = !is_resumed && moving.overlap.has_old_said();
+        let is_ended = moving.backlog.end.is_some();
         let Some(operation) = self.operations.get(id) else { return };
-        let has_position = operation.is_resumable && !is_resumed;
+        let has_position = operation.is_resumable && has_position;
         let Some(serial) = new.filter(|_| !(may_miss && has_position)) else {
             // The new connection does not know it yet, or not from where to go on: it is sent there
             // after the last item that was received.
             return self.send_anew(now, id, lost, cause);
         };
         self.complete_old(id, lost);
-        let Some(Place::Moving(moving)) =
-            self.operations.set_place(id, Place::On(from.other(), serial))
-        else {
-            return;
+        let place = if is_ended {
+            // It is on no connection any more: nothing is said about it there (rule 13).
+            Place::Waiting(Why::Reader)
+        } else {
+            Place::On(from.other(), serial)
         };
+        let Some(Place::Moving(moving)) = self.operations.set_place(id, place) else { return };
         let Some(operation) = self.operations.get(id) else { return };
         let (writer, backlog) = (operation.writer.clone(), moving.backlog);
-        if backlog.len() > 0 {
-            self.watch_received(now, id);
-        }
+        self.watch_moved(now, id, backlog.len() > 0);
         let gap = Gap { reconnects: u32::from(may_miss), overlaps: 1, cause, ..Gap::default() };
         self.outputs.push_back(Output::Gap { writer: writer.clone(), gap });
         if !backlog.is_empty() {
@@ -365,7 +378,7 @@ impl<W: Clone> Session<W> {
                 self.give_up_calls(now, id, Some(cause));
                 self.handover.staying.clear();
             }
-            Some(Role::Trial) => self.return_group(id),
+            Some(Role::Trial) => return self.drop_trial(),
             Some(Role::Successor | Role::Current) | None => {}
         }
         self.hang_up_other();

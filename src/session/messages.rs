@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc, time::Instant};
 use super::{
     ConnectionId, Item, Output, Session, Strictness,
     connection::{Phase, Role, send_queue::Queued, timers::Timer},
-    operations::Side,
+    operations::{Place, Side},
 };
 use crate::{
     error::{CloseCode, Disconnect, Violation},
@@ -203,6 +203,7 @@ impl<W: Clone> Session<W> {
         let id = operation.id;
         // It does not close connections, as the server has begun it (rule 22b).
         operation.is_cleared = true;
+        operation.has_begun |= side == Side::Only;
         if side == Side::New {
             self.hold(now, id, frame, payload);
             self.after_change(now);
@@ -283,15 +284,11 @@ impl<W: Clone> Session<W> {
             return;
         }
         let round_trip_time = connection.pings.answered(now, number);
-        let role = connection.role;
         if round_trip_time.is_some() {
             self.counts.round_trip_time = round_trip_time;
         }
-        if role == Role::Trial {
-            self.trial_ponged(now);
-        } else {
-            self.establish();
-        }
+        self.trial_ponged(now, on);
+        self.establish();
     }
 
     /// Tells `Output::Established` once the server has read the operation: now, if that is known.
@@ -341,7 +338,14 @@ impl<W: Clone> Session<W> {
         }
         for on in ConnectionId::ALL {
             let operations = &self.operations;
-            let is_due = |id: &u64| operations.is_queued(*id, on) || operations.is_on(*id, on);
+            // What waits for its turn under `reissue_rate` is not proven by a ping before it.
+            let is_due = |id: &u64| match operations.place(*id) {
+                Some(Place::Queued(queue)) => *queue == on,
+                Some(Place::On(..) | Place::Moving(_)) => {
+                    operations.wire_ids(*id).any(|(connection, _)| connection == on)
+                }
+                Some(Place::Waiting(_)) | None => false,
+            };
             if self.awaited.iter().any(is_due) {
                 self.probe_on(on);
             }

@@ -221,7 +221,7 @@ impl<W: Clone> Session<W> {
                 }
             }
             Timer::Healthy => self.healthy(now, id),
-            Timer::Settled => self.trial_settled(now),
+            Timer::Settled => self.trial_settled(now, id),
             // It is not read, so it cannot have said anything.
             Timer::Broken if liveness.is_paused() => {
                 timers.arm(Timer::Broken, now + ping_timeout);
@@ -350,6 +350,9 @@ impl<W: Clone> Session<W> {
 
     fn remove_connection(&mut self, id: ConnectionId) -> Option<Connection> {
         let connection = self.connections[id as usize].take()?;
+        if id == self.current {
+            self.quarantine.nothing_lives();
+        }
         let interval = connection.liveness.keep_alive_interval();
         self.keep_alive_interval = self.keep_alive_interval.max(interval);
         Some(connection)
@@ -374,10 +377,6 @@ impl<W: Clone> Session<W> {
     /// The one that is not current.
     fn other(&self) -> Option<&Connection> {
         self.connection(self.current.other())
-    }
-
-    fn other_mut(&mut self) -> Option<&mut Connection> {
-        self.connection_mut(self.current.other())
     }
 
     /// The phase of the current connection.

@@ -26,8 +26,8 @@ pub(crate) enum Output<W> {
     Resume { writer: W },
     /// What follows arrived on another connection.
     Gap { writer: W, gap: Gap },
-    /// Items that were held. Deliver them until the writer does not go on, and answer the end that
-    /// follows them, if there is one, with `end_backlog`.
+    /// Items that were held. Deliver them until the writer does not go on, and answer with
+    /// `delivered` and what is left.
     Deliver { id: u64, writer: W, backlog: Backlog },
     /// The server has read the operation, as was asked.
     Established { writer: W },

@@ -32,6 +32,11 @@ impl Overlap {
         self.new_pairs.contains(&pair)
     }
 
+    /// Whether anything arrived on the old connection.
+    pub(super) fn has_old_said(&self) -> bool {
+        self.last_old.is_some()
+    }
+
     /// An item arrived on the new connection. Returns whether the old one has nothing to add any
     /// more.
     pub(super) fn new_said(&mut self, item: &str) -> bool {

@@ -9,11 +9,12 @@
 //! Quarantined operations are tried on a second connection, in groups. A trial is not the real
 //! thing: its items are ignored, and no gap is announced for it. A group that survives is re-issued
 //! on the current connection. One that loses the connection is divided, until one operation is
-//! alone. That one is blamed when it was lost several times while others live, for only then is it
-//! certain that the server takes any operation at all.
+//! alone. That one is blamed when it was lost several times while another one had lived on the
+//! current connection for much longer. Otherwise the server may close connections over anything.
+//!
+//! Where the server allows no second connection, groups are tried on the current one.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +22,7 @@ use std::{
 use super::{
     ConnectionId, Output, Session,
     connection::{Role, send_queue::Queued, timers::Timer},
-    operations::{Operation, Outage, Place, Why},
+    operations::{Outage, Place, Why},
     reconnect::verdicts::{Evidence, Stage, evidence},
 };
 use crate::{error::Disconnect, response::End};
@@ -29,40 +30,64 @@ use crate::{error::Disconnect, response::End};
 /// What is known of the operations in quarantine. May name some that have left it.
 #[derive(Debug, Default)]
 pub(super) struct Quarantine {
+    /// It has begun and has not been concluded.
+    is_active: bool,
     /// One of these closes connections.
-    suspects: VecDeque<u64>,
+    suspects: Vec<u64>,
     /// Of these nothing is known.
-    unknown: VecDeque<u64>,
-    /// These were alone when the connection was lost, but nothing else lived at that time.
-    set_aside: VecDeque<u64>,
-    /// Being tried.
-    group: Vec<u64>,
-    /// How often the connection was lost with this operation alone on it while others lived.
-    losses: BTreeMap<u64, u32>,
-    /// A group has survived.
-    has_survivors: bool,
-    /// Trials since the last survivor that were lost or never began.
-    lost_trials: u32,
+    unknown: Vec<u64>,
+    /// Each of these was alone when the connection was lost, but nothing else lived at that time.
+    set_aside: Vec<u64>,
+    trial: Option<Trial>,
+    lone: Lone,
+    /// An operation that lives on the current connection, and since when.
+    control: Option<(u64, Instant)>,
     /// No trial before this.
     not_before: Option<Instant>,
-    /// Losses in a row that point at an operation, but weakly.
-    weak_losses: u32,
-    /// How often quarantine found nobody: what closes the connection may take longer.
-    in_vain: u32,
-    has_blamed: bool,
-    /// It has begun and has not been concluded.
-    is_running: bool,
+    /// Trials since the last survivor that were lost or never began.
+    lost_trials: u32,
     /// Attempts in a row at a connection for trials that were not acknowledged.
     failed_dials: u32,
+    /// Losses in a row that point at an operation, but weakly.
+    weak_losses: u32,
+    /// How often operations were quarantined since one was blamed: what closes the connection may
+    /// take longer than it was waited for.
+    rounds: u32,
+}
+
+/// Some operations that are tried together.
+#[derive(Debug)]
+struct Trial {
+    group: Vec<u64>,
+    on: ConnectionId,
+    begun: Instant,
+}
+
+/// The operation that was alone when the connection was lost.
+#[derive(Debug, Default)]
+struct Lone {
+    id: u64,
+    /// How often that was neither the server's nor the network's doing.
+    losses: u32,
+    /// How long another one must have lived before that is certain.
+    patience: Duration,
 }
 
 impl Quarantine {
-    /// Whether any operation is in quarantine.
+    /// Whether operations are in quarantine, or were until a moment ago.
     pub(super) fn is_active(&self) -> bool {
-        !self.group.is_empty()
-            || !self.suspects.is_empty()
-            || !self.unknown.is_empty()
-            || !self.set_aside.is_empty()
+        self.is_active
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        let tried = self.trial.as_ref().map_or(0, |trial| trial.group.len());
+        self.suspects.len() + self.unknown.len() + self.set_aside.len() + tried
+    }
+
+    /// Whether many trials in a row have told nothing: others need not wait for the end.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.lost_trials >= QUICK_TRIALS
     }
 
     /// When the next trial is due.
@@ -78,9 +103,14 @@ impl Quarantine {
     /// The current connection has been open for a while.
     pub(super) fn connection_is_healthy(&mut self) {
         self.weak_losses = 0;
-        if !self.is_active() {
-            self.in_vain = 0;
+        if !self.is_active {
+            self.rounds = 0;
         }
+    }
+
+    /// The current connection is gone, and nothing lives on it.
+    pub(super) fn nothing_lives(&mut self) {
+        self.control = None;
     }
 
     /// The connection ended for another reason.
@@ -90,7 +120,7 @@ impl Quarantine {
 
     /// How long a group has to close the connection after its ping was answered.
     fn settle_time(&self) -> Duration {
-        SETTLE_TIME * 2_u32.pow(self.in_vain.min(MAX_DOUBLINGS))
+        SETTLE_TIME * 2_u32.pow(self.rounds.saturating_sub(1).min(MAX_DOUBLINGS))
     }
 
     /// How long until the next trial. Short as long as trials tell something.
@@ -99,17 +129,43 @@ impl Quarantine {
         TRIAL_DELAY * 2_u32.pow(doublings)
     }
 
+    /// Until when the only suspect waits. Others must have lived for long before its loss tells
+    /// something.
+    fn lone_waits(&self, now: Instant) -> Option<Instant> {
+        let (&[id], Some((_, since))) = (&self.suspects[..], self.control) else { return None };
+        let patience = if self.lone.id == id { self.lone.patience } else { MIN_CONTROL };
+        Some(since + patience).filter(|at| *at > now)
+    }
+
     /// Takes the next group: most of the suspects, as a lost connection tells sooner than one that
     /// survives. The unknown ones all at once.
-    fn take_group(&mut self) -> Vec<u64> {
-        if self.suspects.is_empty() && self.unknown.is_empty() {
-            std::mem::swap(&mut self.suspects, &mut self.set_aside);
-        }
-        if self.suspects.is_empty() {
-            return self.unknown.drain(..).collect();
+    fn take_group(&mut self, now: Instant) -> Vec<u64> {
+        if self.suspects.is_empty() || self.lone_waits(now).is_some() {
+            return std::mem::take(&mut self.unknown);
         }
         let most = (self.suspects.len() * 2 / 3).max(1);
         self.suspects.drain(..most).collect()
+    }
+
+    /// The only suspect was tried, and the connection was lost. Returns whether it is to blame.
+    fn lone_lost(&mut self, now: Instant, id: u64, begun: Instant, evidence: Evidence) -> bool {
+        let Some((_, since)) = self.control else {
+            self.set_aside.append(&mut self.suspects);
+            return false;
+        };
+        // A network that flaps, too, loses one connection now and then and keeps the other one. It
+        // hardly ever does so that soon and that often.
+        let (losses, times) = match evidence {
+            Evidence::Strong => (2, 16),
+            Evidence::Weak => (3, 32),
+        };
+        if self.lone.id != id {
+            self.lone = Lone { id, losses: 0, patience: MIN_CONTROL };
+        }
+        let patience = now.saturating_duration_since(begun) * times;
+        self.lone.patience = self.lone.patience.max(patience);
+        self.lone.losses += u32::from(since + self.lone.patience <= begun);
+        self.lone.losses >= losses
     }
 }
 
@@ -122,247 +178,74 @@ impl<W: Clone> Session<W> {
         on: ConnectionId,
         cause: &Disconnect,
     ) -> bool {
-        let Some(evidence) = evidence(cause) else {
-            self.quarantine.weak_losses = 0;
-            return false;
-        };
-        self.clear_proven(now, on);
-        let suspects = self.operations.ids(|operation| {
-            !operation.is_cleared
-                && matches!(operation.place(), Place::On(other, _) if *other == on)
+        let mut suspects = self.uncleared_on(now, on);
+        let quarantine = &mut self.quarantine;
+        let trial = quarantine.trial.take_if(|trial| trial.on == on);
+        let begun = trial.and_then(|Trial { mut group, begun, .. }| {
+            group.retain(|id| suspects.binary_search(id).is_ok());
+            let is_any_left = !group.is_empty();
+            is_any_left.then(|| suspects = group).map(|()| begun)
         });
         // A lone operation has nobody to protect (rule 22e).
-        if suspects.is_empty() || self.operations.len() == 1 {
-            self.quarantine.weak_losses = 0;
+        let has_siblings = !suspects.is_empty() && self.operations.len() > 1;
+        let Some(evidence) = evidence(cause).filter(|_| has_siblings) else {
+            quarantine.weak_losses = 0;
+            return false;
+        };
+        quarantine.weak_losses += 1;
+        if evidence == Evidence::Weak && begun.is_none() && quarantine.weak_losses < WEAK_LOSSES {
             return false;
         }
-        match evidence {
-            Evidence::Strong => {}
-            Evidence::Weak => {
-                self.quarantine.weak_losses += 1;
-                if self.quarantine.weak_losses < WEAK_LOSSES {
-                    return false;
-                }
-            }
-        }
-        self.quarantine.weak_losses = 0;
+        quarantine.weak_losses = 0;
+        quarantine.rounds += u32::from(begun.is_none());
+        quarantine.is_active = true;
         let outage = Arc::new(Outage { since: now, cause: Some(cause.clone()) });
-        for id in suspects {
+        for &id in &suspects {
             self.operations.set_place(id, Place::Waiting(Why::Quarantine));
             self.operations.clear_subscription_deadline(id);
             if let Some(operation) = self.operations.get_mut(id) {
                 operation.outage.get_or_insert_with(|| Arc::clone(&outage));
             }
-            self.quarantine.suspects.push_back(id);
         }
-        self.quarantine.not_before = Some(now);
-        self.quarantine.is_running = true;
+        self.suspect(now, suspects, begun, evidence, cause);
         true
     }
 
-    /// Clears what was written before a ping that was answered, if the connection lived on for a
-    /// moment.
-    fn clear_proven(&mut self, now: Instant, on: ConnectionId) {
-        let Some(cleared) = self.connection(on).map(|it| it.pings.outlived(now, SETTLE_TIME))
-        else {
-            return;
-        };
-        for id in self.operations.ids(|operation| !operation.is_cleared) {
-            if let Some(operation) = self.operations.get_mut(id)
-                && matches!(operation.place(), Place::On(other, serial)
-                    if *other == on && *serial <= cleared)
-            {
-                operation.is_cleared = true;
+    /// The operations on a connection that may have closed it. Clears what was written before a ping
+    /// that was answered, if the connection lived on for a moment.
+    fn uncleared_on(&mut self, now: Instant, on: ConnectionId) -> Vec<u64> {
+        let cleared = self.connection(on).map_or(0, |connection| {
+            // The close may have been there while the connection was not read.
+            let read_since = connection.liveness.resumed_at();
+            connection.pings.outlived(now, read_since)
+        });
+        let mut uncleared = self.operations.ids(|operation| !operation.is_cleared);
+        uncleared.retain(|&id| {
+            let Some(serial) = self.operations.serial_on(id, on) else { return false };
+            if let Some(operation) = self.operations.get_mut(id) {
+                operation.is_cleared = serial <= cleared;
             }
-        }
+            serial > cleared
+        });
+        uncleared
     }
 
-    /// Begins the next trial if it can begin, or concludes when nobody is left.
-    pub(super) fn go_on_with_quarantine(&mut self, now: Instant) {
-        if !self.quarantine.is_running {
-            return;
-        }
-        let trial = self.current.other();
-        let (operations, quarantine) = (&self.operations, &mut self.quarantine);
-        for list in [&mut quarantine.suspects, &mut quarantine.unknown, &mut quarantine.set_aside] {
-            list.retain(|id| operations.waits(*id, Why::Quarantine));
-        }
-        quarantine
-            .group
-            .retain(|id| operations.is_on(*id, trial) || operations.is_queued(*id, trial));
-        let is_hopeless = quarantine.failed_dials >= MAX_FAILED_DIALS;
-        if is_hopeless || self.operations.len() == 1 {
-            // There is no way to find out, or nobody to protect.
-            self.release_all(now);
-        }
-        if !self.quarantine.is_active() {
-            return self.conclude_quarantine(now);
-        }
-        if !self.quarantine.group.is_empty() || !self.is_open() {
-            self.quarantine.not_before = None;
-            return;
-        }
-        match self.other().map(|other| (other.role, other.is_open())) {
-            Some((Role::Trial, true)) => self.try_group(now, trial),
-            // A handover goes first, or the connection for trials is on its way.
-            Some((Role::Trial | Role::Successor | Role::Retiring | Role::Current, _)) => {
-                self.quarantine.not_before = None;
-            }
-            None => self.dial_for_trial(now, trial),
-        }
-    }
-
-    /// Everything in quarantine is sent on the current connection.
-    fn release_all(&mut self, now: Instant) {
-        let quarantine = &mut self.quarantine;
-        let mut released: Vec<_> = std::mem::take(&mut quarantine.group);
-        for list in [&mut quarantine.suspects, &mut quarantine.unknown, &mut quarantine.set_aside] {
-            released.extend(list.drain(..));
-        }
-        released.sort_unstable();
-        for id in released {
-            self.leave(id, None, Why::Connection);
-            self.issue(now, id);
-        }
-    }
-
-    fn dial_for_trial(&mut self, now: Instant, trial: ConnectionId) {
-        let at = self.quarantine.not_before.max(self.retry.budget_due(now));
-        self.quarantine.not_before = at.filter(|at| *at > now);
-        if self.quarantine.not_before.is_none() {
-            self.add_connection(trial, Role::Trial);
-            self.authorize(now, trial);
-        }
-    }
-
-    /// Sends the next group, with a ping behind it.
-    fn try_group(&mut self, now: Instant, trial: ConnectionId) {
-        let group = self.quarantine.take_group();
-        let Some(connection) = self.connections[trial as usize].as_mut() else { return };
-        for &id in &group {
-            self.operations.set_place(id, Place::Queued(trial));
-            connection.send_queue.push(Queued::Subscribe(id));
-        }
-        connection.probe();
-        connection.timers.arm(Timer::Settled, now + MAX_SETTLE_TIME);
-        self.quarantine.failed_dials = 0;
-        self.quarantine.group = group;
-        self.quarantine.not_before = None;
-    }
-
-    /// A ping was answered on the connection for trials.
-    pub(super) fn trial_ponged(&mut self, now: Instant) {
-        let settle_time = self.quarantine.settle_time();
-        let trial = self.current.other();
-        let Some(connection) = self.connections[trial as usize].as_mut() else { return };
-        let operations = &self.operations;
-        let is_read = |id: &u64| match operations.place(*id) {
-            Some(Place::On(on, serial)) if *on == trial => connection.pings.has_read(*serial),
-            Some(Place::Queued(on)) if *on == trial => false,
-            Some(Place::Waiting(_) | Place::Queued(_) | Place::On(..) | Place::Moving(_))
-            | None => true,
-        };
-        if self.quarantine.group.iter().all(is_read) {
-            connection.timers.arm_by(Timer::Settled, now + settle_time);
-        } else {
-            connection.probe();
-        }
-    }
-
-    /// The group had its time to close the connection, and has not.
-    pub(super) fn trial_settled(&mut self, now: Instant) {
-        let again = now + self.quarantine.settle_time();
-        let Some(connection) = self.other_mut() else { return };
-        // It is not read, so the close may be there already.
-        if connection.liveness.is_paused() {
-            return connection.timers.arm(Timer::Settled, again);
-        }
-        for id in std::mem::take(&mut self.quarantine.group) {
-            self.release_from_quarantine(now, id);
-        }
-    }
-
-    /// A message arrived for an operation that is tried: the server has begun it.
-    pub(super) fn trial_answered(&mut self, now: Instant, id: u64) {
-        self.release_from_quarantine(now, id);
-        self.after_change(now);
-    }
-
-    fn release_from_quarantine(&mut self, now: Instant, id: u64) {
-        self.quarantine.losses.remove(&id);
-        self.quarantine.has_survivors = true;
-        self.quarantine.lost_trials = 0;
-        self.leave(id, None, Why::Connection);
-        self.issue(now, id);
-    }
-
-    /// The connection for trials was lost, or could not be made.
-    pub(super) fn trial_lost(
+    /// One of these closes connections. Of those that were suspected before nothing is known.
+    fn suspect(
         &mut self,
         now: Instant,
-        trial: ConnectionId,
-        stage: Stage,
-        cause: Disconnect,
+        suspects: Vec<u64>,
+        tried_since: Option<Instant>,
+        evidence: Evidence,
+        cause: &Disconnect,
     ) {
-        let has_control = self.quarantine.has_survivors || self.is_any_alive();
-        let written = self
-            .operations
-            .ids(|operation| matches!(operation.place(), Place::On(on, _) if *on == trial));
-        self.abandon_attempt(trial);
-        self.return_group(trial);
-        self.remove_connection(trial);
-        self.quarantine.lost_trials += 1;
-        self.quarantine.not_before = Some(now + self.quarantine.delay());
-        if stage == Stage::Opening {
-            self.quarantine.failed_dials += 1;
+        let before = std::mem::replace(&mut self.quarantine.suspects, suspects);
+        self.quarantine.unknown.extend(before);
+        let (Some(begun), &[id]) = (tried_since, &self.quarantine.suspects[..]) else { return };
+        self.look_for_control(now);
+        if self.quarantine.lone_lost(now, id, begun, evidence) {
+            self.blame(id, cause.clone());
         }
-        let Some(evidence) = evidence(&cause).filter(|_| stage == Stage::Open) else { return };
-        if written.is_empty() {
-            return;
-        }
-        // The culprit is among these. Of the others nothing is known.
-        let quarantine = &mut self.quarantine;
-        let suspects = std::mem::take(&mut quarantine.suspects);
-        quarantine.unknown.extend(suspects.into_iter().filter(|id| !written.contains(id)));
-        quarantine.suspects = written.into();
-        if quarantine.suspects.len() > 1 {
-            return;
-        }
-        if !has_control {
-            let alone = quarantine.suspects.pop_front();
-            quarantine.set_aside.extend(alone);
-            return;
-        }
-        let Some(&id) = quarantine.suspects.front() else { return };
-        let losses = quarantine.losses.entry(id).or_insert(0);
-        *losses += 1;
-        let enough = match evidence {
-            Evidence::Strong => 2,
-            Evidence::Weak => 3,
-        };
-        if *losses >= enough {
-            self.blame(id, cause);
-        }
-    }
-
-    /// The group is not tried any more: it comes first the next time.
-    pub(super) fn return_group(&mut self, trial: ConnectionId) {
-        for id in std::mem::take(&mut self.quarantine.group).into_iter().rev() {
-            if self.operations.is_on(id, trial) || self.operations.is_queued(id, trial) {
-                self.operations.set_place(id, Place::Waiting(Why::Quarantine));
-                self.quarantine.suspects.push_front(id);
-            }
-        }
-    }
-
-    /// Whether the current connection carries an operation that the server has taken.
-    fn is_any_alive(&self) -> bool {
-        self.open_connection().is_some_and(|on| {
-            let is_alive = |operation: &Operation<W>| {
-                operation.is_cleared && self.operations.is_on(operation.id, on)
-            };
-            self.operations.iter().any(is_alive)
-        })
     }
 
     /// Ends the operation that closes connections, and it alone.
@@ -373,36 +256,218 @@ impl<W: Clone> Session<W> {
         self.outputs.push_back(Output::Finish { writer: operation.writer, end });
         // The losses so far were its doing.
         self.retry.forgive();
-        self.quarantine.losses.remove(&id);
         self.quarantine.lost_trials = 0;
-        self.quarantine.has_blamed = true;
+        self.quarantine.rounds = 0;
     }
 
-    /// Nobody is in quarantine any more.
-    fn conclude_quarantine(&mut self, now: Instant) {
-        let Quarantine { in_vain, has_blamed, weak_losses, .. } = self.quarantine;
-        let in_vain = in_vain + u32::from(!has_blamed);
-        self.quarantine = Quarantine { in_vain, weak_losses, ..Quarantine::default() };
-        let Some(trial) = self.other_mut().filter(|other| other.role == Role::Trial) else {
-            return;
+    /// Since when another operation lives on the current connection.
+    fn look_for_control(&mut self, now: Instant) {
+        let is_there = |id: u64| {
+            self.operations.is_on(id, self.current) || self.operations.is_queued(id, self.current)
         };
-        if trial.is_open() {
-            trial.close();
-            trial.timers.arm(Timer::Shutdown, now + CLOSE_WITHIN);
+        if self.quarantine.control.is_none_or(|(id, _)| !is_there(id)) {
+            let mut subscriptions = self.operations.iter().filter(|it| it.is_subscription());
+            let living = subscriptions.find(|operation| is_there(operation.id));
+            self.quarantine.control = living.map(|operation| (operation.id, now));
+        }
+    }
+
+    /// Begins the next trial if it can begin, or concludes when nobody is left.
+    pub(super) fn go_on_with_quarantine(&mut self, now: Instant) {
+        if !self.quarantine.is_active {
+            return;
+        }
+        if self.operations.len() == 1 {
+            return self.conclude_quarantine(now);
+        }
+        self.quarantine.not_before.take_if(|at| *at <= now);
+        if self.is_trying() || !self.is_open() || self.quarantine.not_before.is_some() {
+            return;
+        }
+        let (operations, quarantine) = (&self.operations, &mut self.quarantine);
+        let Quarantine { suspects, unknown, set_aside, .. } = quarantine;
+        for list in [&mut *suspects, &mut *unknown, &mut *set_aside] {
+            list.retain(|id| operations.waits(*id, Why::Quarantine));
+        }
+        if suspects.is_empty() && unknown.is_empty() {
+            suspects.append(set_aside);
+        }
+        if suspects.is_empty() && unknown.is_empty() {
+            return self.conclude_quarantine(now);
+        }
+        quarantine.trial = None;
+        self.look_for_control(now);
+        let quarantine = &mut self.quarantine;
+        if quarantine.unknown.is_empty() {
+            quarantine.not_before = quarantine.lone_waits(now);
+            if quarantine.not_before.is_some() {
+                return;
+            }
+        }
+        let (current, second) = (self.current, self.current.other());
+        match self.other().map(|other| (other.role, other.is_open())) {
+            Some((Role::Trial, true)) => self.try_group(now, second),
+            None if self.quarantine.failed_dials < MAX_FAILED_DIALS => {
+                self.dial_for_trial(now, second);
+            }
+            None => self.try_group(now, current),
+            // A handover goes first, or the connection for trials is on its way.
+            Some((Role::Trial | Role::Successor | Role::Retiring | Role::Current, _)) => {}
+        }
+    }
+
+    fn dial_for_trial(&mut self, now: Instant, on: ConnectionId) {
+        self.quarantine.not_before = self.retry.budget_due(now);
+        if self.quarantine.not_before.is_none() {
+            self.add_connection(on, Role::Trial);
+            self.authorize(now, on);
+        }
+    }
+
+    /// Sends the next group, with a ping behind it.
+    fn try_group(&mut self, now: Instant, on: ConnectionId) {
+        let group = self.quarantine.take_group(now);
+        for &id in &group {
+            if on == self.current {
+                self.release_from_quarantine(now, id);
+            } else if let Some(connection) = self.connection_mut(on) {
+                connection.send_queue.push(Queued::Subscribe(id));
+                self.operations.set_place(id, Place::Queued(on));
+                self.quarantine.failed_dials = 0;
+            }
+        }
+        self.quarantine.trial = Some(Trial { group, on, begun: now });
+        if let Some(connection) = self.connection_mut(on) {
+            connection.probe();
+            connection.timers.arm(Timer::Settled, now + MAX_SETTLE_TIME);
+        }
+    }
+
+    /// Whether any operation is being tried.
+    fn is_trying(&self) -> bool {
+        let Some(Trial { group, on, .. }) = &self.quarantine.trial else { return false };
+        group.iter().any(|id| self.is_tried(*id, *on))
+    }
+
+    fn is_tried(&self, id: u64, on: ConnectionId) -> bool {
+        match self.operations.place(id) {
+            Some(Place::Queued(other) | Place::On(other, _)) => *other == on,
+            Some(Place::Waiting(why)) => *why == Why::Pacing && on == self.current,
+            Some(Place::Moving(_)) | None => false,
+        }
+    }
+
+    /// The serial of the last operation that is tried on a connection, if all are written.
+    fn serial_of_trial(&self, on: ConnectionId) -> Option<u64> {
+        let trial = self.quarantine.trial.as_ref().filter(|trial| trial.on == on)?;
+        let last = trial.group.iter().rfind(|id| self.is_tried(**id, on))?;
+        self.operations.serial_on(*last, on)
+    }
+
+    /// A ping was answered on a connection on which operations may be tried.
+    pub(super) fn trial_ponged(&mut self, now: Instant, on: ConnectionId) {
+        if !self.is_trying() {
+            return;
+        }
+        let (last, settle_time) = (self.serial_of_trial(on), self.quarantine.settle_time());
+        let Some(connection) = self.connection_mut(on) else { return };
+        if last.is_some_and(|serial| connection.pings.has_read(serial)) {
+            connection.timers.arm_by(Timer::Settled, now + settle_time);
         } else {
-            let id = trial.id;
-            self.abandon_attempt(id);
-            self.remove_connection(id);
-            self.outputs.push_back(Output::Hangup(id, None));
+            connection.probe();
+        }
+    }
+
+    /// The group had its time to close the connection, and has not.
+    pub(super) fn trial_settled(&mut self, now: Instant, on: ConnectionId) {
+        let (last, settle_time) = (self.serial_of_trial(on), self.quarantine.settle_time());
+        let Some(connection) = self.connection_mut(on) else { return };
+        // It is not written, or the close may be there and is not read.
+        if last.is_none() || connection.liveness.is_paused() {
+            return connection.timers.arm(Timer::Settled, now + settle_time);
+        }
+        let group = self.quarantine.trial.take().map(|trial| trial.group);
+        self.quarantine.lost_trials = 0;
+        for id in group.into_iter().flatten() {
+            if on != self.current && self.is_tried(id, on) {
+                self.release_from_quarantine(now, id);
+            }
+        }
+    }
+
+    /// A message arrived for an operation that is tried: the server has begun it.
+    pub(super) fn trial_answered(&mut self, now: Instant, id: u64) {
+        self.quarantine.lost_trials = 0;
+        self.release_from_quarantine(now, id);
+        self.after_change(now);
+    }
+
+    fn release_from_quarantine(&mut self, now: Instant, id: u64) {
+        self.leave(id, None, Why::Connection);
+        self.issue(now, id);
+    }
+
+    /// The connection for trials was lost, or could not be made.
+    pub(super) fn trial_lost(
+        &mut self,
+        now: Instant,
+        on: ConnectionId,
+        stage: Stage,
+        cause: &Disconnect,
+    ) {
+        self.abandon_attempt(on);
+        self.remove_connection(on);
+        let quarantine = &mut self.quarantine;
+        quarantine.lost_trials += 1;
+        quarantine.failed_dials += u32::from(stage == Stage::Opening);
+        quarantine.not_before = Some(now + quarantine.delay());
+        let Some(Trial { group, begun, .. }) = &quarantine.trial else { return };
+        let written = group.iter().filter(|id| self.operations.is_on(**id, on)).count();
+        let begun = *begun;
+        self.return_group(on);
+        if let Some(evidence) = evidence(cause).filter(|_| written > 0) {
+            let written = self.quarantine.suspects.drain(..written).collect();
+            self.suspect(now, written, Some(begun), evidence, cause);
+        }
+    }
+
+    /// The group is not tried any more: it comes first the next time.
+    fn return_group(&mut self, on: ConnectionId) {
+        let Some(trial) = self.quarantine.trial.take_if(|trial| trial.on == on) else { return };
+        let group: Vec<_> = trial.group.into_iter().filter(|id| self.is_tried(*id, on)).collect();
+        for &id in &group {
+            self.operations.set_place(id, Place::Waiting(Why::Quarantine));
+        }
+        self.quarantine.suspects.splice(0..0, group);
+    }
+
+    /// Nobody is to be tried any more. What is still in quarantine has nobody to be kept away from
+    /// (rule 22e).
+    fn conclude_quarantine(&mut self, now: Instant) {
+        self.drop_trial();
+        let Quarantine { rounds, weak_losses, .. } = self.quarantine;
+        self.quarantine = Quarantine { rounds, weak_losses, ..Quarantine::default() };
+        for id in self.operations.ids(|_| true) {
+            if self.operations.waits(id, Why::Quarantine) {
+                self.release_from_quarantine(now, id);
+            }
+        }
+    }
+
+    /// Closes the connection for trials, if there is one.
+    pub(super) fn drop_trial(&mut self) {
+        if self.other().is_some_and(|other| other.role == Role::Trial) {
+            self.return_group(self.current.other());
+            self.hang_up_other();
         }
     }
 }
 
-/// How long a connection must live after the answer to a ping for what was written before the ping
-/// not to be what closes it: several round trips, and a server that thinks first.
+/// How long a group has to close the connection after the answer to its ping: several round trips,
+/// and a server that thinks first.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 
-/// How often that time doubles at most, when quarantine has found nobody.
+/// How often that time doubles at most, while nobody is found.
 const MAX_DOUBLINGS: u32 = 2;
 
 /// How long the answer to the ping behind a group may take.
@@ -411,14 +476,14 @@ const MAX_SETTLE_TIME: Duration = Duration::from_secs(5);
 /// Losses in a row that point weakly at an operation before any is quarantined.
 const WEAK_LOSSES: u32 = 2;
 
+/// How long another operation must have lived at least before one that is alone is tried.
+const MIN_CONTROL: Duration = Duration::from_millis(500);
+
 /// From a lost trial to the next one.
 const TRIAL_DELAY: Duration = Duration::from_millis(250);
 
 /// After so many lost trials in a row without a survivor the delay doubles each time.
 const QUICK_TRIALS: u32 = 10;
 
-/// After so many failed attempts at a connection for trials, in a row, there are none.
-const MAX_FAILED_DIALS: u32 = 8;
-
-/// How long the peer has to answer the close of the connection for trials.
-const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+/// After so many failed attempts at a connection for trials, in a row, there is none.
+const MAX_FAILED_DIALS: u32 = 4;

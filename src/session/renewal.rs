@@ -74,7 +74,11 @@ impl<W: Clone> Session<W> {
 
     /// The current connection is to be replaced: now, or when the other slot is free.
     pub(super) fn renew(&mut self, now: Instant) {
-        let is_busy = self.other().is_some() || self.quarantine.is_active();
+        if self.quarantine.is_stuck() {
+            self.drop_trial();
+        }
+        let is_tried = self.quarantine.is_active() && !self.quarantine.is_stuck();
+        let is_busy = self.other().is_some() || is_tried;
         let Some(connection) = self.current_mut() else { return };
         if is_busy {
             return connection.timers.arm(Timer::Renewal, now + LOOK_AGAIN);

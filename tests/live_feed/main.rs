@@ -201,6 +201,12 @@ async fn wrong_usage_is_2_and_one_line_that_names_the_flag() {
         (&["ws://user:SECRET@h/", "--query", "{ a }"], "URL: the endpoint URL carries a user name"),
         (&[url, "--query", " "], "--query: the document is empty"),
         (&[url, "--query", "mutation { a }"], "--query: anonymous: the operation is a mutation"),
+        (&[url, "--query", "subscription {"], "--query: anonymous: syntax error at 1:15: expected"),
+        (&[url, "--query", "{ a"], "--query: anonymous: syntax error at 1:4: expected `}`"),
+        (
+            &[url, "--query", "{ a }", "--operation-name", "B"],
+            "--query: B: the document has no operation named `B`",
+        ),
         (&[url, "--query-file", "/no/such/file"], "--query-file: cannot read `/no/such/file`"),
         (&["--variables", "{}"], "--variables was given 1 times, for 0 of --query"),
         (&[url, "--query", "{ a }", "--variables", "[1]"], "--variables: expected a JSON object"),
@@ -326,6 +332,14 @@ async fn an_operation_that_brings_only_errors_is_1() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn an_unchecked_document_is_for_the_server_to_judge() {
+    let server = server();
+    let args = [&*server.url(), "--query", "subscription {", "--unchecked", "--json"];
+    let run = live_feed(&args).await;
+    assert_eq!((run.code, run.types()), (1, vec!["next".to_owned(), "end".to_owned()]), "{run:?}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod conflate;
 mod connections;
 mod control;
 mod delivery;
+mod documents;
 mod established;
 mod exactly_once;
 mod half_open;

@@ -28,7 +28,9 @@ async fn refused_beside_a_sibling(pair: Pair, document: &str) -> Vec<GraphQlErro
     let mut sibling = subscribe(&client, "subscription { forever(everyMs: 5) }");
     assert_eq!(item(&mut sibling).await, json!({"forever": 0}));
 
-    let mut refused = subscribe(&client, document);
+    // Unchecked, or it would not be sent.
+    let request = Request::<Value>::new(document);
+    let mut refused = client.subscription_to(request).unchecked().start().unwrap();
     let errors = match pair.server {
         // It has no `error` message: an item without data, and a complete.
         Server::AsyncGraphql => {

@@ -1,5 +1,4 @@
-//! The feed: prices that walk at random from one seed, and the history that a reader can resume
-//! from.
+//! The feed: random prices from a seed, and a history from which a reader can resume.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -9,53 +8,52 @@ use async_graphql::{Enum, SimpleObject};
 use futures::stream::{self, Stream};
 use tokio::sync::watch;
 
-/// How many trades can be replayed.
+/// The number of trades that can be replayed.
 pub(crate) const HISTORY: usize = 10_000;
 
 const SYMBOLS: [(&str, f64); 5] =
     [("BTC", 67_000.0), ("ETH", 3_500.0), ("SOL", 150.0), ("LTC", 85.0), ("LINK", 14.0)];
 
-/// Who took the liquidity.
+/// The side of the order that took liquidity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 pub(crate) enum Side {
     Buy,
     Sell,
 }
 
-/// One trade.
+/// A trade.
 #[derive(Clone, Debug, SimpleObject)]
 pub(crate) struct Trade {
-    /// The position in the feed: 1 for the first trade, one more for each that follows, whatever
-    /// its symbol.
+    /// The position in the feed. Starts at 1 and counts the trades of all symbols.
     pub(crate) sequence: i32,
     pub(crate) symbol: &'static str,
     pub(crate) price: f64,
     pub(crate) size: i32,
     pub(crate) side: Side,
-    /// When it happened, in milliseconds since the Unix epoch.
+    /// The time of the trade, in milliseconds since the Unix epoch.
     pub(crate) at: f64,
 }
 
-/// What a symbol can be bought and sold for.
+/// The prices at which a symbol can be bought and sold.
 #[derive(Clone, Debug, SimpleObject)]
 pub(crate) struct Quote {
     pub(crate) symbol: &'static str,
     pub(crate) bid: f64,
     pub(crate) ask: f64,
-    /// When it was made, in milliseconds since the Unix epoch.
+    /// The time of the quote, in milliseconds since the Unix epoch.
     pub(crate) at: f64,
-    /// The trade that made it.
+    /// The sequence of the trade that caused the quote.
     #[graphql(skip)]
     sequence: i32,
 }
 
-/// A handle to one market. It lives for as long as a handle or a stream does.
+/// A handle to a market. The market lives as long as any handle or stream.
 #[derive(Clone)]
 pub(crate) struct Market(Arc<Shared>);
 
 struct Shared {
     book: Mutex<Book>,
-    /// The sequence of the newest trade, to wake the readers.
+    /// The sequence of the newest trade. Changes wake the readers.
     newest: watch::Sender<i32>,
 }
 
@@ -69,7 +67,7 @@ struct Book {
 }
 
 impl Market {
-    /// Opens a market that makes `trades_per_second` by itself. At 0 it trades only when told to.
+    /// Opens a market that makes `trades_per_second` by itself. At 0, it trades only on request.
     pub(crate) fn open(seed: u64, trades_per_second: u32) -> Self {
         let book = Book {
             rng: fastrand::Rng::with_seed(seed),
@@ -94,7 +92,7 @@ impl Market {
         self.0.publish(Book::wander)
     }
 
-    /// Fills an order at the current price. `None` if the symbol is not traded here.
+    /// Fills an order at the current price. Returns `None` if the symbol is not traded.
     pub(crate) fn fill(&self, symbol: &str, side: Side, size: i32) -> Option<Trade> {
         let index = index_of(symbol)?;
         Some(self.0.publish(|book| {
@@ -103,12 +101,12 @@ impl Market {
         }))
     }
 
-    /// How many orders were filled so far.
+    /// The number of orders that were filled.
     pub(crate) fn fills(&self) -> u64 {
         self.0.book().fills
     }
 
-    /// The trades of a symbol that are still in the history, by their sequence.
+    /// Returns the sequences of the trades of a symbol that are still in the history.
     pub(crate) fn history(&self, symbol: &str) -> Vec<i32> {
         let book = self.0.book();
         book.history
@@ -118,9 +116,9 @@ impl Market {
             .collect()
     }
 
-    /// Every trade behind the position `after` that is still in the history, then every new one;
-    /// without `after`, only new ones. A position that the feed has not reached is of another
-    /// market's life, and means the newest.
+    /// Yields every trade after the position `after` that is still in the history, then every new
+    /// one. Without `after`, yields only new ones. A position beyond the newest trade comes from an
+    /// earlier market and counts as the newest.
     pub(crate) fn trades(
         &self,
         symbol: Option<&'static str>,
@@ -144,7 +142,7 @@ impl Market {
         )
     }
 
-    /// The quote of a symbol, then each new one. A slow reader misses those that are out of date.
+    /// Yields the quote of a symbol, then each new one. A slow reader misses outdated quotes.
     pub(crate) fn quotes(&self, symbol: &str) -> Option<impl Stream<Item = Quote> + use<>> {
         let index = index_of(symbol)?;
         let shared = Arc::clone(&self.0);
@@ -187,8 +185,7 @@ impl Shared {
         trade
     }
 
-    /// A book is changed only by moves that cannot panic half-way, so a poisoned lock is as good as
-    /// new.
+    /// Ignores poisoning, because nothing under this lock can panic halfway.
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -228,7 +225,7 @@ impl Book {
         trade
     }
 
-    /// The next trade behind `cursor`, which moves past what it skips.
+    /// Returns the next trade after `cursor`, and moves `cursor` past the trades that it skips.
     fn next_after(&self, cursor: &mut i32, symbol: Option<&str>) -> Option<Trade> {
         let oldest = self.history.front()?.sequence;
         let skip = usize::try_from(cursor.saturating_sub(oldest) + 1).unwrap_or(0);
@@ -260,7 +257,8 @@ fn cents(price: f64) -> f64 {
     (price * 100.0).round() / 100.0
 }
 
-/// The time of day, so that a reader can tell the age of what it gets. Nothing is decided by it.
+/// Returns the wall-clock time, so that a reader can tell the age of a trade. No decision depends
+/// on it.
 fn wall_clock() -> f64 {
     UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64() * 1000.0
 }

@@ -1,5 +1,6 @@
-//! Owns the port and every accepted connection, so that both can be taken away at any moment. Knows
-//! nothing of GraphQL.
+//! A TCP listener that can close its port and reset its connections at any moment.
+//!
+//! Owns the port and every accepted connection. Must not know GraphQL.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,64 +14,64 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// A router served on one port of the loopback interface, which can go down and come back.
+/// Serves a router on a port of the loopback interface. The server can go down and come back.
 ///
-/// The port stays reserved until this is dropped, so nothing else can be given it while the server
+/// The port stays reserved until this is dropped, so that no other program gets it while the server
 /// is down.
 pub(crate) struct Serving {
     router: Router,
     addr: SocketAddr,
     connections: Gauge,
-    /// `None` while it is down.
-    life: Mutex<Option<Life>>,
-    /// Bound, but never listening: a dial to it is refused.
+    /// `None` while the server is down.
+    listening: Mutex<Option<Listening>>,
+    /// A socket that is bound but never listens, so connecting to it is refused.
     _reservation: TcpSocket,
 }
 
 impl Serving {
-    /// Serves `router` on `port`, or on a free one if it is 0. To be called in a tokio runtime.
+    /// Serves `router` on `port`, or on a free port if it is 0. Must be called in a tokio runtime.
     pub(crate) fn start(port: u16, router: Router) -> io::Result<Self> {
         let reservation = bind(port)?;
         let serving = Self {
             router,
             addr: reservation.local_addr()?,
             connections: Gauge::default(),
-            life: Mutex::new(None),
+            listening: Mutex::new(None),
             _reservation: reservation,
         };
         serving.restart()?;
         Ok(serving)
     }
 
-    /// Goes down if it was up, and listens again on the same port.
+    /// Goes down if the server is up, then listens again on the same port.
     pub(crate) fn restart(&self) -> io::Result<()> {
-        let mut life = lock(&self.life);
-        *life = None;
+        let mut listening = lock(&self.listening);
+        *listening = None;
         let listener = bind(self.addr.port())?.listen(1024)?;
-        let desk = Arc::new(Desk {
-            open: Mutex::new(Open { listener: Some(listener), lines: Vec::new() }),
+        let shared = Arc::new(Connections {
+            open: Mutex::new(Open { listener: Some(listener), streams: Vec::new() }),
         });
-        let door = Door {
+        let acceptor = Acceptor {
             addr: self.addr,
-            desk: Arc::clone(&desk),
+            shared: Arc::clone(&shared),
             connections: self.connections.clone(),
         };
         let accepting =
-            tokio::spawn(axum::serve(door, self.router.clone()).into_future()).abort_handle();
-        *life = Some(Life { desk, accepting });
+            tokio::spawn(axum::serve(acceptor, self.router.clone()).into_future()).abort_handle();
+        *listening = Some(Listening { shared, accepting });
         Ok(())
     }
 
-    /// Stops listening and resets every connection. Both have happened when this returns.
+    /// Stops listening and resets every connection, before it returns.
     pub(crate) fn kill(&self) {
-        *lock(&self.life) = None;
+        *lock(&self.listening) = None;
     }
 
-    /// Resets every connection, as a load balancer that dies: no close frame, what was not yet sent
-    /// is lost.
+    /// Resets every connection, like a load balancer that dies: without a close frame, and without
+    /// sending queued data.
     pub(crate) fn drop_connections(&self) {
-        if let Some(life) = &*lock(&self.life) {
-            life.desk.cut_lines();
+        if let Some(listening) = &*lock(&self.listening) {
+            listening.shared.reset_all();
         }
     }
 
@@ -78,42 +79,42 @@ impl Serving {
         self.addr
     }
 
-    /// The connections that the server's own tasks still hold.
+    /// Counts the connections that the server's own tasks still hold.
     pub(crate) fn connections(&self) -> watch::Receiver<Count> {
         self.connections.watch()
     }
 }
 
-/// The time between going up and going down. It shares nothing with the next, which an aborted task
-/// may still see begin.
-struct Life {
-    desk: Arc<Desk>,
+/// The server while it is up. It shares no state with its successor, because its aborted task may
+/// still run when the successor starts.
+struct Listening {
+    shared: Arc<Connections>,
     accepting: AbortHandle,
 }
 
-impl Drop for Life {
+impl Drop for Listening {
     fn drop(&mut self) {
         self.accepting.abort();
-        lock(&self.desk.open).listener = None;
-        self.desk.cut_lines();
+        lock(&self.shared.open).listener = None;
+        self.shared.reset_all();
     }
 }
 
-/// Counts what is alive, and what ever was.
+/// Counts things that are alive now, and all that ever were.
 #[derive(Clone, Default)]
 pub(crate) struct Gauge(watch::Sender<Count>);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) now: usize,
-    /// Never falls, so a wait for it cannot miss something short-lived.
+    /// Never decreases, so waiting for it cannot miss something short-lived.
     pub(crate) ever: usize,
-    /// At any one time.
+    /// The maximum of `now`.
     pub(crate) most: usize,
 }
 
 impl Gauge {
-    /// Counts one more, until the guard is dropped.
+    /// Counts one more until the guard is dropped.
     pub(crate) fn enter(&self) -> Entered {
         self.0.send_modify(|count| {
             count.now += 1;
@@ -136,53 +137,56 @@ impl Drop for Entered {
     }
 }
 
-/// What the end of a [`Life`] must reach. One lock holds both, so that no connection is accepted
-/// behind its back.
-struct Desk {
+/// The listener and the connections. They share a lock, so that no connection is accepted after the
+/// server went down.
+struct Connections {
     open: Mutex<Open>,
 }
 
 struct Open {
     listener: Option<TcpListener>,
-    lines: Vec<Weak<Line>>,
+    streams: Vec<Weak<SharedStream>>,
 }
 
-impl Desk {
-    fn cut_lines(&self) {
-        let lines = std::mem::take(&mut lock(&self.open).lines);
-        lines.iter().filter_map(Weak::upgrade).for_each(|line| line.cut());
+impl Connections {
+    fn reset_all(&self) {
+        let streams = std::mem::take(&mut lock(&self.open).streams);
+        streams.iter().filter_map(Weak::upgrade).for_each(|stream| stream.reset());
     }
 }
 
-/// The end of [`Desk`] that axum accepts from.
-struct Door {
+/// Accepts connections for axum.
+struct Acceptor {
     addr: SocketAddr,
-    desk: Arc<Desk>,
+    shared: Arc<Connections>,
     connections: Gauge,
 }
 
-impl Door {
+impl Acceptor {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<(Connection, SocketAddr)> {
-        let mut open = lock(&self.desk.open);
+        let mut open = lock(&self.shared.open);
         let Some(listener) = &open.listener else {
-            return Poll::Pending; // killed: this task is being aborted
+            return Poll::Pending; // the server went down, and this task is being aborted
         };
         let Ok((stream, peer)) = std::task::ready!(listener.poll_accept(cx)) else {
-            // Most likely the peer gave up while it was queued; the next one need not have.
+            // The client has probably given up while it was queued. Try the next one.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         };
-        // Small frames must not wait for Nagle; a socket that refuses this is only slower.
+        // Nagle's algorithm would delay small frames. If this fails, the socket is only slower.
         let _ = stream.set_nodelay(true);
-        let line =
-            Arc::new(Line(Mutex::new(Ends { stream: Some(stream), reader: None, writer: None })));
-        open.lines.retain(|line| line.strong_count() > 0);
-        open.lines.push(Arc::downgrade(&line));
-        Poll::Ready((Connection { line, _entered: self.connections.enter() }, peer))
+        let stream = Arc::new(SharedStream(Mutex::new(StreamState {
+            stream: Some(stream),
+            reader: None,
+            writer: None,
+        })));
+        open.streams.retain(|stream| stream.strong_count() > 0);
+        open.streams.push(Arc::downgrade(&stream));
+        Poll::Ready((Connection { stream, _entered: self.connections.enter() }, peer))
     }
 }
 
-impl axum::serve::Listener for Door {
+impl axum::serve::Listener for Acceptor {
     type Io = Connection;
     type Addr = SocketAddr;
 
@@ -195,32 +199,32 @@ impl axum::serve::Listener for Door {
     }
 }
 
-/// A socket that can be taken from whoever reads and writes it.
-struct Line(Mutex<Ends>);
+/// A socket that can be closed while other tasks read and write it.
+struct SharedStream(Mutex<StreamState>);
 
-struct Ends {
+struct StreamState {
     stream: Option<TcpStream>,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
-impl Line {
-    fn cut(&self) {
-        let mut ends = lock(&self.0);
-        if let Some(stream) = ends.stream.take() {
-            // Without it the close would be a FIN behind the bytes still queued. A socket that is
-            // already dead may refuse.
+impl SharedStream {
+    fn reset(&self) {
+        let mut state = lock(&self.0);
+        if let Some(stream) = state.stream.take() {
+            // Otherwise closing would send the queued bytes and a FIN. This may fail if the socket
+            // is already dead.
             let _ = stream.set_zero_linger();
         }
-        let wakers = [ends.reader.take(), ends.writer.take()];
-        drop(ends);
+        let wakers = [state.reader.take(), state.writer.take()];
+        drop(state);
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 }
 
-/// One accepted connection, as hyper sees it.
+/// An accepted connection, which hyper reads and writes.
 pub(crate) struct Connection {
-    line: Arc<Line>,
+    stream: Arc<SharedStream>,
     _entered: Entered,
 }
 
@@ -230,13 +234,13 @@ impl Connection {
         cx: &mut Context<'_>,
         io: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let mut ends = lock(&self.line.0);
-        let Some(stream) = &mut ends.stream else {
+        let mut state = lock(&self.stream.0);
+        let Some(stream) = &mut state.stream else {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         };
         let poll = io(Pin::new(stream), cx);
         if poll.is_pending() {
-            ends.writer = Some(cx.waker().clone());
+            state.writer = Some(cx.waker().clone());
         }
         poll
     }
@@ -248,13 +252,13 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut ends = lock(&self.line.0);
-        let Some(stream) = &mut ends.stream else {
+        let mut state = lock(&self.stream.0);
+        let Some(stream) = &mut state.stream else {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         };
         let poll = Pin::new(stream).poll_read(cx, buf);
         if poll.is_pending() {
-            ends.reader = Some(cx.waker().clone());
+            state.reader = Some(cx.waker().clone());
         }
         poll
     }
@@ -278,8 +282,8 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Reuse lets the listener share the port with its reservation, and with connections of an earlier
-/// life.
+/// Binds a port. `SO_REUSEADDR` lets the listener share the port with its reservation, and with
+/// connections from before a restart.
 fn bind(port: u16) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
@@ -287,7 +291,7 @@ fn bind(port: u16) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Nothing under these locks can leave a half-made value, so a poisoned one is as good as new.
+/// Ignores poisoning, because nothing under these locks can panic halfway.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
-//! An embedded GraphQL server with a market feed, on both subprotocols, whose network can be made
-//! to fail.
-#![allow(dead_code, reason = "the example and the tests use different halves of it")]
+//! An embedded GraphQL server with a market feed. It speaks both subprotocols, and its network can
+//! be made to fail.
+#![allow(dead_code, reason = "the examples and the tests use different parts of it")]
 #![allow(clippy::similar_names, reason = "a trade has a side and a size")]
 
 pub(crate) mod feed;
@@ -29,21 +29,21 @@ use self::listener::{Count, Serving};
 use self::schema::Schema;
 use self::tokens::Tokens;
 
-/// How a market server is started.
+/// Options of a market server.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// 0 for a free one.
+    /// The port to listen on. 0 for a free port.
     pub(crate) port: u16,
-    /// Every connection is reset this often.
+    /// Resets every connection this often.
     pub(crate) drop_every: Option<Duration>,
-    /// What `connection_init` must carry as `token` or as `authorization`.
+    /// The token that `connection_init` must contain as `token` or `authorization`.
     pub(crate) token: Option<String>,
-    /// It must carry a token that was minted instead, which is good for this long. So is the
-    /// connection that it opens.
+    /// Requires an issued token instead, which is valid for this long. The server drops a
+    /// connection when its token expires.
     pub(crate) token_lifetime: Option<Duration>,
-    /// Over all symbols together. At 0 the market trades only when it is told to.
+    /// The rate over all symbols. At 0, the market trades only on request.
     pub(crate) trades_per_second: u32,
-    /// The same seed makes the same prices.
+    /// The seed of the prices.
     pub(crate) seed: u64,
 }
 
@@ -60,7 +60,7 @@ impl Default for Options {
     }
 }
 
-/// A market, served on a port of the loopback interface until this is dropped.
+/// A market that is served on a port of the loopback interface until this is dropped.
 pub(crate) struct MarketServer {
     market: Market,
     tokens: Option<Tokens>,
@@ -68,7 +68,7 @@ pub(crate) struct MarketServer {
 }
 
 impl MarketServer {
-    /// To be called in a tokio runtime.
+    /// Starts a server. Must be called in a tokio runtime.
     pub(crate) fn start(options: Options) -> io::Result<Self> {
         let Options { port, drop_every, token, token_lifetime, trades_per_second, seed } = options;
         let market = Market::open(seed, trades_per_second);
@@ -98,7 +98,7 @@ impl MarketServer {
         &self.market
     }
 
-    /// Of a market that was opened with [`Options::token_lifetime`].
+    /// Returns the tokens, if [`Options::token_lifetime`] is set.
     pub(crate) fn tokens(&self) -> Option<Tokens> {
         self.tokens.clone()
     }
@@ -107,12 +107,12 @@ impl MarketServer {
         self.serving.connections()
     }
 
-    /// Resets every connection, without a close frame. The market goes on, and so does its history.
+    /// Resets every connection without a close frame. The market and its history continue.
     pub(crate) fn drop_connections(&self) {
         self.serving.drop_connections();
     }
 
-    /// Goes down: resets every connection and refuses new ones. The market goes on.
+    /// Goes down: resets every connection and refuses new ones. The market continues.
     pub(crate) fn kill(&self) {
         self.serving.kill();
     }
@@ -122,24 +122,24 @@ impl MarketServer {
         self.serving.restart()
     }
 
-    /// Goes down for good, and waits until nothing of it runs.
+    /// Goes down for good, and waits until all of its tasks have ended.
     pub(crate) async fn stop(self) {
         self.kill();
         let mut connections = self.connections();
-        // The sender is part of `self`, so this cannot fail.
+        // This cannot fail, because the sender is part of `self`.
         let _ = connections.wait_for(|count| count.now == 0).await;
     }
 }
 
 impl Drop for MarketServer {
     fn drop(&mut self) {
-        self.kill(); // `keep_dropping` may hold the serving for another moment
+        self.kill(); // because `keep_dropping` may keep `serving` alive for another moment
     }
 }
 
 async fn keep_dropping(serving: Weak<Serving>, period: Duration) {
     let mut interval = tokio::time::interval(period);
-    interval.tick().await; // the first is due at once
+    interval.tick().await; // the first tick is immediate
     loop {
         interval.tick().await;
         let Some(serving) = serving.upgrade() else { return };
@@ -155,25 +155,25 @@ struct Gate {
 }
 
 impl Gate {
-    /// Decides on a `connection_init`: until when its connection may live, if it may.
+    /// Checks a `connection_init`. Returns when its token expires, if it does.
     fn admit(&self, init: &Value) -> async_graphql::Result<Option<Instant>> {
         let mut shown = ["token", "authorization"].iter().filter_map(|key| init.get(key)?.as_str());
         let admitted = match (&self.tokens, &self.token) {
-            (Some(tokens), _) => shown.find_map(|shown| tokens.end_of(shown)).map(Some),
+            (Some(tokens), _) => shown.find_map(|shown| tokens.expiry_of(shown)).map(Some),
             (None, Some(token)) => shown.any(|shown| shown == &**token).then_some(None),
             (None, None) => Some(None),
         };
         admitted.ok_or_else(|| "the token was not accepted".into())
     }
 
-    /// Returns when the token has ended with which a connection was opened.
-    async fn ended(&self, admitted: oneshot::Receiver<Option<Instant>>) {
+    /// Resolves when the token of a connection expires.
+    async fn expired(&self, admitted: oneshot::Receiver<Option<Instant>>) {
         match (admitted.await, &self.tokens) {
             (Ok(Some(end)), Some(tokens)) => {
                 tokio::time::sleep_until(end).await;
                 tokens.count_cut();
             }
-            // It may stay for ever, or was never opened.
+            // The token never expires, or the connection was not accepted.
             (Ok(None) | Err(_), _) | (_, None) => pending().await,
         }
     }
@@ -186,17 +186,17 @@ async fn upgrade(
 ) -> Response {
     ws.protocols(ALL_WEBSOCKET_PROTOCOLS).on_upgrade(async move |socket| {
         let (admit, admitted) = oneshot::channel();
-        let (schema, door) = (gate.schema.clone(), gate.clone());
+        let (schema, guard) = (gate.schema.clone(), gate.clone());
         let serve = GraphQLWebSocket::new(socket, schema, protocol)
             .on_connection_init(async move |init| {
-                // Nobody listens if the connection is gone.
-                let _ = admit.send(door.admit(&init)?);
+                // An error means that the connection is gone.
+                let _ = admit.send(guard.admit(&init)?);
                 Ok(async_graphql::Data::default())
             })
             .serve();
         tokio::select! {
             () = serve => {}
-            () = gate.ended(admitted) => {}
+            () = gate.expired(admitted) => {}
         }
     })
 }

@@ -1,5 +1,6 @@
-//! The GraphQL face of the market. `schema/market.graphql` is what this exports.
-#![allow(clippy::unused_async, reason = "a resolver is async, whatever it does")]
+//! The GraphQL schema of the market. The doc comments here are the descriptions in
+//! `schema/market.graphql`.
+#![allow(clippy::unused_async, reason = "resolvers must be async")]
 
 use async_graphql::{Context, ID, Object, Result, SDLExportOptions, SimpleObject, Subscription};
 use futures::stream::Stream;
@@ -25,7 +26,7 @@ impl Query {
         feed::symbols().collect()
     }
 
-    /// The newest trade of a symbol, if there was one lately.
+    /// The newest trade of a symbol, if one is in the history.
     async fn last_trade(&self, ctx: &Context<'_>, symbol: String) -> Result<Option<Trade>> {
         Ok(market(ctx)?.last_trade(known(&symbol)?))
     }
@@ -35,7 +36,7 @@ pub(crate) struct Mutation;
 
 #[Object]
 impl Mutation {
-    /// Buys or sells at the market price. The trade that fills the order is part of the feed.
+    /// Buys or sells at the market price. The feed contains the trade that fills the order.
     async fn place_order(
         &self,
         ctx: &Context<'_>,
@@ -62,9 +63,9 @@ pub(crate) struct Subscription;
 
 #[Subscription]
 impl Subscription {
-    /// The trades of one symbol, or of all. With `after`, the sequence of the last trade that was
-    /// seen, this starts with what was missed since, as far as the history reaches: 10,000 trades.
-    /// What is older leaves a hole in the sequence.
+    /// The trades of one symbol, or of all. With `after`, the sequence of the last trade received,
+    /// this starts with the trades since then. The history contains 10,000 trades. If older trades
+    /// were missed, the sequence has a hole.
     async fn trades(
         &self,
         ctx: &Context<'_>,
@@ -75,7 +76,7 @@ impl Subscription {
         Ok(market(ctx)?.trades(symbol, after))
     }
 
-    /// The quote of a symbol, at once and whenever it changes.
+    /// The quote of a symbol, immediately and on every change.
     async fn quotes(
         &self,
         ctx: &Context<'_>,

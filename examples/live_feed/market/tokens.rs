@@ -1,4 +1,4 @@
-//! Tokens that the market mints, and that end.
+//! Tokens that the market issues, and that expire.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -7,67 +7,67 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A handle to the tokens that are good. Whoever has it can mint one.
+/// A handle to the valid tokens, which can also issue new ones.
 #[derive(Clone)]
 pub(crate) struct Tokens(Arc<Shared>);
 
 struct Shared {
     lifetime: Duration,
-    good: Mutex<Good>,
-    /// Connections that outlived their token.
+    valid: Mutex<Valid>,
+    /// The number of connections that were dropped because their token expired.
     cut: AtomicUsize,
 }
 
-struct Good {
+struct Valid {
     rng: fastrand::Rng,
-    /// When each ends.
-    ends: HashMap<String, Instant>,
+    /// When each token expires.
+    expiries: HashMap<String, Instant>,
 }
 
 impl Tokens {
     pub(crate) fn new(seed: u64, lifetime: Duration) -> Self {
-        let good = Good { rng: fastrand::Rng::with_seed(seed), ends: HashMap::new() };
-        Self(Arc::new(Shared { lifetime, good: Mutex::new(good), cut: AtomicUsize::new(0) }))
+        let valid = Valid { rng: fastrand::Rng::with_seed(seed), expiries: HashMap::new() };
+        Self(Arc::new(Shared { lifetime, valid: Mutex::new(valid), cut: AtomicUsize::new(0) }))
     }
 
-    /// A token that opens the market for a [`lifetime`](Self::lifetime) from now on.
+    /// Issues a token that is valid for [`lifetime`](Self::lifetime).
     pub(crate) fn mint(&self) -> String {
-        let mut good = self.good();
-        let Good { rng, ends } = &mut *good;
+        let mut valid = self.valid();
+        let Valid { rng, expiries } = &mut *valid;
         let now = now();
-        ends.retain(|_, end| *end > now);
+        expiries.retain(|_, expiry| *expiry > now);
         let token = format!("{:016x}", rng.u64(..));
-        ends.insert(token.clone(), now + self.0.lifetime);
+        expiries.insert(token.clone(), now + self.0.lifetime);
         token
     }
 
-    /// For how long a token is good.
+    /// How long a token is valid.
     pub(crate) fn lifetime(&self) -> Duration {
         self.0.lifetime
     }
 
-    /// When a token ends. `None` if it has, or was never minted.
-    pub(crate) fn end_of(&self, token: &str) -> Option<Instant> {
-        self.good().ends.get(token).copied().filter(|end| *end > now())
+    /// Returns when a token expires. Returns `None` if it has expired or was never issued.
+    pub(crate) fn expiry_of(&self, token: &str) -> Option<Instant> {
+        self.valid().expiries.get(token).copied().filter(|expiry| *expiry > now())
     }
 
-    /// A connection was cut because its token had ended.
+    /// Counts a connection that was dropped because its token expired.
     pub(crate) fn count_cut(&self) {
         self.0.cut.fetch_add(1, Relaxed);
     }
 
-    /// How many connections were cut because their token had ended.
+    /// The number of connections that were dropped because their token expired.
     pub(crate) fn cut(&self) -> usize {
         self.0.cut.load(Relaxed)
     }
 
-    /// Every change of this is whole, so a poisoned lock is as good as new.
-    fn good(&self) -> MutexGuard<'_, Good> {
-        self.0.good.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Ignores poisoning, because nothing under this lock can panic halfway.
+    fn valid(&self) -> MutexGuard<'_, Valid> {
+        self.0.valid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the library's rule; this is a server")]
+#[expect(clippy::disallowed_methods, reason = "the rule is for the library; this is a server")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -1,4 +1,4 @@
-//! What an option may be.
+//! Checks of the options and the endpoint, made by `build`.
 
 use std::{io, panic::catch_unwind, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl ClientBuilder {
-    /// Whether the options can work.
+    /// Checks that the options are valid and go together.
     pub(super) fn check(&self) -> Result<(), BuildError> {
         let config = &self.config;
         if config.backoff_base.is_zero() {
@@ -34,7 +34,7 @@ impl ClientBuilder {
         if self.tcp.keepalive.is_some_and(|idle| idle < Duration::from_secs(1)) {
             return Err(BuildError::Option("tcp_keepalive is below a second"));
         }
-        // Zero would mean the default of the operating system.
+        // The operating system takes zero for its own default.
         if self.tcp.user_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
             return Err(BuildError::Option("tcp_user_timeout is below a millisecond"));
         }
@@ -86,10 +86,10 @@ impl ClientBuilder {
     }
 }
 
-/// Whether the current runtime has what the client needs of it.
+/// Checks that the current runtime has timers and, if `needs_io`, I/O.
 pub(super) fn check_runtime(needs_io: bool) -> Result<(), BuildError> {
-    // tokio says this by a panic alone. What is made here is dropped at once.
-    #[expect(clippy::disallowed_methods, reason = "nobody waits for it")]
+    // tokio reports a missing driver only by a panic.
+    #[expect(clippy::disallowed_methods, reason = "it is dropped at once, without waiting")]
     let timer = || drop(tokio::time::sleep(Duration::ZERO));
     catch_unwind(timer).map_err(|_| BuildError::NoTimers)?;
     if needs_io && let Ok(socket) = unbound_socket() {
@@ -98,7 +98,7 @@ pub(super) fn check_runtime(needs_io: bool) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// One that takes up no port and reaches nobody.
+/// Creates a socket that is not bound, so it uses no port.
 fn unbound_socket() -> io::Result<std::net::UdpSocket> {
     let socket = socket2::Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     socket.set_nonblocking(true)?;
@@ -121,7 +121,7 @@ impl Schemes {
     }
 }
 
-/// An endpoint as it is dialed.
+/// Parses an endpoint and turns `http` and `https` into `ws` and `wss`.
 pub(super) fn parse_endpoint(endpoint: &str) -> Result<Url, BuildError> {
     let mut url = Url::parse(endpoint).map_err(BuildError::Url)?;
     let scheme = match url.scheme() {

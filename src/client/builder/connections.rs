@@ -1,45 +1,45 @@
-//! How many connections there are.
+//! Options for the number of connections.
 
 use std::num::NonZeroUsize;
 
 use super::ClientBuilder;
 
 impl ClientBuilder {
-    /// Sets how many connections operations are spread over. Default: one.
+    /// Sets the number of connections that the client spreads its operations over. Default: one.
     ///
-    /// For very busy services, as each connection is a task that runs on a core of its own, and for
-    /// gateways that limit what one may carry. Each operation goes to the connection that carries
-    /// the least, so as long as none ends no two differ by more than one. It stays there: a
-    /// connection that is lost affects its own operations alone. Each is dialed when the first
-    /// operation is placed on it, or by [`connect`](crate::Client::connect), with credentials of
-    /// its own, and closed when it is [idle](Self::idle_timeout).
+    /// Use several for very busy services, because each connection is a task that can run on its
+    /// own core, and for gateways that limit the operations of a connection. A new operation goes
+    /// to the connection with the fewest operations and stays there. The loss of a connection
+    /// affects only its own operations. Each connection asks for its own credentials. The client
+    /// opens it for its first operation or on [`connect`](crate::Client::connect), and closes it
+    /// when it is [idle](Self::idle_timeout).
     ///
-    /// Everything else that is set here holds for each, [`give_up_after`](Self::give_up_after) and
-    /// [`on_disconnect`](Self::on_disconnect) for instance: what is final for one ends its own
-    /// operations. Only [`max_dials`](Self::max_dials) holds for all together.
-    /// [`status`](crate::Client::status) and [`stats`](crate::Client::stats) show them as one.
+    /// All other options hold for each connection, such as [`give_up_after`](Self::give_up_after)
+    /// and [`on_disconnect`](Self::on_disconnect): a fatal error on one connection ends only the
+    /// operations on it. Only [`max_dials`](Self::max_dials) holds for all connections together.
+    /// [`status`](crate::Client::status) and [`stats`](crate::Client::stats) combine them.
     ///
-    /// Between two operations on different connections there is no order, nor need they reach the
-    /// same server behind a load balancer. Equal [shared](crate::SubscriptionBuilder::shared)
-    /// subscriptions are on the same one, whatever the others carry, as long as it has room. Under
-    /// [`Overflow::Block`](crate::Overflow::Block) a reader stalls those on its own connection.
+    /// Operations on different connections have no common order, and behind a load balancer they
+    /// may reach different servers. Equal [shared](crate::SubscriptionBuilder::shared)
+    /// subscriptions use the same connection as long as it has room. With
+    /// [`Overflow::Block`](crate::Overflow::Block), a reader stalls only its own connection.
     pub fn connections(mut self, connections: NonZeroUsize) -> Self {
         self.placement.connections = Some(connections);
         self
     }
 
-    /// Sets how many operations a connection may carry at once. Default: any number.
+    /// Sets the maximum number of operations on a connection. Default: no limit.
     ///
-    /// For gateways with such a limit; 100 is common. Queries and mutations count from their
-    /// beginning to their end, as subscriptions do; so does each reader of a
-    /// [shared](crate::SubscriptionBuilder::shared) subscription. While a connection is
-    /// [replaced](crate::Client::rotate) both carry the same, and no more each. A place is free
-    /// again when its operation has ended, or was dropped.
+    /// Use this for gateways with such a limit; 100 is common. Subscriptions, queries and mutations
+    /// count until they end or are dropped. Each reader of a
+    /// [shared](crate::SubscriptionBuilder::shared) subscription counts as one. While the client
+    /// [replaces](crate::Client::rotate) a connection, the limit holds for the old and the new
+    /// connection separately.
     ///
-    /// With [`connections`](Self::connections), operations are spread over these, and one for which
-    /// none has room is refused with [`SubscribeError::Full`](crate::SubscribeError::Full).
-    /// Without, there are as many connections as it takes: each operation goes to the first that
-    /// has room, and to another one only when all are full, so the last ones empty and close first.
+    /// With [`connections`](Self::connections), a new operation fails with
+    /// [`SubscribeError::Full`](crate::SubscribeError::Full) when all connections are full. Without
+    /// it, the client opens as many connections as it needs. A new operation goes to the first
+    /// connection with room, so that the last connections become idle and close first.
     pub fn max_subscriptions_per_connection(mut self, operations: NonZeroUsize) -> Self {
         self.placement.limit = Some(operations);
         self

@@ -1,14 +1,15 @@
-//! What two clocks say about each other: whether the machine was asleep.
+//! Detects that the machine was asleep, by comparing two clocks.
 //!
-//! Owns the reading of the wall clock. Must not know what follows from it.
+//! Owns the reading of the wall clock. Must not know what the driver does after a sleep.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// On most systems the clock of timers stands still while a machine sleeps, so that a connection
-/// which died meanwhile looks as young as before; the wall clock goes on.
+/// The wall clock and the monotonic clock. On most systems the monotonic clock stops while the
+/// machine sleeps, so a ping timeout does not notice that the connection died. The wall clock
+/// continues.
 pub(super) struct Clocks {
     wall: fn() -> SystemTime,
-    /// Both, when last looked at.
+    /// Both clocks at the last check.
     seen: (Instant, SystemTime),
 }
 
@@ -21,22 +22,23 @@ impl Clocks {
         Self { wall, seen: (now, wall()) }
     }
 
-    /// Whether the wall clock has gone ahead since last asked. One that is set forward looks the
-    /// same.
-    pub(super) fn have_parted(&mut self, now: Instant) -> bool {
+    /// Returns whether the wall clock has advanced much further than the monotonic clock since the
+    /// last call. Setting the wall clock forward looks the same.
+    pub(super) fn have_diverged(&mut self, now: Instant) -> bool {
         let (then, seen) = std::mem::replace(&mut self.seen, (now, (self.wall)()));
-        // One that is set back says nothing.
+        // A wall clock that was set back counts as no time.
         let passed = self.seen.1.duration_since(seen).unwrap_or_default();
         passed.saturating_sub(now.saturating_duration_since(then)) >= ASLEEP
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "it is compared, and decides about no delay")]
+#[expect(clippy::disallowed_methods, reason = "it only detects sleep and sets no delay")]
 fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// What is shorter kills few connections, and a paused clock in a slow test may look like it.
+/// The shortest sleep that is detected. Few connections die in less, and a slow test with a paused
+/// clock can look like a shorter sleep.
 pub(super) const ASLEEP: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -49,7 +51,7 @@ pub(super) mod tests {
         static WALL: Cell<SystemTime> = const { Cell::new(SystemTime::UNIX_EPOCH) };
     }
 
-    /// A wall clock of this thread's own.
+    /// A simulated wall clock for each thread.
     pub(in crate::client::driver) fn wall() -> SystemTime {
         WALL.get()
     }
@@ -60,26 +62,26 @@ pub(super) mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "any time will do")]
-    fn only_a_wall_clock_that_goes_far_ahead_tells_of_a_sleep() {
+    fn a_sleep_is_detected_only_if_the_wall_clock_is_far_ahead() {
         let mut now = Instant::now();
         let mut clocks = Clocks::with(now, wall);
         let (long, second) = (Duration::from_secs(3_600), Duration::from_secs(1));
         for (wall, monotonic, slept) in [
             (long, long, false),
             (ASLEEP, second, false),
-            // What was seen once is not seen again.
+            // The previous call has already counted that time.
             (ASLEEP, second, false),
             (ASLEEP + second, second, true),
             (long, second, true),
             (second, second, false),
-            // Windows counts sleep in both, and a paused clock runs ahead.
+            // On Windows both clocks count sleep, and a paused clock runs ahead.
             (second, long, false),
         ] {
             set_forward(wall);
             now += monotonic;
-            assert_eq!(clocks.have_parted(now), slept, "{wall:?} {monotonic:?}");
+            assert_eq!(clocks.have_diverged(now), slept, "{wall:?} {monotonic:?}");
         }
         WALL.set(SystemTime::UNIX_EPOCH);
-        assert!(!clocks.have_parted(now), "it was set back");
+        assert!(!clocks.have_diverged(now), "the wall clock was set back");
     }
 }

@@ -1,4 +1,4 @@
-//! What the application wants, told to the session in the order in which it was wanted.
+//! Commands of the application, which the driver passes to the session in order.
 
 use std::{
     sync::Arc,
@@ -17,19 +17,19 @@ use crate::{
     session::{Request, WatchOptions},
 };
 
-/// What the application wants.
+/// A command of the application.
 pub(crate) enum Command {
     Subscribe {
         kind: OperationType,
         payload: Box<str>,
-        /// Until a query or mutation ends without a result.
+        /// The time after which a query or mutation ends without a result.
         timeout: Option<Duration>,
-        /// Few have any.
+        /// Boxed, because few operations have any.
         watch_options: Option<Box<WatchOptions>>,
         writer: Arc<Writer>,
     },
-    /// Another reader of the live operation with this request, or the first of a new one with this
-    /// number.
+    /// Adds a reader to the live operation with this request, or starts a new operation with this
+    /// id.
     Share {
         request: Box<str>,
         operation: u64,
@@ -37,15 +37,15 @@ pub(crate) enum Command {
         reader: Arc<Writer>,
     },
     Cancel(u64),
-    /// The reader has made the room that was waited for, or has caught up.
+    /// The writer may continue: the reader has made room, or has caught up.
     Released(u64),
-    /// Answered once there is a connection, or none to be had.
+    /// Answered when a connection is open, or when the client gives up.
     Connect(oneshot::Sender<Result<(), End>>),
     Pause,
     Resume,
-    /// The reader waits until the server is known to have the operation.
+    /// The reader waits until the server has read the operation.
     Probe(u64),
-    /// Answered once there is another connection, or none to be had.
+    /// Answered when another connection has replaced this one, or when the client gives up.
     Rotate(oneshot::Sender<Result<(), End>>),
     ReconnectNow,
     NetworkChanged,
@@ -66,7 +66,8 @@ impl Driver {
         };
         self.look_for_sleep(now);
         if taken == 0 {
-            // Every handle and every stream is gone. Said again at every turn, which does nothing.
+            // Every handle and stream was dropped. The channel reports this on every poll, but only
+            // the first `shutdown` has an effect.
             self.session.shutdown(now, now + ORPHAN_DEADLINE);
         }
         for command in batch.drain(..) {
@@ -111,8 +112,8 @@ impl Driver {
     }
 }
 
-/// Commands for each turn.
+/// The maximum number of commands handled in one turn.
 const COMMANDS: usize = 256;
 
-/// How long a client that nobody holds any more waits for the peer to answer its close.
+/// How long a client without any handle waits for the server to answer its close frame.
 const ORPHAN_DEADLINE: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! What the session wants done, done at once (I8).
+//! Performs the outputs of the session, each as soon as it is taken (I8).
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
@@ -18,14 +18,14 @@ use crate::{
 };
 
 impl Driver {
-    /// Does everything that the session wants done.
+    /// Performs all outputs of the session.
     pub(super) fn perform(&mut self, now: Instant) {
         let mut losses = Losses::default();
         while let Some(output) = self.session.poll_output() {
             match output {
                 Output::Authorize(connection, reason) => {
                     let connector = Arc::clone(&self.connector);
-                    // The provider is the application's code: its panic is its failure, not ours.
+                    // The provider is the application's code. Its panic must not end the driver.
                     let asked = AssertUnwindSafe(async move { (connector.provider)(reason).await })
                         .catch_unwind();
                     self.connections[connection as usize].link = Link::Asking(
@@ -89,8 +89,8 @@ impl Driver {
                     self.sharing.forget(&writer);
                     writer.finish(end, || self.counters.ended());
                 }
-                Output::Connected(answer) => tell(&mut self.waiters, &answer),
-                Output::Rotated(answer) => tell(&mut self.rotating, &answer),
+                Output::Connected(answer) => answer_all(&mut self.waiters, &answer),
+                Output::Rotated(answer) => answer_all(&mut self.rotating, &answer),
                 Output::Postponed(cause) => telemetry::postponed(&cause),
                 Output::Refused(cause, grace) => telemetry::refused(&cause, grace),
                 Output::Unattributed(message) => telemetry::unattributed(message.as_deref()),
@@ -101,7 +101,7 @@ impl Driver {
                 Output::Ended => {
                     self.connections.iter_mut().for_each(|io| io.link = Link::None);
                     self.ended = true;
-                    // Whoever learns of the end must not find that subscribing still works.
+                    // Before the status is set, so that subscribing fails once the end is visible.
                     self.commands.close();
                     telemetry::status(&Status::Ended);
                     self.status.set(Status::Ended);
@@ -111,8 +111,8 @@ impl Driver {
         losses.report();
     }
 
-    /// Asks the application where the operation goes on. Ends it if that fails. Returns whether it
-    /// goes on.
+    /// Asks the application for the position to resume from, and ends the operation if that fails.
+    /// Returns whether the operation continues.
     fn resume(&mut self, now: Instant, writer: &Writer) -> bool {
         let limit = self.connector.max_message_size;
         let error: SharedError = match writer.position() {
@@ -134,7 +134,7 @@ impl Driver {
         false
     }
 
-    /// Ends a subscription from this side.
+    /// Ends a subscription that the server has not ended.
     pub(super) fn end(&mut self, now: Instant, writer: &Writer, end: End) {
         Losses::default().finished(writer.id, &end);
         self.cancel(now, writer.id);
@@ -152,15 +152,15 @@ fn dial(
         let Connector { endpoint, dialer, max_message_size, .. } = &*connector;
         Socket::open(&**dialer, endpoint, subprotocol, headers, *max_message_size).await
     });
-    // The dialer may be the application's code, as the provider is.
+    // The dialer may be the application's code. Its panic must not end the driver.
     let panicked = || {
         ConnectError::Dial(DialError::Other(Arc::new(std::io::Error::other("the dialer panicked"))))
     };
     opened.catch_unwind().map(move |opened| opened.unwrap_or_else(|_| Err(panicked()))).boxed()
 }
 
-/// Tells who waits. Who does not any more needs no answer.
-fn tell(waiters: &mut Waiters<oneshot::Sender<Result<(), End>>>, answer: &Result<(), End>) {
+/// Answers all waiters. An error means that a waiter was dropped and needs no answer.
+fn answer_all(waiters: &mut Waiters<oneshot::Sender<Result<(), End>>>, answer: &Result<(), End>) {
     for waiter in waiters.take() {
         let _ = waiter.send(answer.clone());
     }

@@ -1,7 +1,7 @@
-//! What becomes of an item, and of who reads it.
+//! Delivers items to readers, and adds and removes the readers of shared operations.
 //!
-//! Whoever shares an operation is treated as the only reader of one, under its own number; what
-//! differs is here.
+//! The rest of the driver treats each reader of a shared operation like the only reader of an
+//! operation with the reader's id. The differences are here.
 
 use std::{sync::Arc, time::Instant};
 
@@ -11,7 +11,7 @@ use crate::{
     delivery::{
         mailbox::Pushed,
         sharing::Replay,
-        writer::{Given, Writer},
+        writer::{PushResult, Writer},
     },
     operation::OperationType,
     protocol::Payload,
@@ -20,8 +20,8 @@ use crate::{
 };
 
 impl Driver {
-    /// Another reader comes. The operation is begun if there is none with this request, and has
-    /// this number then.
+    /// Adds a reader to the live operation with this request. If there is none, starts one with the
+    /// id `operation`.
     pub(super) fn share(
         &mut self,
         now: Instant,
@@ -50,40 +50,45 @@ impl Driver {
         };
         if let Some((last, missed)) = last {
             self.counters.shared_out(1);
-            let given = reader.push(last.clone(), last.frame());
-            self.settle(now, Arc::clone(&reader), given);
+            let result = reader.push(last.clone(), last.frame());
+            self.handle_push_result(now, Arc::clone(&reader), result);
             if let Some(gap) = missed {
                 reader.mailbox.push_gap(gap);
             }
         }
     }
 
-    /// A reader goes, and the operation with it if nobody else reads that.
+    /// Removes a reader, and cancels its operation if that has no other reader.
     pub(super) fn cancel(&mut self, now: Instant, reader: u64) {
         if let Some(operation) = self.sharing.leave(reader) {
             self.session.cancel(now, operation);
         }
     }
 
-    /// Gives an item to everyone who shares its operation. Returns what that costs.
+    /// Delivers an item to every reader of a shared operation. Returns its cost, in the unit of the
+    /// read budget.
     pub(super) fn fan_out(&mut self, now: Instant, operation: &Writer, item: Payload) -> usize {
         let Some(mut readers) = operation.readers() else { return 0 };
         let count = readers.count();
-        // One was received, and so many are given out.
+        // The session has counted one item, but each reader gets one.
         self.counters.dequeued(1);
         self.counters.shared_out(count as u64);
-        let odd = readers.give(item, &mut self.wakers);
+        let exceptions = readers.push_to_all(item, &mut self.wakers);
         drop(readers);
-        for (reader, given) in odd {
-            self.settle(now, reader, given);
+        for (reader, result) in exceptions {
+            self.handle_push_result(now, reader, result);
         }
-        count * COST
+        count * COST_PER_READER
     }
 
-    /// Does what follows from an item that was given to a writer. Returns whether the writer takes
-    /// more.
-    pub(super) fn settle(&mut self, now: Instant, writer: Arc<Writer>, given: Given) -> bool {
-        match given {
+    /// Handles the result of pushing an item to a writer. Returns whether the writer accepts more.
+    pub(super) fn handle_push_result(
+        &mut self,
+        now: Instant,
+        writer: Arc<Writer>,
+        result: PushResult,
+    ) -> bool {
+        match result {
             Ok((pushed, waker)) => {
                 self.wakers.extend(waker);
                 self.handle_pushed(now, writer, pushed)
@@ -125,5 +130,6 @@ impl Driver {
     }
 }
 
-/// What it costs a turn to give an item to one reader more, in bytes to read: 16,384 for each turn.
-const COST: usize = 8;
+/// The cost of delivering an item to one more reader, in bytes of the read budget. This allows
+/// 16,384 deliveries in one turn.
+const COST_PER_READER: usize = 8;

@@ -1,4 +1,4 @@
-//! The driver's own end.
+//! Tests of the driver: its end, its waiters, and what it does after a sleep.
 
 mod sharing;
 
@@ -31,7 +31,7 @@ impl Dialer for Nowhere {
     }
 }
 
-/// The last step of `Client::begin`, at the moment when this reader is woken.
+/// Runs the last step of `ConnectionHandle::begin` at the moment when a reader is woken.
 struct LastStep {
     commands: mpsc::UnboundedSender<Command>,
     writer: Arc<Writer>,
@@ -58,7 +58,7 @@ fn read(writer: &Writer, waker: &Waker) -> Poll<Option<Read<Payload, End>>> {
     writer.mailbox.poll_read(&mut Batch::new(), &mut Context::from_waker(waker))
 }
 
-/// That never gets credentials.
+/// A driver that never gets credentials.
 fn driver() -> (Driver, mpsc::UnboundedSender<Command>) {
     let (commands, receiver) = mpsc::unbounded_channel();
     let connector = Connector {
@@ -76,12 +76,11 @@ fn driver() -> (Driver, mpsc::UnboundedSender<Command>) {
     )
 }
 
-/// `begin` sends a command, then looks whether the driver is gone. In between the driver may take
-/// the command, write the mutation and be dropped: once the channel is seen closed, what was
-/// written must have its own end already.
+/// `begin` sends a command, then checks whether the driver has ended. In between, the driver may
+/// take the command, write the mutation and be dropped. The mutation must have its end before the
+/// channel is closed.
 #[tokio::test(start_paused = true)]
-async fn a_mutation_that_was_written_is_ambiguous_even_if_its_caller_is_slow_to_learn_that_the_driver_goes()
- {
+async fn a_mutation_that_was_written_is_ambiguous_if_the_driver_is_dropped() {
     let (mut driver, commands) = driver();
     let (written, waiting) = (writer(1), writer(2));
     let request = Request {
@@ -122,7 +121,7 @@ async fn a_mutation_that_was_written_is_ambiguous_even_if_its_caller_is_slow_to_
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_connection_no_more_is_forgotten() {
+async fn callers_that_stopped_waiting_for_a_connection_do_not_accumulate() {
     let (mut driver, commands) = driver();
     let mut answers = Vec::new();
     for n in 0..1_000 {
@@ -135,7 +134,7 @@ async fn who_waits_for_a_connection_no_more_is_forgotten() {
     assert!((10..=32).contains(&kept), "{kept}");
 }
 
-/// An open connection, and a wall clock that is set by hand.
+/// A driver with an open connection and a simulated wall clock.
 fn open() -> (Driver, mpsc::UnboundedSender<Command>) {
     let (mut driver, commands) = driver();
     driver.clocks = Clocks::with(now(), wall);
@@ -156,7 +155,7 @@ fn open() -> (Driver, mpsc::UnboundedSender<Command>) {
     (driver, commands)
 }
 
-/// Lets time pass in which nothing arrives; both clocks go on.
+/// Advances both clocks while nothing arrives.
 async fn pass(driver: &mut Driver, mut time: Duration) {
     let step = Duration::from_millis(100);
     while !time.is_zero() {
@@ -168,8 +167,7 @@ async fn pass(driver: &mut Driver, mut time: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_is_asked_at_once_whether_it_lives_when_something_is_to_be_done_after_a_sleep()
-{
+async fn after_a_sleep_the_next_command_pings_the_server_at_once() {
     let (mut driver, commands) = open();
     let command = |driver: &mut Driver| {
         assert!(commands.send(Command::Resume).is_ok());
@@ -186,7 +184,7 @@ async fn a_connection_is_asked_at_once_whether_it_lives_when_something_is_to_be_
     pass(&mut driver, Duration::from_millis(200)).await;
     assert!(!driver.session.is_open());
 
-    // A retry sleep goes on: the server may have asked for it.
+    // A retry delay continues, because the server may have asked for it.
     let waits = driver.session.poll_timeout();
     set_forward(ASLEEP);
     assert!(command(&mut driver).is_none());
@@ -194,7 +192,7 @@ async fn a_connection_is_asked_at_once_whether_it_lives_when_something_is_to_be_
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_sleep_the_next_ping_is_waited_for_with_less_patience() {
+async fn after_a_sleep_the_next_ping_has_a_shorter_timeout() {
     for (slept, patience) in [(Duration::ZERO, 10), (ASLEEP, 2)] {
         let (mut driver, _commands) = open();
         pass(&mut driver, Duration::from_secs(9)).await;
@@ -212,9 +210,9 @@ async fn after_a_sleep_the_next_ping_is_waited_for_with_less_patience() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_lives_is_kept_after_a_sleep() {
+async fn a_working_connection_is_kept_after_a_sleep() {
     let (mut driver, commands) = open();
-    // Less than the idle timeout.
+    // In total less than the idle timeout.
     for _ in 0..4 {
         set_forward(ASLEEP * 100);
         assert!(commands.send(Command::Resume).is_ok());

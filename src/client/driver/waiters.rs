@@ -1,15 +1,14 @@
-//! Those who wait for the same answer, however many they are.
+//! The callers that wait for the same answer.
 //!
-//! Pure. Owns when those are forgotten who do not wait any more.
+//! Pure. Owns the decision when to remove callers that stopped waiting.
 
-/// Waiters, of which those that have gone are at most as many as those that were there when it was
-/// last looked, and a few.
+/// Callers that wait for an answer. Callers that stopped waiting are removed now and then.
 ///
-/// Each look at a waiter is paid for by one that was added, so that many who come one by one cost
-/// no more than each of them does.
+/// The number of checks is at most proportional to the number of callers that were added, so adding
+/// a caller has a constant amortized cost.
 pub(super) struct Waiters<T> {
     waiting: Vec<T>,
-    /// Who has gone is looked for when there are so many.
+    /// The number of waiters at which the next sweep happens.
     sweep_at: usize,
 }
 
@@ -18,7 +17,7 @@ impl<T> Waiters<T> {
         Self { waiting: Vec::new(), sweep_at: FEW }
     }
 
-    /// Who asks again and again, and does not wait, does not pile up.
+    /// Adds a waiter. Sweeps if there are many, because callers that stop waiting would accumulate.
     pub(super) fn push(&mut self, waiter: T, has_gone: impl Fn(&T) -> bool) {
         if self.waiting.len() >= self.sweep_at {
             self.waiting.retain(|waiter| !has_gone(waiter));
@@ -27,13 +26,13 @@ impl<T> Waiters<T> {
         self.waiting.push(waiter);
     }
 
-    /// All of them, who are to be answered.
+    /// Removes and returns all waiters.
     pub(super) fn take(&mut self) -> Vec<T> {
         std::mem::replace(self, Self::new()).waiting
     }
 }
 
-/// So many cost nothing worth looking for.
+/// The number of waiters up to which a sweep is not worth its cost.
 const FEW: usize = 16;
 
 #[cfg(test)]
@@ -45,21 +44,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn twenty_thousand_who_wait_are_looked_at_a_few_times_each() {
-        let (mut waiters, looks) = (Waiters::new(), Cell::new(0));
+    fn each_of_many_waiters_is_checked_only_a_few_times() {
+        let (mut waiters, checks) = (Waiters::new(), Cell::new(0));
         for n in 0..20_000 {
             waiters.push(n, |_| {
-                looks.set(looks.get() + 1);
+                checks.set(checks.get() + 1);
                 false
             });
         }
-        assert!(looks.get() <= 2 * 20_000, "{}", looks.get());
+        assert!(checks.get() <= 2 * 20_000, "{}", checks.get());
         assert_eq!(waiters.take(), (0..20_000).collect::<Vec<_>>());
         assert!(waiters.take().is_empty());
     }
 
     #[test]
-    fn those_who_went_do_not_pile_up() {
+    fn waiters_that_stopped_waiting_do_not_accumulate() {
         let mut waiters = Waiters::new();
         for n in 0..20_000 {
             waiters.push(n, |n| n % 100 != 0);
@@ -70,17 +69,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_who_waits_is_forgotten_and_looks_are_as_many_as_waiters(
+        fn no_waiter_is_lost_and_the_checks_are_at_most_twice_the_waiters(
             waits in vec(any::<bool>(), 0..2_000),
         ) {
-            let (mut waiters, looks) = (Waiters::new(), Cell::new(0));
+            let (mut waiters, checks) = (Waiters::new(), Cell::new(0));
             for (n, waits) in waits.iter().enumerate() {
                 waiters.push((n, *waits), |(_, waits)| {
-                    looks.set(looks.get() + 1);
+                    checks.set(checks.get() + 1);
                     !waits
                 });
             }
-            prop_assert!(looks.get() <= 2 * waits.len());
+            prop_assert!(checks.get() <= 2 * waits.len());
             let left: Vec<_> =
                 waiters.take().into_iter().filter(|(_, waits)| *waits).map(|(n, _)| n).collect();
             let expected: Vec<_> = (0..waits.len()).filter(|n| waits[*n]).collect();

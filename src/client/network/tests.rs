@@ -1,8 +1,8 @@
-//! The watcher, with changes that are made up; and with real ones, where this machine lets itself
-//! be changed.
+//! Tests of the watcher with simulated changes, and with real ones where the test machine permits
+//! them.
 #![expect(
     clippy::disallowed_methods,
-    reason = "the clock that these tests read is paused, or they wait for the system"
+    reason = "these tests pause the clock, or wait for the operating system"
 )]
 
 use futures::{StreamExt, stream};
@@ -19,14 +19,14 @@ use crate::{
     mock::{Peer, Server},
 };
 
-/// Tells of changes.
+/// Simulates changes.
 type Network = mpsc::UnboundedSender<io::Result<()>>;
 
 fn builder(server: &Server) -> ClientBuilder {
     Client::builder(server.url()).dialer(server.dialer()).seed(1).watch_network(true)
 }
 
-/// On a network that is changed by hand.
+/// Builds a client on a simulated network.
 fn watched(mut builder: ClientBuilder) -> (Client, Network) {
     let (network, changes) = mpsc::unbounded_channel();
     let changes = Mutex::new(Some(changes));
@@ -59,7 +59,8 @@ async fn gap_cause(stream: &mut Subscription<Value>) -> Option<Disconnect> {
     }
 }
 
-/// Those that come within this time, less than a minute apart, each answered.
+/// Answers the pings that arrive within `time`, and returns when each arrived. They must be less
+/// than a minute apart.
 async fn pings(peer: &mut Peer, time: Duration) -> Vec<Duration> {
     let (begun, mut seen) = (Instant::now(), Vec::new());
     let _ = timeout(time, async {
@@ -74,7 +75,7 @@ async fn pings(peer: &mut Peer, time: Duration) -> Vec<Duration> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_of_changes_is_one_ping_after_a_second_and_a_connection_that_lives_is_kept() {
+async fn a_burst_of_changes_causes_one_ping_and_a_working_connection_is_kept() {
     let server = Server::in_memory();
     let (client, network) = watched(builder(&server).ping_interval(None));
     let mut stream = subscribe(&client);
@@ -86,14 +87,14 @@ async fn a_burst_of_changes_is_one_ping_after_a_second_and_a_connection_that_liv
     }
     let seen = pings(&mut peer, secs(59)).await;
     assert_eq!(seen.len(), 1, "{seen:?}");
-    assert!(seen[0] <= SETTLE, "{seen:?}");
+    assert!(seen[0] <= DEBOUNCE, "{seen:?}");
     peer.next(&id, json!({"data": 1})).await;
     assert!(matches!(stream.next().await, Some(Ok(Event::Next(_)))), "there is no gap");
     assert_eq!(client.stats().dials, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_died_with_the_network_is_found_within_3_s_on_both_subprotocols() {
+async fn a_connection_lost_with_the_network_is_detected_within_three_seconds() {
     for subprotocol in [crate::Subprotocol::GraphqlTransportWs, crate::Subprotocol::GraphqlWs] {
         let server = Server::in_memory();
         let (client, network) = watched(builder(&server).subprotocol(subprotocol));
@@ -105,7 +106,7 @@ async fn a_connection_that_died_with_the_network_is_found_within_3_s_on_both_sub
         let mut status = client.status();
         status.wait_for(|status| !matches!(status, Status::Open { .. })).await.unwrap();
         assert!(
-            begun.elapsed() <= SETTLE + secs(2) + Duration::from_millis(10),
+            begun.elapsed() <= DEBOUNCE + secs(2) + Duration::from_millis(10),
             "{:?}",
             begun.elapsed()
         );
@@ -115,7 +116,7 @@ async fn a_connection_that_died_with_the_network_is_found_within_3_s_on_both_sub
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_that_go_on_are_told_of_less_and_less_and_begin_anew_once_they_have_stopped() {
+async fn while_changes_continue_they_are_reported_at_growing_intervals_until_they_stop() {
     let server = Server::in_memory();
     let (client, network) = watched(builder(&server).ping_interval(None));
     let _stream = subscribe(&client);
@@ -132,12 +133,12 @@ async fn changes_that_go_on_are_told_of_less_and_less_and_begin_anew_once_they_h
         seen.windows(2).map(|pair| pair[1].abs_diff(pair[0]).as_secs_f32().round()).collect();
     assert_eq!(gaps, [2.0, 4.0, 8.0, 16.0, 30.0, 30.0], "{seen:?}");
 
-    // The last ones are told of, too.
-    assert_eq!(pings(&mut peer, CALM).await.len(), 1);
-    sleep(CALM).await;
+    // The last changes are reported, too.
+    assert_eq!(pings(&mut peer, MAX_INTERVAL).await.len(), 1);
+    sleep(MAX_INTERVAL).await;
     network.send(Ok(())).unwrap();
     let seen = pings(&mut peer, secs(60)).await;
-    assert!(seen.len() == 1 && seen[0] <= SETTLE + Duration::from_millis(10), "{seen:?}");
+    assert!(seen.len() == 1 && seen[0] <= DEBOUNCE + Duration::from_millis(10), "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,7 +156,7 @@ async fn a_retry_sleep_ends_when_the_network_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_watcher_tells_every_connection_that_there_is_also_one_made_later() {
+async fn one_watcher_notifies_every_connection_including_those_made_later() {
     let server = Server::in_memory();
     let limited = builder(&server)
         .max_subscriptions_per_connection(1.try_into().unwrap())
@@ -170,7 +171,7 @@ async fn one_watcher_tells_every_connection_that_there_is_also_one_made_later() 
         peer.expect_subscribe().await;
         peers.push(peer);
     }
-    // Also once no handle is there any more, as streams go on without.
+    // The watcher also works when only streams are left.
     drop(client);
     network.send(Ok(())).unwrap();
     for peer in &mut peers {
@@ -180,7 +181,7 @@ async fn one_watcher_tells_every_connection_that_there_is_also_one_made_later() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_without_a_connection_is_not_told_nor_made_to_dial() {
+async fn a_client_without_a_connection_neither_pings_nor_dials_after_a_change() {
     let server = Server::in_memory();
     let (client, network) = watched(builder(&server).ping_interval(None));
     network.send(Ok(())).unwrap();
@@ -188,7 +189,7 @@ async fn a_client_without_a_connection_is_not_told_nor_made_to_dial() {
     let stream = subscribe(&client);
     let mut peer = connected(&server).await;
     peer.expect_subscribe().await;
-    // What is dialed after the change needs no question.
+    // A connection that was dialed after the change needs no ping.
     peer.expect_nothing_for(secs(40)).await;
     drop(stream);
     peer.expect_complete().await;
@@ -203,7 +204,7 @@ async fn a_client_without_a_connection_is_not_told_nor_made_to_dial() {
     }
 }
 
-/// Waits until no more tasks are left than this.
+/// Waits until at most `wanted` tasks are left.
 async fn tasks_left(wanted: usize) {
     let metrics = tokio::runtime::Handle::current().metrics();
     for _ in 0..1_000 {
@@ -236,7 +237,7 @@ async fn the_watcher_ends_with_the_last_handle_and_stream_and_with_a_shutdown() 
         network.closed().await;
         tasks_left(before).await;
     }
-    // Nor does one that was never used leave anything behind.
+    // A client that was never used leaves no task behind either.
     let (client, network) = watched(builder(&server));
     drop(client);
     network.closed().await;
@@ -244,7 +245,7 @@ async fn the_watcher_ends_with_the_last_handle_and_stream_and_with_a_shutdown() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_that_cannot_be_had_or_breaks_is_nothing_to_the_client() {
+async fn a_client_works_when_its_watcher_cannot_start_or_fails() {
     let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     for is_sandboxed in [true, false] {
         let server = Server::in_memory();
@@ -262,7 +263,7 @@ async fn a_watcher_that_cannot_be_had_or_breaks_is_nothing_to_the_client() {
         if let Some(network) = network {
             network.send(Err(io::ErrorKind::ConnectionReset.into())).unwrap();
         }
-        // The driver alone.
+        // Only the driver's task is left.
         tasks_left(before + 1).await;
         peer.next(&id, json!({"data": 1})).await;
         assert!(matches!(stream.next().await, Some(Ok(Event::Next(_)))));
@@ -272,7 +273,7 @@ async fn a_watcher_that_cannot_be_had_or_breaks_is_nothing_to_the_client() {
 }
 
 #[tokio::test]
-async fn what_is_watched_by_default_is_the_way_to_an_endpoint_elsewhere() {
+async fn by_default_the_network_is_watched_if_the_endpoint_is_on_another_machine() {
     let metrics = tokio::runtime::Handle::current().metrics();
     let server = Server::in_memory();
     let at = |endpoint| Client::builder(endpoint);
@@ -294,15 +295,15 @@ async fn what_is_watched_by_default_is_the_way_to_an_endpoint_elsewhere() {
     }
 }
 
-/// The system's own messages, in a network namespace of its own, so that this machine's network
-/// stays as it is.
+/// Tests real messages of the system, in a network namespace, so that the network of the test
+/// machine does not change.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_new_address_and_a_lost_one_are_each_a_ping_on_a_real_network() {
+fn on_a_real_network_a_new_address_and_a_lost_one_each_cause_a_ping() {
     use std::process::Command;
 
     const NAME: &str =
-        "client::network::tests::a_new_address_and_a_lost_one_are_each_a_ping_on_a_real_network";
+        "client::network::tests::on_a_real_network_a_new_address_and_a_lost_one_each_cause_a_ping";
     const INSIDE: &str = "RESUB_TEST_IN_A_NETWORK_NAMESPACE";
 
     fn run(program: &str, arguments: &[&str]) -> bool {
@@ -316,7 +317,7 @@ fn a_new_address_and_a_lost_one_are_each_a_ping_on_a_real_network() {
     }
     let namespace = ["--user", "--map-root-user", "--net"];
     if !run("unshare", &[&namespace[..], &["ip", "link", "show"]].concat()) {
-        eprintln!("SKIPPED: no network namespace is to be had here, so no real change was seen");
+        eprintln!("SKIPPED: this machine permits no network namespace");
         return;
     }
     let this = std::env::current_exe().unwrap();
@@ -344,9 +345,9 @@ async fn real_changes(ip: impl Fn(&[&str])) {
         ip(change);
         if is_told {
             peer.expect_ping().await;
-            assert!(begun.elapsed() >= SETTLE / 2, "{change:?}: {:?}", begun.elapsed());
+            assert!(begun.elapsed() >= DEBOUNCE / 2, "{change:?}: {:?}", begun.elapsed());
         } else {
-            assert!(pings(&mut peer, secs(2)).await.is_empty(), "it concerns this machine alone");
+            assert!(pings(&mut peer, secs(2)).await.is_empty(), "loopback addresses do not count");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which connection the next operation goes to. Pure: from the loads alone.
+//! Chooses the connection for a new operation. Pure: the choice depends only on the loads.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
@@ -7,62 +7,63 @@ use crate::session::DialBudget;
 /// How operations are spread over connections.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Placement {
-    /// How many there may be; `None` is one, or with a `limit` as many as it takes.
+    /// The maximum number of connections. `None` means one, or with a `limit` any number.
     pub(crate) connections: Option<NonZeroUsize>,
-    /// How many operations each may carry.
+    /// The maximum number of operations on each connection.
     pub(crate) limit: Option<NonZeroUsize>,
 }
 
 /// Where an operation goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Choice {
-    /// To the connection with this index.
-    ConnectionHandle(usize),
-    /// To one that is yet to be made.
+    /// On the connection with this index.
+    Existing(usize),
+    /// On a new connection.
     New,
-    /// Nowhere: each has all that it may carry.
+    /// Nowhere, because every connection is full.
     Full,
 }
 
 impl Placement {
-    /// Whether there is never more than one connection, which takes everything.
+    /// Whether there is exactly one connection, without a limit.
     pub(super) fn is_single(self) -> bool {
         self.limit.is_none() && self.connections() == NonZeroUsize::MIN
     }
 
-    /// How many connections there are before any is full.
+    /// The number of connections that operations are spread over before any is full.
     pub(super) fn connections(self) -> NonZeroUsize {
         self.connections.unwrap_or(NonZeroUsize::MIN)
     }
 
-    /// Whether a connection that carries so many operations may carry one more.
+    /// Whether a connection with `load` operations may take one more.
     pub(super) fn has_room(self, load: usize) -> bool {
         self.limit.is_none_or(|limit| load < limit.get())
     }
 
-    /// Of a number of connections the one that carries the least, those that were never used
-    /// included. Of as many as it takes the first with room, so that the last ones empty and close.
-    /// An unused one before a new one in any case.
+    /// Chooses a connection from the load of each.
+    ///
+    /// With a fixed number of connections, this is the one with the lowest load, and connections
+    /// that were not made yet count as empty. With any number, it is the first with room, so that
+    /// the last connections become idle and close. An existing empty connection always goes before
+    /// a new one.
     pub(super) fn choose(self, loads: impl Iterator<Item = usize>) -> Choice {
         let mut made = 0;
         let mut with_room =
             loads.enumerate().inspect(|_| made += 1).filter(|&(_, load)| self.has_room(load));
         let Some(most) = self.connections else {
-            return with_room
-                .next()
-                .map_or(Choice::New, |(index, _)| Choice::ConnectionHandle(index));
+            return with_room.next().map_or(Choice::New, |(index, _)| Choice::Existing(index));
         };
         let least = with_room.min_by_key(|&(_, load)| load);
         match least {
-            Some((index, 0)) => Choice::ConnectionHandle(index),
+            Some((index, 0)) => Choice::Existing(index),
             Some(_) | None if made < most.get() => Choice::New,
-            Some((index, _)) => Choice::ConnectionHandle(index),
+            Some((index, _)) => Choice::Existing(index),
             None => Choice::Full,
         }
     }
 
-    /// The part of the client's budget that belongs to the connection with this index, so that all
-    /// together keep to it. `build` has seen to it that there is one dial for each.
+    /// Returns the part of the client's dial budget for the connection with this index. The parts
+    /// add up to the budget. `build` has checked that it has at least one dial for each connection.
     pub(super) fn share(self, budget: DialBudget, index: usize) -> DialBudget {
         let (all, connections) = (budget.dials.get() as usize, self.connections().get());
         let share = all / connections + usize::from(index < all % connections);
@@ -84,10 +85,10 @@ mod tests {
         Placement { connections: parse(connections), limit: parse(limit) }
     }
 
-    /// Places one more; whether there was room.
+    /// Places one more operation. Returns whether there was room.
     fn place(placement: Placement, loads: &mut Vec<usize>) -> bool {
         match placement.choose(loads.iter().copied()) {
-            Choice::ConnectionHandle(index) => loads[index] += 1,
+            Choice::Existing(index) => loads[index] += 1,
             Choice::New => loads.push(1),
             Choice::Full => return false,
         }
@@ -97,15 +98,15 @@ mod tests {
     #[test]
     fn one_connection_is_the_default() {
         assert!(placement(None, None).is_single() && placement(Some(1), None).is_single());
-        for several in
+        for multiple in
             [placement(Some(2), None), placement(None, Some(100)), placement(Some(1), Some(100))]
         {
-            assert!(!several.is_single());
+            assert!(!multiple.is_single());
         }
     }
 
     #[test]
-    fn a_limit_alone_fills_one_connection_after_the_other_and_what_was_freed_before_a_new_one() {
+    fn with_a_limit_alone_operations_fill_free_places_before_a_new_connection_is_made() {
         let (limited, mut loads) = (placement(None, Some(3)), vec![0]);
         for _ in 0..7 {
             assert!(place(limited, &mut loads));
@@ -117,23 +118,17 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_emptied_is_used_before_a_new_one_is_made() {
-        assert_eq!(
-            placement(Some(4), None).choose([1, 0].into_iter()),
-            Choice::ConnectionHandle(1)
-        );
+    fn an_empty_connection_is_used_before_a_new_one_is_made() {
+        assert_eq!(placement(Some(4), None).choose([1, 0].into_iter()), Choice::Existing(1));
         assert_eq!(placement(Some(4), None).choose([1, 1].into_iter()), Choice::New);
-        assert_eq!(
-            placement(Some(2), None).choose([2, 1].into_iter()),
-            Choice::ConnectionHandle(1)
-        );
+        assert_eq!(placement(Some(2), None).choose([2, 1].into_iter()), Choice::Existing(1));
         assert_eq!(placement(Some(2), Some(2)).choose([2, 2].into_iter()), Choice::Full);
         assert_eq!(placement(Some(3), Some(2)).choose([2, 2].into_iter()), Choice::New);
     }
 
     proptest! {
         #[test]
-        fn however_many_begin_no_two_connections_differ_by_more_than_one(
+        fn the_loads_of_two_connections_never_differ_by_more_than_one(
             connections in 2..40_usize,
             count in 0..2_000_usize,
         ) {
@@ -147,7 +142,7 @@ mod tests {
         }
 
         #[test]
-        fn no_limit_is_ever_exceeded_and_no_room_is_ever_denied(
+        fn no_limit_is_exceeded_and_no_operation_is_refused_while_there_is_room(
             connections in proptest::option::of(1..6_usize),
             limit in 1..5_usize,
             steps in vec(proptest::option::of(0..40_usize), 0..200),
@@ -172,7 +167,7 @@ mod tests {
         }
 
         #[test]
-        fn the_shares_of_a_budget_are_the_budget(connections in 1..50_usize, more in 0..1_000_u32) {
+        fn the_shares_of_a_dial_budget_are_even_and_add_up_to_it(connections in 1..50_usize, more in 0..1_000_u32) {
             let dials = NonZeroU32::new(u32::try_from(connections).unwrap() + more).unwrap();
             let budget = DialBudget { dials, per: Duration::from_secs(60) };
             let spread = placement(Some(connections), None);

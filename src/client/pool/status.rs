@@ -1,6 +1,6 @@
-//! One status of several connections.
+//! Combines the statuses of several connections into one.
 //!
-//! Owns which of them is shown. Knows nothing of what they do.
+//! Owns the choice of the status that the application sees. Must not know what connections do.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,15 +8,15 @@ use tokio::sync::watch;
 
 use crate::session::Status;
 
-/// What each connection does, and what of it the application sees. It lives as long as a driver
-/// does, so that who watches learns of the end of the last one.
+/// The status of each connection, and the one that the application sees. Drivers keep it alive, so
+/// that a watcher is notified when the last driver ends.
 pub(crate) struct SharedStatus {
-    /// By the index of the connection.
+    /// Indexed by connection.
     connections: Mutex<Vec<Status>>,
     shown: watch::Sender<Status>,
 }
 
-/// Where one connection says what it does.
+/// Sets the status of one connection.
 pub(crate) struct StatusSlot {
     shared_status: Arc<SharedStatus>,
     index: usize,
@@ -28,29 +28,29 @@ impl SharedStatus {
         (Arc::new(Self { connections: Mutex::default(), shown }), status)
     }
 
-    /// For one more connection, which has nothing to do yet. It is not shown before it says
-    /// something: nothing is less.
+    /// Adds a connection, which is idle. This never changes the status that the application sees.
     pub(crate) fn add(self: &Arc<Self>) -> StatusSlot {
         let mut connections = self.connections();
         connections.push(Status::Idle);
         StatusSlot { shared_status: Arc::clone(self), index: connections.len() - 1 }
     }
 
-    /// How many connections are acknowledged.
+    /// The number of acknowledged connections.
     pub(super) fn open(&self) -> usize {
         self.connections().iter().filter(|status| matches!(status, Status::Open { .. })).count()
     }
 
     fn connections(&self) -> MutexGuard<'_, Vec<Status>> {
-        // Nothing that can panic half-way runs under the lock.
+        // Poisoning is ignored, because nothing under this lock can panic halfway.
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl StatusSlot {
     pub(crate) fn set(&self, status: Status) {
-        // In there, so that two connections are shown in the order in which they spoke; readers are
-        // woken after both locks are released (I11).
+        // The change is made inside of the closure, so that the application sees two connections
+        // change in the order in which they did. Watchers are woken after both locks are released
+        // (I11).
         self.shared_status.shown.send_if_modified(|shown| {
             let mut connections = self.shared_status.connections();
             let before = worst(&connections);
@@ -65,14 +65,15 @@ impl StatusSlot {
     }
 }
 
-/// Which status stands for all: the one that says most about what is wrong; of equals, the first.
+/// Returns the index of the status that is shown for all: the one with the highest rank. If several
+/// have it, the first.
 fn worst(connections: &[Status]) -> usize {
     let by_rank = connections.iter().enumerate().rev().max_by_key(|(_, status)| rank(status));
     by_rank.map_or(0, |(index, _)| index)
 }
 
-/// A connection without operations says nothing as long as another has some, and one that has ended
-/// nothing while another lives.
+/// Ranks a status by how much an operator needs to see it. An idle connection is hidden while
+/// another has operations, and an ended connection while another lives.
 fn rank(status: &Status) -> u8 {
     match status {
         Status::Waiting { .. } => 5,
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_is_shown_and_rest_only_where_all_rest() {
+    fn the_worst_status_is_shown_and_idle_only_if_no_connection_is_in_use() {
         for (connections, shown) in [
             (vec![open(), waiting(3), connecting(1), waiting(4)], waiting(3)),
             (vec![open(), connecting(7), connecting(1), Status::Idle], connecting(7)),
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn who_watches_learns_of_the_end_when_the_last_connection_is_gone() {
+    fn a_watcher_is_notified_of_the_end_when_the_last_connection_is_dropped() {
         let (shared_status, status) = SharedStatus::new();
         let slots = [shared_status.add(), shared_status.add()];
         drop(shared_status);
@@ -149,29 +150,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn of_one_connection_every_change_is_seen_as_it_is(said in vec(any_status(), 0..20)) {
+        fn every_change_of_a_single_connection_is_shown_unchanged(changes in vec(any_status(), 0..20)) {
             let (shared_status, mut status) = SharedStatus::new();
             let slot = shared_status.add();
-            for one in said {
-                slot.set(one.clone());
+            for next in changes {
+                slot.set(next.clone());
                 prop_assert!(status.has_changed().unwrap());
-                prop_assert_eq!(text(&status.borrow_and_update()), text(&one));
+                prop_assert_eq!(text(&status.borrow_and_update()), text(&next));
             }
         }
 
         #[test]
-        fn of_several_the_worst_is_shown_and_nobody_is_woken_by_the_others(
+        fn the_worst_status_of_several_is_shown_and_changes_of_the_others_wake_no_watcher(
             connections in 1..5_usize,
-            said in vec((0..5_usize, any_status()), 0..40),
+            changes in vec((0..5_usize, any_status()), 0..40),
         ) {
             let (shared_status, mut status) = SharedStatus::new();
             let slots: Vec<_> = (0..connections).map(|_| shared_status.add()).collect();
             let (mut all, mut shown) = (vec![Status::Idle; connections], 0);
-            for (connection, one) in said {
+            for (connection, next) in changes {
                 let connection = connection % connections;
                 status.mark_unchanged();
-                all[connection] = one.clone();
-                slots[connection].set(one);
+                all[connection] = next.clone();
+                slots[connection].set(next);
                 let highest = all.iter().map(rank).max().unwrap();
                 let first = all.iter().position(|status| rank(status) == highest).unwrap();
                 prop_assert_eq!(text(&status.borrow()), text(&all[first]));

@@ -1,4 +1,4 @@
-//! Options of one subscription.
+//! Options of a subscription.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -27,21 +27,22 @@ use crate::{
     session::WatchOptions,
 };
 
-/// Options of one subscription; made by [`Client::subscription_to`].
-#[must_use = "a subscription begins with `start`"]
+/// Configures a [`Subscription`]. Created by [`Client::subscription_to`].
+#[must_use = "a builder does nothing until `start` is called"]
 pub struct SubscriptionBuilder<O: Operation> {
     client: Client,
     operation: O,
     limits: Limits,
     watch_options: WatchOptions,
-    /// Made at the start, as it takes the operation.
+    /// Creates the hook at the start, because the hook owns the operation.
     resume: Option<Box<dyn FnOnce(O) -> ResumeHook + Send>>,
-    /// Made at the start, as it depends on the limits.
+    /// Creates the index of keys at the start, because it depends on the limits.
     keys: Option<KeysFor>,
     restart: Option<RestartHook>,
     repeats: Option<Repeats<O::Data>>,
     is_shared: bool,
     replay: Replay,
+    is_unchecked: bool,
 }
 
 type KeysFor = Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>;
@@ -59,43 +60,46 @@ impl<O: Operation> SubscriptionBuilder<O> {
             repeats: None,
             is_shared: false,
             replay: Replay::Nothing,
+            is_unchecked: false,
         }
     }
 
-    /// Sets what happens to an item for which there is no room. Default: what the client was built
-    /// with, else [`Overflow::DropOldest`].
+    /// Sets what happens to an item when the queue is full. Default: the client's
+    /// [`overflow`](crate::ClientBuilder::overflow), else [`Overflow::DropOldest`].
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.limits.overflow = overflow;
         self
     }
 
-    /// Sets how many undelivered items the subscription may hold. Default: what the client was
-    /// built with, else 1024.
+    /// Sets how many unread items the queue may hold. Default: the client's
+    /// [`capacity`](crate::ClientBuilder::capacity), else 1024.
     ///
-    /// What happens to the next item is decided by [`overflow`](Self::overflow). A stream that is
-    /// read takes up to 32 items at once, and at most an eighth of the capacity; those are held
-    /// besides.
+    /// [`overflow`](Self::overflow) decides what happens when the queue is full. The stream itself
+    /// takes up to 32 items from the queue at once, but at most an eighth of the capacity. These
+    /// items no longer count.
     pub fn capacity(mut self, items: NonZeroUsize) -> Self {
         self.limits.items = items;
         self
     }
 
-    /// Sets how many bytes of undelivered items the subscription may hold. Default: what the client
-    /// was built with, else 16 MiB. A larger item is held alone. As with
-    /// [`capacity`](Self::capacity), an eighth may be held besides; and as buffers are used again,
-    /// they may be twice as large as their items and 1 KiB more.
+    /// Sets how many bytes of unread items the queue may hold. Default: the client's
+    /// [`capacity_bytes`](crate::ClientBuilder::capacity_bytes), else 16 MiB.
+    ///
+    /// A larger item is accepted if the queue is empty. As with [`capacity`](Self::capacity), the
+    /// stream may hold another eighth. The memory in use can be larger, because the client reuses
+    /// buffers: up to twice the size of an item, plus 1 KiB.
     pub fn capacity_bytes(mut self, bytes: NonZeroUsize) -> Self {
         self.limits.bytes = bytes;
         self
     }
 
-    /// Keeps the newest item of each key, in the order in which the keys first arrived:
-    /// [`Overflow::LatestBy`].
+    /// Keeps only the newest unread item of each key, in the order in which the keys first arrived.
+    /// Sets [`overflow`](Self::overflow) to [`Overflow::LatestBy`].
     ///
-    /// What is replaced is counted as dropped in a gap before what waits. `key` is called for each
-    /// item as it arrives, in the client's task, which therefore decodes each item as well: keep it
-    /// quick. An item without data has no key and is kept as it is. If `key` panics, the
-    /// subscription ends with [`SubscriptionError::Hook`](crate::SubscriptionError::Hook).
+    /// A gap before the waiting items counts replaced items as dropped. The client calls `key` for
+    /// each item as it arrives, in its own task, and has to decode the item there, so `key` must be
+    /// fast. An item without data has no key and is always kept. If `key` panics, the subscription
+    /// ends with [`SubscriptionError::Hook`](crate::SubscriptionError::Hook).
     pub fn latest_by<K>(mut self, key: impl FnMut(&O::Data) -> K + Send + 'static) -> Self
     where
         K: Hash + Eq + Send + 'static,
@@ -106,16 +110,17 @@ impl<O: Operation> SubscriptionBuilder<O> {
         self
     }
 
-    /// Sets how the operation goes on after the last item received whenever it is sent again.
-    /// Default: it is sent as it was.
+    /// Sets a hook that changes the variables before the operation is sent again, so that the
+    /// server continues after the last item received. Default: the operation is sent unchanged.
     ///
-    /// `hook` takes the last item that arrived with data, read or not yet read, and changes the
-    /// variables; what it changes stays for the next time; if that item does not decode, `hook` is
-    /// not called, and the operation goes on from where it was sent last. A [`Gap`](crate::Gap)
-    /// then says [`resumed`](crate::Gap::resumed). If the server honours the position, nothing is
-    /// lost by a reconnect; if it may repeat what lies before it, add
-    /// [`dedupe_by`](Self::dedupe_by), and do not go back where positions can be compared, as the
-    /// last item may then be such a repetition:
+    /// `hook` gets the last item that arrived with data, whether it was read or not, and the
+    /// variables. Its changes to the variables are kept. If the last item does not decode, the
+    /// client does not call `hook` and sends the same variables again. The [`Gap`](crate::Gap) is
+    /// marked [`resumed`](crate::Gap::resumed).
+    ///
+    /// If the server honours the position, a reconnect loses nothing. If it may repeat items from
+    /// before the position, add [`dedupe_by`](Self::dedupe_by). The last item may then be such a
+    /// repetition, so never move the position back if positions can be compared:
     ///
     /// ```
     /// # use resub::{Client, Request, SubscribeError};
@@ -134,8 +139,8 @@ impl<O: Operation> SubscriptionBuilder<O> {
     /// # }
     /// ```
     ///
-    /// It runs in the client's task, and only when the operation is sent again. If it panics, or
-    /// leaves variables that do not serialize, the subscription ends with
+    /// The hook runs in the client's task, and only when the operation is sent again. If it panics,
+    /// or the variables no longer serialize, the subscription ends with
     /// [`SubscriptionError::Hook`](crate::SubscriptionError::Hook).
     pub fn resume_with(
         mut self,
@@ -156,13 +161,14 @@ impl<O: Operation> SubscriptionBuilder<O> {
         self
     }
 
-    /// Leaves out an item whose key is among those of the last `window` items that were read.
-    /// Default: everything is read.
+    /// Leaves out an item whose key was among the last `window` items read. Default: the stream
+    /// yields every item.
     ///
-    /// For what a server repeats after the operation was sent again: the key is to name an event,
-    /// such as its number, and the window to be as large as the overlap can be, or some times that
-    /// with positions that cannot be compared. Each key of the window is kept twice. `key` runs
-    /// where the stream is read, and so does its panic. Items without data are never left out.
+    /// Use this for items that the server repeats after the operation was sent again. The key must
+    /// identify an event, such as its number. The window must be at least as large as the overlap,
+    /// and several times that if positions cannot be compared. The stream stores each key of the
+    /// window twice. `key` runs in the task that reads the stream, and a panic in it propagates
+    /// there. Items without data are never left out.
     pub fn dedupe_by<K>(
         mut self,
         window: NonZeroUsize,
@@ -176,17 +182,18 @@ impl<O: Operation> SubscriptionBuilder<O> {
         self
     }
 
-    /// Sends the operation again, with a backoff of its own, when the server has ended it and
-    /// `is_transient` says so. Default: its end is the stream's.
+    /// Restarts the operation when the server has ended it and `is_transient` returns `true`.
+    /// Default: the stream ends.
     ///
-    /// `is_transient` gets the errors of the server's `error` message, or those of the last item if
-    /// the server completed the operation after an item without data, as many servers do when their
-    /// backend fails; it gets none when the server just completed it. A [`Gap`](crate::Gap) with
-    /// [`restarts`](crate::Gap::restarts) and these errors marks the place. The delays are as
-    /// between [attempts to connect](crate::ClientBuilder::backoff), and start over once the
-    /// operation ran for [`healthy_after`](crate::ClientBuilder::healthy_after).
+    /// `is_transient` gets the errors of the server's `error` message. Many servers complete the
+    /// operation after an item without data when their backend fails; `is_transient` then gets the
+    /// errors of that item. If the server just completed the operation, there are no errors. A
+    /// [`Gap`](crate::Gap) with [`restarts`](crate::Gap::restarts) and the errors marks the place.
+    /// Each operation has its own backoff, with the delays of
+    /// [`ClientBuilder::backoff`](crate::ClientBuilder::backoff). It resets once the operation has
+    /// run for [`healthy_after`](crate::ClientBuilder::healthy_after).
     ///
-    /// It runs in the client's task. If it panics, the subscription ends with
+    /// `is_transient` runs in the client's task. If it panics, the subscription ends with
     /// [`SubscriptionError::Hook`](crate::SubscriptionError::Hook).
     pub fn restart_if(
         mut self,
@@ -198,53 +205,61 @@ impl<O: Operation> SubscriptionBuilder<O> {
     }
 
     /// Yields [`Event::Stale`](crate::Event::Stale) when no item arrives within this time after the
-    /// operation was sent. Default: none; with [`idle_longer_than`](Self::idle_longer_than) alone,
-    /// that counts from the start.
+    /// operation was sent. Default: the time of [`idle_longer_than`](Self::idle_longer_than), if
+    /// that is set. Must not be zero.
     ///
-    /// Servers do lose operations silently. The time without a connection does not count, nor that
-    /// in which [`Overflow::Block`] keeps the connection from being read.
+    /// Use this because some servers lose operations silently. Time without a connection does not
+    /// count, and neither does time in which [`Overflow::Block`] stalls the connection.
     pub fn first_item_within(mut self, patience: Duration) -> Self {
         self.watch_options.first_item_within = Some(patience.min(MAX_DURATION));
         self
     }
 
-    /// Yields [`Event::Stale`](crate::Event::Stale) when no item arrives for this long, once until
-    /// the next item. Default: none. The time without a connection does not count, nor that in
-    /// which [`Overflow::Block`] keeps it from being read.
+    /// Yields [`Event::Stale`](crate::Event::Stale) when no item arrives for this long. Default:
+    /// never. Must not be zero.
+    ///
+    /// The stream yields it once, and again only after another item. Time without a connection does
+    /// not count, and neither does time in which [`Overflow::Block`] stalls the connection.
     pub fn idle_longer_than(mut self, patience: Duration) -> Self {
         self.watch_options.idle_longer_than = Some(patience.min(MAX_DURATION));
         self
     }
 
-    /// Completes a stale operation on the server and sends it again, each time that it is found to
-    /// be stale; a [`Gap`](crate::Gap) with [`restarts`](crate::Gap::restarts) marks the place.
-    /// Default: it is left alone.
+    /// Restarts a stale operation: completes it on the server and sends it again. Default: the
+    /// stream only yields [`Event::Stale`](crate::Event::Stale).
+    ///
+    /// A [`Gap`](crate::Gap) with [`restarts`](crate::Gap::restarts) marks the place. Needs
+    /// [`idle_longer_than`](Self::idle_longer_than) or
+    /// [`first_item_within`](Self::first_item_within).
     pub fn reissue_stale(mut self) -> Self {
         self.watch_options.reissue_stale = true;
         self
     }
 
-    /// Reads the same operation as every other shared subscription of this client with an equal
-    /// request: the server is asked once, however many readers there are; with several
-    /// [`connections`](crate::ClientBuilder::connections), those of one request are on the same one
-    /// as long as it has room. Default: an operation of its own.
+    /// Shares one operation on the server with every other shared subscription of this client that
+    /// has an equal request. Default: every subscription has its own operation.
     ///
-    /// Equal are requests whose JSON is: document, variables, operation name and extensions. The
-    /// first reader begins the operation and the last one that is dropped ends it on the server.
-    /// What is received is kept once for all, the last item for as long as the operation lives;
-    /// each reader has its own queue, with its own [`capacity`](Self::capacity),
-    /// [`overflow`](Self::overflow), [`latest_by`](Self::latest_by) and
-    /// [`dedupe_by`](Self::dedupe_by), and decodes for itself. One that ends by [`Overflow::Fail`],
-    /// or by a hook that panics, ends alone.
+    /// Requests are equal if their JSON is equal: document, variables, operation name and
+    /// extensions. The first reader starts the operation, and the client completes it on the server
+    /// when the last reader is dropped. With several
+    /// [`connections`](crate::ClientBuilder::connections), all readers of a request use the same
+    /// connection as long as it has room.
     ///
-    /// A reader gets what arrives from the time on when it was started, or [the item before
-    /// that](Self::replay_last), too. Each gap is in every stream, also of a reader that joined
-    /// while the connection was down: what was published meanwhile it has missed as well. When the
-    /// server ends the operation, or it is lost for good, all its readers get that end, and the
-    /// next subscription begins it anew; one that is started in that moment does either.
+    /// The client stores each item once for all readers, and the last item as long as the operation
+    /// lives. Each reader decodes for itself. It has its own queue, with its own
+    /// [`capacity`](Self::capacity), [`overflow`](Self::overflow), [`latest_by`](Self::latest_by)
+    /// and [`dedupe_by`](Self::dedupe_by). If one reader ends by [`Overflow::Fail`] or a hook that
+    /// panics, the others continue.
     ///
-    /// What is about the operation itself cannot differ between its readers, and is refused by
-    /// [`start`](Self::start): [`resume_with`](Self::resume_with) and with it [`Overflow::Rewind`],
+    /// A reader gets the items that arrive after its start, and with
+    /// [`replay_last`](Self::replay_last) the last one before that. Every reader gets every gap.
+    /// This includes a reader that joined while the connection was down, because it also missed
+    /// what was published since. When the server ends the operation, or it is lost for good, all
+    /// readers get that end. The next subscription starts the operation again; a subscription that
+    /// starts at that moment may do either.
+    ///
+    /// [`start`](Self::start) refuses options that concern the operation itself, because readers
+    /// cannot set different ones: [`resume_with`](Self::resume_with), [`Overflow::Rewind`],
     /// [`restart_if`](Self::restart_if), [`first_item_within`](Self::first_item_within) and
     /// [`idle_longer_than`](Self::idle_longer_than).
     pub fn shared(mut self) -> Self {
@@ -252,22 +267,36 @@ impl<O: Operation> SubscriptionBuilder<O> {
         self
     }
 
-    /// Begins with the last item that arrived before this reader, if there was one. Default: with
-    /// the next to arrive. For [shared](Self::shared) subscriptions.
+    /// Starts a [shared](Self::shared) subscription with the last item that arrived before its
+    /// start, if there was one. Default: it starts with the next item to arrive.
     ///
-    /// Then follows what arrived after it, with nothing left out and nothing twice; if the
-    /// connection was lost since, a [`Gap`](crate::Gap) says so behind it. The item may be old: the
-    /// server sends another when it has one.
+    /// The stream then yields each item that arrived later, exactly once. If the connection was
+    /// lost since that last item, a [`Gap`](crate::Gap) follows it. The item may be old, because
+    /// the client does not ask the server for a new one.
     pub fn replay_last(mut self) -> Self {
         self.replay = Replay::Last;
         self
     }
 
-    /// Begins. Never blocks; works offline, too: the operation is sent once there is a connection.
+    /// Sends the document as it is. Default: a document that is not GraphQL, or does not have the
+    /// operation to run, is refused by [`start`](Self::start), as servers are known to close the
+    /// whole connection over it.
+    ///
+    /// For syntax that the client does not know yet. It knows the September 2025 edition of the
+    /// GraphQL specification, except for descriptions of operations, fragments and variables, and
+    /// documents nested up to 200 levels and of up to a million tokens. That the operation is no
+    /// mutation is then taken at your word: it would be executed again at every reconnect.
+    pub fn unchecked(mut self) -> Self {
+        self.is_unchecked = true;
+        self
+    }
+
+    /// Starts the subscription. Never blocks, and works offline: the client sends the operation
+    /// once it is connected.
     ///
     /// # Errors
     ///
-    /// If the client was shut down, the operation cannot be sent, or options do not go together;
+    /// Fails if the client was shut down, the operation cannot be sent, or the options conflict;
     /// see [`SubscribeError`].
     pub fn start(self) -> Result<Subscription<O::Data>, SubscribeError> {
         let Self {
@@ -281,6 +310,7 @@ impl<O: Operation> SubscriptionBuilder<O> {
             repeats,
             is_shared,
             replay,
+            is_unchecked,
         } = self;
         if is_shared {
             check_shared(limits.overflow, watch_options, resume.is_some())?;
@@ -299,9 +329,18 @@ impl<O: Operation> SubscriptionBuilder<O> {
             restart,
         );
         let sharing = is_shared.then_some(replay);
-        let (kind, limits) = (OperationType::Subscription, Some(limits));
-        let plan = Plan { kind, limits, timeout: None, watch_options, hooks, near: None, sharing };
+        let plan = Plan {
+            kind: OperationType::Subscription,
+            is_unchecked,
+            limits: Some(limits),
+            timeout: None,
+            watch_options,
+            hooks,
+            near: None,
+            sharing,
+        };
         let (connection, writer) = client.begin(payload, name.as_deref(), plan)?;
+        let repeats = repeats.map(|repeats| Repeats { has_missed: is_shared, ..repeats });
         Ok(Subscription::new(connection, writer, repeats))
     }
 }
@@ -335,7 +374,7 @@ fn check(
     Ok(())
 }
 
-/// What differs between readers must not be about the operation that they share.
+/// Checks that a shared subscription sets no option that concerns the operation itself.
 fn check_shared(
     overflow: Overflow,
     watch_options: WatchOptions,
@@ -377,7 +416,7 @@ where
     K: Hash + Eq + Clone + Send + 'static,
 {
     let (mut known, mut order) = (HashSet::new(), VecDeque::new());
-    Box::new(move |data| {
+    let is_known = move |data: &T| {
         let key = key(data);
         if !known.insert(key.clone()) {
             return true;
@@ -389,10 +428,11 @@ where
         }
         order.push_back(key);
         false
-    })
+    };
+    Repeats { is_known: Box::new(is_known), has_missed: false }
 }
 
-/// Without the operation's variables, which may hold what nobody else may see.
+/// Leaves out the variables of the operation, which may be secret.
 impl<O: Operation> fmt::Debug for SubscriptionBuilder<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SubscriptionBuilder")

@@ -1,4 +1,4 @@
-//! The queue by example, and under random steps.
+//! Tests of the mailbox, by example and with random steps.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::error::{Disconnect, GraphQlError};
 
 mod latest_by;
-mod marks;
+mod markers;
 mod reader;
 
 fn mailbox(items: usize, bytes: usize, overflow: Overflow) -> Mailbox<u64, &'static str> {
@@ -21,7 +21,7 @@ fn push(mailbox: &Mailbox<u64, &'static str>, item: u64, bytes: usize) -> Pushed
 }
 
 fn read(mailbox: &Mailbox<u64, &'static str>) -> Option<String> {
-    // Too small to be read in batches.
+    // The mailboxes of these tests are too small for batches.
     match mailbox.poll_read(&mut Batch::new(), &mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(Read::Item(item))) => Some(item.to_string()),
         Poll::Ready(Some(Read::Gap(gap))) => {
@@ -43,7 +43,7 @@ fn reconnect() -> Gap {
 }
 
 #[test]
-fn drop_oldest_leaves_a_gap_before_what_is_kept() {
+fn drop_oldest_leaves_a_gap_before_the_items_that_are_kept() {
     let mailbox = mailbox(2, 100, Overflow::DropOldest);
     for item in 1..=5 {
         push(&mailbox, item, 1);
@@ -52,7 +52,7 @@ fn drop_oldest_leaves_a_gap_before_what_is_kept() {
 }
 
 #[test]
-fn drop_newest_leaves_a_gap_after_what_is_kept() {
+fn drop_newest_leaves_a_gap_after_the_items_that_are_kept() {
     let mailbox = mailbox(2, 100, Overflow::DropNewest);
     assert_eq!((1..=4).map(|n| push(&mailbox, n, 1)).filter(|p| *p == Pushed::Dropped).count(), 2);
     assert_eq!(read(&mailbox).unwrap(), "1");
@@ -61,7 +61,7 @@ fn drop_newest_leaves_a_gap_after_what_is_kept() {
 }
 
 #[test]
-fn latest_keeps_the_newest_whatever_the_capacity() {
+fn latest_keeps_only_the_newest_item_even_if_there_is_room() {
     let mailbox = mailbox(100, 100, Overflow::Latest);
     for item in 1..=3 {
         push(&mailbox, item, 1);
@@ -72,7 +72,7 @@ fn latest_keeps_the_newest_whatever_the_capacity() {
 }
 
 #[test]
-fn fail_refuses_the_item_and_keeps_what_is_held() {
+fn fail_refuses_the_item_and_keeps_the_queue() {
     let mailbox = mailbox(1, 100, Overflow::Fail);
     assert_eq!(push(&mailbox, 1, 1), Pushed::Kept { dropped: 0 });
     assert_eq!(push(&mailbox, 2, 1), Pushed::Overflowed);
@@ -81,7 +81,7 @@ fn fail_refuses_the_item_and_keeps_what_is_held() {
 }
 
 #[test]
-fn block_keeps_everything_and_says_when_to_pause_and_go_on() {
+fn block_keeps_every_item_and_pauses_the_writer_while_the_queue_is_full() {
     let mailbox = mailbox(2, 100, Overflow::Block);
     assert_eq!(push(&mailbox, 1, 1), Pushed::Kept { dropped: 0 });
     assert!(mailbox.has_room());
@@ -91,11 +91,11 @@ fn block_keeps_everything_and_says_when_to_pause_and_go_on() {
     assert!(mailbox.has_room());
     assert_eq!(push(&mailbox, 3, 1), Pushed::Full);
     assert_eq!(mailbox.close(&mut Batch::new()).unread, 2);
-    assert!(mailbox.has_room(), "a reader that is gone blocks nobody");
+    assert!(mailbox.has_room(), "a dropped reader does not block the writer");
 }
 
 #[test]
-fn bytes_are_bounded_and_one_item_always_fits() {
+fn bytes_are_limited_but_a_single_item_always_fits() {
     let mailbox = mailbox(7, 10, Overflow::DropOldest);
     assert_eq!(push(&mailbox, 1, 50), Pushed::Kept { dropped: 0 });
     assert_eq!(push(&mailbox, 2, 6), Pushed::Kept { dropped: 1 });
@@ -105,7 +105,7 @@ fn bytes_are_bounded_and_one_item_always_fits() {
 }
 
 #[test]
-fn neighbouring_gaps_merge_and_keep_their_place() {
+fn adjacent_gaps_merge_and_keep_their_place() {
     let mailbox = mailbox(2, 100, Overflow::DropOldest);
     mailbox.push_gap(reconnect());
     mailbox.push_gap(reconnect());
@@ -117,7 +117,7 @@ fn neighbouring_gaps_merge_and_keep_their_place() {
 }
 
 #[test]
-fn the_first_end_counts_and_comes_after_what_is_held() {
+fn the_first_end_counts_and_is_read_after_the_items_in_the_queue() {
     let mailbox = mailbox(2, 100, Overflow::DropOldest);
     push(&mailbox, 1, 1);
     mailbox.finish("first", || {});
@@ -129,7 +129,7 @@ fn the_first_end_counts_and_comes_after_what_is_held() {
 }
 
 #[test]
-fn what_a_reader_took_at_once_is_not_held_any_more() {
+fn items_in_the_batch_of_the_reader_no_longer_count() {
     let (mailbox, mut batch) = (mailbox(16, 100, Overflow::Block), Batch::new());
     let cx = &mut Context::from_waker(Waker::noop());
     for item in 1..16 {
@@ -151,7 +151,7 @@ fn what_a_reader_took_at_once_is_not_held_any_more() {
 }
 
 #[test]
-fn a_reader_takes_at_once_no_more_than_32_items_and_an_eighth_of_the_bytes() {
+fn a_batch_has_at_most_32_items_and_an_eighth_of_the_bytes() {
     let cx = &mut Context::from_waker(Waker::noop());
     for (bytes, expected) in [(1_000_000, 32), (8_000, 10)] {
         let (mailbox, mut batch) = (mailbox(1_000, bytes, Overflow::DropOldest), Batch::new());
@@ -183,8 +183,8 @@ fn every_policy_counts_bytes() {
 }
 
 #[test]
-fn the_writer_is_told_once_when_what_it_waits_for_has_come() {
-    for (overflow, told) in [(Overflow::Block, [1, 0, 0]), (Overflow::Rewind, [0, 0, 1])] {
+fn a_writer_that_waits_is_released_once() {
+    for (overflow, released) in [(Overflow::Block, [1, 0, 0]), (Overflow::Rewind, [0, 0, 1])] {
         let (mailbox, mut batch) = (mailbox(2, 100, overflow), Batch::new());
         for item in 1..=3 {
             let pushed = push(&mailbox, item, 1);
@@ -202,13 +202,17 @@ fn the_writer_is_told_once_when_what_it_waits_for_has_come() {
             let _ = mailbox.poll_read(batch, &mut Context::from_waker(Waker::noop()));
             u32::from(std::mem::take(&mut batch.released))
         };
-        assert_eq!([read(&mut batch), read(&mut batch), read(&mut batch)], told, "{overflow:?}");
+        assert_eq!(
+            [read(&mut batch), read(&mut batch), read(&mut batch)],
+            released,
+            "{overflow:?}"
+        );
         assert_eq!(read(&mut batch), 0);
     }
 }
 
 #[test]
-fn what_was_read_is_not_held_any_more() {
+fn items_that_were_read_no_longer_count() {
     let (mailbox, mut batch) = (mailbox(8, 100, Overflow::Fail), Batch::new());
     let cx = &mut Context::from_waker(Waker::noop());
     push(&mailbox, 1, 1);
@@ -222,7 +226,7 @@ fn what_was_read_is_not_held_any_more() {
 }
 
 #[test]
-fn bytes_are_bounded_whatever_the_reader_took_at_once() {
+fn bytes_are_limited_regardless_of_the_batch() {
     let (mailbox, mut batch) = (mailbox(800, 8_000, Overflow::DropOldest), Batch::new());
     let cx = &mut Context::from_waker(Waker::noop());
     push(&mailbox, 1, 100);
@@ -233,7 +237,7 @@ fn bytes_are_bounded_whatever_the_reader_took_at_once() {
 }
 
 #[test]
-fn block_goes_on_as_soon_as_an_item_was_read() {
+fn block_has_room_again_as_soon_as_an_item_was_read() {
     let (mailbox, mut batch) = (mailbox(16, 100, Overflow::Block), Batch::new());
     let cx = &mut Context::from_waker(Waker::noop());
     for item in 1..=16 {
@@ -255,8 +259,7 @@ enum Step {
 }
 
 proptest! {
-    /// I4: every item is read or counted, in a gap that lies between its neighbours. I5: no
-    /// reconnect is lost.
+    /// I4: every item is read, or a gap between its neighbours counts it. I5: no reconnect is lost.
     #[test]
     fn i4_every_item_is_read_in_order_or_counted_at_its_place(
         overflow in prop::sample::select(
@@ -325,10 +328,10 @@ proptest! {
 }
 
 proptest! {
-    /// I4 under `Rewind`: as long as the writer begins again where it was told to, nothing is lost,
-    /// and it is told once.
+    /// I4 under `Rewind`: a writer that continues after the last item that was kept loses nothing,
+    /// and is released once.
     #[test]
-    fn a_writer_that_rewinds_loses_nothing_and_is_told_when_nothing_waits_any_more(
+    fn i4_a_writer_that_rewinds_loses_nothing_and_is_released_when_the_queue_is_empty(
         items in prop_oneof![1..4_usize, 8..40_usize],
         steps in prop::collection::vec(prop_oneof![
             5 => (1..5_usize).prop_map(Step::Push),
@@ -343,7 +346,7 @@ proptest! {
         let cx = &mut Context::from_waker(Waker::noop());
         for step in steps.into_iter().chain(std::iter::repeat_n(Step::Read, 300)) {
             match step {
-                // The server was told to stop.
+                // The operation was completed, so the server sends nothing.
                 Step::Push(_) if rewound => {}
                 Step::Push(bytes) => match push(&mailbox, kept + 1, bytes) {
                     Pushed::Rewind => rewound = true,

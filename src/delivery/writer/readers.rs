@@ -1,4 +1,4 @@
-//! The readers of one shared operation, and what one who comes late gets.
+//! The readers of a shared operation, and the last item for a reader that joins later.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,20 +10,20 @@ use std::{
 use super::Writer;
 use crate::{delivery::mailbox::Pushed, error::SharedError, protocol::Payload, response::Gap};
 
-/// Who reads one shared operation.
+/// The readers of a shared operation.
 pub(crate) struct Readers {
     request: Arc<str>,
-    /// By their own numbers, which are never those of an operation.
+    /// The writers of the readers by id. Readers and operations never have the same id.
     writers: BTreeMap<u64, Arc<Writer>>,
     /// The last item received.
     last: Option<Payload>,
-    /// What is missing since then.
+    /// The gap since the last item.
     missed: Option<Gap>,
 }
 
-/// What became of an item for one reader, and the waker of that one; an error if its own code
-/// panicked.
-pub(crate) type Given = Result<(Pushed, Option<Waker>), SharedError>;
+/// The result of pushing an item to one reader, and the waker of that reader. An error means that
+/// one of its hooks panicked.
+pub(crate) type PushResult = Result<(Pushed, Option<Waker>), SharedError>;
 
 impl Readers {
     pub(crate) fn new(request: Arc<str>, first: Arc<Writer>) -> Self {
@@ -34,32 +34,33 @@ impl Readers {
         self.writers.insert(reader.id, reader);
     }
 
-    /// Returns the one with this number, to be dropped once this is unlocked, as its hooks are the
-    /// application's.
+    /// Removes a reader. The caller drops it after the lock is released, because dropping its hooks
+    /// runs the application's code.
     #[must_use]
     pub(crate) fn remove(&mut self, reader: u64) -> Option<Arc<Writer>> {
         self.writers.remove(&reader)
     }
 
-    /// Gives everyone an item. Returns for whom it is not simply kept.
-    pub(crate) fn give(
+    /// Pushes an item to every reader. Returns the readers for which the result needs attention,
+    /// which is any but `Kept` without a drop.
+    pub(crate) fn push_to_all(
         &mut self,
         item: Payload,
         wakers: &mut VecDeque<Waker>,
-    ) -> Vec<(Arc<Writer>, Given)> {
-        let mut odd = Vec::new();
+    ) -> Vec<(Arc<Writer>, PushResult)> {
+        let mut exceptions = Vec::new();
         for reader in self.writers.values() {
             match reader.push(item.clone(), item.frame()) {
                 Ok((Pushed::Kept { dropped: 0 }, waker)) => wakers.extend(waker),
-                other => odd.push((Arc::clone(reader), other)),
+                other => exceptions.push((Arc::clone(reader), other)),
             }
         }
         self.last = Some(item);
         self.missed = None;
-        odd
+        exceptions
     }
 
-    /// Something is missing here. Returns who is to know.
+    /// Records a gap. Returns the readers that it must be pushed to.
     pub(super) fn missed(&mut self, gap: &Gap) -> Vec<Arc<Writer>> {
         match &mut self.missed {
             None => self.missed = Some(gap.clone()),
@@ -68,7 +69,7 @@ impl Readers {
         self.all()
     }
 
-    /// Everyone, for the last time.
+    /// Removes and returns all readers.
     pub(super) fn take(&mut self) -> Vec<Arc<Writer>> {
         std::mem::take(&mut self.writers).into_values().collect()
     }
@@ -77,7 +78,7 @@ impl Readers {
         self.writers.values().cloned().collect()
     }
 
-    /// The last item, for one who has just come, and what is missing since then.
+    /// Returns the last item and the gap since then, for a reader that joins.
     pub(crate) fn last(&self) -> Option<(Payload, Option<Gap>)> {
         Some((self.last.clone()?, self.missed.clone()))
     }

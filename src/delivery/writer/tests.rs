@@ -1,4 +1,4 @@
-//! The application's code, and what it is told.
+//! Tests of the hooks, and of the order in which readers learn of an end.
 
 use std::{
     num::NonZeroUsize,
@@ -38,7 +38,7 @@ fn read(writer: &Writer, waker: &Waker) -> Option<Result<Value, u64>> {
     }
 }
 
-/// Hooks that resume after the number in the data, and restart after any error.
+/// Hooks that resume after the number in the data and restart after any error.
 fn resuming() -> Hooks {
     let resume: ResumeHook = Box::new(|last| {
         let data =
@@ -65,7 +65,7 @@ fn error(message: &str) -> String {
 }
 
 #[test]
-fn an_operation_goes_on_after_the_last_item_with_data_and_says_so() {
+fn an_operation_resumes_after_the_last_item_with_data_and_its_gap_is_marked_resumed() {
     let writer = writer(Overflow::DropOldest, resuming());
     assert_eq!(resume(&writer), (None, false, vec![]), "nothing has arrived");
     for item in [r#"{"data":{"n":1}}"#, r#"{"errors":[],"data":{"n":2}}"#, r#"{ "data": {"n":3} }"#]
@@ -82,7 +82,7 @@ fn an_operation_goes_on_after_the_last_item_with_data_and_says_so() {
 }
 
 #[test]
-fn an_operation_whose_last_item_is_not_of_its_type_goes_on_from_where_it_did_before() {
+fn an_item_that_does_not_decode_leaves_the_position_unchanged() {
     let writer = writer(Overflow::DropOldest, resuming());
     push(&writer, r#"{"data":{"n":"one"}}"#).unwrap();
     assert_eq!(resume(&writer), (None, false, vec![]));
@@ -93,7 +93,7 @@ fn an_operation_whose_last_item_is_not_of_its_type_goes_on_from_where_it_did_bef
 }
 
 #[test]
-fn an_item_that_was_not_taken_moves_no_position() {
+fn only_an_item_that_was_accepted_or_counted_moves_the_position() {
     for (overflow, pushed, position) in [
         (Overflow::Rewind, Pushed::Rewind, 2),
         (Overflow::Fail, Pushed::Overflowed, 2),
@@ -112,13 +112,13 @@ fn an_item_that_was_not_taken_moves_no_position() {
 }
 
 #[test]
-fn an_end_is_judged_by_its_errors_or_those_of_the_last_item_without_data() {
+fn restart_if_gets_the_errors_of_the_end_or_of_the_last_item_without_data() {
     let writer = writer(Overflow::DropOldest, resuming());
     let rejected = |payload: &str| End::Rejected(Some(payload.into()));
     assert!(!writer.is_transient(&End::Completed).unwrap());
     assert!(writer.is_transient(&rejected(r#"[{"message":"r"}]"#)).unwrap());
-    assert_eq!(resume(&writer).2, ["r"], "the gap says what the end was");
-    assert_eq!(resume(&writer).2, [""; 0], "once");
+    assert_eq!(resume(&writer).2, ["r"], "the gap has the errors of the end");
+    assert_eq!(resume(&writer).2, [""; 0], "only the first gap has them");
 
     push(&writer, &error("a")).unwrap();
     push(&writer, &error("b")).unwrap();
@@ -126,7 +126,7 @@ fn an_end_is_judged_by_its_errors_or_those_of_the_last_item_without_data() {
     assert_eq!(resume(&writer).2, ["b"]);
     assert!(
         !writer.is_transient(&End::Completed).unwrap(),
-        "what was said before it was sent again is not said again"
+        "errors from before the restart do not count"
     );
 
     for followed_by in
@@ -138,16 +138,16 @@ fn an_end_is_judged_by_its_errors_or_those_of_the_last_item_without_data() {
     }
     push(&writer, &error("d")).unwrap();
     resume(&writer);
-    assert!(!writer.is_transient(&End::Completed).unwrap(), "a reconnect is another request, too");
+    assert!(!writer.is_transient(&End::Completed).unwrap(), "nor errors from before a reconnect");
     push(&writer, &error("e")).unwrap();
     assert!(
         !writer.is_transient(&rejected("[]")).unwrap(),
-        "an end that says something is judged by that"
+        "an error message of the server counts, even without errors"
     );
 }
 
 #[test]
-fn only_what_the_server_said_is_judged_and_only_if_that_is_asked_for() {
+fn restart_if_is_asked_only_about_ends_that_the_server_sent() {
     let always = || Hooks::new(None, None, Some(Box::new(|_| true))).unwrap();
     let transient = |hooks, end| {
         Writer::new(1, limits(2, Overflow::DropOldest), hooks).is_transient(&end).unwrap()
@@ -164,7 +164,7 @@ fn only_what_the_server_said_is_judged_and_only_if_that_is_asked_for() {
 }
 
 #[test]
-fn a_hook_that_panics_is_an_error_that_names_it() {
+fn a_panic_in_a_hook_is_an_error_that_names_the_hook() {
     let resume: ResumeHook = Box::new(|_| panic!("on purpose"));
     let keys =
         ByKey::new(|_: &Value| -> u64 { panic!("on purpose") }, limits(2, Overflow::LatestBy));
@@ -178,7 +178,7 @@ fn a_hook_that_panics_is_an_error_that_names_it() {
     assert_eq!(text(resuming.position().unwrap_err()), "`resume_with` panicked");
     let keyed = hooks(None, Some(Box::new(keys)), None);
     assert_eq!(text(push(&keyed, r#"{"data":{}}"#).unwrap_err()), "`latest_by` panicked");
-    assert_eq!(read(&keyed, Waker::noop()), None, "it was not kept");
+    assert_eq!(read(&keyed, Waker::noop()), None, "the item was not kept");
     let restarting = hooks(None, None, Some(Box::new(|_| panic!("on purpose"))));
     assert_eq!(
         text(restarting.is_transient(&End::Completed).unwrap_err()),
@@ -187,23 +187,23 @@ fn a_hook_that_panics_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_place_is_free_before_the_reader_learns_of_the_end_and_freed_once() {
-    /// How many places are taken when the reader is woken.
-    struct Look(Arc<AtomicUsize>, AtomicUsize);
-    impl Wake for Look {
+fn a_place_is_freed_once_and_before_the_reader_is_woken() {
+    /// Records how many places are taken when the reader is woken.
+    struct RecordTaken(Arc<AtomicUsize>, AtomicUsize);
+    impl Wake for RecordTaken {
         fn wake(self: Arc<Self>) {
             self.1.store(self.0.load(Relaxed), Relaxed);
         }
     }
     let (taken, writer) =
         (Arc::new(AtomicUsize::new(2)), Writer::new(1, limits(2, Overflow::DropOldest), None));
-    let look = Arc::new(Look(Arc::clone(&taken), AtomicUsize::new(2)));
+    let record = Arc::new(RecordTaken(Arc::clone(&taken), AtomicUsize::new(2)));
     let free = || {
         taken.fetch_sub(1, Relaxed);
     };
-    assert_eq!(read(&writer, &Waker::from(look.clone())), None);
+    assert_eq!(read(&writer, &Waker::from(record.clone())), None);
     writer.finish(End::Completed, free);
-    assert_eq!(look.1.load(Relaxed), 1);
+    assert_eq!(record.1.load(Relaxed), 1);
     writer.finish(End::ShutDown, free);
     assert!(!writer.mailbox.close(&mut Batch::new()).was_open);
     assert_eq!(taken.load(Relaxed), 1);
@@ -225,7 +225,7 @@ fn keyed(items: usize) -> Writer {
 }
 
 #[test]
-fn the_newest_item_of_each_key_is_kept_and_what_has_no_key_as_it_is() {
+fn the_newest_item_of_each_key_and_every_item_without_a_key_is_kept() {
     let writer = keyed(8);
     let dropped = ["[1,1]", "[2,1]", "7", "null", "[1,2]", "7"].map(|data| {
         let pushed = push(&writer, &format!(r#"{{"data":{data}}}"#)).unwrap();
@@ -238,7 +238,7 @@ fn the_newest_item_of_each_key_is_kept_and_what_has_no_key_as_it_is() {
 }
 
 #[test]
-fn a_reader_that_waits_is_woken_by_an_item_with_a_key() {
+fn an_item_with_a_key_wakes_a_waiting_reader() {
     struct Count(AtomicUsize);
     impl Wake for Count {
         fn wake(self: Arc<Self>) {
@@ -254,7 +254,7 @@ fn a_reader_that_waits_is_woken_by_an_item_with_a_key() {
 }
 
 #[test]
-fn ever_new_keys_are_forgotten_and_those_that_are_held_are_not() {
+fn only_keys_of_items_that_left_the_queue_are_forgotten() {
     let limits = limits(4, Overflow::LatestBy);
     let mut keys = ByKey::new(|data: &(u64, u64)| data.0, limits);
     let mailbox = Mailbox::<Payload, End>::new(limits);
@@ -264,8 +264,8 @@ fn ever_new_keys_are_forgotten_and_those_that_are_held_are_not() {
         Payload::new(frame, json)
     };
     for key in 0..2_000 {
-        // Each key twice: first anew, then instead of itself, with as many marks between two as
-        // there can be.
+        // Push each key twice: the second item replaces the first. As many markers as possible are
+        // between two keys.
         for dropped in [usize::from(key >= 4), 1] {
             let place = keys.replaces(&item(key));
             let (pushed, _, place) = mailbox.push_instead(place, item(key), 1);
@@ -276,7 +276,7 @@ fn ever_new_keys_are_forgotten_and_those_that_are_held_are_not() {
         mailbox.push_stale(std::time::Duration::ZERO);
         mailbox.push_gap(Gap::default());
         if key >= 3 {
-            // The oldest that is held is known still.
+            // The key of the oldest item in the queue is still known.
             let oldest = keys.replaces(&item(key - 3)).unwrap();
             let (pushed, _, place) = mailbox.push_instead(Some(oldest), item(key - 3), 1);
             keys.kept_at(place);

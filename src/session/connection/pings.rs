@@ -30,9 +30,9 @@ pub(crate) struct Pings {
     proven: u64,
     /// What the last pong without a number has answered.
     unconfirmed: u64,
-    /// What was proven by the last pong, and when; and the same of an earlier pong.
-    latest: (u64, Option<Instant>),
-    settled: (u64, Option<Instant>),
+    /// What was proven at some time, and what was proven `MOMENT` before that at least.
+    recent: (u64, Option<Instant>),
+    outlived: u64,
     /// The server has repeated the number of a ping.
     echoes: bool,
     /// A probe is queued or not answered. One is enough: whoever is too late for it gets the next.
@@ -57,8 +57,8 @@ impl Pings {
             last_number: 0,
             proven: 0,
             unconfirmed: 0,
-            latest: (0, None),
-            settled: (0, None),
+            recent: (0, None),
+            outlived: 0,
             echoes: false,
             is_probing: false,
         }
@@ -86,18 +86,23 @@ impl Pings {
             None if self.echoes => None,
             None => self.answered_in_order(now),
         };
-        if self.proven > self.latest.0 {
-            self.settled = std::mem::replace(&mut self.latest, (self.proven, Some(now)));
+        // One that is recent is kept, or frequent pongs would let none become old.
+        if self.proven > self.recent.0 && Self::is_old(now, self.recent.1) {
+            self.outlived = self.recent.0;
+            self.recent = (self.proven, Some(now));
         }
         time
     }
 
-    /// The last serial that was proven to be read at least so long ago.
-    pub(crate) fn outlived(&self, now: Instant, moment: Duration) -> u64 {
-        let has_passed =
-            |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) >= moment);
-        let marks = [self.latest, self.settled].into_iter();
-        marks.filter(|(_, at)| has_passed(*at)).map(|(serial, _)| serial).max().unwrap_or(0)
+    /// The last serial that is known to have been read, and not to close the connection, which is
+    /// read without a break since `read_since`.
+    pub(crate) fn outlived(&self, now: Instant, read_since: Option<Instant>) -> u64 {
+        let (serial, at) = self.recent;
+        if Self::is_old(now, at.max(read_since)) { serial } else { self.outlived }
+    }
+
+    fn is_old(now: Instant, proven_at: Option<Instant>) -> bool {
+        proven_at.is_none_or(|at| now.saturating_duration_since(at) >= MOMENT)
     }
 
     /// Whether the server has read the operation that was written with this serial.
@@ -152,6 +157,10 @@ impl Pings {
         all().find(|at| !is_late(at)).or(all().last())
     }
 }
+
+/// How long a connection must live after the answer to a ping for what was written before the ping
+/// not to be what closes it: as long as quarantine waits for that at most.
+const MOMENT: Duration = Duration::from_secs(4);
 
 /// How many unanswered pings are remembered.
 pub(crate) const MAX_UNANSWERED: usize = 16;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Operation, Place, Request, Why};
+use super::{Backlog, Operation, Place, Request, Why};
 use crate::{
     error::Disconnect,
     operation::OperationType,
@@ -137,11 +137,13 @@ impl<W: Clone> Session<W> {
         self.after_change(now);
     }
 
-    /// The items of a backlog were delivered, and this end followed them.
-    pub(crate) fn end_backlog(&mut self, now: Instant, id: u64, end: End) {
+    /// A backlog was delivered, up to what is left of it: that comes again, or nobody wants it.
+    /// Answers `Output::Deliver`.
+    pub(crate) fn delivered(&mut self, now: Instant, id: u64, backlog: Backlog) {
+        self.counts.items -= backlog.len() as u64;
+        let (0, Some(end)) = (backlog.len(), backlog.end) else { return };
         let Some(operation) = self.operations.get(id) else { return };
         let is_restartable = operation.watch.as_ref().is_some_and(|watch| watch.options.restart);
-        self.leave(id, None, Why::Application);
         self.conclude(now, id, end, is_restartable);
     }
 

@@ -45,6 +45,8 @@ pub(super) struct Operation<W> {
     /// Some connection has carried it. The next time that it is sent is a re-issue.
     pub(super) is_issued: bool,
     pub(super) is_resumable: bool,
+    /// An item has arrived since it was sent on its connection: the server has begun it there.
+    pub(super) has_begun: bool,
     /// It does not close connections, for certain (rule 22b).
     pub(super) is_cleared: bool,
     /// Since when it has had no connection, until the gap that says so.

@@ -39,7 +39,7 @@ pub(crate) enum Why {
     Connection,
     /// Its turn under `reissue_rate`; it is among the paced ones of the current connection.
     Pacing,
-    /// Its reader to catch up (`Overflow::Rewind`).
+    /// Its reader: to catch up (`Overflow::Rewind`), or to take what was held before its end.
     Reader,
     /// The application to say whether its end was transient (`restart_if`).
     Application,
@@ -57,6 +57,8 @@ pub(crate) struct Moving {
     pub(crate) from: ConnectionId,
     /// The serial there.
     pub(crate) old: u64,
+    /// The server had begun it there before the new connection was asked.
+    pub(crate) had_begun: bool,
     /// The serial on the new connection; `None` until it is written there.
     pub(crate) new: Option<u64>,
     /// The new connection was told the position after which to go on: it delivers everything that
@@ -70,10 +72,11 @@ pub(crate) struct Moving {
 }
 
 impl Moving {
-    pub(crate) fn new(from: ConnectionId, old: u64) -> Self {
+    pub(crate) fn new(from: ConnectionId, old: u64, had_begun: bool) -> Self {
         Self {
             from,
             old,
+            had_begun,
             new: None,
             is_resumed: false,
             overlap: Overlap::default(),

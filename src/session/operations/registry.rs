@@ -65,6 +65,7 @@ impl<W> Registry<W> {
             place: Place::Waiting(Why::Connection),
             is_issued: false,
             is_resumable,
+            has_begun: false,
             is_cleared: false,
             outage: None,
             watch: options.map(|options| Box::new(Watch::new(*options))),
@@ -125,7 +126,10 @@ impl<W> Registry<W> {
         let operation = self.slots[slot as usize].as_mut()?;
         let serial = self.serial + 1;
         match &mut operation.place {
-            Place::Queued(queue) if *queue == on => operation.place = Place::On(on, serial),
+            Place::Queued(queue) if *queue == on => {
+                operation.place = Place::On(on, serial);
+                operation.has_begun = false;
+            }
             Place::Moving(moving) if moving.from.other() == on && moving.new.is_none() => {
                 moving.new = Some(serial);
             }
@@ -246,7 +250,15 @@ impl<W> Registry<W> {
 
     /// Whether an operation was sent on this connection and has not left it.
     pub(crate) fn is_on(&self, id: u64, on: ConnectionId) -> bool {
-        matches!(self.place(id), Some(Place::On(connection, _)) if *connection == on)
+        self.serial_on(id, on).is_some()
+    }
+
+    /// With which serial an operation was sent on this connection, if it has not left it.
+    pub(crate) fn serial_on(&self, id: u64, on: ConnectionId) -> Option<u64> {
+        match self.place(id)? {
+            Place::On(connection, serial) => (*connection == on).then_some(*serial),
+            Place::Waiting(_) | Place::Queued(_) | Place::Moving(_) => None,
+        }
     }
 
     /// Removes the mutations that were sent on a connection: they must not be sent again (rule 27).

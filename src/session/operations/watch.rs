@@ -110,13 +110,17 @@ impl<W: Clone> Session<W> {
         }
     }
 
-    /// Items that were held are delivered now.
-    pub(crate) fn watch_received(&mut self, now: Instant, id: u64) {
-        if let Some(operation) = self.operations.get_mut(id)
-            && let Some(watch) = &mut operation.watch
-            && let Some(at) = watch.received(now)
-        {
-            self.operations.set_deadline(id, at);
+    /// The operation was cut over to another connection, on which something has arrived or has
+    /// not. If not, the wait for a first item begins again: it was sent there anew.
+    pub(crate) fn watch_moved(&mut self, now: Instant, id: u64, has_arrived: bool) {
+        let Some(operation) = self.operations.get_mut(id) else { return };
+        let Some(watch) = &mut operation.watch else { return };
+        if has_arrived {
+            if let Some(at) = watch.received(now) {
+                self.operations.set_deadline(id, at);
+            }
+        } else if watch.options.first_item_within.is_some() {
+            self.watch_from(now, id);
         }
     }
 
@@ -132,13 +136,20 @@ impl<W: Clone> Session<W> {
         }
     }
 
-    /// The reader has no room: the server is to stop until `catch_up`.
+    /// The reader has no room: the server is to stop until `catch_up`. An operation that the server
+    /// does not have will be sent again, after the last item that was received.
     pub(crate) fn rewind(&mut self, id: u64) {
-        // A query or mutation must not be sent twice. The other two are followed by a request that
-        // begins after the last item that the reader had room for.
+        // What was held is behind what does not fit. It may fit, and would leave a hole.
+        let is_held =
+            |output: &Output<W>| matches!(output, Output::Deliver { id: held, .. } if *held == id);
+        if let Some(index) = self.outputs.iter().position(is_held)
+            && let Some(Output::Deliver { backlog, .. }) = self.outputs.remove(index)
+        {
+            self.counts.items -= backlog.len() as u64;
+        }
+        // A query or mutation must not be sent twice.
         if self.operations.get(id).is_some_and(Operation::is_subscription)
-            && !self.operations.waits(id, Why::Application)
-            && !self.operations.waits(id, Why::Backoff)
+            && self.operations.wire_ids(id).next().is_some()
         {
             self.leave(id, None, Why::Reader);
             self.operations.clear_deadline(id);

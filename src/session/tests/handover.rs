@@ -1,18 +1,23 @@
 //! Handovers: what is moved, when, and what follows when one of the two connections fails.
 
-use proptest::prelude::*;
+use std::cmp::Ordering;
+
+use proptest::{prelude::*, test_runner::TestCaseError};
 
 use self::world::World;
 use super::*;
 
 mod limits;
 mod odds;
+mod reader;
 mod server;
 mod simulation;
 mod world;
 
 const A: ConnectionId = ConnectionId::A;
 const B: ConnectionId = ConnectionId::B;
+
+type Tried = Result<(), TestCaseError>;
 
 fn in_millis(millis: u64) -> Duration {
     Duration::from_millis(millis)

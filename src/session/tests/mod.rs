@@ -9,6 +9,7 @@ mod opening;
 mod outages;
 mod pace;
 mod proof;
+mod quarantine;
 mod rules;
 mod staleness;
 mod verdicts;
@@ -253,9 +254,7 @@ impl Rig {
                     while let Some(HeldItem { frame, payload }) = backlog.pop() {
                         did.push(Did::Deliver(writer, read(&frame[payload])));
                     }
-                    if let Some(end) = backlog.end {
-                        self.session.end_backlog(self.now, id, end);
-                    }
+                    self.session.delivered(self.now, id, backlog);
                     continue;
                 }
                 Output::Refused(cause, _) => Did::Refused(cause.to_string()),

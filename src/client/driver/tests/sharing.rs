@@ -1,4 +1,4 @@
-//! Operations that are shared: who gets what, whatever happens in which order.
+//! Tests of shared operations: which reader gets which items, for any order of events.
 
 use std::collections::VecDeque;
 
@@ -9,14 +9,14 @@ use super::*;
 use crate::delivery::sharing::Replay;
 use crate::protocol::Transmit;
 
-/// A driver on an acknowledged connection, with one operation that keeps it up.
+/// A driver on an acknowledged connection, with one operation that keeps the connection open.
 struct Rig {
     driver: Driver,
     commands: mpsc::UnboundedSender<Command>,
     now: Instant,
-    /// The last number given out.
+    /// The last id given out.
     number: u64,
-    /// What was written and not looked at, in order.
+    /// Messages that were written, in order.
     written: VecDeque<Value>,
 }
 
@@ -65,7 +65,7 @@ impl Rig {
         Reader { writer: reader, batch: Batch::new() }
     }
 
-    /// As dropping its subscription does.
+    /// Does what dropping a subscription does.
     fn drop(&mut self, mut reader: Reader) {
         self.driver.counters.dequeued(reader.writer.mailbox.close(&mut reader.batch).unread as u64);
         self.send(Command::Cancel(reader.writer.id));
@@ -82,9 +82,9 @@ impl Rig {
         self.write();
     }
 
-    /// Loses the connection and makes another.
+    /// Loses the connection and reconnects.
     fn reconnect(&mut self) {
-        // Not a reset: the second in a row, without an item, would begin a trial.
+        // Not a reset: a second reset in a row without an item would quarantine the operations.
         self.driver.session.handle_lost(
             self.now,
             ConnectionId::A,
@@ -115,7 +115,7 @@ impl Rig {
         }
     }
 
-    /// The id with which the operation of that name was sent the last time.
+    /// Returns the id with which the operation of this name was sent last.
     fn id(&mut self, name: &str) -> String {
         let sent = self.written.iter().rev().find(|message| message["payload"]["query"] == *name);
         sent.unwrap()["id"].as_str().unwrap().to_owned()
@@ -134,7 +134,7 @@ struct Reader {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Seen {
     Item(u64),
-    /// With so many reconnects.
+    /// With the number of reconnects.
     Gap(u32),
     End,
 }
@@ -155,8 +155,8 @@ impl Reader {
     }
 }
 
-/// What a driver's timer needs. To be entered, and not to be run, as tokio gives a task only so
-/// many commands.
+/// The runtime that a driver's timer needs. It is only entered and never run, because tokio limits
+/// how many commands a task may take in one poll.
 fn clock() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
 }
@@ -166,7 +166,7 @@ fn request(name: &str) -> Box<str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn readers_hold_the_same_bytes_however_many_there_are() {
+async fn all_readers_share_the_bytes_of_an_item() {
     let mut rig = Rig::open();
     let readers: Vec<_> =
         (0..50).map(|_| rig.share("a", Replay::Nothing, Overflow::DropOldest, 8)).collect();
@@ -178,7 +178,10 @@ async fn readers_hold_the_same_bytes_however_many_there_are() {
         let Poll::Ready(Some(Read::Item(item))) = read else { panic!("{read:?}") };
         assert_eq!(item.decode::<u64>().unwrap(), 7);
         let place = item.frame().as_ptr().addr();
-        assert!(item.clone().into_buffer().is_none(), "nobody gives away what others read");
+        assert!(
+            item.clone().into_buffer().is_none(),
+            "a reader does not take a buffer that others read"
+        );
         place
     });
     let places: Vec<_> = places.collect();
@@ -186,7 +189,7 @@ async fn readers_hold_the_same_bytes_however_many_there_are() {
 }
 
 #[test]
-fn ten_thousand_operations_leave_nothing_behind_however_they_end() {
+fn ten_thousand_operations_leave_nothing_behind() {
     let runtime = clock();
     let _entered = runtime.enter();
     let mut rig = Rig::open();
@@ -196,11 +199,11 @@ fn ten_thousand_operations_leave_nothing_behind_however_they_end() {
         let mut second = rig.share(&name, Replay::Last, Overflow::Fail, 1);
         let id = rig.id(&name);
         match n % 4 {
-            // By its readers.
+            // Its readers end it.
             0 => {}
             1 => rig.receive(&json!({"type": "complete", "id": id})),
             2 => rig.receive(&json!({"type": "error", "id": id, "payload": []})),
-            // By their overflow.
+            // Its readers end by overflow.
             _ => (0..2).for_each(|item| rig.next(&id, item)),
         }
         assert_eq!(rig.driver.sharing.is_empty(), n % 4 > 0);
@@ -219,7 +222,7 @@ fn ten_thousand_operations_leave_nothing_behind_however_they_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_has_ended_alone_ends_nobody_when_it_is_dropped() {
+async fn dropping_a_reader_that_ended_by_overflow_does_not_end_the_others() {
     let mut rig = Rig::open();
     let mut first = rig.share("a", Replay::Nothing, Overflow::Fail, 1);
     let mut second = rig.share("a", Replay::Nothing, Overflow::DropOldest, 8);
@@ -237,10 +240,10 @@ async fn one_that_has_ended_alone_ends_nobody_when_it_is_dropped() {
     assert_eq!(rig.sent("complete"), 1);
 }
 
-/// As the commands of a batch are taken together: the end of the one operation is not performed yet
-/// when the other begins.
+/// The commands are taken in one batch, so the end of the first operation is not performed yet when
+/// the other readers join.
 #[tokio::test(start_paused = true)]
-async fn whoever_comes_as_the_client_is_shut_down_gets_that_end() {
+async fn a_reader_that_joins_during_a_shutdown_gets_the_end() {
     let mut rig = Rig::open();
     let mut first = rig.share("a", Replay::Nothing, Overflow::DropOldest, 8);
     let (known, new) = (writer(100), writer(101));
@@ -296,7 +299,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a shared operation should be.
+/// The expected state of a shared operation.
 #[derive(Default)]
 struct Model {
     id: String,
@@ -305,16 +308,16 @@ struct Model {
     reconnects: u32,
 }
 
-/// A reader, whose operation it reads, what it should see, and what it has seen.
+/// A reader, the name of its operation, the events that it should see, and those that it has seen.
 struct Modelled {
     reader: Reader,
     name: usize,
-    due: Vec<Seen>,
+    expected: Vec<Seen>,
     seen: Vec<Seen>,
 }
 
-/// Two gaps next to each other are as good as one: they are merged as long as the reader has not
-/// taken the first.
+/// Adds an event and merges adjacent gaps. The mailbox merges them only if the reader has not taken
+/// the first, so the test treats both cases alike.
 fn add(to: &mut Vec<Seen>, seen: Seen) {
     match (to.last_mut(), seen) {
         (Some(Seen::Gap(known)), Seen::Gap(more)) => *known += more,
@@ -323,10 +326,10 @@ fn add(to: &mut Vec<Seen>, seen: Seen) {
 }
 
 proptest! {
-    /// I1, I3, I4 and I5 for each reader: what came since it joined, and before that the last item
-    /// if it asked for that.
+    /// I1, I3, I4 and I5 for each reader: it sees every event since it joined, and before these the
+    /// last item if it asked for that.
     #[test]
-    fn every_reader_sees_what_came_since_it_joined_and_the_server_sees_each_operation_once(
+    fn every_reader_sees_all_events_since_it_joined_and_the_server_sees_each_operation_once(
         steps in prop::collection::vec(step(), 0..120),
     ) {
         let runtime = clock();
@@ -337,14 +340,14 @@ proptest! {
             match step {
                 Step::Join(name, replay) => {
                     let reader = rig.share(NAMES[name], replay, Overflow::DropOldest, 1_000);
-                    let mut joined = Modelled { name, due: Vec::new(), seen: Vec::new(), reader };
+                    let mut joined = Modelled { name, expected: Vec::new(), seen: Vec::new(), reader };
                     let operation = operations[name].get_or_insert_with(Model::default);
                     operation.id = rig.id(NAMES[name]);
                     operation.readers.push(joined.reader.writer.id);
                     if let (Replay::Last, Some(last)) = (replay, operation.last) {
-                        add(&mut joined.due, Seen::Item(last));
+                        add(&mut joined.expected, Seen::Item(last));
                         if operation.reconnects > 0 {
-                            add(&mut joined.due, Seen::Gap(operation.reconnects));
+                            add(&mut joined.expected, Seen::Gap(operation.reconnects));
                         }
                     }
                     readers.push(joined);
@@ -362,11 +365,11 @@ proptest! {
                 }
                 Step::Read(index) if !readers.is_empty() => {
                     let index = index.index(readers.len());
-                    let Modelled { reader, due, seen, .. } = &mut readers[index];
+                    let Modelled { reader, expected, seen, .. } = &mut readers[index];
                     if let Some(read) = reader.read() {
                         add(seen, read);
                     } else {
-                        prop_assert_eq!(seen, due);
+                        prop_assert_eq!(seen, expected);
                     }
                 }
                 Step::Leave(_) | Step::Read(_) => {}
@@ -375,33 +378,33 @@ proptest! {
                     items += 1;
                     rig.next(&operation.id, items);
                     (operation.last, operation.reconnects) = (Some(items), 0);
-                    owe(&mut readers, operation, Seen::Item(items));
+                    expect(&mut readers, operation, Seen::Item(items));
                 }
                 Step::Complete(name) => {
                     let Some(operation) = operations[name].take() else { continue };
                     rig.receive(&json!({"type": "complete", "id": operation.id}));
-                    owe(&mut readers, &operation, Seen::End);
+                    expect(&mut readers, &operation, Seen::End);
                 }
                 Step::Reconnect => {
                     rig.written.clear();
                     completes = 0;
                     rig.reconnect();
                     let live = operations.iter().flatten().count();
-                    prop_assert_eq!(rig.sent("subscribe"), live + 1, "each once, and the keeper");
+                    prop_assert_eq!(rig.sent("subscribe"), live + 1, "each operation once, and the keeper");
                     for (operation, name) in operations.iter_mut().zip(NAMES) {
                         let Some(operation) = operation else { continue };
                         operation.id = rig.id(name);
                         operation.reconnects += 1;
-                        owe(&mut readers, operation, Seen::Gap(1));
+                        expect(&mut readers, operation, Seen::Gap(1));
                     }
                 }
             }
             prop_assert_eq!(rig.sent("complete"), completes);
             prop_assert_eq!(rig.driver.session.live_operations(), operations.iter().flatten().count() + 1);
         }
-        for Modelled { mut reader, due, mut seen, .. } in readers {
+        for Modelled { mut reader, expected, mut seen, .. } in readers {
             reader.all().into_iter().for_each(|read| add(&mut seen, read));
-            prop_assert_eq!(seen, due);
+            prop_assert_eq!(seen, expected);
             rig.drop(reader);
         }
         prop_assert!(rig.driver.sharing.is_empty());
@@ -409,11 +412,11 @@ proptest! {
     }
 }
 
-fn owe(readers: &mut [Modelled], operation: &Model, seen: Seen) {
+fn expect(readers: &mut [Modelled], operation: &Model, seen: Seen) {
     for reader in
         readers.iter_mut().filter(|reader| operation.readers.contains(&reader.reader.writer.id))
     {
-        add(&mut reader.due, seen);
+        add(&mut reader.expected, seen);
     }
 }
 

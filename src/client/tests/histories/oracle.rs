@@ -40,6 +40,7 @@ pub(super) struct Seen {
     highest: u64,
     /// A policy has dropped items, which `dedupe_by` has never seen.
     has_dropped: bool,
+    has_had_calm_gap: bool,
     /// With `dedupe_by`: every item that was read.
     known: BTreeSet<u64>,
     /// How often the reader was told that nothing comes.
@@ -50,6 +51,10 @@ pub(super) struct Seen {
     read_of_owed: BTreeSet<u64>,
     /// How many were dropped since then.
     dropped_of_owed: u64,
+    /// How many were dropped in all.
+    dropped: u64,
+    /// How many were missing between items of one key.
+    missing_of_keys: u64,
     /// Whether the stream has ended, as it may.
     pub(super) is_over: bool,
 }
@@ -84,12 +89,15 @@ impl Seen {
             begun: None,
             items: 0,
             highest: 0,
-            has_dropped: false,
+            has_dropped: kind.is_shared,
+            has_had_calm_gap: false,
             known: BTreeSet::new(),
             stale: 0,
             owed_after: None,
             read_of_owed: BTreeSet::new(),
             dropped_of_owed: 0,
+            dropped: 0,
+            missing_of_keys: 0,
             is_over: false,
         };
         if kind.is_from_start {
@@ -124,10 +132,13 @@ impl Seen {
 
     pub(super) fn gap(&mut self, gap: &Gap) -> Checked {
         let Kind { overflow, dedupes, resumes, restarts, reissues, is_calm, .. } = self.kind;
-        if is_calm && gap.times_sent() > 0 {
+        if is_calm && gap.times_sent() > 0 && self.has_had_calm_gap {
             let claim = "a busy stream of a prompt server loses nothing when it moves";
             return broken(claim, format!("{gap:?}"));
         }
+        // The first handover may come before the first item. Then nobody knows whether the server
+        // has begun the operation on the old connection.
+        self.has_had_calm_gap |= is_calm;
         if gap.is_empty() {
             return broken("a gap says something", format!("{gap:?}"));
         }
@@ -154,6 +165,7 @@ impl Seen {
         if gap.dropped > 0 && !may_drop || gap.replaced > 0 && !may_replace {
             return broken("a policy drops only what it says", format!("{gap:?}"));
         }
+        self.dropped += gap.dropped;
         self.dropped_of_owed += if self.owed_after.is_some() { gap.dropped } else { 0 };
         for Track { marks, .. } in &mut self.tracks {
             marks.is_lossy |= gap.times_sent() > 0 && !gap.resumed;
@@ -187,7 +199,12 @@ impl Seen {
             return match (self.kind.dedupes, marks) {
                 // What the new connection has before all that the old one had: it is new.
                 (true, Marks { is_lossy: true, .. }) => {
-                    self.tracks[key].last = Some(last);
+                    self.tracks[key] = Track { last: Some(last), marks };
+                    Ok(())
+                }
+                // A policy has dropped it, so that `dedupe_by` has never seen it.
+                (true, Marks { may_repeat: true, .. }) if self.has_dropped => {
+                    self.tracks[key] = Track { last: Some(last), marks };
                     Ok(())
                 }
                 (true, _) => broken("with `dedupe_by` nothing comes after what is newer", said()),
@@ -198,8 +215,10 @@ impl Seen {
         let missing = u64::try_from((place - last) / step - 1).unwrap();
         if missing > 0 && !marks.is_lossy {
             match self.kind.overflow {
-                // What replaced an item is not always of the same connection.
-                Overflow::LatestBy if marks.dropped > 0 => {}
+                // What was replaced is counted before the first item that waits, whatever its key.
+                Overflow::LatestBy if self.missing_of_keys + missing <= self.dropped => {
+                    self.missing_of_keys += missing;
+                }
                 _ if marks.dropped >= missing => {}
                 _ => return broken("a loss is marked at its place", said()),
             }

@@ -13,7 +13,7 @@ use crate::{
     delivery::{
         mailbox::Pushed,
         sharing::{Replay, Sharing},
-        writer::{Given, Position, Writer},
+        writer::{Position, PushResult, Writer},
     },
     error::Disconnect,
     operation::OperationType,
@@ -225,12 +225,10 @@ impl Performer {
     fn deliver_all(&mut self, now: Instant, id: u64, writer: &Arc<Writer>, mut backlog: Backlog) {
         while let Some(HeldItem { frame, payload }) = backlog.pop() {
             if !self.deliver(now, Arc::clone(writer), &frame, payload) {
-                return;
+                break;
             }
         }
-        if let Some(end) = backlog.end {
-            self.session.end_backlog(now, id, end);
-        }
+        self.session.delivered(now, id, backlog);
     }
 
     fn end(&mut self, now: Instant, writer: &Writer, end: End) {
@@ -251,9 +249,9 @@ impl Performer {
         }
         let Some(mut readers) = writer.readers() else { return false };
         let mut wakers = VecDeque::new();
-        let odd = readers.give(Payload::shared(frame, payload), &mut wakers);
+        let exceptions = readers.push_to_all(Payload::shared(frame, payload), &mut wakers);
         drop(readers);
-        for (reader, given) in odd {
+        for (reader, given) in exceptions {
             self.settle(now, reader, given);
         }
         wakers.into_iter().for_each(std::task::Waker::wake);
@@ -300,7 +298,7 @@ impl Performer {
         }
     }
 
-    fn settle(&mut self, now: Instant, writer: Arc<Writer>, given: Given) -> bool {
+    fn settle(&mut self, now: Instant, writer: Arc<Writer>, given: PushResult) -> bool {
         let (pushed, waker) = match given {
             Ok(given) => given,
             Err(error) => {

@@ -1,16 +1,16 @@
-//! The newest item of each key, by example and against a model that is a list.
+//! Tests of `LatestBy`, by example and against a model that is a list.
 
 use std::collections::HashMap;
 
 use super::*;
 
-/// A mailbox with the places of its keys, as the writer keeps them.
-struct Quotes {
+/// A mailbox, and the place of each key as the writer stores it.
+struct KeyedMailbox {
     mailbox: Mailbox<u64, &'static str>,
     places: HashMap<u64, u64>,
 }
 
-impl Quotes {
+impl KeyedMailbox {
     fn new(items: usize, bytes: usize) -> Self {
         Self { mailbox: mailbox(items, bytes, Overflow::LatestBy), places: HashMap::new() }
     }
@@ -33,79 +33,79 @@ fn kept(dropped: usize) -> Pushed {
 }
 
 #[test]
-fn the_newest_of_each_key_is_kept_in_the_order_in_which_the_keys_first_arrived() {
-    let mut quotes = Quotes::new(8, 100);
+fn the_newest_item_of_each_key_is_kept_in_the_order_in_which_the_keys_first_arrived() {
+    let mut keyed = KeyedMailbox::new(8, 100);
     for (key, item) in [(1, 10), (2, 20), (3, 30)] {
-        assert_eq!(quotes.push(key, item, 1), kept(0));
+        assert_eq!(keyed.push(key, item, 1), kept(0));
     }
     for (key, item) in [(2, 21), (1, 11), (2, 22)] {
-        assert_eq!(quotes.push(key, item, 1), kept(1));
+        assert_eq!(keyed.push(key, item, 1), kept(1));
     }
-    assert_eq!(quotes.read_all(), ["gap 0r 3d", "11", "22", "30"]);
-    assert_eq!(quotes.push(1, 12, 1), kept(0), "what was read is not replaced");
-    assert_eq!(quotes.read_all(), ["12"]);
+    assert_eq!(keyed.read_all(), ["gap 0r 3d", "11", "22", "30"]);
+    assert_eq!(keyed.push(1, 12, 1), kept(0), "an item that was read is not replaced");
+    assert_eq!(keyed.read_all(), ["12"]);
 }
 
 #[test]
-fn places_are_found_again_after_reads_and_gaps_and_what_was_dropped() {
-    let mut quotes = Quotes::new(3, 100);
+fn an_item_is_found_at_its_place_after_reads_gaps_and_drops() {
+    let mut keyed = KeyedMailbox::new(3, 100);
     for key in 1..=3 {
-        quotes.push(key, key * 10, 1);
+        keyed.push(key, key * 10, 1);
     }
-    assert_eq!(read(&quotes.mailbox).unwrap(), "10");
-    quotes.mailbox.push_gap(reconnect());
-    assert_eq!(quotes.push(3, 31, 1), kept(1));
-    assert_eq!(quotes.push(4, 40, 1), kept(0), "after the mark");
-    assert_eq!(quotes.push(5, 50, 1), kept(1), "for want of room");
-    assert_eq!(quotes.push(3, 32, 1), kept(1));
-    assert_eq!(quotes.push(4, 41, 1), kept(1));
-    assert_eq!(quotes.read_all(), ["gap 0r 4d", "32", "gap 1r 0d", "41", "50"]);
+    assert_eq!(read(&keyed.mailbox).unwrap(), "10");
+    keyed.mailbox.push_gap(reconnect());
+    assert_eq!(keyed.push(3, 31, 1), kept(1));
+    assert_eq!(keyed.push(4, 40, 1), kept(0), "it goes after the gap");
+    assert_eq!(keyed.push(5, 50, 1), kept(1), "the queue was full");
+    assert_eq!(keyed.push(3, 32, 1), kept(1));
+    assert_eq!(keyed.push(4, 41, 1), kept(1));
+    assert_eq!(keyed.read_all(), ["gap 0r 4d", "32", "gap 1r 0d", "41", "50"]);
 }
 
 #[test]
-fn a_key_whose_item_was_dropped_begins_anew() {
-    let mut quotes = Quotes::new(2, 100);
+fn a_key_whose_item_was_dropped_goes_to_the_back() {
+    let mut keyed = KeyedMailbox::new(2, 100);
     for key in [1, 2, 3] {
-        quotes.push(key, key * 10, 1);
+        keyed.push(key, key * 10, 1);
     }
-    assert_eq!(quotes.push(1, 11, 1), kept(1));
-    assert_eq!(quotes.read_all(), ["gap 0r 2d", "30", "11"]);
+    assert_eq!(keyed.push(1, 11, 1), kept(1));
+    assert_eq!(keyed.read_all(), ["gap 0r 2d", "30", "11"]);
 }
 
 #[test]
-fn what_replaces_is_bounded_in_bytes_and_never_dropped_for_its_own_size() {
-    let mut quotes = Quotes::new(8, 10);
+fn a_replacement_counts_its_bytes_and_is_never_dropped_for_its_own_size() {
+    let mut keyed = KeyedMailbox::new(8, 10);
     for key in [1, 2, 3] {
-        quotes.push(key, key * 10, 3);
+        keyed.push(key, key * 10, 3);
     }
-    assert_eq!(quotes.push(2, 21, 5), kept(2), "the oldest goes, and what was replaced");
+    assert_eq!(keyed.push(2, 21, 5), kept(2), "the oldest item and the replaced one");
     assert_eq!(
-        quotes.push(2, 22, 8),
+        keyed.push(2, 22, 8),
         kept(2),
-        "the oldest is what is to be replaced: it is the newest then"
+        "the item to be replaced was the oldest, so the new one goes to the back"
     );
-    assert_eq!(quotes.mailbox.lock().bytes, 8);
-    assert_eq!(quotes.read_all(), ["gap 0r 4d", "22"]);
-    quotes.push(1, 10, 1);
-    assert_eq!(quotes.push(1, 11, 50), kept(1), "one item always fits");
-    assert_eq!(quotes.push(2, 20, 1), kept(1));
-    assert_eq!(quotes.read_all(), ["gap 0r 2d", "20"]);
+    assert_eq!(keyed.mailbox.lock().bytes, 8);
+    assert_eq!(keyed.read_all(), ["gap 0r 4d", "22"]);
+    keyed.push(1, 10, 1);
+    assert_eq!(keyed.push(1, 11, 50), kept(1), "one item always fits");
+    assert_eq!(keyed.push(2, 20, 1), kept(1));
+    assert_eq!(keyed.read_all(), ["gap 0r 2d", "20"]);
 }
 
 #[test]
-fn nothing_is_replaced_where_nobody_reads() {
-    let mut quotes = Quotes::new(8, 100);
-    quotes.push(1, 10, 1);
-    quotes.mailbox.finish("end", || {});
-    assert_eq!(quotes.push(1, 11, 1), Pushed::Closed);
-    assert_eq!(quotes.read_all(), ["10", "end"]);
-    assert_eq!(quotes.mailbox.close(&mut Batch::new()).unread, 0);
-    assert_eq!(quotes.push(1, 12, 1), Pushed::Closed);
+fn nothing_is_replaced_after_the_end() {
+    let mut keyed = KeyedMailbox::new(8, 100);
+    keyed.push(1, 10, 1);
+    keyed.mailbox.finish("end", || {});
+    assert_eq!(keyed.push(1, 11, 1), Pushed::Closed);
+    assert_eq!(keyed.read_all(), ["10", "end"]);
+    assert_eq!(keyed.mailbox.close(&mut Batch::new()).unread, 0);
+    assert_eq!(keyed.push(1, 12, 1), Pushed::Closed);
 }
 
-/// What is held, as a list.
+/// An entry of the model's queue.
 #[derive(Clone, PartialEq, Debug)]
-enum Held {
+enum ModelEntry {
     Item { key: Option<u64>, item: u64, bytes: usize },
     Gap { reconnects: u32, dropped: u64 },
     Stale,
@@ -113,24 +113,27 @@ enum Held {
 
 #[derive(Debug)]
 struct Model {
-    held: Vec<Held>,
+    entries: Vec<ModelEntry>,
     items: usize,
     bytes: usize,
 }
 
 impl Model {
     fn sizes(&self) -> Vec<usize> {
-        let size =
-            |held: &Held| if let Held::Item { bytes, .. } = held { Some(*bytes) } else { None };
-        self.held.iter().filter_map(size).collect()
+        let size = |entry: &ModelEntry| {
+            if let ModelEntry::Item { bytes, .. } = entry { Some(*bytes) } else { None }
+        };
+        self.entries.iter().filter_map(size).collect()
     }
 
     fn index(&self, wanted: Option<u64>) -> Option<usize> {
         wanted?;
-        self.held.iter().position(|held| matches!(held, Held::Item { key, .. } if *key == wanted))
+        self.entries
+            .iter()
+            .position(|entry| matches!(entry, ModelEntry::Item { key, .. } if *key == wanted))
     }
 
-    /// Returns how many were dropped.
+    /// Returns the number of dropped items.
     fn push(&mut self, key: Option<u64>, item: u64, bytes: usize) -> usize {
         let mut dropped = 0;
         loop {
@@ -138,20 +141,22 @@ impl Model {
             let total = sizes.iter().sum::<usize>() + bytes;
             let fits = match old {
                 Some(old) => {
-                    let Held::Item { bytes: replaced, .. } = self.held[old] else { unreachable!() };
+                    let ModelEntry::Item { bytes: replaced, .. } = self.entries[old] else {
+                        unreachable!()
+                    };
                     sizes.len() == 1 || total - replaced <= self.bytes
                 }
                 None => sizes.is_empty() || (sizes.len() < self.items && total <= self.bytes),
             };
             match old {
                 Some(old) if fits => {
-                    self.held[old] = Held::Item { key, item, bytes };
-                    self.held.insert(0, Held::Gap { reconnects: 0, dropped: 1 });
+                    self.entries[old] = ModelEntry::Item { key, item, bytes };
+                    self.entries.insert(0, ModelEntry::Gap { reconnects: 0, dropped: 1 });
                     self.merge(0);
                     return dropped + 1;
                 }
                 None if fits => {
-                    self.held.push(Held::Item { key, item, bytes });
+                    self.entries.push(ModelEntry::Item { key, item, bytes });
                     return dropped;
                 }
                 Some(_) | None => self.drop_oldest(),
@@ -161,35 +166,41 @@ impl Model {
     }
 
     fn drop_oldest(&mut self) {
-        let first = self.held.iter().position(|held| matches!(held, Held::Item { .. })).unwrap();
-        self.held[first] = Held::Gap { reconnects: 0, dropped: 1 };
+        let first =
+            self.entries.iter().position(|entry| matches!(entry, ModelEntry::Item { .. })).unwrap();
+        self.entries[first] = ModelEntry::Gap { reconnects: 0, dropped: 1 };
         let mut index = 0;
-        self.held.retain(|held| {
+        self.entries.retain(|entry| {
             index += 1;
-            index > first || *held != Held::Stale
+            index > first || *entry != ModelEntry::Stale
         });
         self.merge(0);
     }
 
-    /// Of marks next to each other one is left, from there on.
+    /// Merges adjacent gaps, from this index on.
     fn merge(&mut self, from: usize) {
-        while let [Held::Gap { reconnects, dropped }, Held::Gap { reconnects: r, dropped: d }, ..] =
-            self.held[from..]
+        while let [
+            ModelEntry::Gap { reconnects, dropped },
+            ModelEntry::Gap { reconnects: r, dropped: d },
+            ..,
+        ] = self.entries[from..]
         {
-            self.held[from] = Held::Gap { reconnects: reconnects + r, dropped: dropped + d };
-            self.held.remove(from + 1);
+            self.entries[from] =
+                ModelEntry::Gap { reconnects: reconnects + r, dropped: dropped + d };
+            self.entries.remove(from + 1);
         }
     }
 
     fn gap(&mut self) {
-        self.held.push(Held::Gap { reconnects: 1, dropped: 0 });
-        self.merge(self.held.len().saturating_sub(2));
+        self.entries.push(ModelEntry::Gap { reconnects: 1, dropped: 0 });
+        self.merge(self.entries.len().saturating_sub(2));
     }
 
     fn stale(&mut self) {
-        let marks = self.held.iter().rev().take_while(|held| !matches!(held, Held::Item { .. }));
-        if !marks.into_iter().any(|mark| *mark == Held::Stale) {
-            self.held.push(Held::Stale);
+        let markers =
+            self.entries.iter().rev().take_while(|entry| !matches!(entry, ModelEntry::Item { .. }));
+        if !markers.into_iter().any(|marker| *marker == ModelEntry::Stale) {
+            self.entries.push(ModelEntry::Stale);
         }
     }
 }
@@ -205,7 +216,7 @@ enum Step {
 proptest! {
     /// I4, I5 and I14 under `LatestBy`.
     #[test]
-    fn whatever_arrives_and_is_read_the_newest_of_each_key_is_held_and_the_rest_is_counted(
+    fn the_newest_item_of_each_key_is_kept_and_all_others_are_read_or_counted(
         items in 1..7_usize,
         steps in prop::collection::vec(prop_oneof![
             6 => (0..8_u64, 1..5_usize).prop_map(|(key, bytes)| Step::Push(Some(key), bytes)),
@@ -217,8 +228,8 @@ proptest! {
         ], 0..200),
     ) {
         let bytes = items * 3;
-        let mut quotes = Quotes::new(items, bytes);
-        let mut model = Model { held: Vec::new(), items, bytes };
+        let mut keyed = KeyedMailbox::new(items, bytes);
+        let mut model = Model { entries: Vec::new(), items, bytes };
         let (mut pushed, mut seen, mut counted) = (0, 0, 0);
         for step in steps.into_iter().chain(std::iter::repeat_n(Step::Read, 50)) {
             match step {
@@ -226,36 +237,36 @@ proptest! {
                     pushed += 1;
                     let expected = kept(model.push(key, pushed, size));
                     let actual = match key {
-                        Some(key) => quotes.push(key, pushed, size),
-                        None => push(&quotes.mailbox, pushed, size),
+                        Some(key) => keyed.push(key, pushed, size),
+                        None => push(&keyed.mailbox, pushed, size),
                     };
                     prop_assert_eq!(actual, expected);
                 }
                 Step::Gap => {
                     model.gap();
-                    quotes.mailbox.push_gap(reconnect());
+                    keyed.mailbox.push_gap(reconnect());
                 }
                 Step::Stale => {
                     model.stale();
-                    quotes.mailbox.push_stale(Duration::from_secs(1));
+                    keyed.mailbox.push_stale(Duration::from_secs(1));
                 }
                 Step::Read => {
-                    let next = (!model.held.is_empty()).then(|| model.held.remove(0));
-                    let expected = next.map(|held| match held {
-                        Held::Item { item, .. } => {
+                    let next = (!model.entries.is_empty()).then(|| model.entries.remove(0));
+                    let expected = next.map(|entry| match entry {
+                        ModelEntry::Item { item, .. } => {
                             seen += 1;
                             item.to_string()
                         }
-                        Held::Gap { reconnects, dropped } => {
+                        ModelEntry::Gap { reconnects, dropped } => {
                             counted += dropped;
                             format!("gap {reconnects}r {dropped}d")
                         }
-                        Held::Stale => "stale 1s".to_owned(),
+                        ModelEntry::Stale => "stale 1s".to_owned(),
                     });
-                    prop_assert_eq!(read(&quotes.mailbox), expected);
+                    prop_assert_eq!(read(&keyed.mailbox), expected);
                 }
             }
-            let state = quotes.mailbox.lock();
+            let state = keyed.mailbox.lock();
             let sizes = model.sizes();
             prop_assert_eq!((state.items, state.bytes), (sizes.len(), sizes.iter().sum()));
             prop_assert!(state.items <= items && (state.bytes <= bytes || state.items == 1));

@@ -1,9 +1,9 @@
-//! What a reader does besides reading.
+//! Tests of the reader's operations besides reading.
 
 use super::*;
 
 #[test]
-fn a_mailbox_is_established_when_it_is_told_and_until_it_is_asked_anew() {
+fn an_operation_is_established_until_the_reader_asks_again() {
     let mailbox = mailbox(2, 100, Overflow::DropOldest);
     let cx = Context::from_waker(Waker::noop());
     assert!(mailbox.poll_established(&cx).is_pending());
@@ -21,7 +21,7 @@ fn a_mailbox_is_established_when_it_is_told_and_until_it_is_asked_anew() {
 }
 
 #[test]
-fn a_writer_that_waits_for_the_reader_is_not_waited_for() {
+fn an_operation_whose_writer_waits_for_the_reader_is_established() {
     let cx = Context::from_waker(Waker::noop());
     for overflow in [Overflow::Block, Overflow::Rewind] {
         let mailbox = mailbox(1, 100, overflow);
@@ -32,33 +32,33 @@ fn a_writer_that_waits_for_the_reader_is_not_waited_for() {
     }
 }
 
-/// It reads nothing, so nothing else would bring the two together.
+/// Otherwise the two would wait for each other, because this reader does not read.
 #[test]
-fn a_reader_that_waits_for_proof_is_woken_once_the_writer_waits_for_it() {
+fn a_reader_that_waits_for_established_is_woken_when_the_writer_waits_for_it() {
     let cx = Context::from_waker(Waker::noop());
-    for (overflow, held, waits) in
+    for (overflow, kept, waits) in
         [(Overflow::Block, 1, Pushed::Full), (Overflow::Rewind, 2, Pushed::Rewind)]
     {
         let mailbox = mailbox(2, 100, overflow);
-        for item in 0..held {
+        for item in 0..kept {
             push(&mailbox, item, 1);
         }
         assert!(mailbox.poll_established(&cx).is_pending());
-        let (pushed, reader) = mailbox.push(held, 1);
+        let (pushed, reader) = mailbox.push(kept, 1);
         assert!(pushed == waits && reader.is_some(), "{pushed:?}");
         assert_eq!(mailbox.poll_established(&cx), Poll::Ready(None));
     }
 }
 
 #[test]
-fn what_is_discarded_is_one_gap_in_its_place_and_makes_room() {
+fn discarded_items_become_one_gap_and_make_room() {
     let (mailbox, mut batch) = (mailbox(16, 100, Overflow::Block), Batch::new());
     let cx = &mut Context::from_waker(Waker::noop());
     for item in 1..=16 {
         push(&mailbox, item, 1);
     }
     assert!(matches!(mailbox.poll_read(&mut batch, cx), Poll::Ready(Some(Read::Item(1)))));
-    assert_eq!(batch.entries.len(), 2, "the reader holds some as well");
+    assert_eq!(batch.entries.len(), 2, "the batch has items as well");
     batch.released = false;
     mailbox.push_gap(reconnect());
     for item in 17..=20 {
@@ -79,7 +79,7 @@ fn what_is_discarded_is_one_gap_in_its_place_and_makes_room() {
 }
 
 #[test]
-fn what_is_next_is_known_before_it_is_read() {
+fn a_reader_can_tell_whether_the_next_element_is_an_item_without_reading_it() {
     let (mailbox, mut batch) = (mailbox(16, 100, Overflow::Rewind), Batch::new());
     let cx = &mut Context::from_waker(Waker::noop());
     assert!(mailbox.poll_is_item(&mut batch, cx).is_pending());
@@ -95,7 +95,7 @@ fn what_is_next_is_known_before_it_is_read() {
         assert!(matches!(mailbox.poll_read(&mut batch, cx), Poll::Ready(Some(Read::Item(_)))));
     }
     assert!(mailbox.poll_is_item(&mut batch, cx).is_pending());
-    assert!(batch.released, "all was read, as the writer waits for");
+    assert!(batch.released, "the writer waited until all was read");
     mailbox.finish("end", || {});
     assert_eq!(mailbox.poll_is_item(&mut batch, cx), Poll::Ready(false));
 }

@@ -39,10 +39,7 @@ impl World {
         let Some(wire_id) = subscriptions.map(|(wire_id, _)| wire_id.clone()).nth(index) else {
             return;
         };
-        let ended = wire.carried.remove(&wire_id);
-        if let Some(reader) = ended.and_then(|id| self.readers.get_mut(&id)) {
-            reader.was_ended = true;
-        }
+        wire.carried.remove(&wire_id);
         self.send(on);
         let wire = &mut self.wires[on as usize];
         wire.down.push_back(Down::Text(json!({"type": "complete", "id": wire_id})));
@@ -88,11 +85,12 @@ impl World {
                     "I2: once on each socket"
                 );
                 prop_assert!(
-                    !wire.pending.iter().any(|(_, pending)| *pending == id),
+                    !wire.pending.iter().any(|(_, pending, _)| *pending == id),
                     "I2: once on each socket"
                 );
                 wire.read.insert(id);
-                wire.pending.push((wire_id, id));
+                let after = message["payload"]["variables"]["after"].as_u64();
+                wire.pending.push((wire_id, id, after));
                 if !self.lazy {
                     self.begin(on);
                 }
@@ -101,7 +99,7 @@ impl World {
                 prop_assert!(wire.ids.contains(&wire_id), "rule 12: {wire_id} is not known here");
                 prop_assert!(wire.completed.insert(wire_id.clone()), "{wire_id} was completed");
                 wire.carried.remove(&wire_id);
-                wire.pending.retain(|(pending, _)| *pending != wire_id);
+                wire.pending.retain(|(pending, ..)| *pending != wire_id);
                 wire.unsent.retain(|(unsent, _)| *unsent != wire_id);
             }
             "pong" | "connection_terminate" => {}
@@ -128,8 +126,17 @@ impl World {
     /// What was read is begun.
     pub(super) fn begin(&mut self, on: ConnectionId) {
         let mut is_call = false;
-        for (wire_id, id) in std::mem::take(&mut self.wires[on as usize].pending) {
-            self.wires[on as usize].carried.insert(wire_id, id);
+        for (wire_id, id, after) in std::mem::take(&mut self.wires[on as usize].pending) {
+            let wire = &mut self.wires[on as usize];
+            if let Some(reader) = self.readers.get_mut(&id) {
+                let begins_after = after.unwrap_or(reader.published);
+                reader.begin(wire_id.split('.').next().unwrap().parse().unwrap(), begins_after);
+                for n in begins_after + 1..=reader.published {
+                    let item = json!({"type": "next", "id": wire_id, "payload": {"data": n}});
+                    wire.unsent.push_back((wire_id.clone(), item));
+                }
+            }
+            wire.carried.insert(wire_id, id);
             if self.calls.contains_key(&id) || !self.readers.contains_key(&id) {
                 *self.executed.entry(id).or_default() += 1;
                 is_call = true;

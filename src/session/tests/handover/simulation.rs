@@ -5,12 +5,13 @@ use std::num::NonZeroU32;
 
 use proptest::sample::Index;
 
-use super::{world::Down, *};
+use super::{odds::acknowledge, world::Down, *};
 use crate::session::{DialBudget, Verdict, VerdictHook};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Subscribe,
+    /// With a position, or without.
+    Subscribe(bool),
     Call(OperationType),
     Cancel(Index),
     Publish(Index),
@@ -23,6 +24,10 @@ enum Step {
     Down(ConnectionId),
     End(ConnectionId, usize),
     Rewind(Index),
+    /// From now on the reader takes only so many items.
+    Fill(Index, u32),
+    /// The reader catches up.
+    Read(Index),
     Settle,
     Pass(u64),
     Live(u64),
@@ -110,7 +115,7 @@ fn step() -> impl Strategy<Value = Step> {
     let on = || prop::sample::select(vec![A, B]);
     let code = prop::sample::select(vec![1000, 1001, 1012, 4400, 4403, 4409, 4500, 1013]);
     prop_oneof![
-        2 => Just(Step::Subscribe),
+        2 => any::<bool>().prop_map(Step::Subscribe),
         2 => prop::sample::select(vec![OperationType::Query, OperationType::Mutation]).prop_map(Step::Call),
         1 => any::<Index>().prop_map(Step::Cancel),
         8 => any::<Index>().prop_map(Step::Publish),
@@ -123,6 +128,8 @@ fn step() -> impl Strategy<Value = Step> {
         12 => on().prop_map(Step::Down),
         1 => (on(), 0..3_usize).prop_map(|(on, index)| Step::End(on, index)),
         1 => any::<Index>().prop_map(Step::Rewind),
+        1 => (any::<Index>(), 0..6_u32).prop_map(|(index, room)| Step::Fill(index, room)),
+        1 => any::<Index>().prop_map(Step::Read),
         2 => Just(Step::Settle),
         3 => prop::sample::select(vec![1, 100, 600, 2_100, 12_000]).prop_map(Step::Pass),
         2 => prop::sample::select(vec![1, 100, 600, 2_100, 12_000, 40_000]).prop_map(Step::Live),
@@ -149,7 +156,10 @@ fn run(world: &mut World, step: &Step) -> Result<(), TestCaseError> {
         (!ids.is_empty()).then(|| ids[index.index(ids.len())])
     };
     match step {
-        Step::Subscribe => drop(world.subscribe()),
+        Step::Subscribe(resumes) => {
+            world.rig.is_resumable = *resumes;
+            world.subscribe();
+        }
         Step::Call(kind) => drop(world.call(*kind)),
         Step::Cancel(index) => any(world, index).into_iter().for_each(|id| world.cancel(id)),
         Step::Publish(index) => any(world, index).into_iter().for_each(|id| world.publish(id)),
@@ -171,6 +181,11 @@ fn run(world: &mut World, step: &Step) -> Result<(), TestCaseError> {
                 world.rig.session.catch_up(now, id);
             }
         }
+        Step::Fill(index, room) => {
+            let reader = any(world, index).and_then(|id| world.readers.get_mut(&id));
+            reader.into_iter().for_each(|reader| reader.room = Some(*room));
+        }
+        Step::Read(index) => any(world, index).into_iter().for_each(|id| world.read(id)),
         Step::Settle => world.settle()?,
         Step::Pass(millis) => world.pass(in_millis(*millis))?,
         Step::Live(millis) => world.live(in_millis(*millis))?,
@@ -210,8 +225,78 @@ fn unstall(world: &mut World) {
     }
 }
 
+/// What may happen while operations move from one connection to the other.
+fn step_of_a_handover() -> impl Strategy<Value = Step> {
+    let on = || prop::sample::select(vec![A, B]);
+    let index = || any::<Index>();
+    prop_oneof![
+        10 => index().prop_map(Step::Publish),
+        12 => on().prop_map(Step::Down),
+        3 => (on(), 1..5_usize).prop_map(|(on, most)| Step::Write(on, most)),
+        3 => on().prop_map(Step::Up),
+        2 => on().prop_map(Step::Begin),
+        2 => on().prop_map(|on| Step::Lose(on, 1001)),
+        2 => (on(), 0..3_usize).prop_map(|(on, index)| Step::End(on, index)),
+        1 => index().prop_map(Step::Rewind),
+        2 => (index(), 0..4_u32).prop_map(|(index, room)| Step::Fill(index, room)),
+        1 => index().prop_map(Step::Read),
+        2 => prop::sample::select(vec![1_000, 6_000, 12_000]).prop_map(Step::Pass),
+        1 => Just(Step::Settle),
+        1 => Just(Step::ReconnectNow),
+        1 => Just(Step::Pause),
+        1 => Just(Step::Resume),
+        1 => Just(Step::Stall),
+        1 => Just(Step::Unstall),
+        1 => index().prop_map(Step::Probe),
+        1 => index().prop_map(Step::Cancel),
+        1 => any::<bool>().prop_map(Step::Subscribe),
+        1 => Just(Step::Rotate),
+    ]
+}
+
+/// All trouble is over: everything goes on, and nobody waits in vain.
+fn check_the_end(world: &mut World) -> Tried {
+    unstall(world);
+    world.rig.session.resume(world.rig.now);
+    world.slow_calls = false;
+    for on in ConnectionId::ALL {
+        world.begin(on);
+        world.answer(on);
+    }
+    for id in world.readers.keys().copied().collect::<Vec<_>>() {
+        world.read(id);
+    }
+    // Longer than every backoff, trial, overlap and grace period.
+    (world.lifetime, world.rig.session.config.max_connection_age) = (None, None);
+    world.rig.watch_options = WatchOptions::default();
+    world.live(secs(400))?;
+    world.publish_all();
+    world.live(secs(1))?;
+    world.check_settled()?;
+    prop_assert!(!world.waits_for_rotation && !world.waits_for_connection, "who waits is answered");
+    for (id, reader) in &world.readers {
+        prop_assert_eq!(reader.last, Some(reader.published), "{} lives", id);
+    }
+    for (id, kind) in &world.calls {
+        prop_assert!(world.ends.contains_key(id), "I4: every call has an end");
+        let end = &world.ends[id];
+        let executed = world.executed.get(id).copied().unwrap_or_default();
+        let is_told = ["answered", "ambiguous"].iter().any(|told| end.starts_with(told));
+        let is_query = *kind == OperationType::Query;
+        prop_assert!(is_query || executed == 0 || is_told, "rule 27: {}", end);
+        prop_assert!(is_query || executed <= 1, "rule 27: executed {} times", executed);
+    }
+    if world.over {
+        prop_assert!(world.readers.is_empty() && world.rig.session.poll_timeout().is_none());
+    }
+    Ok(())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(1_000), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases.max(1_000),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn i1_to_i4_hold_with_two_connections_and_no_mutation_is_executed_twice(
@@ -221,43 +306,49 @@ proptest! {
         let mut world = World::new(setting.config);
         world.rig.watch_options = setting.watch_options;
         world.lifetime = setting.lifetime.map(in_millis);
-        (world.slow_calls, world.lazy, world.restarts) = (setting.slow_calls, setting.lazy, setting.restarts);
+        world.slow_calls = setting.slow_calls;
+        (world.lazy, world.restarts) = (setting.lazy, setting.restarts);
         world.call_timeout = in_millis(setting.call_timeout);
         world.subscribe();
+        world.rig.is_resumable = true;
         world.subscribe();
         world.settle()?;
         for step in &steps {
             run(&mut world, step)?;
         }
-        unstall(&mut world);
-        world.rig.session.resume(world.rig.now);
-        world.slow_calls = false;
-        for on in ConnectionId::ALL {
-            world.begin(on);
-            world.answer(on);
+        check_the_end(&mut world)?;
+    }
+
+    #[test]
+    fn from_the_middle_of_a_handover_nothing_is_lost_or_repeated_that_is_not_announced(
+        before in prop::collection::vec(any::<Index>(), 0..4),
+        unsent in prop::collection::vec(any::<Index>(), 0..6),
+        steps in prop::collection::vec(step_of_a_handover(), 0..60),
+        (is_lazy, restarts) in any::<(bool, bool)>(),
+        pace in prop::option::weighted(0.2, 1..30_u32),
+        seed in any::<u64>(),
+    ) {
+        let reissue_rate = pace.and_then(NonZeroU32::new);
+        let mut world = World::new(Config { reissue_rate, seed, ..config() });
+        (world.lazy, world.restarts) = (is_lazy, restarts);
+        world.rig.watch_options.restart = restarts;
+        world.subscribe();
+        world.rig.is_resumable = true;
+        world.subscribe();
+        world.settle()?;
+        for index in &before {
+            run(&mut world, &Step::Publish(*index))?;
         }
-        // Longer than every backoff, trial, overlap and grace period.
-        (world.lifetime, world.rig.session.config.max_connection_age) = (None, None);
-        world.rig.watch_options = WatchOptions::default();
-        world.live(secs(400))?;
-        world.publish_all();
-        world.live(secs(1))?;
-        world.check_settled()?;
-        prop_assert!(!world.waits_for_rotation && !world.waits_for_connection, "who waits is answered");
-        for (id, reader) in &world.readers {
-            prop_assert_eq!(reader.last, Some(reader.published), "{} lives", id);
+        world.settle()?;
+        // The old connection is behind from here on.
+        for index in &unsent {
+            run(&mut world, &Step::Publish(*index))?;
         }
-        for (id, kind) in &world.calls {
-            prop_assert!(world.ends.contains_key(id), "I4: every call has an end");
-            let (executed, end) = (world.executed.get(id).copied().unwrap_or_default(), &world.ends[id]);
-            let is_told = ["answered", "ambiguous"].iter().any(|told| end.starts_with(told));
-            prop_assert!(*kind == OperationType::Query || executed == 0 || is_told, "rule 27: {}", end);
-            prop_assert!(*kind == OperationType::Query || executed <= 1, "rule 27: executed {} times", executed);
-            let says_executed = ["answered", "ambiguous"].iter().any(|end| world.ends[id].starts_with(end));
-            prop_assert!(*kind == OperationType::Query || executed == 0 || says_executed, "{}", world.ends[id]);
+        world.rig.session.rotate(world.rig.now);
+        acknowledge(&mut world, B);
+        for step in &steps {
+            run(&mut world, step)?;
         }
-        if world.over {
-            prop_assert!(world.readers.is_empty() && world.rig.session.poll_timeout().is_none());
-        }
+        check_the_end(&mut world)?;
     }
 }

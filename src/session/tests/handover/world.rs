@@ -3,11 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use proptest::test_runner::TestCaseError;
+use super::{reader::Reader, *};
 
-use super::*;
-
-/// What lies between the client and the server on one on, and what the server knows of it.
+/// What lies between the client and the server on one connection, and what the server knows of it.
 #[derive(Default)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -27,8 +25,8 @@ pub(super) struct Wire {
     pub(super) completed: BTreeSet<String>,
     /// What is published and not sent yet; what is completed by then never is.
     pub(super) unsent: VecDeque<(String, Value)>,
-    /// Read, and not begun yet.
-    pub(super) pending: Vec<(String, u64)>,
+    /// Read, and not begun yet: by id on the wire, and after which item it goes on.
+    pub(super) pending: Vec<(String, u64, Option<u64>)>,
     /// The client has read their end.
     over: BTreeSet<String>,
     /// What was ever read here.
@@ -40,21 +38,6 @@ pub(super) enum Down {
     Pong,
     Garbage,
     Lost(Disconnect),
-}
-
-/// What one reader saw.
-#[derive(Default)]
-pub(super) struct Reader {
-    pub(super) published: u64,
-    pub(super) last: Option<u64>,
-    /// A gap was announced since the last item.
-    gap: bool,
-    overlap: bool,
-    pub(super) gaps: u32,
-    pub(super) overlaps: u32,
-    pub(super) repeated: u64,
-    /// The server ended it on a connection: nobody can tell that from its answer to a `complete`.
-    pub(super) was_ended: bool,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is an oddity of its own of one server")]
@@ -91,8 +74,6 @@ pub(super) struct World {
     pub(super) waits_for_connection: bool,
     pub(super) over: bool,
 }
-
-pub(super) type Tried = Result<(), TestCaseError>;
 
 impl World {
     pub(super) fn new(config: Config) -> Self {
@@ -136,7 +117,7 @@ impl World {
 
     pub(super) fn subscribe(&mut self) -> u64 {
         let id = self.rig.subscribe();
-        self.readers.insert(id, Reader::default());
+        self.readers.insert(id, Reader::new(self.rig.is_resumable));
         id
     }
 
@@ -240,33 +221,35 @@ impl World {
         Ok(true)
     }
 
-    fn receive(&mut self, id: u64, payload: &Value) -> Tried {
+    /// An item arrived. Returns whether its reader takes more.
+    fn receive(&mut self, id: u64, payload: &Value) -> Result<bool, TestCaseError> {
         prop_assert!(!self.ends.contains_key(&id), "I1: nothing follows the end");
         // Cancelled: its reader is gone.
-        let Some(reader) = self.readers.get_mut(&id) else { return Ok(()) };
-        let n = payload["data"].as_u64().unwrap();
-        if let (Some(last), false) = (reader.last, reader.gap) {
-            let repeats = reader.overlap && n <= last;
-            prop_assert!(
-                n == last + 1 || repeats || (reader.was_ended && n > last),
-                "{id}: {n} after {last}, overlap {}",
-                reader.overlap
-            );
-            reader.repeated += u64::from(n <= last);
+        let Some(reader) = self.readers.get_mut(&id) else { return Ok(false) };
+        let takes_more = reader.receive(payload["data"].as_u64().unwrap())?;
+        if !takes_more {
+            self.rig.session.rewind(id);
         }
-        (reader.last, reader.gap, reader.overlap) = (Some(n), false, false);
-        Ok(())
+        Ok(takes_more)
     }
 
-    fn mark(&mut self, id: u64, gap: &Gap) {
-        let Some(reader) = self.readers.get_mut(&id) else { return };
-        if gap.overlaps > 0 {
-            reader.overlap = true;
-            reader.overlaps += 1;
+    /// The reader has caught up.
+    pub(super) fn read(&mut self, id: u64) {
+        if let Some(reader) = self.readers.get_mut(&id) {
+            reader.room = None;
+            self.rig.session.catch_up(self.rig.now, id);
         }
-        if gap.reconnects + gap.restarts > 0 {
-            reader.gap = true;
-            reader.gaps += 1;
+    }
+
+    fn mark(&mut self, id: u64, gap: &Gap) -> Tried {
+        self.readers.get_mut(&id).map_or(Ok(()), |reader| reader.mark(gap))
+    }
+
+    /// Says where a subscription goes on that is about to be sent.
+    fn resume(&mut self, id: u64) {
+        if let Some(after) = self.readers.get_mut(&id).and_then(Reader::position) {
+            let payload = json!({"query": id.to_string(), "variables": {"after": after}});
+            self.rig.session.resume_from(id, Some(payload.to_string().into()));
         }
     }
 
@@ -278,7 +261,7 @@ impl World {
                     let wire = &mut self.wires[on as usize];
                     prop_assert!(
                         !wire.asked && !wire.dialing && !wire.open,
-                        "one attempt at a time on a on"
+                        "one attempt at a time for a connection"
                     );
                     wire.asked = true;
                     let reason = match reason {
@@ -296,17 +279,20 @@ impl World {
                     }
                     self.wires[on as usize] = Wire::default();
                 }
-                Output::Reissue { writer, gap } | Output::Gap { writer, gap } => {
-                    self.mark(writer, &gap);
+                Output::Reissue { writer, gap } => {
+                    self.resume(writer);
+                    self.mark(writer, &gap)?;
                 }
-                Output::Resume { .. } | Output::Refused(..) | Output::Unattributed(_) => {}
+                Output::Resume { writer } => self.resume(writer),
+                Output::Gap { writer, gap } => self.mark(writer, &gap)?,
+                Output::Refused(..) | Output::Unattributed(_) => {}
                 Output::Deliver { id, writer, mut backlog } => {
                     while let Some(HeldItem { frame, payload }) = backlog.pop() {
-                        self.receive(writer, &read(&frame[payload]))?;
+                        if !self.receive(writer, &read(&frame[payload]))? {
+                            break;
+                        }
                     }
-                    if let Some(end) = backlog.end {
-                        self.rig.session.end_backlog(self.rig.now, id, end);
-                    }
+                    self.rig.session.delivered(self.rig.now, id, backlog);
                 }
                 Output::Finish { writer, end } => {
                     prop_assert!(self.ends.insert(writer, describe(&end)).is_none(), "I1: one end");
@@ -393,7 +379,7 @@ impl World {
         Ok(())
     }
 
-    /// Time passes, in which only this on works.
+    /// Time passes, in which only this connection works.
     pub(super) fn live_on(&mut self, on: ConnectionId, duration: Duration) -> Tried {
         let until = self.rig.now + duration;
         while self.rig.now < until {

@@ -427,9 +427,7 @@ impl Endpoint {
                 while backlog.pop().is_some() {
                     self.received(writer);
                 }
-                if let Some(end) = backlog.end {
-                    self.session.end_backlog(self.now, id, end);
-                }
+                self.session.delivered(self.now, id, backlog);
             }
             Output::Finish { writer, end } => {
                 self.log(|| format!("{writer} ends: {}", describe(&end)));

@@ -1,4 +1,4 @@
-//! What is held, in order, and what the policies do to it.
+//! The queue of a mailbox, and the operations that the overflow policies need.
 
 use std::{collections::VecDeque, task::Waker, time::Duration};
 
@@ -6,20 +6,21 @@ use super::{Batch, Gap, Limits, Overflow};
 
 #[derive(Debug)]
 pub(super) struct State<T, E> {
-    /// The first entry is here and not in the queue, which most mailboxes never need.
+    /// The first entry. It is stored outside of `rest`, because most mailboxes never hold more than
+    /// one entry and then need no allocation.
     pub(super) first: Option<Entry<T>>,
-    /// Never two gaps next to each other.
+    /// The other entries. Two gaps are never adjacent.
     pub(super) rest: VecDeque<Entry<T>>,
     pub(super) items: usize,
     pub(super) bytes: usize,
-    /// The place that the next entry at the back gets: places rise by one, and an entry keeps its
-    /// own.
+    /// The place of the next entry at the back. Places are consecutive, and an entry keeps its
+    /// place.
     pub(super) next_place: u64,
     pub(super) end: Option<Box<E>>,
     pub(super) stage: Stage,
-    /// The writer waits: under `Block` for room, under `Rewind` until nothing is held.
-    pub(super) awaited: bool,
-    /// The server is known to have the operation; unset by who wants to know.
+    /// Whether the writer waits: under `Block` for room, under `Rewind` until the queue is empty.
+    pub(super) writer_waits: bool,
+    /// Whether the server has read the operation. The reader resets this to ask again.
     pub(super) established: bool,
     pub(super) reader: Option<Waker>,
 }
@@ -30,28 +31,27 @@ pub(super) enum Entry<T> {
         item: T,
         bytes: usize,
     },
-    /// Rare and large.
+    /// Boxed, because gaps are rare and large.
     Gap(Box<Gap>),
-    /// Nothing had arrived for so long.
+    /// No item arrived for this long.
     Stale(Duration),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
-    /// Items may come.
+    /// Items may arrive.
     Open,
-    /// They may not; the reader has yet to learn why.
-    Due,
-    /// The reader knows, or is gone.
-    Over,
+    /// The end is set, and the reader has not read it.
+    Finished,
+    /// The reader has read the end, or is gone.
+    Closed,
 }
 
 impl<T, E> State<T, E> {
-    /// Takes for the reader what it may go on with: an eighth of what may be held, so that little
-    /// is held besides and what is read is not much older than it must be. What is taken is not
-    /// held any more.
+    /// Moves entries from the queue into the reader's batch. Takes at most an eighth of the
+    /// capacity, because entries in the batch no longer count and policies no longer affect them.
     pub(super) fn fill(&mut self, batch: &mut Batch<T>, limits: Limits) {
-        // What was taken is not replaced by what is newer.
+        // An item in the batch could not be replaced by a newer one.
         if matches!(limits.overflow, Overflow::Latest | Overflow::LatestBy) {
             return;
         }
@@ -95,11 +95,11 @@ impl<T, E> State<T, E> {
         first
     }
 
-    /// The item at a place, with its bytes, if it is held.
+    /// Returns the item at a place, if it is still in the queue.
     pub(super) fn item_at(&mut self, place: u64) -> Option<ItemMut<'_, T>> {
         let from_the_back = usize::try_from(self.next_place.wrapping_sub(place)).ok()?;
-        let held = self.rest.len() + usize::from(self.first.is_some());
-        let entry = match held.checked_sub(from_the_back)? {
+        let len = self.rest.len() + usize::from(self.first.is_some());
+        let entry = match len.checked_sub(from_the_back)? {
             0 => self.first.as_mut(),
             index => self.rest.get_mut(index - 1),
         };
@@ -119,11 +119,12 @@ impl<T, E> State<T, E> {
         }
     }
 
-    /// One mark between two items is enough, however often nothing arrived.
+    /// Adds a stale marker, or extends the one since the last item. One between two items is
+    /// enough.
     pub(super) fn push_stale(&mut self, idle_for: Duration) {
-        let marks = self.rest.iter_mut().rev().chain(&mut self.first);
-        for mark in marks.take_while(|entry| !matches!(entry, Entry::Item { .. })) {
-            if let Entry::Stale(known) = mark {
+        let markers = self.rest.iter_mut().rev().chain(&mut self.first);
+        for marker in markers.take_while(|entry| !matches!(entry, Entry::Item { .. })) {
+            if let Entry::Stale(known) = marker {
                 *known = (*known).max(idle_for);
                 return;
             }
@@ -139,12 +140,12 @@ impl<T, E> State<T, E> {
         }
     }
 
-    /// Drops the first item and leaves a gap in its place, merged with those on either side.
+    /// Drops the first item. A gap takes its place and is merged with adjacent gaps.
     pub(super) fn drop_oldest(&mut self) {
         self.drop_first(0);
     }
 
-    /// As [`drop_oldest`](Self::drop_oldest), for a newer one that takes its place.
+    /// Like [`drop_oldest`](Self::drop_oldest), for an item that a newer one replaces.
     pub(super) fn replace_oldest(&mut self) {
         self.drop_first(1);
     }
@@ -161,7 +162,7 @@ impl<T, E> State<T, E> {
                     break;
                 }
                 Some(Entry::Gap(next)) => gap.merge(*next),
-                // That nothing arrived is no news before a loss.
+                // A stale marker before a loss has no meaning for the reader.
                 Some(Entry::Stale(_)) => {}
                 None => break,
             }
@@ -183,11 +184,11 @@ impl<T, E> State<T, E> {
     }
 }
 
-/// An item where it is held.
+/// A mutable reference to an item in the queue.
 pub(super) struct ItemMut<'a, T> {
     pub(super) item: &'a mut T,
     pub(super) bytes: &'a mut usize,
 }
 
-/// Entries that a reader takes at once, at most, besides the one that it reads.
+/// The maximum number of entries that a reader takes at once, besides the one that it reads.
 const BATCH: usize = 32;

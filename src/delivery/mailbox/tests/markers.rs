@@ -1,9 +1,9 @@
-//! Marks between items, and how gaps merge.
+//! Tests of the markers between items, and of merging gaps.
 
 use super::*;
 
 #[test]
-fn one_mark_between_two_items_says_the_longest_time_that_nothing_came() {
+fn one_stale_marker_between_two_items_has_the_longest_idle_time() {
     let mailbox = mailbox(4, 100, Overflow::DropOldest);
     let seconds = Duration::from_secs;
     mailbox.push_stale(seconds(1));
@@ -19,7 +19,7 @@ fn one_mark_between_two_items_says_the_longest_time_that_nothing_came() {
 }
 
 #[test]
-fn a_mark_wakes_the_reader_and_nothing_is_marked_after_the_end() {
+fn a_marker_wakes_the_reader_and_none_is_added_after_the_end() {
     struct Count(std::sync::atomic::AtomicUsize);
     impl std::task::Wake for Count {
         fn wake(self: std::sync::Arc<Self>) {
@@ -45,7 +45,7 @@ fn a_mark_wakes_the_reader_and_nothing_is_marked_after_the_end() {
 }
 
 #[test]
-fn merged_gaps_are_resumed_if_every_time_was_and_keep_the_latest_errors() {
+fn a_merged_gap_is_resumed_if_every_part_was_and_has_the_latest_errors() {
     let sent = |resumed, message: &str| {
         let message = message.to_owned();
         let errors = if message.is_empty() {
@@ -79,7 +79,7 @@ fn merged_gaps_are_resumed_if_every_time_was_and_keep_the_latest_errors() {
 }
 
 #[test]
-fn merged_gaps_add_up_and_keep_the_latest_cause() {
+fn a_merged_gap_has_the_sums_and_the_latest_cause() {
     let gap = |seconds, cause| Gap {
         reconnects: 1,
         dropped: 2,
