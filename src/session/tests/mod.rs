@@ -301,6 +301,9 @@ fn describe(end: &End) -> String {
         }
         End::TimedOut => "timed out".into(),
         End::Rejected(_) => "rejected".into(),
+        End::Lost(cause @ Disconnect::ProbablyRejected { cause: last, .. }) => {
+            format!("lost: {cause}: {last}")
+        }
         End::Lost(cause) => format!("lost: {cause}"),
         End::GaveUp { attempts, .. } => format!("gave up after {attempts}"),
         End::Hook(error) => format!("hook: {error}"),

@@ -3,13 +3,20 @@
 
 mod rows;
 
-use self::rows::{Row, Then, rows};
+use std::{io, sync::Arc};
+
+use self::rows::{Row, Then, named_rows, rows};
 use super::*;
 use crate::session::reconnect::verdicts::Stage;
 
 /// One attempt, which ends in this way at this stage.
 fn lose(rig: &mut Rig, stage: Stage, cause: &Disconnect) -> Vec<Did> {
     match (stage, cause) {
+        (Stage::Opening, Disconnect::Credentials(error)) => {
+            rig.take();
+            rig.session.handle_credentials(rig.now, ConnectionId::A, Err(error.clone()));
+            return rig.take();
+        }
         (Stage::Open, _) => drop(rig.connect()),
         // There is no socket.
         (Stage::Opening, Disconnect::Connect(_)) => {
@@ -37,32 +44,23 @@ fn next_attempt(rig: &mut Rig, did: &[Did]) -> Option<(Duration, &'static str)> 
     Some((delay, reason(&did)?))
 }
 
-/// Loses one attempt after the other until the only stream ends. The first is under way; no
-/// connection was healthy since `lost_at`. Returns what is not as the row says.
-fn check(
-    (rig, lost_at): &mut (Rig, Instant),
-    cause: &Disconnect,
-    stage: Stage,
-    then: Then,
-) -> Result<(), String> {
-    let lost_at = *lost_at;
+/// Loses one attempt after the other until the only stream ends. The first is under way. Returns
+/// what is not as the row says.
+fn check(rig: &mut Rig, cause: &Disconnect, stage: Stage, then: Then) -> Result<(), String> {
+    let mut begun_at = None;
     for time in 1.. {
         let did = lose(rig, stage, cause);
-        let passed = rig.now - lost_at;
-        let ends = finished(&did);
-        // Right at the end of the grace either is right.
-        let is_late = passed >= GRACE + secs(2) || passed + secs(2) >= GRACE && !ends.is_empty();
+        let passed = rig.now - *begun_at.get_or_insert(rig.now);
         let is_last = match then {
             Then::Retry | Then::RetryNoSooner(_) if time == 20 => return Ok(()),
             Then::Retry | Then::RetryNoSooner(_) => false,
             Then::AskOnce | Then::RetryOnce => time == 2,
             Then::AskTwice => time == 3,
-            Then::AskForGrace | Then::RetryForGrace => is_late,
-            Then::EndAlone => !ends.is_empty() || is_late,
+            Then::AskForGrace | Then::RetryForGrace => passed >= GRACE,
             Then::Fatal => true,
         };
-        match (&ends[..], is_last) {
-            ([(1, end)], true) if end.starts_with("lost") => break,
+        match (&finished(&did)[..], is_last) {
+            ([(1, end)], true) if says(end, cause, time) => break,
             ([], false) => {}
             _ => return Err(format!("time {time}, after {passed:?}: {did:?}")),
         }
@@ -76,15 +74,12 @@ fn check(
             Then::AskOnce => is_at_once && asks,
             Then::AskTwice => !is_at_once && asks,
             Then::AskForGrace => is_at_once == (time == 1) && asks,
-            Then::RetryForGrace | Then::EndAlone => !is_at_once,
+            Then::RetryForGrace => !is_at_once,
             Then::Fatal => false,
         };
         if !is_right {
             return Err(format!("time {time}: {reason} after {delay:?}"));
         }
-    }
-    if rig.now - lost_at > GRACE + secs(60) {
-        return Err(format!("only after {:?}", rig.now - lost_at));
     }
     // Rule 23: the client stays usable.
     rig.subscribe();
@@ -92,24 +87,42 @@ fn check(
     next_attempt(rig, &did).map(drop).ok_or_else(|| format!("it is of no more use: {did:?}"))
 }
 
-/// With one stream, on a connection that was healthy for long, until it was lost at that time.
-fn proven(config: Config) -> (Rig, Instant) {
+/// Whether an end names its cause.
+fn says(end: &str, cause: &Disconnect, times: u32) -> bool {
+    let cause = cause.to_string();
+    let probably = format!("the server probably rejected the credentials, {times} times in a row");
+    end == format!("lost: {cause}") || end == format!("lost: {probably}: {cause}")
+}
+
+/// With one stream, whose endpoint has never acknowledged.
+fn unproven(config: Config) -> Rig {
+    let mut rig = Rig::new(config);
+    rig.subscribe();
+    rig
+}
+
+/// With one stream, on a connection that was healthy for long, until it was lost.
+fn proven(config: Config) -> Rig {
     let mut rig = Rig::open(Config { ping_interval: None, ..config }, 1);
     rig.receive(json!({"type": "next", "id": "1.0", "payload": {"data": 1}}));
     rig.pass(secs(1_000));
-    rig.lose(Disconnect::Reset(None));
-    let lost_at = rig.now;
+    rig.lose(Disconnect::Reset(Some(Arc::new(io::Error::other("before")))));
     rig.sleep();
-    (rig, lost_at)
+    rig
 }
 
-/// Checks every row at these stages, and shows all that are not as the table says.
-fn check_rows(stages: &[Stage], column: impl Fn(&Row) -> Then, rig: impl Fn() -> (Rig, Instant)) {
+/// Checks these rows at these stages, and shows all that are not as they say.
+fn check_rows(
+    rows: &[Row],
+    stages: &[Stage],
+    column: impl Fn(&Row) -> Then,
+    rig: impl Fn() -> Rig,
+) {
     let mut wrong = Vec::new();
-    for row in rows() {
+    for row in rows {
         for stage in row.stages.iter().filter(|stage| stages.contains(stage)) {
             for cause in &row.causes {
-                let then = column(&row);
+                let then = column(row);
                 if let Err(but) = check(&mut rig(), cause, *stage, then) {
                     wrong.push(format!("{cause} at {stage:?}: {then:?}, but {but}"));
                 }
@@ -119,39 +132,73 @@ fn check_rows(stages: &[Stage], column: impl Fn(&Row) -> Then, rig: impl Fn() ->
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+const BOTH: &[Stage] = &[Stage::Opening, Stage::Open];
+
 #[test]
 fn an_endpoint_that_never_acknowledged_has_few_chances() {
-    let unproven = || {
-        let mut rig = Rig::new(fixed(MODERN));
-        rig.subscribe();
-        let begun_at = rig.now;
-        (rig, begun_at)
-    };
-    check_rows(&[Stage::Opening], |row| row.unproven, unproven);
+    check_rows(&rows(), &[Stage::Opening], |row| row.unproven, || unproven(fixed(MODERN)));
 }
 
 #[test]
 fn an_endpoint_that_acknowledged_once_is_tried_for_its_grace_whatever_it_says() {
-    check_rows(&[Stage::Opening, Stage::Open], |row| row.proven, || proven(fixed(MODERN)));
+    check_rows(&rows(), BOTH, |row| row.proven, || proven(fixed(MODERN)));
 }
 
 #[test]
 fn without_a_grace_an_endpoint_that_acknowledged_once_is_as_one_that_never_did() {
     let config = || Config { refusal_grace: Duration::ZERO, ..fixed(MODERN) };
-    check_rows(&[Stage::Opening, Stage::Open], |row| row.unproven, || proven(config()));
+    check_rows(&rows(), BOTH, |row| row.unproven, || proven(config()));
+}
+
+#[test]
+fn the_applications_verdict_goes_before_every_row_of_the_table() {
+    use crate::session::{Verdict, VerdictHook};
+    for (verdict, unproven_then, proven_then) in [
+        (Verdict::Retry, Then::Retry, Then::Retry),
+        (Verdict::RetryAfter(secs(77)), Then::RetryNoSooner(77), Then::RetryNoSooner(77)),
+        (Verdict::NewCredentials, Then::AskOnce, Then::AskForGrace),
+        (Verdict::Fatal, Then::Fatal, Then::Fatal),
+    ] {
+        // The loss before is nothing to ask about.
+        let config = |grace| {
+            let hook = VerdictHook::new(move |cause, _| match cause {
+                Disconnect::Reset(Some(source)) if source.to_string() == "before" => {
+                    Verdict::Default
+                }
+                _ => verdict,
+            });
+            Config { on_disconnect: Some(hook), refusal_grace: grace, ..fixed(MODERN) }
+        };
+        let (rows, opening) = (named_rows(), &[Stage::Opening]);
+        check_rows(&rows, opening, |_| unproven_then, || unproven(config(GRACE)));
+        check_rows(&rows, BOTH, |_| proven_then, || proven(config(GRACE)));
+        check_rows(&rows, BOTH, |_| unproven_then, || proven(config(Duration::ZERO)));
+    }
+}
+
+#[test]
+fn an_application_that_has_no_opinion_leaves_every_row_as_it_is() {
+    use crate::session::{Verdict, VerdictHook};
+    let config = || {
+        let hook = VerdictHook::new(|_, _| Verdict::Default);
+        Config { on_disconnect: Some(hook), ..fixed(MODERN) }
+    };
+    check_rows(&named_rows(), &[Stage::Opening], |row| row.unproven, || unproven(config()));
+    check_rows(&named_rows(), BOTH, |row| row.proven, || proven(config()));
 }
 
 #[test]
 fn a_server_that_acknowledges_and_refuses_is_not_healthy() {
-    let (mut rig, lost_at) = proven(fixed(MODERN));
+    let mut rig = proven(fixed(MODERN));
+    let mut refused_at = None;
     // Less than `healthy_after` each time, so that the grace goes on.
     for _ in 0..1_000 {
         rig.connect();
         let mut did = rig.pass(secs(9));
         did.extend(rig.lose(closed(4400)));
-        if !finished(&did).is_empty() {
-            let passed = rig.now - lost_at;
-            assert!(passed + secs(2) >= GRACE && passed <= GRACE + secs(60), "{passed:?}");
+        let passed = rig.now - *refused_at.get_or_insert(rig.now);
+        assert_eq!(!finished(&did).is_empty(), passed >= GRACE, "after {passed:?}");
+        if passed >= GRACE {
             return;
         }
         rig.sleep();
@@ -161,9 +208,10 @@ fn a_server_that_acknowledges_and_refuses_is_not_healthy() {
 
 #[test]
 fn a_connection_that_was_healthy_begins_the_grace_anew() {
-    let (mut rig, mut lost_at) = proven(fixed(MODERN));
+    let mut rig = proven(fixed(MODERN));
     for _ in 0..5 {
-        while rig.now - lost_at < secs(200) {
+        let lost_at = rig.now;
+        while rig.now - lost_at < secs(250) {
             let did = lose(&mut rig, Stage::Opening, &Disconnect::Connect(refused(404)));
             assert!(finished(&did).is_empty(), "{did:?}");
             rig.sleep();
@@ -171,26 +219,33 @@ fn a_connection_that_was_healthy_begins_the_grace_anew() {
         rig.connect();
         rig.pass(secs(11));
         rig.lose(closed(1012));
-        lost_at = rig.now;
         rig.sleep();
     }
 }
 
 #[test]
-fn after_what_is_probably_a_rejection_the_next_subscribe_fails_at_the_first() {
-    let mut rig = Rig::new(fixed(MODERN));
-    rig.subscribe();
-    for _ in 0..2 {
-        let did = lose(&mut rig, Stage::Opening, &closed(1011));
-        next_attempt(&mut rig, &did).unwrap();
-    }
-    assert_eq!(finished(&lose(&mut rig, Stage::Opening, &closed(1011))).len(), 1);
-    for id in 2..4 {
+fn after_what_is_probably_a_rejection_the_next_subscribe_fails_at_the_first_until_an_acknowledgement()
+ {
+    let mut rig = unproven(Config { refusal_grace: Duration::ZERO, ..fixed(MODERN) });
+    let mut did = rig.take();
+    for (subscribes, codes) in [(1, [1011, 1000, 1002]), (5, [1000, 1000, 1000])] {
+        for time in 1..=3 {
+            next_attempt(&mut rig, &did).unwrap();
+            did = lose(&mut rig, Stage::Opening, &closed(codes[time - 1]));
+            assert_eq!(finished(&did).len(), usize::from(time == 3), "{did:?}");
+        }
+        for id in subscribes + 1..subscribes + 4 {
+            assert_eq!(rig.subscribe(), id);
+            let did = rig.take();
+            next_attempt(&mut rig, &did).unwrap();
+            let did = lose(&mut rig, Stage::Opening, &closed(1011));
+            assert!(matches!(finished(&did)[..], [(ended, _)] if ended == id), "{did:?}");
+        }
         rig.subscribe();
-        let did = rig.take();
+        did = rig.take();
         next_attempt(&mut rig, &did).unwrap();
-        let did = lose(&mut rig, Stage::Opening, &closed(1011));
-        assert!(matches!(finished(&did)[..], [(ended, _)] if ended == id), "{did:?}");
+        rig.connect();
+        did = rig.lose(Disconnect::Reset(None));
     }
 }
 

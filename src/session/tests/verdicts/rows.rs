@@ -1,10 +1,10 @@
 //! The table itself: what is seen, at which stage, and what follows from it for an endpoint that
 //! never acknowledged and for one that did.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeSet, io, ops::RangeInclusive, sync::Arc};
 
 use super::*;
-use crate::error::{DialError, UpgradeError, Violation};
+use crate::error::{CredentialsError, DialError, UpgradeError, Violation};
 
 /// What follows when the same is seen again and again.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -24,8 +24,6 @@ pub(super) enum Then {
     AskForGrace,
     /// Backoff, then another attempt, until the grace is over.
     RetryForGrace,
-    /// The operation is to blame, and not the endpoint (rule 22): it ends, sooner or later.
-    EndAlone,
     Fatal,
 }
 
@@ -37,13 +35,28 @@ pub(super) struct Row {
     pub(super) proven: Then,
 }
 
+/// Every row, with each close code and each HTTP status in one of them.
 pub(super) fn rows() -> Vec<Row> {
-    let row = |stages, causes: Vec<Disconnect>, unproven, proven| Row {
-        causes,
-        stages,
-        unproven,
-        proven,
-    };
+    let mut rows = named_rows();
+    let opening = others(&rows, Stage::Opening, 0..=5_000, closed);
+    let open = others(&rows, Stage::Open, 0..=5_000, closed);
+    let server_errors = others(&rows, Stage::Opening, 500..=599, http);
+    let other_statuses = others(&rows, Stage::Opening, 100..=499, http);
+    rows.extend([
+        row(OPENING, opening, Then::Retry, Then::Retry),
+        row(OPEN, open, Then::Retry, Then::Retry),
+        row(OPENING, server_errors, Then::Retry, Then::Retry),
+        row(OPENING, other_statuses, Then::Fatal, Then::RetryForGrace),
+    ]);
+    rows
+}
+
+fn row(stages: &'static [Stage], causes: Vec<Disconnect>, unproven: Then, proven: Then) -> Row {
+    Row { causes, stages, unproven, proven }
+}
+
+/// The rows without the codes and the statuses that have no meaning of their own.
+pub(super) fn named_rows() -> Vec<Row> {
     let (retry, fatal) = (Then::Retry, Then::Fatal);
     let (ask_for_grace, retry_for_grace) = (Then::AskForGrace, Then::RetryForGrace);
     vec![
@@ -54,6 +67,12 @@ pub(super) fn rows() -> Vec<Row> {
         row(BOTH, vec![Disconnect::Reset(None), Disconnect::Reset(Some(error()))], retry, retry),
         // Codes that may not be sent, and frames that are none.
         row(BOTH, codes(&[0, 999, 1004, 1015, 1016, 2999, 5000, u16::MAX]), retry, retry),
+        row(
+            BOTH,
+            [None, Some(1005), Some(7)].map(|code| Disconnect::InvalidCloseFrame { code }).into(),
+            retry,
+            retry,
+        ),
         row(BOTH, vec![Disconnect::WebSocket("control frame too big".into())], retry, retry),
         row(BOTH, codes(&[1013, 4429]), Then::RetryNoSooner(5), Then::RetryNoSooner(5)),
         row(BOTH, codes(&[3008, 4408, 4504]), retry, retry),
@@ -70,6 +89,9 @@ pub(super) fn rows() -> Vec<Row> {
             ask_for_grace,
         ),
         row(OPENING, codes(&[1000, 1002, 1011]), Then::AskTwice, ask_for_grace),
+        // The provider's own failure, and its last word.
+        row(OPENING, vec![credentials(CredentialsError::transient("later"))], retry, retry),
+        row(OPENING, vec![credentials(CredentialsError::fatal("never"))], fatal, fatal),
         // What another attempt does not change, unless the endpoint is being deployed.
         row(OPEN, codes(&[1002]), fatal, retry_for_grace),
         row(BOTH, codes(&[1003, 1007, 1010, 4400, 4004, 4005, 4406]), fatal, retry_for_grace),
@@ -81,8 +103,11 @@ pub(super) fn rows() -> Vec<Row> {
             fatal,
             retry_for_grace,
         ),
-        row(OPEN, codes(&[1009]), Then::EndAlone, Then::EndAlone),
-        row(OPEN, vec![Disconnect::MessageTooBig { limit: 1 }], Then::EndAlone, Then::EndAlone),
+        row(OPENING, codes(&[1009]), fatal, retry_for_grace),
+        row(OPENING, vec![Disconnect::MessageTooBig { limit: 1 }], fatal, retry_for_grace),
+        // The only operation is to blame, and not the endpoint (rule 22).
+        row(OPEN, codes(&[1009]), fatal, fatal),
+        row(OPEN, vec![Disconnect::MessageTooBig { limit: 1 }], fatal, fatal),
         row(BOTH, codes(&[4409]), Then::RetryOnce, retry),
         // The upgrade.
         row(OPENING, [408, 425, 429, 500, 502, 503, 504, 599].map(http).into(), retry, retry),
@@ -134,6 +159,21 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
+/// Those of the causes with these numbers that no row has at this stage.
+fn others(
+    rows: &[Row],
+    stage: Stage,
+    numbers: RangeInclusive<u16>,
+    cause: impl Fn(u16) -> Disconnect,
+) -> Vec<Disconnect> {
+    let named: BTreeSet<String> = rows
+        .iter()
+        .filter(|row| row.stages.contains(&stage))
+        .flat_map(|row| row.causes.iter().map(Disconnect::to_string))
+        .collect();
+    numbers.map(cause).filter(|cause| !named.contains(&cause.to_string())).collect()
+}
+
 const OPENING: &[Stage] = &[Stage::Opening];
 const OPEN: &[Stage] = &[Stage::Open];
 const BOTH: &[Stage] = &[Stage::Opening, Stage::Open];
@@ -173,6 +213,10 @@ fn certificates_and_proxies() -> Vec<Disconnect> {
 
 fn dial(error: DialError) -> Disconnect {
     Disconnect::Connect(ConnectError::Dial(error))
+}
+
+fn credentials(error: CredentialsError) -> Disconnect {
+    Disconnect::Credentials(error)
 }
 
 fn error() -> Arc<io::Error> {
