@@ -240,8 +240,8 @@ impl<W: Clone> Session<W> {
         let group = self.quarantine.take_group();
         let Some(connection) = self.connections[trial as usize].as_mut() else { return };
         for &id in &group {
-            self.operations.set_place(id, Place::Queued(trial));
-            connection.send_queue.push(Queued::Subscribe(id));
+            let turn = self.operations.queue(id, trial);
+            connection.send_queue.push(Queued::Subscribe(id, turn));
         }
         connection.probe();
         connection.timers.arm(Timer::Settled, now + MAX_SETTLE_TIME);
