@@ -89,12 +89,12 @@ impl<W: Clone> Session<W> {
         self.handover.moving.insert(id);
         self.operations
             .set_place(id, Place::Moving(Box::new(Moving::new(from, serial, had_begun))));
-        let is_paced = self.config.reissue_rate.is_some();
-        let Some(connection) = self.connection_mut(on) else { return };
-        if is_paced {
+        let Some(connection) = self.connections[on as usize].as_mut() else { return };
+        if self.config.reissue_rate.is_some() {
             connection.send_queue.push_paced(id);
         } else {
-            connection.send_queue.push(Queued::Subscribe(id));
+            let turn = self.operations.queue(id, on);
+            connection.send_queue.push(Queued::Subscribe(id, turn));
         }
     }
 

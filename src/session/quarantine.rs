@@ -330,9 +330,9 @@ impl<W: Clone> Session<W> {
         for &id in &group {
             if on == self.current {
                 self.release_from_quarantine(now, id);
-            } else if let Some(connection) = self.connection_mut(on) {
-                connection.send_queue.push(Queued::Subscribe(id));
-                self.operations.set_place(id, Place::Queued(on));
+            } else if let Some(connection) = self.connections[on as usize].as_mut() {
+                let turn = self.operations.queue(id, on);
+                connection.send_queue.push(Queued::Subscribe(id, turn));
                 self.quarantine.failed_dials = 0;
             }
         }

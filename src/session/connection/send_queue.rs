@@ -32,8 +32,9 @@ pub(crate) struct SendQueue {
 /// A message in the queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Queued {
-    /// The operation with this number, if its place is this queue when its turn comes.
-    Subscribe(u64),
+    /// The operation with this number, if its place is this queue when its turn comes, and it has
+    /// not entered a queue again since: see `Registry::queue`.
+    Subscribe(u64, u32),
     Complete(WireId),
     /// Legacy only: sent even though the server has ended the operation.
     Stop(WireId),
@@ -92,15 +93,13 @@ impl SendQueue {
             && let Some(id) = self.paced.pop_front()
         {
             let is_due = match operations.place(id) {
-                Some(Place::Waiting(Why::Pacing)) => {
-                    operations.set_place(id, Place::Queued(on));
-                    true
-                }
+                Some(Place::Waiting(Why::Pacing)) => true,
                 Some(Place::Moving(moving)) => moving.new.is_none(),
                 Some(Place::Waiting(_) | Place::Queued(_) | Place::On(..)) | None => false,
             };
             if is_due {
-                self.queue.push_back(Queued::Subscribe(id));
+                let turn = operations.queue(id, on);
+                self.queue.push_back(Queued::Subscribe(id, turn));
                 left -= 1;
             }
         }
@@ -118,7 +117,7 @@ impl SendQueue {
 
     /// No operation is sent here any more.
     pub(crate) fn forget_subscribes(&mut self) {
-        self.queue.retain(|queued| !matches!(queued, Queued::Subscribe(_)));
+        self.queue.retain(|queued| !matches!(queued, Queued::Subscribe(..)));
         self.outdated = 0;
         self.paced.clear();
     }
@@ -131,9 +130,8 @@ impl SendQueue {
             return;
         }
         self.outdated = 0;
-        let mut seen = BTreeSet::new();
         self.queue.retain(|queued| match queued {
-            Queued::Subscribe(id) => operations.is_queued(*id, on) && seen.insert(*id),
+            Queued::Subscribe(id, turn) => operations.has_turn(*id, *turn, on),
             Queued::Complete(_)
             | Queued::Stop(_)
             | Queued::Ping(_)
@@ -167,8 +165,8 @@ impl SendQueue {
         }
         loop {
             return match self.queue.pop_front()? {
-                Queued::Subscribe(id) => {
-                    let Some((id, payload)) = operations.write(id, on) else {
+                Queued::Subscribe(id, turn) => {
+                    let Some((id, payload)) = operations.write(id, turn, on) else {
                         // Dropped before it was written: never mentioned (rule 12).
                         self.outdated = self.outdated.saturating_sub(1);
                         continue;

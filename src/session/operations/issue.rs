@@ -28,7 +28,7 @@ impl<W: Clone> Session<W> {
             self.outputs.push_back(Output::Reissue { writer: operation.writer.clone(), gap });
         }
         let healthy_at = now + self.config.healthy_after;
-        let Some(connection) = self.connection_mut(on) else { return };
+        let Some(connection) = self.connections[on as usize].as_mut() else { return };
         connection.timers.arm_by(Timer::Healthy, healthy_at);
         connection.timers.disarm(Timer::Idle);
         if is_paced {
@@ -36,8 +36,8 @@ impl<W: Clone> Session<W> {
             connection.timers.arm_if_idle(Timer::Pace, now);
             self.operations.set_place(id, Place::Waiting(Why::Pacing));
         } else {
-            connection.send_queue.push(Queued::Subscribe(id));
-            self.operations.set_place(id, Place::Queued(on));
+            let turn = self.operations.queue(id, on);
+            connection.send_queue.push(Queued::Subscribe(id, turn));
         }
         self.watch_from(now, id);
     }
@@ -78,9 +78,9 @@ impl<W: Clone> Session<W> {
     /// Queues an operation on the current connection that was queued on the one before it.
     fn requeue(&mut self, id: u64) {
         let Some(on) = self.open_connection() else { return };
+        let turn = self.operations.queue(id, on);
         if let Some(connection) = self.connection_mut(on) {
-            connection.send_queue.push(Queued::Subscribe(id));
-            self.operations.set_place(id, Place::Queued(on));
+            connection.send_queue.push(Queued::Subscribe(id, turn));
         }
     }
 

@@ -63,6 +63,7 @@ impl<W> Registry<W> {
             writer,
             payload,
             place: Place::Waiting(Why::Connection),
+            turn: 0,
             is_issued: false,
             is_resumable,
             has_begun: false,
@@ -119,11 +120,22 @@ impl<W> Registry<W> {
         }
     }
 
-    /// An operation is written on a connection: gives it its id there. Returns what to write, unless
-    /// it is gone or is not to be sent there any more.
-    pub(crate) fn write(&mut self, id: u64, on: ConnectionId) -> Option<(WireId, &str)> {
+    /// An operation enters the send queue of a connection. Returns its turn there: what was queued
+    /// of it before is out of date, or it could overtake the `complete` of an earlier request.
+    pub(crate) fn queue(&mut self, id: u64, on: ConnectionId) -> u32 {
+        if !self.is_moving(id) {
+            self.set_place(id, Place::Queued(on));
+        }
+        let Some(operation) = self.get_mut(id) else { return 0 };
+        operation.turn = operation.turn.wrapping_add(1);
+        operation.turn
+    }
+
+    /// The turn of an operation has come: it is written on a connection, and gets its id there.
+    /// Returns what to write, unless it is gone or is not to be sent there any more.
+    pub(crate) fn write(&mut self, id: u64, turn: u32, on: ConnectionId) -> Option<(WireId, &str)> {
         let slot = *self.order.get(&id)?;
-        let operation = self.slots[slot as usize].as_mut()?;
+        let operation = self.slots[slot as usize].as_mut().filter(|it| it.turn == turn)?;
         let serial = self.serial + 1;
         match &mut operation.place {
             Place::Queued(queue) if *queue == on => {
@@ -246,6 +258,11 @@ impl<W> Registry<W> {
             Some(Place::Moving(moving)) => moving.new.is_none() && moving.from.other() == on,
             Some(Place::Waiting(_) | Place::On(..)) | None => false,
         }
+    }
+
+    /// Whether an operation is to be written on this connection when this turn comes.
+    pub(crate) fn has_turn(&self, id: u64, turn: u32, on: ConnectionId) -> bool {
+        self.get(id).is_some_and(|operation| operation.turn == turn) && self.is_queued(id, on)
     }
 
     /// Whether an operation was sent on this connection and has not left it.

@@ -35,7 +35,7 @@ fn a_rotation_is_no_outage_and_closes_the_connection_before_with_1000() {
         world.wires[A as usize].open && world.wires[B as usize].open,
         "both carry the operations"
     );
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     world.check_settled().unwrap();
     assert!(world.wires[B as usize].open, "the new one is left");
     assert_eq!(world.closes, [1000]);
@@ -78,7 +78,7 @@ fn what_comes_on_both_connections_is_announced_and_comes_in_the_order_of_each() 
         (Some(2), 0, 1, 1),
         "1, 2, and 1, 2"
     );
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     world.check_settled().unwrap();
 }
 
@@ -170,7 +170,7 @@ fn a_connection_that_is_behind_is_not_told_to_stop_before_it_has_said_what_the_n
     }
     let reader = world.readers.values().next().unwrap();
     assert_eq!(reader.last, None);
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     world.check_settled().unwrap();
     let reader = world.readers.values().next().unwrap();
     assert_eq!((reader.last, reader.gaps, reader.repeated), (Some(4), 0, 1));
@@ -282,7 +282,7 @@ fn calls_stay_where_they_were_sent_until_they_are_answered() {
         let call = world.call(kind);
         world.settle().unwrap();
         world.rig.session.rotate(world.rig.now);
-        world.live(secs(10)).unwrap();
+        world.live(secs(15)).unwrap();
         assert!(world.wires[A as usize].open && world.rotated == 1, "{kind:?}");
         world.answer(A);
         world.live(secs(1)).unwrap();
@@ -376,7 +376,7 @@ fn a_connection_is_replaced_before_it_is_older_than_asked_for_and_each_at_anothe
 fn a_servers_goodbye_is_followed_by_a_handover() {
     let mut world = World::open(config(), 1);
     world.rig.session.handle_frame(world.rig.now, A, r#"{"type":"connection_terminate"}"#);
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     world.check_settled().unwrap();
     assert_eq!((world.asked.len(), world.rig.session.current), (2, B));
     assert_eq!(world.readers.values().next().unwrap().gaps, 0);
@@ -427,7 +427,7 @@ fn an_operation_that_the_server_ends_on_the_old_connection_is_over_on_both() {
     world.rig.session.rotate(world.rig.now);
     world.settle().unwrap();
     world.end(A, 0);
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     assert_eq!(world.ends[&1], "completed");
     world.check_settled().unwrap();
 }
@@ -444,7 +444,7 @@ fn an_operation_that_is_dropped_or_rewound_while_it_moves_is_completed_on_both_c
         assert_eq!(wire.carried.values().copied().collect::<Vec<_>>(), [3]);
     }
     world.rig.session.catch_up(world.rig.now, 2);
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     world.check_settled().unwrap();
     assert_eq!(world.readers[&2].gaps, 1, "a restart");
 }

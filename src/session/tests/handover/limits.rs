@@ -99,7 +99,7 @@ fn a_successor_of_a_connection_that_is_not_read_is_not_taken_for_dead() {
     world.live(secs(100)).unwrap();
     world.stalled = false;
     world.rig.session.unstall(world.rig.now);
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     assert_eq!((world.asked.len(), world.readers[&1].gaps), (2, 0));
     world.check_settled().unwrap();
 }
@@ -220,7 +220,7 @@ fn what_is_parked_before_it_is_written_on_the_new_connection_is_written_there_on
     world.rig.session.catch_up(world.rig.now, 1);
     world.settle().unwrap();
     assert_eq!(world.wires[B as usize].ids.len(), 1);
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     world.check_settled().unwrap();
 }
 
@@ -244,7 +244,7 @@ fn a_connection_that_is_not_read_is_not_told_to_stop_however_long_that_takes() {
     );
     world.stalled = false;
     world.rig.session.unstall(world.rig.now);
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     assert_eq!(world.readers[&1].gaps, 0);
     world.check_settled().unwrap();
 }

@@ -24,7 +24,7 @@ fn a_mutation_on_the_connection_before_is_ambiguous_when_the_new_one_ends_all() 
     let mutation = world.call(OperationType::Mutation);
     world.settle().unwrap();
     world.rig.session.rotate(world.rig.now);
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     assert!(world.wires[A as usize].open && !world.rig.session.is_moving());
     world.lose(B, closed(4406)).unwrap();
     assert!(world.ends[&1].starts_with("lost"), "{:?}", world.ends);
@@ -48,7 +48,7 @@ fn a_loss_long_after_a_renewal_is_a_reconnect_to_the_provider() {
         ["initial", "expiring"]
     );
     world.lose(B, closed(1001)).unwrap();
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     assert_eq!(world.asked[2].1, "reconnect");
 }
 
@@ -57,9 +57,9 @@ fn a_rotation_long_before_the_credentials_end_is_a_reconnect_to_the_provider() {
     let mut world = World::new(config());
     world.lifetime = Some(secs(3_600));
     world.subscribe();
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     world.rig.session.rotate(world.rig.now);
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     assert_eq!(world.asked[1].1, "reconnect");
 }
 
@@ -233,7 +233,7 @@ fn the_attempt_at_a_successor_is_not_one_that_failed() {
     world.perform().unwrap();
     world.lose(A, closed(1001)).unwrap();
     assert_eq!(world.ends.get(&1), None);
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     world.check_settled().unwrap();
 }
 
@@ -277,7 +277,7 @@ fn what_the_server_ends_itself_on_the_connection_before_is_not_completed_there()
     while world.down(A).unwrap() {}
     world.settle().unwrap();
     assert!(world.wires[A as usize].completed.is_empty());
-    world.live(secs(10)).unwrap();
+    world.live(secs(15)).unwrap();
     world.check_settled().unwrap();
 }
 
