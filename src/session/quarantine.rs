@@ -50,9 +50,11 @@ pub(super) struct Quarantine {
     failed_dials: u32,
     /// Losses in a row that point at an operation, but weakly.
     weak_losses: u32,
-    /// How often operations were quarantined since one was blamed: what closes the connection may
-    /// take longer than it was waited for.
+    /// How often operations were quarantined since one was blamed, each time soon after the time
+    /// before: what closes the connection may take longer than it was waited for.
     rounds: u32,
+    /// When nobody was left.
+    concluded_at: Option<Instant>,
 }
 
 /// Some operations that are tried together.
@@ -103,9 +105,6 @@ impl Quarantine {
     /// The current connection has been open for a while.
     pub(super) fn connection_is_healthy(&mut self) {
         self.weak_losses = 0;
-        if !self.is_active {
-            self.rounds = 0;
-        }
     }
 
     /// The current connection is gone, and nothing lives on it.
@@ -133,8 +132,17 @@ impl Quarantine {
     /// something.
     fn lone_waits(&self, now: Instant) -> Option<Instant> {
         let (&[id], Some((_, since))) = (&self.suspects[..], self.control) else { return None };
-        let patience = if self.lone.id == id { self.lone.patience } else { MIN_CONTROL };
-        Some(since + patience).filter(|at| *at > now)
+        Some(since + self.patience(id)).filter(|at| *at > now)
+    }
+
+    /// How long others must have lived before the loss of this one alone tells something.
+    fn patience(&self, id: u64) -> Duration {
+        let least = if self.is_second_allowed() { MIN_CONTROL } else { MIN_CONTROL_BESIDE };
+        if self.lone.id == id { self.lone.patience.max(least) } else { least }
+    }
+
+    fn is_second_allowed(&self) -> bool {
+        self.failed_dials < MAX_FAILED_DIALS
     }
 
     /// Takes the next group: most of the suspects, as a lost connection tells sooner than one that
@@ -160,11 +168,11 @@ impl Quarantine {
             Evidence::Weak => (3, 32),
         };
         if self.lone.id != id {
-            self.lone = Lone { id, losses: 0, patience: MIN_CONTROL };
+            self.lone = Lone { id, ..Lone::default() };
         }
         let patience = now.saturating_duration_since(begun) * times;
         self.lone.patience = self.lone.patience.max(patience);
-        self.lone.losses += u32::from(since + self.lone.patience <= begun);
+        self.lone.losses += u32::from(since + self.patience(id) <= begun);
         self.lone.losses >= losses
     }
 }
@@ -197,6 +205,9 @@ impl<W: Clone> Session<W> {
             return false;
         }
         quarantine.weak_losses = 0;
+        if quarantine.concluded_at.take().is_some_and(|at| now - at > MEMORY) {
+            quarantine.rounds = 0;
+        }
         quarantine.rounds += u32::from(begun.is_none());
         quarantine.is_active = true;
         let outage = Arc::new(Outage { since: now, cause: Some(cause.clone()) });
@@ -281,7 +292,14 @@ impl<W: Clone> Session<W> {
             return self.conclude_quarantine(now);
         }
         self.quarantine.not_before.take_if(|at| *at <= now);
-        if self.is_trying() || !self.is_open() || self.quarantine.not_before.is_some() {
+        if self.is_trying() {
+            return;
+        }
+        if !self.is_open() {
+            // The server may allow one connection only.
+            return self.drop_trial();
+        }
+        if self.quarantine.not_before.is_some() {
             return;
         }
         let (operations, quarantine) = (&self.operations, &mut self.quarantine);
@@ -298,18 +316,18 @@ impl<W: Clone> Session<W> {
         quarantine.trial = None;
         self.look_for_control(now);
         let quarantine = &mut self.quarantine;
-        if quarantine.unknown.is_empty() {
+        let is_second_allowed = quarantine.is_second_allowed();
+        if quarantine.unknown.is_empty() || !is_second_allowed {
             quarantine.not_before = quarantine.lone_waits(now);
             if quarantine.not_before.is_some() {
                 return;
             }
         }
+        self.put_off_renewal(now);
         let (current, second) = (self.current, self.current.other());
         match self.other().map(|other| (other.role, other.is_open())) {
             Some((Role::Trial, true)) => self.try_group(now, second),
-            None if self.quarantine.failed_dials < MAX_FAILED_DIALS => {
-                self.dial_for_trial(now, second);
-            }
+            None if is_second_allowed => self.dial_for_trial(now, second),
             None => self.try_group(now, current),
             // A handover goes first, or the connection for trials is on its way.
             Some((Role::Trial | Role::Successor | Role::Retiring | Role::Current, _)) => {}
@@ -366,7 +384,7 @@ impl<W: Clone> Session<W> {
 
     /// A ping was answered on a connection on which operations may be tried.
     pub(super) fn trial_ponged(&mut self, now: Instant, on: ConnectionId) {
-        if !self.is_trying() {
+        if self.quarantine.trial.as_ref().is_none_or(|trial| trial.on != on) || !self.is_trying() {
             return;
         }
         let (last, settle_time) = (self.serial_of_trial(on), self.quarantine.settle_time());
@@ -446,7 +464,8 @@ impl<W: Clone> Session<W> {
     fn conclude_quarantine(&mut self, now: Instant) {
         self.drop_trial();
         let Quarantine { rounds, weak_losses, .. } = self.quarantine;
-        self.quarantine = Quarantine { rounds, weak_losses, ..Quarantine::default() };
+        let concluded_at = Some(now);
+        self.quarantine = Quarantine { rounds, weak_losses, concluded_at, ..Quarantine::default() };
         for id in self.operations.ids(|_| true) {
             if self.operations.waits(id, Why::Quarantine) {
                 self.release_from_quarantine(now, id);
@@ -470,6 +489,9 @@ const SETTLE_TIME: Duration = Duration::from_secs(1);
 /// How often that time doubles at most, while nobody is found.
 const MAX_DOUBLINGS: u32 = 2;
 
+/// How long after a quarantine a loss may have to do with it.
+const MEMORY: Duration = Duration::from_secs(300);
+
 /// How long the answer to the ping behind a group may take.
 const MAX_SETTLE_TIME: Duration = Duration::from_secs(5);
 
@@ -478,6 +500,10 @@ const WEAK_LOSSES: u32 = 2;
 
 /// How long another operation must have lived at least before one that is alone is tried.
 const MIN_CONTROL: Duration = Duration::from_millis(500);
+
+/// The same where it is tried on the connection that carries the others: so long that none of them
+/// closes it.
+const MIN_CONTROL_BESIDE: Duration = Duration::from_secs(5);
 
 /// From a lost trial to the next one.
 const TRIAL_DELAY: Duration = Duration::from_millis(250);

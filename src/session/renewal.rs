@@ -87,6 +87,16 @@ impl<W: Clone> Session<W> {
         self.hand_over(now);
     }
 
+    /// Gives up an attempt at a successor that waits for its time, as the slot is needed.
+    pub(super) fn put_off_renewal(&mut self, now: Instant) {
+        if self.other().is_some_and(|it| it.role == Role::Successor && it.phase == Phase::Waiting) {
+            self.remove_connection(self.current.other());
+            if let Some(connection) = self.current_mut() {
+                connection.timers.arm(Timer::Renewal, now + LOOK_AGAIN);
+            }
+        }
+    }
+
     /// Begins an attempt at a successor.
     pub(super) fn hand_over(&mut self, now: Instant) {
         let expiring_from = self.current().and_then(|connection| connection.expiring_from);

@@ -6,6 +6,7 @@ mod finding;
 mod lone;
 mod meanwhile;
 mod outages;
+mod random;
 mod server;
 mod targets;
 mod world;
@@ -17,7 +18,7 @@ use self::{
 use super::*;
 use crate::session::{
     connection::{Connection, Phase, Role},
-    operations::Why,
+    operations::{Operation, Why},
 };
 
 const PONGS: [Pongs; 3] = [Pongs::WithTheNumber, Pongs::WithoutTheNumber, Pongs::Never];

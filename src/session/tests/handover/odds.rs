@@ -96,17 +96,18 @@ fn whoever_waits_for_another_connection_is_answered_when_there_is_nothing_left_t
 }
 
 #[test]
-fn who_waits_for_a_proof_of_what_is_moving_does_not_make_it_spin() {
-    let mut world = World::open(config(), 1);
-    world.rig.session.rotate(world.rig.now);
-    acknowledge(&mut world, B);
-    world.rig.session.probe(1);
-    // No ping for each pong, or it never settles.
-    world.settle().unwrap();
-    assert!(world.established.is_empty());
-    // Sooner than any ping.
-    world.live(secs(5)).unwrap();
-    assert_eq!(world.established, [1]);
+fn who_waits_for_a_proof_of_what_is_moving_gets_it_at_once_and_does_not_make_it_spin() {
+    for pace in [None, std::num::NonZeroU32::new(1)] {
+        let mut world = World::open(Config { reissue_rate: pace, ..config() }, 3);
+        world.rig.session.rotate(world.rig.now);
+        acknowledge(&mut world, B);
+        for id in 1..=3 {
+            world.rig.session.probe(id);
+        }
+        // No ping for each pong, or it never settles.
+        world.settle().unwrap();
+        assert_eq!(world.established, [1, 2, 3], "the old connection has them");
+    }
 }
 
 #[test]
@@ -403,22 +404,142 @@ fn a_probe_that_was_never_answered_before_does_not_stop_the_streams() {
     world.check_settled().unwrap();
 }
 
-#[test]
-fn a_stream_that_ends_while_it_moves_has_all_of_its_items_though_there_is_no_room_for_them_at_once()
-{
-    let mut world = World::open(config(), 1);
-    world.rig.session.rotate(world.rig.now);
+/// A stream that is on both connections. Held are 1 to 3 and its end; the old one has said nothing.
+fn with_a_held_end(restarts: bool) -> World {
+    let mut world = World::new(config());
+    world.restarts = restarts;
+    world.rig.watch_options.restart = restarts;
+    world.subscribe();
     world.settle().unwrap();
-    world.publish_all();
-    world.publish_all();
+    world.rig.session.rotate(world.rig.now);
+    acknowledge(&mut world, B);
+    world.write(B, 9);
+    while world.up(B).unwrap() {}
+    for _ in 0..3 {
+        world.publish_all();
+    }
     world.end(B, 0);
     while world.down(B).unwrap() {}
-    world.down(A).unwrap();
-    // As the driver does it: the reader has no room for the first of what is held.
-    let frame = json!({"type": "next", "id": world.wires[A as usize].carried.keys().next().unwrap(), "payload": {"data": 2}});
-    assert!(world.rig.session.handle_frame(world.rig.now, A, &frame.to_string()).is_some());
-    world.rig.session.rewind(1);
-    world.perform().unwrap();
-    assert!(world.ends.is_empty(), "it is not over: {:?}", world.ends);
-    assert_eq!(world.rig.session.live_operations(), 1);
+    assert!(world.rig.session.is_moving() && world.ends.is_empty());
+    world
+}
+
+/// What ends a handover while items are held.
+const ENDS_OF_A_HANDOVER: [fn(&mut World); 5] = [
+    |world| world.lose(A, closed(1001)).unwrap(),
+    |world| world.rig.session.reconnect_now(world.rig.now),
+    |world| {
+        world.rig.session.pause(world.rig.now);
+        world.perform().unwrap();
+        world.rig.session.resume(world.rig.now);
+    },
+    |world| {
+        world.wires[A as usize].unsent.clear();
+        world.end(A, 0);
+        while world.down(A).unwrap() {}
+    },
+    |world| {
+        world.wires[A as usize].unsent.clear();
+        world.wires[A as usize].carried.clear();
+        world.live(secs(11)).unwrap();
+    },
+];
+
+#[test]
+fn rule_13_an_end_that_is_held_follows_its_items_and_is_not_answered_however_the_handover_ends() {
+    for (nth, ends) in ENDS_OF_A_HANDOVER.into_iter().enumerate() {
+        let mut world = with_a_held_end(false);
+        ends(&mut world);
+        world.perform().unwrap();
+        assert_eq!(world.ends.get(&1).map(String::as_str), Some("completed"), "{nth}");
+        let [gap] = &world.gaps[..] else { panic!("{nth}: {:?}", world.gaps) };
+        assert!(gap.overlaps == 1 && !gap.is_lossless(), "{nth}: {gap:?}");
+        assert_eq!(world.rig.session.counts().items, 3, "{nth}");
+        world.live(secs(60)).unwrap();
+        assert!(world.asked.len() <= 3 && world.wires.iter().all(|wire| !wire.open), "{nth}");
+    }
+}
+
+#[test]
+fn a_held_end_that_is_transient_restarts_the_operation_once() {
+    for (nth, ends) in ENDS_OF_A_HANDOVER.into_iter().enumerate() {
+        let mut world = with_a_held_end(true);
+        ends(&mut world);
+        world.live(secs(60)).unwrap();
+        world.publish_all();
+        world.live(secs(15)).unwrap();
+        world.check_settled().unwrap();
+        assert_eq!(world.readers[&1].last, Some(4), "{nth}");
+        assert!(world.ends.is_empty(), "{nth}: {:?}", world.ends);
+    }
+}
+
+#[test]
+fn a_held_end_waits_for_the_reader_who_has_no_room_for_the_items_before_it() {
+    for (nth, ends) in ENDS_OF_A_HANDOVER.into_iter().enumerate() {
+        let mut world = with_a_held_end(false);
+        world.readers.get_mut(&1).unwrap().room = Some(1);
+        ends(&mut world);
+        world.perform().unwrap();
+        assert_eq!((world.readers[&1].last, world.ends.len()), (Some(1), 0), "{nth}");
+        assert_eq!(world.rig.session.counts().items, 2, "{nth}: one of them did not fit");
+        world.live(secs(5)).unwrap();
+        world.read(1);
+        world.live(secs(15)).unwrap();
+        world.check_settled().unwrap();
+        world.publish_all();
+        world.live(secs(1)).unwrap();
+        assert_eq!(world.readers[&1].last, Some(4), "{nth}: it was sent again");
+    }
+}
+
+#[test]
+fn what_is_held_of_a_stream_that_has_no_position_yet_is_not_thrown_away() {
+    for (nth, ends) in ENDS_OF_A_HANDOVER.into_iter().enumerate() {
+        let mut world = World::new(config());
+        world.rig.is_resumable = true;
+        world.subscribe();
+        world.settle().unwrap();
+        world.rig.session.rotate(world.rig.now);
+        acknowledge(&mut world, B);
+        world.write(B, 9);
+        while world.up(B).unwrap() {}
+        world.publish_all();
+        world.publish_all();
+        while world.down(B).unwrap() {}
+        ends(&mut world);
+        world.perform().unwrap();
+        assert_eq!(world.readers[&1].last, Some(2), "{nth}");
+        world.publish_all();
+        world.live(secs(60)).unwrap();
+        world.check_settled().unwrap();
+        assert_eq!(world.readers[&1].last, Some(3), "{nth}");
+    }
+}
+
+#[test]
+fn what_is_held_of_a_stream_whose_position_is_new_is_asked_for_after_that_position() {
+    for (nth, ends) in ENDS_OF_A_HANDOVER.into_iter().enumerate() {
+        let mut world = World::new(config());
+        world.rig.is_resumable = true;
+        world.subscribe();
+        world.settle().unwrap();
+        world.rig.session.rotate(world.rig.now);
+        acknowledge(&mut world, B);
+        world.write(B, 9);
+        // The new connection begins it after 2, of which the old one has said 1.
+        world.publish_all();
+        world.publish_all();
+        world.wires[A as usize].unsent.truncate(1);
+        while world.down(A).unwrap() {}
+        while world.up(B).unwrap() {}
+        world.publish_all();
+        while world.down(B).unwrap() {}
+        ends(&mut world);
+        world.perform().unwrap();
+        world.live(secs(60)).unwrap();
+        world.check_settled().unwrap();
+        let reader = &world.readers[&1];
+        assert_eq!((reader.last, reader.repeated), (Some(3), 0), "{nth}: 1, 2, 3");
+    }
 }

@@ -61,20 +61,30 @@ fn flaps() {
 }
 #[test]
 fn single() {
-    let mut world = World::with_cleared(config(), 10);
+    let mut world = World::new(Config { seed: 0, ..fixed(MODERN) }, Answers::Never);
+    world.server.pongs = Pongs::WithTheNumber;
+    world.server.latency = Duration::ZERO;
     world.server.most_sockets = 1;
-    let bad = world.subscribe_bad(&closed(4500));
-    world.subscribe_all(9);
+    world.begin_bad(OperationType::Subscription, millis(0), &closed(1009));
+    world.begin_bad(OperationType::Subscription, millis(0), &closed(1009));
+    world.subscribe_all(1);
+    world.rig.cancel(3);
     let t = world.rig.now;
-    for _ in 0..300 {
-        world.pass(millis(500));
-        println!(
-            "{:?} losses {} trials {} quarantined {} {:?}",
-            world.rig.now - t,
+    let mut last = String::new();
+    for _ in 0..3000 {
+        world.pass(millis(50));
+        let q = format!("{:?}", world.rig.session.quarantine);
+        let s = format!(
+            "losses {} trials {} carried {:?} {} {:?}",
             world.losses.len(),
             world.lost_trials,
-            world.quarantined().len(),
-            world.rig.session.quarantine
+            world.carried(),
+            q,
+            world.ends
         );
+        if s != last {
+            println!("{:?} {} {s}", world.rig.now - t, world.rig.session.is_open());
+            last = s;
+        }
     }
 }

@@ -65,7 +65,6 @@ pub(super) struct Socket {
     /// By id on the wire.
     pub(super) carried: BTreeMap<String, u64>,
     ids: BTreeSet<String>,
-    doomed_at: Option<Instant>,
 }
 
 impl Server {
@@ -102,6 +101,14 @@ impl World {
     pub(super) fn close(&mut self, on: ConnectionId, cause: Disconnect) {
         if self.server.sockets[on as usize].take().is_some() {
             self.schedule(on, self.server.latency, Event::Lost(cause));
+        }
+    }
+
+    /// The server closes a socket over this operation, unless that was completed in time.
+    pub(super) fn break_over(&mut self, on: ConnectionId, wire_id: &str, cause: Disconnect) {
+        let socket = self.server.sockets[on as usize].as_ref();
+        if socket.is_some_and(|socket| socket.carried.contains_key(wire_id)) {
+            self.close(on, cause);
         }
     }
 
@@ -157,7 +164,7 @@ impl World {
         if let Some(Flaps { mean, cause, rng }) = &mut self.server.flaps {
             let life = mean.mul_f64(-(1.0 - rng.f64()).ln());
             let cause = cause.clone();
-            self.doom(on, life, cause);
+            self.schedule(on, life, Event::Doom(cause));
         }
     }
 
@@ -170,15 +177,15 @@ impl World {
             *times += 1;
         }
         if let Some((age, cause)) = self.server.age.clone().filter(|_| is_first) {
-            self.doom(on, age, cause);
+            self.schedule(on, age, Event::Doom(cause));
         }
         if let Some(down) = self.server.down.as_mut().filter(|down| now < down.until) {
             let after = down.most.mul_f64(down.rng.f64());
             let cause = down.cause.clone();
-            return self.doom(on, after, cause);
+            return self.schedule(on, after, Event::Break(wire_id, cause));
         }
         if let Some((after, cause)) = self.server.bad.get(&id).cloned() {
-            return self.doom(on, after, cause);
+            return self.schedule(on, after, Event::Break(wire_id, cause));
         }
         if self.server.is_answered(id) {
             self.say(on, json!({"type": "next", "id": wire_id, "payload": {"data": 1}}));
@@ -191,21 +198,13 @@ impl World {
         }
     }
 
-    /// The server closes a socket after this, or sooner.
-    fn doom(&mut self, on: ConnectionId, after: Duration, cause: Disconnect) {
-        let at = self.rig.now + after;
-        let Some(socket) = &mut self.server.sockets[on as usize] else { return };
-        if socket.doomed_at.is_none_or(|doomed_at| at < doomed_at) {
-            socket.doomed_at = Some(at);
-            self.schedule(on, after, Event::Doom(cause));
-        }
-    }
-
-    /// Something arrives for every operation on the current connection.
+    /// Something arrives for every good operation on the current connection.
     pub(super) fn publish(&mut self) {
         let on = self.rig.session.current;
         let Some(socket) = &self.server.sockets[on as usize] else { return };
-        for wire_id in socket.carried.keys().cloned().collect::<Vec<_>>() {
+        let Server { bad, .. } = &self.server;
+        let good = socket.carried.iter().filter(|(_, id)| !bad.contains_key(id));
+        for wire_id in good.map(|(wire_id, _)| wire_id.clone()).collect::<Vec<_>>() {
             self.say(on, json!({"type": "next", "id": wire_id, "payload": {"data": 1}}));
         }
     }

@@ -35,7 +35,9 @@ pub(super) enum Event {
     Opened,
     /// To the server.
     Up(Transmit),
+    /// The server closes the socket, whatever that carries, or over the operation with this id.
     Doom(Disconnect),
+    Break(String, Disconnect),
     /// To the client.
     Down(Value),
     Pong(u64),
@@ -188,6 +190,7 @@ impl World {
             }
             Event::Up(transmit) => self.hear(on, transmit),
             Event::Doom(cause) => self.close(on, cause),
+            Event::Break(wire_id, cause) => self.break_over(on, &wire_id, cause),
             Event::Down(message) => {
                 let frame = message.to_string();
                 let role = self.rig.session.connection(on).map(|connection| connection.role);
@@ -262,11 +265,12 @@ impl World {
         }
     }
 
-    /// Every live operation is on the current connection, and there is no other one.
+    /// Every live operation is on the current connection, and none is in quarantine.
     pub(super) fn all_are_carried(&self) -> bool {
         let session = &self.rig.session;
         let live: Vec<_> = session.operations.iter().map(|operation| operation.id).collect();
-        self.carried() == live && session.other().is_none() && !session.quarantine.is_active()
+        let is_replaced = session.other().is_none_or(|other| other.role == Role::Successor);
+        self.carried() == live && is_replaced && !session.quarantine.is_active()
     }
 
     /// What the server knows on the current connection, in order.
