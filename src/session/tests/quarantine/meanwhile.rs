@@ -410,7 +410,8 @@ fn what_is_known_is_forgotten_with_the_operations() {
         }
     }
     let remembered = world.rig.session.quarantine.remembered();
-    println!("remembered {remembered}"); assert!(remembered < 10_000, "{remembered}");
+    println!("remembered {remembered}");
+    assert!(remembered < 10_000, "{remembered}");
     world.server.down = None;
     let good = world.rig.subscribe();
     assert!(world.reach(|world| world.is_carried(good)));
