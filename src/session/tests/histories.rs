@@ -1,5 +1,15 @@
-//! Random histories: whatever happens in whatever order, the invariants hold, and the same seed
-//! gives the same history.
+//! Random histories: whatever happens in whatever order, on both connections, the invariants hold,
+//! and the same seed gives the same history.
+//!
+//! Nothing is handed over here; the random histories of that have a server of their own.
+
+mod expect;
+mod health;
+mod model;
+mod quarantine;
+mod server;
+mod steps;
+mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -9,89 +19,39 @@ use std::{
 
 use proptest::prelude::*;
 
-use self::steps::{Step, step};
+use self::{
+    model::{Model, Wire},
+    steps::{Step, step},
+};
 use super::*;
 use crate::{
-    error::{ConnectError, CredentialsError},
+    error::CredentialsError,
     session::{DialBudget, VerdictHook},
 };
-
-mod expect;
-mod health;
-mod steps;
-mod watch;
-
-/// What the outside knows: the operations, and the one socket with what was sent on it.
-#[derive(Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a fact of its own; the session has the state machine"
-)]
-struct Model {
-    live: BTreeSet<u64>,
-    finished: BTreeSet<u64>,
-    cancelled: BTreeSet<u64>,
-    /// Of the current socket: wire id to operation, as sent and not completed by the client.
-    sent: BTreeMap<String, u64>,
-    issued_ever: BTreeSet<u64>,
-    queries: BTreeSet<u64>,
-    mutations: BTreeSet<u64>,
-    /// Of the current socket: given up by the client, and still to be completed.
-    expired: BTreeSet<String>,
-    /// Of the current socket: answered, and on the legacy subprotocol still to be stopped.
-    answered: BTreeSet<String>,
-    /// Not written since.
-    reissue_announced: BTreeSet<u64>,
-    watch: watch::Watch,
-    /// Of the current socket: for each ping that is not answered, what was sent before it.
-    pings: VecDeque<BTreeSet<String>>,
-    /// Of the current socket: what the server has shown to have read.
-    proven: BTreeSet<String>,
-    every_wire_id: BTreeSet<String>,
-    asked: bool,
-    dialing: bool,
-    socket: bool,
-    init_sent: bool,
-    acked: bool,
-    /// The operations' ends are ours, so each is completed.
-    shut_down: bool,
-    /// Somebody waits for a connection.
-    wanted: bool,
-    dials: Vec<Instant>,
-    /// Since when operations that were sent once are without a connection.
-    down_since: BTreeMap<u64, Instant>,
-    /// What an operator was told last.
-    status: Option<Status>,
-    log: Vec<String>,
-}
 
 struct History {
     rig: Rig,
     model: Model,
+    /// The server repeats the numbers of pings.
+    echoes: bool,
 }
 
+type Checked = Result<(), TestCaseError>;
+
 impl History {
-    fn new(config: Config) -> Self {
-        Self { rig: Rig::new(config), model: Model::default() }
+    fn new(config: Config, echoes: bool) -> Self {
+        Self { rig: Rig::new(config), model: Model::default(), echoes }
     }
 
-    fn run(&mut self, step: &Step) -> Result<(), TestCaseError> {
+    fn run(&mut self, step: &Step) -> Checked {
         let now = self.rig.now;
         match step {
-            Step::Subscribe => {
-                let id = self.rig.subscribe();
-                self.model.live.insert(id);
+            Step::Subscribe => drop(self.subscribe()),
+            Step::SubscribeBad(code) => {
+                let id = self.subscribe();
+                self.model.bad.insert(id, *code);
             }
-            Step::Call(kind) => {
-                let id = self.rig.begin(*kind);
-                self.model.live.insert(id);
-                let calls = if *kind == OperationType::Query {
-                    &mut self.model.queries
-                } else {
-                    &mut self.model.mutations
-                };
-                calls.insert(id);
-            }
+            Step::Call(kind) => self.call(*kind),
             Step::SubscribeWith(watch_options) => self.subscribe_with(*watch_options),
             Step::Cancel(index) if self.rig.next_id > 1 => {
                 let id = self.any_of(std::iter::empty(), *index);
@@ -99,132 +59,61 @@ impl History {
                 self.model.gone(id);
             }
             Step::Rewind(index) if self.rig.next_id > 1 => {
-                self.rewind(self.any_of(self.model.sent.values().copied(), *index));
+                let sent: Vec<_> = self.model.sent().collect();
+                self.rewind(self.any_of(sent.into_iter(), *index));
             }
             Step::CatchUp(index) if self.rig.next_id > 1 => {
                 self.catch_up(self.any_of(self.model.watch.waiting(), *index));
             }
-            Step::AnswerJudge(restart) => self.answer_judge(*restart),
-            Step::Answer => self.answer()?,
-            Step::Connect => self.connect()?,
             Step::Probe(index) if self.rig.next_id > 1 => {
                 let id = self.any_of(std::iter::empty(), *index);
                 self.rig.session.probe(id);
             }
-            Step::WebSocketPong if self.model.socket => {
-                if self.is_spoken(LEGACY) {
-                    self.model.proven.extend(self.model.pings.pop_front().unwrap_or_default());
-                }
-                self.rig.session.handle_pong(now, ConnectionId::A, None);
-            }
-            Step::FailCredentials(fatal) if self.model.asked => {
-                let error = if *fatal {
-                    CredentialsError::fatal("f")
-                } else {
-                    CredentialsError::transient("t")
-                };
-                self.rig.session.handle_credentials(now, ConnectionId::A, Err(error));
-            }
-            Step::FailDial(status) if self.model.dialing => {
-                let error = match status {
-                    0 => ConnectError::Timeout(secs(1)),
-                    &status => refused(status),
-                };
-                self.rig.session.handle_lost(now, ConnectionId::A, Disconnect::Connect(error));
-            }
-            Step::Receive(kind, index) if self.model.socket => {
-                // Half of them known to the server.
-                let Model { every_wire_id, sent, .. } = &self.model;
-                let ids: Vec<_> = every_wire_id
-                    .iter()
-                    .chain(sent.keys().cycle().take(every_wire_id.len()))
-                    .collect();
-                let id =
-                    if ids.is_empty() { None } else { Some(ids[index.index(ids.len())].clone()) };
-                self.receive(kind, id)?;
-            }
-            Step::Garbage(bytes) if self.model.socket => match std::str::from_utf8(bytes) {
-                Ok(text) => {
-                    let item = self.rig.session.handle_frame(now, ConnectionId::A, text);
-                    prop_assert!(item.is_none(), "I3: deliveries only for live ids");
-                }
-                Err(_) => self.rig.session.handle_unreadable(now, ConnectionId::A),
-            },
-            Step::Close(code) if self.model.socket => {
-                self.rig.session.handle_lost(now, ConnectionId::A, closed(*code))
-            }
-            Step::Reset if self.model.socket => {
-                self.rig.session.handle_lost(now, ConnectionId::A, Disconnect::Reset(None))
-            }
-            // Nothing there that could happen.
-            Step::Cancel(_)
-            | Step::Rewind(_)
-            | Step::CatchUp(_)
-            | Step::Probe(_)
-            | Step::WebSocketPong
-            | Step::FailCredentials(_)
-            | Step::FailDial(_)
-            | Step::Receive(..)
-            | Step::Garbage(_)
-            | Step::Close(_)
-            | Step::Reset => {}
-            Step::Trial(code, meanwhile) => self.trial(*code, meanwhile)?,
-            Step::Silence => self.pass(120_000)?,
-            Step::Pass(millis) => self.pass(*millis)?,
+            // There is none.
+            Step::Cancel(_) | Step::Rewind(_) | Step::CatchUp(_) | Step::Probe(_) => {}
+            Step::AnswerJudge(restart) => self.answer_judge(*restart),
             Step::Pause => self.pause(true),
             Step::Resume => self.pause(false),
             Step::ReconnectNow => self.rig.session.reconnect_now(now),
             Step::NetworkChanged => self.rig.session.network_changed(now),
-            Step::Want => {
-                self.model.wanted = true;
-                self.rig.session.connect(now);
-            }
+            Step::Want => self.want(),
             Step::Hold(true) => self.rig.session.pause(now),
             Step::Hold(false) => self.rig.session.resume(now),
-            Step::Write(most) => self.write(*most)?,
             Step::Shutdown => {
                 self.model.shut_down = true;
                 self.rig.session.shutdown(now, now + secs(3));
             }
+            Step::Silence => self.pass(120_000)?,
+            Step::Pass(millis) => self.pass(*millis)?,
+            Step::Serve => self.serve()?,
+            Step::Search(code, meanwhile) => self.search(*code, meanwhile)?,
+            Step::On(is_second, event) => self.happen(self.either(*is_second), event)?,
         }
         self.perform()?;
         self.check()
     }
 
-    /// From asking the provider to the acknowledgement, as far as it has to go.
-    fn connect(&mut self) -> Result<(), TestCaseError> {
-        for _ in 0..2 {
-            self.answer()?;
-            self.perform()?;
-        }
-        if !self.model.init_sent {
-            self.write(1)?;
-        }
-        self.answer()
+    fn subscribe(&mut self) -> u64 {
+        let id = self.rig.subscribe();
+        self.model.live.insert(id);
+        id
     }
 
-    /// Losses in a row by this code, and time for a trial in between, in which something else
-    /// happens.
-    fn trial(&mut self, code: u16, meanwhile: &[Step]) -> Result<(), TestCaseError> {
-        let close = || Step::Close(code);
-        let time = || [Step::Pass(1_100), Step::Write(99)];
-        let trial = [time(), time(), time(), time(), time(), time()].into_iter().flatten();
-        let (before, after) = (meanwhile.iter().cloned(), meanwhile.iter().cloned());
-        let first = [close(), close()].into_iter().chain(before).chain(trial.clone());
-        for then in first.chain([close()]).chain(time()).chain(after).chain(trial) {
-            if !self.model.acked {
-                let due = self.rig.session.poll_timeout().unwrap_or(self.rig.now);
-                let wait = u64::try_from((due - self.rig.now.min(due)).as_millis()).unwrap();
-                let connect = [Step::Subscribe, Step::Pass(wait + 1), Step::Answer, Step::Answer];
-                for step in
-                    connect.into_iter().chain([Step::Write(9), Step::Answer, Step::Write(99)])
-                {
-                    self.run(&step)?;
-                }
-            }
-            self.run(&then)?;
-        }
-        Ok(())
+    fn call(&mut self, kind: OperationType) {
+        let id = self.rig.begin(kind);
+        self.model.live.insert(id);
+        let calls = if kind == OperationType::Query {
+            &mut self.model.queries
+        } else {
+            &mut self.model.mutations
+        };
+        calls.insert(id);
+    }
+
+    fn want(&mut self) {
+        self.model.is_wanted = true;
+        self.model.is_kept |= self.model.keeps;
+        self.rig.session.connect(self.rig.now);
     }
 
     /// One of those ever made; as likely as not, one of these.
@@ -234,62 +123,12 @@ impl History {
         ids[index.index(ids.len())]
     }
 
-    fn answer(&mut self) -> Result<(), TestCaseError> {
-        let now = self.rig.now;
-        if std::mem::take(&mut self.model.asked) {
-            self.rig.session.handle_credentials(now, ConnectionId::A, Ok(granted()));
-        } else if std::mem::take(&mut self.model.dialing) {
-            self.model.socket = true;
-            self.rig.session.handle_open(now, ConnectionId::A);
-        } else if self.model.init_sent && !self.model.acked {
-            self.receive("connection_ack", None)?;
-        }
-        Ok(())
+    /// The second connection, if there is one and it is meant.
+    fn either(&self, is_second: bool) -> ConnectionId {
+        if is_second && self.model.wires[1].is_used() { ConnectionId::B } else { ConnectionId::A }
     }
 
-    fn receive(&mut self, kind: &str, id: Option<String>) -> Result<(), TestCaseError> {
-        let mut message = json!({"type": kind, "payload": {"data": self.model.log.len()}});
-        if let Some(id) = &id {
-            message["id"] = id.clone().into();
-        }
-        let (acked, shut_down) = (self.model.acked, self.model.shut_down);
-        if kind == "pong" && self.is_spoken(MODERN) {
-            self.model.proven.extend(self.model.pings.pop_front().unwrap_or_default());
-        }
-        if let Some(super::super::Item { writer, payload }) =
-            self.rig.session.handle_frame(self.rig.now, ConnectionId::A, &message.to_string())
-        {
-            let model = &mut self.model;
-            model.log.push(format!("{writer} gets {payload:?}"));
-            prop_assert!(model.live.contains(writer), "I3: deliveries only for live ids");
-            model.proven.extend(id.clone());
-            prop_assert_eq!(
-                model.sent.get(id.as_deref().unwrap_or_default()),
-                Some(writer),
-                "I3: under their own id"
-            );
-            model.watch.received(self.rig.now, *writer);
-        }
-        if let (true, false, "complete" | "error", Some(id)) = (acked, shut_down, kind, id) {
-            // Also of an operation that was dropped, whose `complete` may not be written yet (rule
-            // 13).
-            self.model.watch.completed(&id);
-            let calls = [&self.model.queries, &self.model.mutations];
-            // On legacy a call is stopped all the same (rule 15).
-            if let Some(operation) = self.model.sent.remove(&id)
-                && calls.iter().any(|calls| calls.contains(&operation))
-            {
-                self.model.answered.insert(id);
-            }
-        }
-        Ok(())
-    }
-
-    fn is_spoken(&self, subprotocol: Subprotocol) -> bool {
-        self.rig.session.phase() == Some(super::super::Phase::Open(subprotocol))
-    }
-
-    fn pass(&mut self, millis: u64) -> Result<(), TestCaseError> {
+    fn pass(&mut self, millis: u64) -> Checked {
         let until = self.rig.now + Duration::from_millis(millis);
         let mut turns = 0;
         while let Some(at) = self.rig.session.poll_timeout().filter(|&at| at <= until) {
@@ -304,10 +143,11 @@ impl History {
     }
 }
 
-fn run(config: Config, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
+fn run(config: Config, echoes: bool, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
     let (budget, healthy_after) = (config.max_dials, config.healthy_after);
     let has_hook = config.on_disconnect.is_some();
-    let mut history = History::new(config);
+    let mut history = History::new(config, echoes);
+    history.model.keeps = history.rig.session.config.idle_timeout.is_none();
     for step in steps {
         history.run(step)?;
     }
@@ -318,23 +158,30 @@ fn run(config: Config, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
     let demands = |step: &&Step| {
         matches!(step, Step::ReconnectNow | Step::NetworkChanged | Step::Hold(false))
     };
-    let demanded = steps.iter().filter(demands).count();
-    let dials = &history.model.dials;
-    let quick =
-        dials.windows(2).filter(|pair| pair[1] - pair[0] < Duration::from_millis(500)).count();
-    let healthy_or_fatal =
-        history.model.log.iter().filter(|line| line.starts_with("Finish")).count() + 1;
-    let calm = steps.iter().filter(|step| {
+    let (count, all) = steps::count(steps, demands);
+    let model = &history.model;
+    let dials = |wanted| model.dials.iter().filter(move |(on, _)| *on == wanted).map(|it| it.1);
+    let is_quick = |pair: &[Instant], least| pair[1] - pair[0] < Duration::from_millis(least);
+    let first: Vec<_> = dials(ConnectionId::A).collect();
+    let quick = first.windows(2).filter(|pair| is_quick(pair, 500)).count();
+    let healthy_or_fatal = model.log.iter().filter(|line| line.starts_with("Finish")).count() + 1;
+    let calm = steps::count(steps, |step| {
         matches!(step, Step::Pass(ms) if *ms >= 10_000) || matches!(step, Step::Silence)
     });
-    let most = demanded + 4 * (healthy_or_fatal + calm.count());
+    let most = count + 4 * (healthy_or_fatal + calm.0);
     // One that is healthy at once is rejected for the first time each time; and whoever asks for it
     // gets new credentials.
     let is_usual = !healthy_after.is_zero() && !has_hook;
-    prop_assert!(!is_usual || quick <= most, "{quick} quick dials of {}", dials.len());
+    prop_assert!(!is_usual || quick <= most, "{quick} quick dials of {}", first.len());
+    // Each search begins at once.
+    let second: Vec<_> = dials(ConnectionId::B).collect();
+    let quick = second.windows(2).filter(|pair| is_quick(pair, 250)).count();
+    let most = model.searches + all;
+    prop_assert!(quick <= most, "{quick} quick dials for trials, {most} reasons");
     if let Some(DialBudget { dials: most, per }) = budget {
-        let spaced = |dials: &[Instant]| dials[dials.len() - 1] - dials[0] >= per;
-        prop_assert!(dials.windows(most.get() as usize + 1).all(spaced), "beyond the budget");
+        let spaced =
+            |dials: &[(ConnectionId, Instant)]| dials[dials.len() - 1].1 - dials[0].1 >= per;
+        prop_assert!(model.dials.windows(most.get() as usize + 1).all(spaced), "beyond the budget");
     }
     if !history.model.shut_down {
         history.recover()?;
@@ -348,25 +195,45 @@ fn run(config: Config, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(1_000), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases.max(1_000),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn i1_to_i7_hold_in_every_history_and_the_same_seed_replays_it(
         steps in prop::collection::vec(step(), 0..120),
         seed: u64,
         subprotocol in prop::sample::select(vec![None, Some(MODERN), Some(LEGACY)]),
-        strict: bool,
+        (strict, echoes) in any::<(bool, bool)>(),
         give_up_after in prop::sample::select(vec![None, None, Some(1), Some(3)]),
         max_dials in prop::sample::select(vec![None, None, Some((1, 5)), Some((3, 60))]),
-        (idle, healthy) in prop::sample::select(vec![(30_000, 10_000), (30_000, 10_000), (1_000, 10_000), (10, 0)]),
+        reissue_rate in prop::sample::select(vec![None, None, None, Some(2), Some(100)]),
+        grace in prop::sample::select(vec![0, 20, 300]),
+        (idle, healthy) in prop::sample::select(vec![
+            (Some(30_000), 10_000),
+            (Some(30_000), 10_000),
+            (Some(1_000), 10_000),
+            (Some(10), 0),
+            (None, 10_000),
+        ]),
         verdicts in prop::option::weighted(0.2, prop::collection::vec(steps::verdict(), 1..5)),
     ) {
-        let strictness = if strict { Strictness::Strict } else { Strictness::Lenient };
-        let max_dials =
-            max_dials.map(|(dials, per)| DialBudget { dials: NonZeroU32::new(dials).unwrap(), per: secs(per) });
-        let (idle_timeout, healthy_after) = (Some(Duration::from_millis(idle)), Duration::from_millis(healthy));
-        let config =
-            Config { subprotocol, strictness, healthy_after, give_up_after, max_dials, idle_timeout, seed, ..config() };
+        let budget = |(dials, per)| {
+            DialBudget { dials: NonZeroU32::new(dials).unwrap(), per: secs(per) }
+        };
+        let config = Config {
+            subprotocol,
+            strictness: if strict { Strictness::Strict } else { Strictness::Lenient },
+            healthy_after: Duration::from_millis(healthy),
+            give_up_after,
+            refusal_grace: secs(grace),
+            max_dials: max_dials.map(budget),
+            idle_timeout: idle.map(Duration::from_millis),
+            reissue_rate: reissue_rate.and_then(NonZeroU32::new),
+            seed,
+            ..config()
+        };
         let config = || {
             let (verdicts, asked) = (verdicts.clone(), AtomicUsize::new(0));
             let hook = |verdicts: Vec<_>| {
@@ -374,7 +241,7 @@ proptest! {
             };
             Config { on_disconnect: verdicts.map(hook), ..config.clone() }
         };
-        let first = run(config(), &steps)?;
-        prop_assert_eq!(first, run(config(), &steps)?);
+        let first = run(config(), echoes, &steps)?;
+        prop_assert_eq!(first, run(config(), echoes, &steps)?);
     }
 }

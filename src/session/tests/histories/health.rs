@@ -4,7 +4,7 @@ use super::{super::super::Phase, *};
 
 impl History {
     /// What is said of the connection is so.
-    pub(super) fn check_status(&self) -> Result<(), TestCaseError> {
+    pub(super) fn check_status(&self) -> Checked {
         let Rig { session, .. } = &self.rig;
         let status = self.model.status.as_ref().unwrap_or(&Status::Idle);
         let is_so = match session.phase() {
@@ -25,9 +25,10 @@ impl History {
 
     /// Whatever happened before: with a server that is well again, everything is sent, and nobody
     /// held back for good.
-    pub(super) fn recover(&mut self) -> Result<(), TestCaseError> {
+    pub(super) fn recover(&mut self) -> Checked {
         self.run(&Step::Hold(false))?;
         self.run(&Step::Resume)?;
+        self.model.bad.clear();
         let until = self.rig.now + secs(900);
         while !self.is_well() {
             prop_assert!(
@@ -36,22 +37,13 @@ impl History {
                 self.rig.session.phase(),
                 self.rig.session.quarantine
             );
-            self.connect()?;
-            self.perform()?;
-            self.write(usize::MAX)?;
-            while !self.model.pings.is_empty() {
-                if self.is_spoken(MODERN) {
-                    self.receive("pong", None)?;
-                } else {
-                    self.run(&Step::WebSocketPong)?;
-                }
-                self.perform()?;
-                self.write(usize::MAX)?;
-            }
+            self.run(&Step::Serve)?;
             let next =
                 self.rig.session.poll_timeout().map_or(until, |at| at.clamp(self.rig.now, until));
             self.pass(u64::try_from((next - self.rig.now).as_millis()).unwrap() + 1)?;
-            self.write(usize::MAX)?;
+            for on in ConnectionId::ALL {
+                self.write(on, usize::MAX)?;
+            }
         }
         Ok(())
     }

@@ -13,9 +13,6 @@ pub(super) struct Watch {
     waits: BTreeMap<u64, Why>,
     /// Whose end is to be judged, in order.
     judged: VecDeque<u64>,
-    /// Of the current socket: the operation was sent again or waits, so that this id is still to be
-    /// completed.
-    owed: BTreeSet<String>,
     /// Of the current request.
     last_item: BTreeMap<u64, Instant>,
     /// Said to be stale, without an item since.
@@ -47,15 +44,12 @@ impl History {
     /// Of any that was ever made.
     pub(super) fn rewind(&mut self, id: u64) {
         self.rig.session.rewind(id);
-        let Model { watch, sent, live, queries, mutations, .. } = &mut self.model;
-        let is_call = queries.contains(&id) || mutations.contains(&id);
-        if let Some(wire_id) = sent.iter().find(|sent| *sent.1 == id).map(|sent| sent.0.clone())
-            && live.contains(&id)
-            && !is_call
-        {
-            sent.remove(&wire_id);
-            watch.owed.insert(wire_id);
-            watch.waits.insert(id, Why::Reader);
+        let model = &mut self.model;
+        if model.live.contains(&id) && !model.is_call(id) {
+            let gave_up = model.wires.iter_mut().map(|wire| wire.give_up(id));
+            if gave_up.fold(false, |any, it| any | it) {
+                model.watch.waits.insert(id, Why::Reader);
+            }
         }
     }
 
@@ -86,21 +80,13 @@ impl History {
 }
 
 impl Model {
-    /// Cancelled.
-    pub(super) fn gone(&mut self, id: u64) {
-        if self.live.remove(&id) {
-            self.cancelled.insert(id);
-        }
-        self.watch.waits.remove(&id);
-    }
-
-    pub(super) fn judge(&mut self, id: u64, end: &End) -> Result<(), TestCaseError> {
+    pub(super) fn judge(&mut self, id: u64, end: &End) -> Checked {
         prop_assert!(matches!(end, End::Completed | End::Rejected(_)), "only what the server said");
         prop_assert!(
             self.live.contains(&id)
                 && self.watch.cares.get(&id).is_some_and(|watch_options| watch_options.restart)
         );
-        prop_assert!(!self.sent.values().any(|sent| *sent == id), "the server has ended it");
+        prop_assert!(!self.sent().any(|sent| sent == id), "the server has ended it");
         prop_assert_eq!(
             self.watch.waits.insert(id, Why::Application),
             None,
@@ -110,9 +96,9 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn stale(&mut self, now: Instant, id: u64) -> Result<(), TestCaseError> {
-        prop_assert!(self.live.contains(&id) && self.acked && !self.watch.paused);
-        prop_assert!(self.sent.values().any(|sent| *sent == id), "nothing can come for it yet");
+    pub(super) fn stale(&mut self, now: Instant, id: u64) -> Checked {
+        prop_assert!(self.live.contains(&id) && self.wires[0].acked && !self.watch.paused);
+        prop_assert!(self.wires[0].carries(id), "nothing can come for it yet");
         let WatchOptions { first_item_within, idle_longer_than, .. } = self.watch.cares[&id];
         match self.watch.last_item.get(&id) {
             Some(last) => prop_assert!(now >= *last + idle_longer_than.unwrap()),
@@ -122,30 +108,11 @@ impl Model {
         Ok(())
     }
 
-    /// A connection that was acknowledged is gone.
-    pub(super) fn lost(&mut self, now: Instant) {
-        for &id in self.live.intersection(&self.issued_ever) {
-            self.down_since.entry(id).or_insert(now);
-        }
-    }
-
-    pub(super) fn opened(&mut self) {
-        self.acked = true;
-        // Why those are not sent now is another reason.
-        let waits = &self.watch.waits;
-        self.down_since.retain(|id, _| matches!(waits.get(id), None | Some(Why::Backoff)));
-    }
-
     /// Rule 28, for each time that it is sent again.
-    pub(super) fn announce(
-        &mut self,
-        now: Instant,
-        id: u64,
-        gap: &Gap,
-    ) -> Result<(), TestCaseError> {
-        prop_assert!(self.acked && self.live.contains(&id));
+    pub(super) fn announce(&mut self, now: Instant, id: u64, gap: &Gap) -> Checked {
+        prop_assert!(self.wires[0].acked && self.live.contains(&id));
         prop_assert!(self.issued_ever.contains(&id), "a gap only where something was before");
-        prop_assert!(!self.queries.contains(&id) && !self.mutations.contains(&id), "nor in a call");
+        prop_assert!(!self.is_call(id), "nor in a call");
         prop_assert!(self.reissue_announced.insert(id), "one gap for each time that it is sent");
         prop_assert_eq!(gap.reconnects + gap.restarts, 1);
         prop_assert_eq!(gap.cause.is_some(), gap.reconnects == 1);
@@ -154,16 +121,14 @@ impl Model {
         prop_assert_eq!(gap.down_for, down_since.map_or(Duration::ZERO, |since| now - since));
         let waited = self.watch.waits.remove(&id);
         prop_assert!(matches!(waited, None | Some(Why::Backoff)), "before it may: {:?}", waited);
-        if let Some((wire_id, _)) = self.sent.iter().find(|sent| *sent.1 == id) {
-            let is_wanted =
-                self.watch.cares.get(&id).is_some_and(|watch_options| watch_options.reissue_stale);
+        // It has done no harm on the second connection.
+        self.wires[1].give_up(id);
+        if self.wires[0].give_up(id) {
+            let is_wanted = self.watch.cares.get(&id).is_some_and(|cares| cares.reissue_stale);
             prop_assert!(
                 gap.restarts == 1 && is_wanted && self.watch.stale.contains(&id),
                 "it runs"
             );
-            let wire_id = wire_id.clone();
-            self.sent.remove(&wire_id);
-            self.watch.owed.insert(wire_id);
         }
         Ok(())
     }
@@ -171,7 +136,7 @@ impl Model {
 
 impl Watch {
     /// An operation is written.
-    pub(super) fn issued(&mut self, id: u64) -> Result<(), TestCaseError> {
+    pub(super) fn issued(&mut self, id: u64) -> Checked {
         prop_assert!(!self.waits.contains_key(&id), "I2: what waits is not sent");
         self.last_item.remove(&id);
         self.stale.remove(&id);
@@ -183,18 +148,8 @@ impl Watch {
         self.stale.remove(&id);
     }
 
-    /// The server ended it, or it was completed from this side, which is the end of it there.
-    /// Returns whether it was owed.
-    pub(super) fn completed(&mut self, wire_id: &str) -> bool {
-        self.owed.remove(wire_id)
-    }
-
     pub(super) fn finished(&mut self, id: u64) {
         self.waits.remove(&id);
-    }
-
-    pub(super) fn lost_socket(&mut self) {
-        self.owed.clear();
     }
 
     pub(super) fn waiting(&self) -> impl Iterator<Item = u64> + Clone {
@@ -206,8 +161,9 @@ impl Watch {
         !self.waits.contains_key(&id)
     }
 
-    pub(super) fn owes(&self) -> usize {
-        self.owed.len()
+    /// Waits for a connection, or for no longer than until there is one.
+    pub(super) fn is_sent_with_a_connection(&self, id: u64) -> bool {
+        matches!(self.waits.get(&id), None | Some(Why::Backoff))
     }
 
     fn released(&mut self, id: u64, waits: Why) -> bool {
