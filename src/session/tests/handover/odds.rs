@@ -18,13 +18,13 @@ pub(super) fn acknowledge(world: &mut World, on: ConnectionId) {
 }
 
 #[test]
-fn a_mutation_on_the_connection_before_is_ambiguous_when_the_new_one_ends_all() {
-    let mut world = World::open(config(), 1);
+fn a_mutation_on_the_old_connection_is_ambiguous_when_the_new_one_ends_everything() {
+    let mut world = World::open(Config { refusal_grace: Duration::ZERO, ..config() }, 1);
     world.slow_calls = true;
     let mutation = world.call(OperationType::Mutation);
     world.settle().unwrap();
     world.rig.session.rotate(world.rig.now);
-    world.live(secs(10)).unwrap();
+    world.live(secs(12)).unwrap();
     assert!(world.wires[A as usize].open && !world.rig.session.is_moving());
     world.lose(B, closed(4406)).unwrap();
     assert!(world.ends[&1].starts_with("lost"), "{:?}", world.ends);
@@ -129,7 +129,7 @@ fn a_server_that_says_goodbye_to_every_connection_sees_growing_delays() {
     let mut world = World::open(config(), 1);
     world.farewell = true;
     world.rig.session.handle_frame(world.rig.now, A, r#"{"type":"connection_terminate"}"#);
-    world.live(secs(300)).unwrap();
+    world.live_busily(secs(300)).unwrap();
     assert!((10..100).contains(&world.asked.len()), "{} dials in five minutes", world.asked.len());
     assert_eq!(world.readers[&1].gaps, 0);
 }
@@ -219,7 +219,7 @@ fn answers_that_wait_unread_are_not_given_up() {
     world.rig.session.stall();
     world.pass(secs(60)).unwrap();
     world.rig.session.unstall(world.rig.now);
-    world.live(secs(5)).unwrap();
+    world.live(secs(12)).unwrap();
     assert_eq!(world.ends[&mutation], r#"answered {"data":1}"#);
     world.calls.clear();
     world.check_settled().unwrap();
@@ -288,7 +288,7 @@ fn the_last_call_on_the_connection_before_ends_the_retry_sleep() {
     let query = world.call(OperationType::Query);
     world.settle().unwrap();
     world.rig.session.rotate(world.rig.now);
-    world.live(secs(5)).unwrap();
+    world.live(secs(12)).unwrap();
     world.lose(B, closed(1001)).unwrap();
     world.cancel(1);
     world.answer(A);
@@ -314,8 +314,10 @@ fn items_that_were_held_and_are_to_come_again_do_not_count() {
     }
     world.rig.session.handle_lost(world.rig.now, A, Disconnect::Reset(None));
     while let Some(output) = world.rig.session.poll_output() {
-        if let Output::Deliver { id, .. } = output {
+        if let Output::Deliver { id, mut backlog, .. } = output {
+            assert_eq!(backlog.pop().map(|_| backlog.len()), Some(2));
             world.rig.session.rewind(id);
+            world.rig.session.delivered(world.rig.now, id, backlog);
         }
     }
     assert_eq!(world.rig.session.counts().items, 1);
@@ -364,7 +366,9 @@ fn a_burst_that_the_old_connection_is_still_sending_is_waited_for_though_the_new
         world.rig.session.handle_timeout(world.rig.now);
         world.perform().unwrap();
     }
-    assert_eq!((world.readers[&1].last, world.readers[&1].gaps), (Some(60), 0));
+    let reader = &world.readers[&1];
+    assert_eq!((reader.last, reader.gaps, reader.repeated), (Some(60), 1, 0));
+    assert!(reader.may_miss(), "the gap comes after all of them");
     assert!(!world.wires[A as usize].open);
 }
 
