@@ -136,21 +136,12 @@ impl<W: Clone> Session<W> {
         }
     }
 
-    /// The reader has no room: the server is to stop until `catch_up`.
+    /// The reader has no room: the server is to stop until `catch_up`. An operation that the server
+    /// does not have will be sent again, after the last item that was received.
     pub(crate) fn rewind(&mut self, id: u64) {
-        // What was held is behind what does not fit. It may fit, and would leave a hole.
-        let is_held =
-            |output: &Output<W>| matches!(output, Output::Deliver { id: held, .. } if *held == id);
-        if let Some(index) = self.outputs.iter().position(is_held)
-            && let Some(Output::Deliver { backlog, .. }) = self.outputs.remove(index)
-        {
-            self.counts.items -= backlog.len() as u64;
-        }
-        // A query or mutation must not be sent twice. The other two are followed by a request that
-        // begins after the last item that the reader had room for.
+        // A query or mutation must not be sent twice.
         if self.operations.get(id).is_some_and(Operation::is_subscription)
-            && !self.operations.waits(id, Why::Application)
-            && !self.operations.waits(id, Why::Backoff)
+            && self.operations.wire_ids(id).next().is_some()
         {
             self.leave(id, None, Why::Reader);
             self.operations.clear_deadline(id);

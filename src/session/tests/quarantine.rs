@@ -1,7 +1,6 @@
 //! Rule 22: an operation that makes the server close the connection is found, and ends alone. Its
 //! siblings notice nothing of the search.
 
-mod explore;
 mod finding;
 mod lone;
 mod meanwhile;

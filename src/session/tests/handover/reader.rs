@@ -53,6 +53,11 @@ impl Reader {
     pub(super) fn mark(&mut self, gap: &Gap) -> Tried {
         let times_sent = gap.reconnects + gap.restarts;
         prop_assert!(times_sent + gap.overlaps > 0, "a gap says something: {gap:?}");
+        let has_position = self.resumes && self.last.is_some();
+        prop_assert!(
+            times_sent == 0 || !has_position || self.is_resumed,
+            "a position is used: {gap:?}"
+        );
         self.marks.may_miss |= times_sent > 0 && !self.is_resumed;
         self.marks.may_repeat |= gap.overlaps > 0;
         self.gaps += u32::from(times_sent > 0);

@@ -147,6 +147,16 @@ impl World {
         }
     }
 
+    /// The server says an item of the only subscription, which it may have said elsewhere.
+    pub(super) fn say_item(&mut self, on: ConnectionId, n: u64) {
+        let wire = &mut self.wires[on as usize];
+        let (wire_id, id) = wire.carried.first_key_value().unwrap();
+        let item = json!({"type": "next", "id": wire_id, "payload": {"data": n}});
+        let reader = self.readers.get_mut(id).unwrap();
+        reader.published = reader.published.max(n);
+        wire.down.push_back(Down::Text(item));
+    }
+
     /// The server says something that is about no operation.
     pub(super) fn say(&mut self, on: ConnectionId, down: Down) {
         let wire = &mut self.wires[on as usize];

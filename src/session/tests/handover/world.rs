@@ -61,6 +61,8 @@ pub(super) struct World {
     pub(super) farewell: bool,
     pub(super) established: Vec<u64>,
     pub(super) stale: Vec<u64>,
+    /// Every gap that was announced, of whichever reader.
+    pub(super) gaps: Vec<Gap>,
     /// Begin what is subscribed only when told to, or before time passes.
     pub(super) lazy: bool,
     /// Take every end of a subscription for a passing one.
@@ -94,6 +96,7 @@ impl World {
             farewell: false,
             established: Vec::new(),
             stale: Vec::new(),
+            gaps: Vec::new(),
             lazy: false,
             restarts: false,
             stalled: false,
@@ -241,8 +244,17 @@ impl World {
         }
     }
 
-    fn mark(&mut self, id: u64, gap: &Gap) -> Tried {
-        self.readers.get_mut(&id).map_or(Ok(()), |reader| reader.mark(gap))
+    fn mark(&mut self, id: u64, gap: Gap) -> Tried {
+        self.readers.get_mut(&id).map_or(Ok(()), |reader| reader.mark(&gap))?;
+        self.gaps.push(gap);
+        Ok(())
+    }
+
+    /// The operations that the server has on a connection.
+    pub(super) fn carried(&self, on: ConnectionId) -> Vec<u64> {
+        let mut carried: Vec<_> = self.wires[on as usize].carried.values().copied().collect();
+        carried.sort_unstable();
+        carried
     }
 
     /// Says where a subscription goes on that is about to be sent.
@@ -281,10 +293,10 @@ impl World {
                 }
                 Output::Reissue { writer, gap } => {
                     self.resume(writer);
-                    self.mark(writer, &gap)?;
+                    self.mark(writer, gap)?;
                 }
                 Output::Resume { writer } => self.resume(writer),
-                Output::Gap { writer, gap } => self.mark(writer, &gap)?,
+                Output::Gap { writer, gap } => self.mark(writer, gap)?,
                 Output::Refused(..) | Output::Unattributed(_) => {}
                 Output::Deliver { id, writer, mut backlog } => {
                     while let Some(HeldItem { frame, payload }) = backlog.pop() {
@@ -415,6 +427,17 @@ impl World {
             self.rig.now = self.rig.now.max(at);
             self.rig.session.handle_timeout(self.rig.now);
         }
+    }
+
+    /// As `live`, with two items a second for every subscription: what both connections say.
+    pub(super) fn live_busily(&mut self, duration: Duration) -> Tried {
+        let until = self.rig.now + duration;
+        while self.rig.now < until {
+            self.publish_all();
+            self.publish_all();
+            self.live(secs(1))?;
+        }
+        Ok(())
     }
 
     /// Every subscription is carried once, on one socket, and nothing else is.
