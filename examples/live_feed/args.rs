@@ -39,8 +39,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", help_heading = "Operations")]
     pub(crate) operation_name: Vec<String>,
 
-    /// Send documents without checking their syntax, for syntax that this program does not know;
-    /// then see to it that they are no mutations
+    /// Send documents as they are, unchecked: their syntax may be newer than this program
     #[arg(long, help_heading = "Operations")]
     pub(crate) unchecked: bool,
 
@@ -83,8 +82,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PIN", help_heading = "Network")]
     pub(crate) pinnedpubkey: Option<String>,
 
-    /// The proxy: http://, socks5:// or socks5h:// and [USER:PASSWORD@]HOST[:PORT]; '' for none
-    /// [default: environment]
+    /// http://, socks5:// or socks5h:// and [USER:PASSWORD@]HOST[:PORT]; '' for none [default:
+    /// environment]
     #[arg(long, value_name = "URL", help_heading = "Network")]
     pub(crate) proxy: Option<String>,
 

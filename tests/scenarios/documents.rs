@@ -125,8 +125,8 @@ async fn a_document_without_the_operation_to_run_is_refused() {
         error.to_string(),
         "the document has 3 operations, and none is named as the one to run"
     );
-    let error = refused(several().operation_name("s\n"));
-    assert_eq!(error.to_string(), "the document has no operation named `s `");
+    let error = refused(several().operation_name("s\nx"));
+    assert_eq!(error.to_string(), "the document has no operation named `s x`");
     let error = refused(several().operation_name("M"));
     assert!(matches!(error, SubscribeError::Mutation), "{error:?}");
     server.expect_no_dial_for(secs(60)).await;
