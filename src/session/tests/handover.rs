@@ -469,7 +469,7 @@ fn a_server_that_says_goodbye_to_every_connection_is_no_dial_storm() {
 fn a_mutation_on_the_old_connection_is_ambiguous_when_the_new_one_ends_for_good_or_the_client_does()
 {
     let fates: [fn(&mut World); 2] = [
-        |world| world.lose(B, closed(4400)).unwrap(),
+        |world| world.lose(B, closed(4406)).unwrap(),
         |world| world.rig.session.shutdown(world.rig.now, world.rig.now + secs(1)),
     ];
     for fate in fates {
