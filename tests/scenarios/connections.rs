@@ -266,9 +266,9 @@ async fn status_and_stats_are_one_view_of_all_connections() {
 
     // Of several round trips the longest.
     for (peer, millis) in [(&mut two, 60), (&mut one, 30)] {
-        peer.expect_ping().await;
+        let ping = peer.expect_ping().await;
         tokio::time::advance(Duration::from_millis(millis)).await;
-        peer.pong(None).await;
+        peer.pong(ping).await;
         peer.sync().await;
     }
     let time = client.stats().round_trip_time.unwrap();

@@ -23,10 +23,10 @@ async fn a_subscription_is_established_by_the_answer_to_a_ping_behind_it() {
     let mut peer = connected(&server).await;
     peer.auto_pong(false);
     let id = peer.expect_subscribe().await.id;
-    assert_eq!(peer.expect_ping().await, None);
+    let ping = peer.expect_ping().await;
     settle().await;
     assert!(!waits.is_finished());
-    peer.pong(None).await;
+    peer.pong(ping).await;
     let (established, mut stream) = waits.await.unwrap();
     established.unwrap();
     // Known by now, and asked of nobody.
@@ -140,10 +140,10 @@ async fn it_waits_for_a_connection_and_across_a_loss_for_the_next_one() {
     let mut peer = connected(&server).await;
     peer.auto_pong(false);
     peer.expect_subscribe().await;
-    peer.expect_ping().await;
+    let ping = peer.expect_ping().await;
     settle().await;
     assert!(!waits.is_finished());
-    peer.pong(None).await;
+    peer.pong(ping).await;
     let (established, mut stream) = waits.await.unwrap();
     established.unwrap();
     assert_eq!(gap(&mut stream).await.reconnects, 1);
@@ -161,8 +161,8 @@ async fn ten_thousand_that_wait_at_once_are_answered_by_one_ping() {
         (established, streams)
     });
     peer.expect_subscribes(10_000).await;
-    peer.expect_ping().await;
-    peer.pong(None).await;
+    let ping = peer.expect_ping().await;
+    peer.pong(ping).await;
     let (established, _streams) = waits.await.unwrap();
     assert!(established.iter().all(Result::is_ok));
     peer.expect_nothing_for(secs(60)).await;
@@ -177,8 +177,8 @@ async fn giving_up_waiting_loses_nothing() {
     peer.next(&id, data(1)).await;
     peer.sync().await;
     assert_eq!(item(&mut stream).await, 1);
-    peer.expect_ping().await;
-    peer.pong(None).await;
+    let ping = peer.expect_ping().await;
+    peer.pong(ping).await;
     timeout(secs(1), stream.established()).await.unwrap().unwrap();
 }
 

@@ -46,9 +46,9 @@ async fn stats_count_what_happened() {
     assert!(stats.bytes_in > 5 * 50 && stats.bytes_out > 50, "{stats:?}");
     assert_eq!(stats.round_trip_time, None);
 
-    peer.expect_ping().await;
+    let ping = peer.expect_ping().await;
     tokio::time::advance(Duration::from_millis(30)).await;
-    peer.pong(None).await;
+    peer.pong(ping).await;
     peer.sync().await;
     let time = client.stats().round_trip_time.unwrap();
     assert!(time >= Duration::from_millis(30) && time < Duration::from_millis(40), "{time:?}");

@@ -33,8 +33,8 @@ async fn an_event_is_in_the_snapshot_or_behind_it_whenever_it_comes_and_the_subs
             match step {
                 0 => id = peer.expect_subscribe().await.id,
                 1 => {
-                    peer.expect_ping().await;
-                    peer.pong(None).await;
+                    let ping = peer.expect_ping().await;
+                    peer.pong(ping).await;
                 }
                 2 => {
                     query = queried(&mut stream, &mut peer).await;
