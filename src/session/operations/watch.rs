@@ -140,8 +140,14 @@ impl<W: Clone> Session<W> {
     /// does not have will be sent again, after the last item that was received.
     pub(crate) fn rewind(&mut self, id: u64) {
         // What was held is behind the item that does not fit. It may fit, and would leave a hole.
-        self.outputs
-            .retain(|output| !matches!(output, Output::Deliver { id: held, .. } if *held == id));
+        let items = &mut self.counts.items;
+        self.outputs.retain(|output| match output {
+            Output::Deliver { id: held, backlog, .. } if *held == id => {
+                *items -= backlog.len() as u64;
+                false
+            }
+            _ => true,
+        });
         // A query or mutation must not be sent twice.
         if self.operations.get(id).is_some_and(Operation::is_subscription)
             && (self.operations.wire_ids(id).next().is_some()
