@@ -212,7 +212,7 @@ impl Driver {
                     self.session.handle_open(now, connection);
                 }
                 Poll::Ready(Err(error)) => {
-                    self.session.handle_lost(now, connection, Disconnect::Connect(error))
+                    self.session.handle_lost(now, connection, Disconnect::Connect(error));
                 }
             },
         }
@@ -250,7 +250,7 @@ impl Driver {
                     self.session.handle_pong(now, connection, number);
                 }
                 Poll::Ready(Inbound::Lost(cause)) => {
-                    self.session.handle_lost(now, connection, cause)
+                    self.session.handle_lost(now, connection, cause);
                 }
             }
             self.perform(now);

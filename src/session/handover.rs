@@ -184,7 +184,7 @@ impl<W: Clone> Session<W> {
         let Some(Place::Moving(moving)) = self.operations.set_place(id, place) else { return };
         let Some(operation) = self.operations.get(id) else { return };
         let (writer, backlog) = (operation.writer.clone(), moving.backlog);
-        self.watch_moved(now, id, backlog.len() > 0);
+        self.watch_moved(now, id, !backlog.is_empty());
         let gap = Gap { reconnects: u32::from(may_miss), overlaps: 1, cause, ..Gap::default() };
         self.outputs.push_back(Output::Gap { writer: writer.clone(), gap });
         if !backlog.is_empty() {

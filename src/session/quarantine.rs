@@ -465,7 +465,7 @@ impl<W: Clone> Session<W> {
         self.drop_trial();
         let Quarantine { rounds, weak_losses, .. } = self.quarantine;
         let concluded_at = Some(now);
-        self.quarantine = Quarantine { rounds, weak_losses, concluded_at, ..Quarantine::default() };
+        self.quarantine = Quarantine { weak_losses, rounds, concluded_at, ..Quarantine::default() };
         for id in self.operations.ids(|_| true) {
             if self.operations.waits(id, Why::Quarantine) {
                 self.release_from_quarantine(now, id);
