@@ -282,15 +282,15 @@ impl Driver {
 
     /// Delivers the items of a backlog in order, then its end. Stops early if the writer accepts no
     /// more.
-    fn deliver_all(&mut self, now: Instant, id: u64, writer: Arc<Writer>, mut backlog: Backlog) {
+    fn deliver_all(&mut self, now: Instant, id: u64, writer: &Arc<Writer>, mut backlog: Backlog) {
         while let Some(HeldItem { frame, payload }) = backlog.pop() {
             if writer.is_shared() {
-                self.fan_out(now, &writer, Payload::shared(&frame, payload));
+                self.fan_out(now, writer, Payload::shared(&frame, payload));
                 continue;
             }
             let payload = Payload::new(self.stock.copy(&frame, &self.buffers), payload);
             let result = writer.push(payload, &frame);
-            if !self.handle_push_result(now, Arc::clone(&writer), result) {
+            if !self.handle_push_result(now, Arc::clone(writer), result) {
                 break;
             }
         }

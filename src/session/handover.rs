@@ -278,12 +278,12 @@ impl<W: Clone> Session<W> {
         &mut self,
         now: Instant,
         retiring: ConnectionId,
-        cause: Option<Disconnect>,
+        cause: Option<&Disconnect>,
     ) {
         for id in std::mem::take(&mut self.handover.moving) {
-            self.cut_over(now, id, &Cut::Lost(cause.clone()));
+            self.cut_over(now, id, &Cut::Lost(cause.cloned()));
         }
-        self.give_up_calls(now, retiring, cause.as_ref());
+        self.give_up_calls(now, retiring, cause);
         self.remove_connection(retiring);
         self.handover_is_over(now);
     }

@@ -72,7 +72,7 @@ impl Driver {
                     writer.push_gap(gap);
                 }
                 Output::Deliver { id, writer, backlog } => {
-                    self.deliver_all(now, id, writer, backlog);
+                    self.deliver_all(now, id, &writer, backlog);
                 }
                 Output::Established { writer } => writer.establish(),
                 Output::Stale { writer, idle_for } => {

@@ -173,8 +173,8 @@ impl Connection {
         });
     }
 
-    /// On the legacy subprotocol a query or mutation is stopped even after its result: `PostGraphile`
-    /// 4 commits only then (rule 15).
+    /// On the legacy subprotocol a query or mutation is stopped even after its result:
+    /// `PostGraphile` 4 commits only then (rule 15).
     pub(super) fn must_stop(&self, kind: OperationType) -> bool {
         let is_call = match kind {
             OperationType::Query | OperationType::Mutation => true,

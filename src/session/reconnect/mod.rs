@@ -144,7 +144,7 @@ impl<W: Clone> Session<W> {
         self.outputs.push_back(Output::Hangup(id, close));
         match role {
             Role::Successor => self.successor_failed(now, id, cause),
-            Role::Retiring => self.retiring_lost(now, id, Some(cause)),
+            Role::Retiring => self.retiring_lost(now, id, Some(&cause)),
             Role::Trial => self.trial_lost(now, id, stage, &cause),
             Role::Current if self.can_go_back() => self.go_back(now, cause),
             Role::Current => self.current_lost(now, stage, cause),
