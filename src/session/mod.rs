@@ -74,6 +74,7 @@ use crate::{
 
 /// The state machine. `W` writes to the reader of an operation; the session only hands it back. Not
 /// `Debug`: it holds the init payload (I13).
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Session<W> {
     config: Config,
     connections: [Option<Connection>; 2],

@@ -33,6 +33,7 @@ pub(crate) struct Request {
 
 /// One live operation. `W` writes to its reader.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Operation<W> {
     /// The client's number for it: never reused, and rising in the order of creation.
     pub(super) id: u64,

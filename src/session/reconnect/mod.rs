@@ -167,10 +167,11 @@ impl<W: Clone> Session<W> {
                 || self.quarantine_suspects(now, id, &cause));
         let verdict = match judged {
             Judged::ByApplication(verdict) => verdict,
-            Judged::ByTable(_) if is_of_one => Verdict::Retry,
-            Judged::ByTable(Verdict::OneOperation) if self.operations.len() == 1 => Verdict::Fatal,
-            Judged::ByTable(Verdict::OneOperation) => Verdict::Retry,
-            Judged::ByTable(verdict) => verdict,
+            Judged::ByTable(Verdict::OneOperation) if !is_of_one && self.operations.len() == 1 => {
+                Verdict::Fatal
+            }
+            Judged::ByTable(verdict) if !is_of_one && verdict != Verdict::OneOperation => verdict,
+            Judged::ByTable(_) => Verdict::Retry,
         };
         let outage = Arc::new(Outage { since: now, cause: Some(cause.clone()) });
         self.strand(id, &outage);

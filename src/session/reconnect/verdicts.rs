@@ -128,20 +128,20 @@ pub(crate) fn verdict(
         Disconnect::Closed { code, .. } => close_verdict(*code, stage, endpoint, offer),
         Disconnect::Refused { .. } => Verdict::rejected(endpoint),
         Disconnect::ProbablyRejected { .. } => Verdict::probably_rejected(endpoint),
-        Disconnect::InvalidCloseFrame { .. }
+        Disconnect::Credentials(error) if error.is_fatal() => Verdict::Fatal,
+        Disconnect::Credentials(_)
+        | Disconnect::InvalidCloseFrame { .. }
         | Disconnect::Requested
         | Disconnect::Reset(_)
         | Disconnect::WebSocket(_)
         | Disconnect::Silent(_)
         | Disconnect::AckTimeout(_) => Verdict::Retry,
-        // The application has asked for strictness.
-        Disconnect::Violation(Violation::Unreadable) => Verdict::Fatal,
         Disconnect::Violation(Violation::BeforeAck(_)) | Disconnect::NoSubprotocol { .. } => {
             Verdict::refused(endpoint)
         }
         Disconnect::MessageTooBig { .. } => too_big(stage, endpoint),
-        Disconnect::Credentials(error) if error.is_fatal() => Verdict::Fatal,
-        Disconnect::Credentials(_) => Verdict::Retry,
+        // The application has asked for strictness.
+        Disconnect::Violation(Violation::Unreadable) => Verdict::Fatal,
         Disconnect::Connect(error) => connect_verdict(error, endpoint, offer),
     }
 }
