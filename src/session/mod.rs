@@ -47,12 +47,13 @@ use std::{
 pub(crate) use self::{
     config::{Config, VerdictHook},
     connection::ConnectionId,
-    operations::{Backlog, HeldItem, Request, WatchOptions},
+    operations::Backlog,
     output::{Counts, Granted, Item, Output},
 };
 #[cfg(feature = "client")]
 pub(crate) use self::{
     config::{DialBudget, MAX_DURATION},
+    operations::{HeldItem, Request, WatchOptions},
     reconnect::Backoff,
 };
 pub use self::{

@@ -9,7 +9,9 @@ mod watch;
 
 use std::{sync::Arc, time::Instant};
 
-pub(crate) use self::backlog::{Backlog, HeldItem};
+pub(crate) use self::backlog::Backlog;
+#[cfg(feature = "client")]
+pub(crate) use self::backlog::HeldItem;
 use self::watch::Watch;
 pub(crate) use self::watch::WatchOptions;
 pub(super) use self::{
