@@ -162,7 +162,8 @@ async fn of_a_hundred_thousand_operations_over_eight_connections_a_lost_one_dist
 #[tokio::test(start_paused = true)]
 async fn rule_23_what_is_fatal_for_one_connection_ends_its_operations_and_no_others() {
     let server = Server::in_memory();
-    let client = spread(&server, 2);
+    let client =
+        builder(&server).connections(items(2)).refusal_grace(Duration::ZERO).build().unwrap();
     let mut streams: Vec<_> = (0..4).map(|n| subscribe(&client, &format!("s{n}"))).collect();
     let mut peers = connect_all(&server, 2).await;
     let (doomed, doomed_ids) = carried(&mut peers[0], 2).await;

@@ -180,6 +180,7 @@ async fn no_secret_and_no_payload_is_in_any_log_error_or_debug_output() {
     let mut seen = String::new();
     let builder = Client::builder("ws://mock/v1/SECRET-path/ws?token=SECRET-query")
         .dialer(server.dialer())
+        .refusal_grace(Duration::ZERO)
         .credentials(|reason| async move {
             let _ = reason;
             let credentials =

@@ -236,7 +236,10 @@ async fn giving_up_ends_every_stream_and_the_client_stays_usable() {
 #[tokio::test(start_paused = true)]
 async fn a_fatal_close_ends_every_stream_with_the_servers_words_and_the_client_stays_usable() {
     let server = Server::in_memory();
-    let (client, mut stream, mut peer, _) = live(&server).await;
+    let client = builder(&server).refusal_grace(Duration::ZERO).build().unwrap();
+    let mut stream = subscribe(&client, "a");
+    let mut peer = connected(&server).await;
+    peer.expect_subscribe().await;
     peer.send_close(4400, "Invalid message").await;
     assert_eq!(peer.expect_close().await.0, 4400, "a close is answered");
     let error = end(&mut stream).await;

@@ -48,7 +48,10 @@ async fn an_end_that_was_not_read_keeps_nobody_from_beginning_anew() {
 #[tokio::test(start_paused = true)]
 async fn a_fatal_loss_a_client_that_gives_up_and_a_shutdown_end_every_reader() {
     let server = Server::in_memory();
-    let (_client, mut readers, mut peer, _) = shared(&server, 3).await;
+    let client = builder(&server).refusal_grace(Duration::ZERO).build().unwrap();
+    let mut readers = [(); 3].map(|()| share(&client, "a"));
+    let mut peer = connected(&server).await;
+    peer.expect_subscribe().await;
     peer.close(1002, "no").await;
     for reader in &mut readers {
         assert!(matches!(end(reader).await, SubscriptionError::Lost(_)));
