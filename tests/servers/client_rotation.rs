@@ -145,9 +145,14 @@ impl Load {
     async fn start(
         server: &Arc<TestServer>,
         client: &Client,
-        streams: Vec<Subscription<Value>>,
+        mut streams: Vec<Subscription<Value>>,
     ) -> Self {
         until(server.streams(), |running| running.now == streams.len()).await;
+        // Only what a connection has begun can be followed to another one without a loss.
+        server.publish(0);
+        for stream in &mut streams {
+            assert_eq!(item(stream).await, json!({"feed": 0}));
+        }
         let is_over = Arc::new(AtomicBool::new(false));
         let called = Arc::<AtomicI32>::default();
         Self {
