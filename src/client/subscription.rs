@@ -71,8 +71,8 @@ pub struct Subscription<T> {
 pub(crate) struct Repeats<T> {
     /// Whether an item was seen before.
     pub(super) is_known: Box<dyn FnMut(&T) -> bool + Send>,
-    /// There are items that were never seen here: the overflow policy has dropped them, or the reader
-    /// has joined a shared operation after them.
+    /// There are items that were never seen here: the overflow policy has dropped them, or the
+    /// reader has joined a shared operation after them.
     pub(super) has_missed: bool,
 }
 

@@ -109,8 +109,8 @@ pub enum Disconnect {
         /// The server's text; may be empty.
         message: String,
     },
-    /// The server closed several connections in a row before it acknowledged them, which is how some
-    /// servers reject credentials.
+    /// The server closed several connections in a row before it acknowledged them, which is how
+    /// some servers reject credentials.
     #[error("the server probably rejected the credentials, {times} times in a row")]
     ProbablyRejected {
         /// How often in a row.

@@ -48,8 +48,8 @@ pub trait Operation {
     ///
     /// The client calls this once for each use. It keeps the bytes of a subscription or query and
     /// sends them again after a reconnect, so the request must not be a mutation. The client parses
-    /// the document in `query`, and refuses it if it has a syntax error, has no operation to run, or
-    /// runs a mutation. For a persisted operation, the caller must make sure of it.
+    /// the document in `query`, and refuses it if it has a syntax error, has no operation to run,
+    /// or runs a mutation. For a persisted operation, the caller must make sure of it.
     ///
     /// # Errors
     ///

@@ -12,7 +12,8 @@ use crate::operation::{Operation, Resumable};
 /// ```
 /// # use resub::Request;
 /// # use serde_json::json;
-/// let request = Request::<serde_json::Value>::new("subscription($symbol: String) { trades(symbol: $symbol) { price } }")
+/// let document = "subscription($symbol: String) { trades(symbol: $symbol) { price } }";
+/// let request = Request::<serde_json::Value>::new(document)
 ///     .variables(&json!({ "symbol": "BTC" }));
 /// ```
 pub struct Request<T> {
@@ -87,6 +88,16 @@ impl<T: DeserializeOwned> Resumable for Request<T> {
     }
 }
 
+/// Without its variables, which may hold what nobody else may see.
+impl<T> fmt::Debug for Request<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("document", &self.document)
+            .field("operation_name", &self.operation_name)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -105,15 +116,5 @@ mod tests {
         assert_eq!(full.get(), r#"{"query":"{a}","operationName":"A","variables":{"b":1}}"#);
         let unserializable = std::collections::BTreeMap::from([((1, 2), 3)]);
         assert!(Request::<()>::new("{a}").variables(&unserializable).payload().is_err());
-    }
-}
-
-/// Without its variables, which may hold what nobody else may see.
-impl<T> fmt::Debug for Request<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request")
-            .field("document", &self.document)
-            .field("operation_name", &self.operation_name)
-            .finish_non_exhaustive()
     }
 }

@@ -17,8 +17,8 @@
 //! ```
 //!
 //! These are the phases of one connection. A session has up to two: one is current, and the other
-//! one replaces it, was replaced by it (`handover.rs`), or carries the operations that are suspected
-//! of closing connections (`quarantine.rs`).
+//! one replaces it, was replaced by it (`handover.rs`), or carries the operations that are
+//! suspected of closing connections (`quarantine.rs`).
 //!
 //! After each input: perform all of `poll_output`, in order; then write what `poll_transmit` gives
 //! for each connection as far as its socket takes it; then wait until `poll_timeout`.

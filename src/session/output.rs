@@ -16,7 +16,8 @@ pub(crate) enum Output<W> {
     Authorize(ConnectionId, CredentialsReason),
     /// Make a socket; answer with `handle_open` or `handle_lost`.
     Dial(ConnectionId, Subprotocol),
-    /// Drop the socket, or the attempt at one, after sending this close frame if that works at once.
+    /// Drop the socket, or the attempt at one, after sending this close frame if that works at
+    /// once.
     Hangup(ConnectionId, Option<(CloseCode, &'static str)>),
     /// The operation is about to be sent again, which this gap announces. If the application has a
     /// position to go on from, answer with `resume_from`.

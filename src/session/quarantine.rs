@@ -2,9 +2,9 @@
 //! own, so that the others see nothing of it.
 //!
 //! An operation is cleared, for good, by the first message that arrives for it, or by a ping behind
-//! it that was answered by a connection that then lived for a moment. When a connection is lost in a
-//! way that points at an operation, those on it that are not cleared are quarantined, and everything
-//! else is re-issued at once.
+//! it that was answered by a connection that then lived for a moment. When a connection is lost in
+//! a way that points at an operation, those on it that are not cleared are quarantined, and
+//! everything else is re-issued at once.
 //!
 //! Quarantined operations are tried on a second connection, in groups. A trial is not the real
 //! thing: its items are ignored, and no gap is announced for it. A group that survives is re-issued
@@ -222,8 +222,8 @@ impl<W: Clone> Session<W> {
         true
     }
 
-    /// The operations on a connection that may have closed it. Clears what was written before a ping
-    /// that was answered, if the connection lived on for a moment.
+    /// The operations on a connection that may have closed it. Clears what was written before a
+    /// ping that was answered, if the connection lived on for a moment.
     fn uncleared_on(&mut self, now: Instant, on: ConnectionId) -> Vec<u64> {
         let cleared = self.connection(on).map_or(0, |connection| {
             // The close may have been there while the connection was not read.

@@ -66,8 +66,8 @@ pub struct Stats {
     /// [`connections`](crate::ClientBuilder::connections) at most.
     pub connections_open: u64,
     /// Acknowledged connections that followed a lost one. Closing an idle connection,
-    /// [`pause`](crate::Client::pause), [`reconnect_now`](crate::Client::reconnect_now) and handovers
-    /// are no losses.
+    /// [`pause`](crate::Client::pause), [`reconnect_now`](crate::Client::reconnect_now) and
+    /// handovers are no losses.
     pub reconnects: u64,
     /// Acknowledged connections that replaced one which still worked; see
     /// [`Client::rotate`](crate::Client::rotate).

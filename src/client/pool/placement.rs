@@ -167,7 +167,10 @@ mod tests {
         }
 
         #[test]
-        fn the_shares_of_a_dial_budget_are_even_and_add_up_to_it(connections in 1..50_usize, more in 0..1_000_u32) {
+        fn the_shares_of_a_dial_budget_are_even_and_add_up_to_it(
+            connections in 1..50_usize,
+            more in 0..1_000_u32,
+        ) {
             let dials = NonZeroU32::new(u32::try_from(connections).unwrap() + more).unwrap();
             let budget = DialBudget { dials, per: Duration::from_secs(60) };
             let spread = placement(Some(connections), None);

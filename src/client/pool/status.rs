@@ -150,7 +150,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_change_of_a_single_connection_is_shown_unchanged(changes in vec(any_status(), 0..20)) {
+        fn every_change_of_a_single_connection_is_shown_unchanged(
+            changes in vec(any_status(), 0..20),
+        ) {
             let (shared_status, mut status) = SharedStatus::new();
             let slot = shared_status.add();
             for next in changes {

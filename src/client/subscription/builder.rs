@@ -255,9 +255,9 @@ impl<O: Operation> SubscriptionBuilder<O> {
     /// [`replay_last`](Self::replay_last) the last one before that. Every reader gets every gap.
     /// This includes a reader that joined while the connection was down, because it also missed
     /// what was published since. A reader with [`dedupe_by`](Self::dedupe_by) gets overlaps too:
-    /// what comes again may be from before it joined. When the server ends the operation, or it is lost for good, all
-    /// readers get that end. The next subscription starts the operation again; a subscription that
-    /// starts at that moment may do either.
+    /// what comes again may be from before it joined. When the server ends the operation, or it is
+    /// lost for good, all readers get that end. The next subscription starts the operation again; a
+    /// subscription that starts at that moment may do either.
     ///
     /// [`start`](Self::start) refuses options that concern the operation itself, because readers
     /// cannot set different ones: [`resume_with`](Self::resume_with), [`Overflow::Rewind`],

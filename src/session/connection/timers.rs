@@ -1,5 +1,5 @@
-//! The timers of a connection, as a table: what can be waited for is a list, and the next deadline a
-//! minimum.
+//! The timers of a connection, as a table: what can be waited for is a list, and the next deadline
+//! a minimum.
 
 use std::time::Instant;
 

@@ -41,8 +41,8 @@ impl<W: Clone> Session<W> {
         self.withdraw(now, id);
     }
 
-    /// Ends the queries and mutations whose time is up, and looks after the subscriptions whose time
-    /// has come.
+    /// Ends the queries and mutations whose time is up, and looks after the subscriptions whose
+    /// time has come.
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some((_, id)) = self.operations.next_deadline().filter(|(at, _)| *at <= now) {
             if self.operations.get(id).is_some_and(Operation::is_subscription) {
@@ -118,8 +118,8 @@ impl<W: Clone> Session<W> {
         self.conclude(now, id, end, is_restartable);
     }
 
-    /// An operation was ended by the server: the application is asked whether that was transient, or
-    /// it is over.
+    /// An operation was ended by the server: the application is asked whether that was transient,
+    /// or it is over.
     pub(crate) fn conclude(&mut self, now: Instant, id: u64, end: End, is_restartable: bool) {
         if is_restartable {
             self.operations.set_place(id, Place::Waiting(Why::Application));

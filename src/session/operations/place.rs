@@ -1,7 +1,7 @@
 //! Where an operation is.
 //!
-//! One value says it all. A loss, an end, a drop, a rewind, staleness, a handover and quarantine are
-//! transitions of it, and nothing else about an operation depends on where it is.
+//! One value says it all. A loss, an end, a drop, a rewind, staleness, a handover and quarantine
+//! are transitions of it, and nothing else about an operation depends on where it is.
 
 use std::time::Instant;
 

@@ -55,7 +55,8 @@ impl Watch {
 
     /// The operation was queued. Returns when to check for silence.
     fn issued(&mut self, now: Instant, healthy_after: Duration) -> Option<Instant> {
-        // Items prove that it ran for a while: the time between two requests may have been an outage.
+        // Items prove that it ran for a while: the time between two requests may have been an
+        // outage.
         if let (Some(issued), Some(last)) = (self.issued_at, self.last_item)
             && last.saturating_duration_since(issued) >= healthy_after
         {
@@ -68,8 +69,8 @@ impl Watch {
         self.stale_at()
     }
 
-    /// An item arrived. Returns when to check for silence, if that is earlier than the check that is
-    /// planned. An item does not move the planned check, which would be a timer for each item: a
+    /// An item arrived. Returns when to check for silence, if that is earlier than the check that
+    /// is planned. An item does not move the planned check, which would be a timer for each item: a
     /// check that comes too early plans the next one.
     pub(crate) fn received(&mut self, now: Instant) -> Option<Instant> {
         let planned_at = if self.is_stale { None } else { self.stale_at() };

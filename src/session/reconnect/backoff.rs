@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// Each delay is random between the one before, or `base` for the first, and three times that, up to
-/// `cap`. So the delays of an outage never shrink, and clients that were dropped at once spread out.
+/// Each delay is random between the one before, or `base` for the first, and three times that, up
+/// to `cap`. So the delays of an outage never shrink, and clients that were dropped at once spread
+/// out.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     base: Duration,
@@ -45,7 +46,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rule_24_delays_never_shrink_and_grow_to_three_times_the_one_before_up_to_the_cap(seed: u64) {
+        fn rule_24_delays_never_shrink_and_at_most_triple_up_to_the_cap(seed: u64) {
             let (mut backoff, mut rng) = (Backoff::new(BASE, CAP), fastrand::Rng::with_seed(seed));
             let mut previous = BASE;
             for _ in 0..50 {

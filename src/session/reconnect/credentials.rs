@@ -16,8 +16,8 @@ pub enum CredentialsReason {
     /// that (1000, 1002 or 1011 before the acknowledgement).
     ///
     /// If the server has never acknowledged a connection of this client, the second rejection in a
-    /// row ends every operation, and so does the third close that only looks like one. Otherwise the
-    /// provider is asked for [`refusal_grace`](crate::ClientBuilder::refusal_grace).
+    /// row ends every operation, and so does the third close that only looks like one. Otherwise
+    /// the provider is asked for [`refusal_grace`](crate::ClientBuilder::refusal_grace).
     #[non_exhaustive]
     Rejected {
         /// What the server said.

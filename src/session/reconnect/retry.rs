@@ -133,8 +133,8 @@ impl Retry {
         self.backoff.reset();
     }
 
-    /// As [`healthy`](Self::healthy), but another connection is wanted, whose attempts go on as they
-    /// are.
+    /// As [`healthy`](Self::healthy), but another connection is wanted, whose attempts go on as
+    /// they are.
     pub(crate) fn still_healthy(&mut self) {
         self.attempts = 0;
     }

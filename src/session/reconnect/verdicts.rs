@@ -83,8 +83,8 @@ pub(crate) enum Evidence {
     Weak,
 }
 
-/// The floor for servers that say "later": 1013 (RFC 6455 registry), and 4429 of gateways that count
-/// connections.
+/// The floor for servers that say "later": 1013 (RFC 6455 registry), and 4429 of gateways that
+/// count connections.
 pub(crate) const LONG_FLOOR: Duration = Duration::from_secs(5);
 
 impl Verdict {
@@ -194,8 +194,8 @@ fn connect_verdict(error: &ConnectError, endpoint: Endpoint, offer: Offer) -> Ve
             // A dialer of the application's own says so.
             DialError::Permanent(_) => Verdict::Fatal,
         },
-        // RFC 6455 section 4.2.2: a server that knows no offered subprotocol answers without one, or
-        // not at all.
+        // RFC 6455 section 4.2.2: a server that knows no offered subprotocol answers without one,
+        // or not at all.
         ConnectError::Subprotocol { .. } | ConnectError::Http { status: 400, .. } => match offer {
             Offer::Open | Offer::Proven => Verdict::OtherSubprotocol,
             Offer::Fixed => refused,

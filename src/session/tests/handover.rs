@@ -54,8 +54,7 @@ fn a_rotation_of_busy_streams_is_no_outage_and_closes_the_old_connection_with_10
 }
 
 #[test]
-fn without_a_proof_both_connections_carry_a_stream_for_ten_seconds_and_the_gap_says_what_may_be_missing()
- {
+fn without_a_proof_both_connections_carry_a_stream_for_ten_seconds_and_a_gap_says_so() {
     // What is said, and on which connection: never the same two items in a row on both.
     let cases: [&[(ConnectionId, u64)]; 7] = [
         &[],
@@ -257,8 +256,7 @@ fn act(world: &mut World, nth: usize) {
 }
 
 #[test]
-fn whichever_connection_fails_at_whatever_point_of_a_handover_no_stream_ends_and_nothing_is_lost_in_silence()
- {
+fn whichever_connection_fails_during_a_handover_no_stream_ends_and_no_loss_is_silent() {
     let causes = [closed(1000), closed(4400), closed(4403), closed(4409), Disconnect::Reset(None)];
     for (victims, cause) in
         [&[B][..], &[A], &[A, B], &[B, A]].iter().flat_map(|v| causes.iter().map(move |c| (v, c)))

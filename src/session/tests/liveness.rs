@@ -208,8 +208,7 @@ fn a_socket_that_takes_no_more_is_given_up_after_a_while() {
 }
 
 #[test]
-fn a_dead_peer_is_found_within_interval_and_timeout_whatever_these_are_and_whatever_it_left_unanswered()
- {
+fn a_dead_peer_is_found_within_interval_and_timeout_whatever_it_left_unanswered() {
     for (interval, timeout) in [(1, 60), (1, 20), (10, 25), (10, 30), (10, 10), (10, 11)] {
         for phase in 0..100 {
             let config = Config {

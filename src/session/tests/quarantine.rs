@@ -45,8 +45,8 @@ fn seeded(seed: u64) -> Config {
     Config { seed, ..config() }
 }
 
-/// Runs until so many have ended and the others live on: who has ended, and how long after the first
-/// loss the last of them did.
+/// Runs until so many have ended and the others live on: who has ended, and how long after the
+/// first loss the last of them did.
 fn find(world: &mut World, bad: usize) -> (Vec<u64>, Duration) {
     assert!(world.reach(|world| !world.losses.is_empty()), "no loss");
     let since = world.losses[0];

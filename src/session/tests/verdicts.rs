@@ -224,8 +224,7 @@ fn a_connection_that_was_healthy_begins_the_grace_anew() {
 }
 
 #[test]
-fn after_what_is_probably_a_rejection_the_next_subscribe_fails_at_the_first_until_an_acknowledgement()
- {
+fn after_a_probable_rejection_the_next_subscribe_fails_at_the_first_until_an_acknowledgement() {
     let mut rig = unproven(Config { refusal_grace: Duration::ZERO, ..fixed(MODERN) });
     let mut did = rig.take();
     for (subscribes, codes) in [(1, [1011, 1000, 1002]), (5, [1000, 1000, 1000])] {

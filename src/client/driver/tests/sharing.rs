@@ -334,13 +334,16 @@ proptest! {
     ) {
         let runtime = clock();
         let _entered = runtime.enter();
-        let (mut rig, mut operations, mut readers) = (Rig::open(), [const { None::<Model> }; 2], Vec::<Modelled>::new());
+        let mut rig = Rig::open();
+        let mut operations = [const { None::<Model> }; 2];
+        let mut readers = Vec::<Modelled>::new();
         let (mut items, mut completes) = (0, 0);
         for step in steps {
             match step {
                 Step::Join(name, replay) => {
                     let reader = rig.share(NAMES[name], replay, Overflow::DropOldest, 1_000);
-                    let mut joined = Modelled { name, expected: Vec::new(), seen: Vec::new(), reader };
+                    let (expected, seen) = (Vec::new(), Vec::new());
+                    let mut joined = Modelled { reader, name, expected, seen };
                     let operation = operations[name].get_or_insert_with(Model::default);
                     operation.id = rig.id(NAMES[name]);
                     operation.readers.push(joined.reader.writer.id);
@@ -353,7 +356,8 @@ proptest! {
                     readers.push(joined);
                 }
                 Step::Leave(index) if !readers.is_empty() => {
-                    let Modelled { reader, name, .. } = readers.swap_remove(index.index(readers.len()));
+                    let left = readers.swap_remove(index.index(readers.len()));
+                    let Modelled { reader, name, .. } = left;
                     if let Some(operation) = &mut operations[name] {
                         operation.readers.retain(|id| *id != reader.writer.id);
                         if operation.readers.is_empty() {
@@ -390,7 +394,8 @@ proptest! {
                     completes = 0;
                     rig.reconnect();
                     let live = operations.iter().flatten().count();
-                    prop_assert_eq!(rig.sent("subscribe"), live + 1, "each operation once, and the keeper");
+                    // Each operation once, and the keeper.
+                    prop_assert_eq!(rig.sent("subscribe"), live + 1);
                     for (operation, name) in operations.iter_mut().zip(NAMES) {
                         let Some(operation) = operation else { continue };
                         operation.id = rig.id(name);
@@ -400,7 +405,8 @@ proptest! {
                 }
             }
             prop_assert_eq!(rig.sent("complete"), completes);
-            prop_assert_eq!(rig.driver.session.live_operations(), operations.iter().flatten().count() + 1);
+            let live = operations.iter().flatten().count();
+            prop_assert_eq!(rig.driver.session.live_operations(), live + 1);
         }
         for Modelled { mut reader, expected, mut seen, .. } in readers {
             reader.all().into_iter().for_each(|read| add(&mut seen, read));

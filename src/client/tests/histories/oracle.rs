@@ -24,6 +24,7 @@ pub(super) fn broken(claim: &'static str, detail: impl Into<String>) -> Checked 
 }
 
 /// What one reader has seen so far.
+#[expect(clippy::struct_excessive_bools, reason = "they are facts about a stream, not its states")]
 pub(super) struct Seen {
     kind: Kind,
     /// By key under [`Overflow::LatestBy`], which orders nothing but the items of one key. All
@@ -38,8 +39,6 @@ pub(super) struct Seen {
     begun: Option<(u64, u64)>,
     pub(super) items: u64,
     highest: u64,
-    /// A policy has dropped items, which `dedupe_by` has never seen.
-    has_dropped: bool,
     has_had_calm_gap: bool,
     /// With `dedupe_by`: every item that was read.
     known: BTreeSet<u64>,
@@ -80,6 +79,12 @@ struct Marks {
 }
 
 impl Seen {
+    /// Whether there may be items that `dedupe_by` has never seen: a policy has dropped them, or
+    /// they came before the reader joined.
+    fn has_missed(&self) -> bool {
+        self.dropped > 0 || self.kind.is_shared
+    }
+
     pub(super) fn new(kind: Kind) -> Self {
         let mut seen = Self {
             kind,
@@ -89,7 +94,6 @@ impl Seen {
             begun: None,
             items: 0,
             highest: 0,
-            has_dropped: kind.is_shared,
             has_had_calm_gap: false,
             known: BTreeSet::new(),
             stale: 0,
@@ -142,8 +146,8 @@ impl Seen {
         if gap.is_empty() {
             return broken("a gap says something", format!("{gap:?}"));
         }
-        self.has_dropped |= gap.dropped > 0;
-        if dedupes && gap.overlaps > 0 && !self.has_dropped {
+        self.dropped += gap.dropped;
+        if dedupes && gap.overlaps > 0 && !self.has_missed() {
             return broken("`dedupe_by` leaves no overlap to announce", format!("{gap:?}"));
         }
         if gap.times_sent() > 0 && resumes && self.has_position && !gap.resumed {
@@ -165,7 +169,6 @@ impl Seen {
         if gap.dropped > 0 && !may_drop || gap.replaced > 0 && !may_replace {
             return broken("a policy drops only what it says", format!("{gap:?}"));
         }
-        self.dropped += gap.dropped;
         self.dropped_of_owed += if self.owed_after.is_some() { gap.dropped } else { 0 };
         for Track { marks, .. } in &mut self.tracks {
             marks.is_lossy |= gap.times_sent() > 0 && !gap.resumed;
@@ -203,7 +206,7 @@ impl Seen {
                     Ok(())
                 }
                 // A policy has dropped it, so that `dedupe_by` has never seen it.
-                (true, Marks { may_repeat: true, .. }) if self.has_dropped => {
+                (true, Marks { may_repeat: true, .. }) if self.has_missed() => {
                     self.tracks[key] = Track { last: Some(last), marks };
                     Ok(())
                 }

@@ -30,8 +30,7 @@ fn attempts_that_were_given_up_or_failed_beside_a_connection_that_works_are_not_
 }
 
 #[test]
-fn a_connection_without_operations_is_not_replaced_without_end_because_its_credentials_are_short_lived()
- {
+fn a_connection_without_operations_is_not_replaced_for_ever_as_its_credentials_expire() {
     let mut world = World::open(Config { idle_timeout: None, ..config() }, 1);
     world.cancel(1);
     world.lifetime = Some(in_millis(1));

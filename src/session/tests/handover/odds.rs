@@ -337,8 +337,7 @@ fn an_error_on_the_connection_before_is_a_gap_where_the_operation_goes_on() {
 }
 
 #[test]
-fn a_burst_that_the_old_connection_is_still_sending_is_waited_for_though_the_new_one_has_nothing_to_say()
- {
+fn a_burst_on_the_old_connection_is_waited_for_while_the_new_one_is_silent() {
     let mut world = World::open(config(), 1);
     for _ in 0..60 {
         world.publish_all();
@@ -416,7 +415,8 @@ fn a_stream_that_ends_while_it_moves_has_all_of_its_items_though_there_is_no_roo
     while world.down(B).unwrap() {}
     world.down(A).unwrap();
     // As the driver does it: the reader has no room for the first of what is held.
-    let frame = json!({"type": "next", "id": world.wires[A as usize].carried.keys().next().unwrap(), "payload": {"data": 2}});
+    let id = world.wires[A as usize].carried.keys().next().unwrap();
+    let frame = json!({"type": "next", "id": id, "payload": {"data": 2}});
     assert!(world.rig.session.handle_frame(world.rig.now, A, &frame.to_string()).is_some());
     world.rig.session.rewind(1);
     world.perform().unwrap();

@@ -297,7 +297,7 @@ impl World {
                 }
                 Output::Resume { writer } => self.resume(writer),
                 Output::Gap { writer, gap } => self.mark(writer, gap)?,
-                Output::Refused(..) | Output::Unattributed(_) => {}
+                Output::Refused(..) | Output::Unattributed(_) | Output::Status(_) => {}
                 Output::Deliver { id, writer, mut backlog } => {
                     while let Some(HeldItem { frame, payload }) = backlog.pop() {
                         if !self.receive(writer, &read(&frame[payload]))? {
@@ -341,7 +341,6 @@ impl World {
                     }
                 }
                 Output::Connected(_) => self.waits_for_connection = false,
-                Output::Status(_) => {}
             }
         }
         Ok(())

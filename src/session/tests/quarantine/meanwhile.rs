@@ -3,8 +3,8 @@
 use super::*;
 use crate::session::config::DialBudget;
 
-/// Ten cleared operations, and two bad ones that are in quarantine. A connection for trials is open,
-/// and both are tried on it, or wait.
+/// Ten cleared operations, and two bad ones that are in quarantine. A connection for trials is
+/// open, and both are tried on it, or wait.
 fn on_trial() -> (World, [u64; 2]) {
     let mut world = World::with_cleared(config(), 10);
     let bad = [(); 2].map(|()| world.subscribe_bad(&closed(4500)));

@@ -204,7 +204,7 @@ impl Case {
 }
 
 fn disturb(world: &mut World, disturbance: Disturbance) {
-    let ids = world.rig.session.operations.ids(|operation| operation.is_subscription());
+    let ids = world.rig.session.operations.ids(Operation::is_subscription);
     let nth = |number: usize| ids.get(number % ids.len().max(1)).copied();
     match disturbance {
         Disturbance::Restart => world.close(world.rig.session.current, closed(1012)),
