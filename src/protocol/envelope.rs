@@ -291,7 +291,10 @@ struct Scan<'a>(&'a [u8]);
 
 impl Scan<'_> {
     fn skip_whitespace(&mut self) {
-        while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.0 {
+        // Mostly there is none, which one comparison shows.
+        while let [byte @ ..=b' ', rest @ ..] = self.0
+            && matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+        {
             self.0 = rest;
         }
     }

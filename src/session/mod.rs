@@ -260,6 +260,10 @@ impl<W: Clone> Session<W> {
         }
     }
 
+    pub(crate) fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
     /// What is to be done next.
     pub(crate) fn poll_output(&mut self) -> Option<Output<W>> {
         self.outputs.pop_front()

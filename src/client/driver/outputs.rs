@@ -18,8 +18,14 @@ use crate::{
 };
 
 impl Driver {
-    /// Performs all outputs of the session.
+    /// Performs all outputs of the session. After most frames there are none.
     pub(super) fn perform(&mut self, now: Instant) {
+        if self.session.has_output() {
+            self.perform_all(now);
+        }
+    }
+
+    fn perform_all(&mut self, now: Instant) {
         let mut losses = Losses::default();
         while let Some(output) = self.session.poll_output() {
             match output {
