@@ -225,7 +225,7 @@ impl Client {
                 Command::Subscribe {
                     kind,
                     payload: request,
-                    timeout,
+                    timeout: timeout.map(Box::new),
                     watch_options,
                     writer: reader,
                 }

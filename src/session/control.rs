@@ -8,12 +8,11 @@ use std::{
 
 use super::{
     Output, Session, Status,
-    connection::{Phase, send_queue::Queued, timers::Timer},
+    connection::{Phase, timers::Timer},
     operations::Outage,
 };
 use crate::{
     error::{CloseCode, Disconnect},
-    protocol::Subprotocol,
     response::End,
 };
 
@@ -129,12 +128,9 @@ impl<W: Clone> Session<W> {
         connection.send_queue.keep_only_completes();
         connection.timers.clear();
         for (_, wire_id) in known {
-            connection.send_queue.push(Queued::Complete(wire_id));
+            connection.send_queue.complete(wire_id, false);
         }
-        if subprotocol == Subprotocol::GraphqlWs {
-            connection.send_queue.push(Queued::Terminate);
-        }
-        connection.send_queue.push(Queued::Close(CloseCode::NORMAL, ""));
+        connection.send_queue.close(subprotocol);
         connection.phase = Phase::Closing(subprotocol);
         connection.timers.arm(Timer::Shutdown, deadline);
     }

@@ -23,7 +23,7 @@ use std::{
 
 use super::{
     LOOK_AGAIN, Output, Session,
-    connection::{Connection, ConnectionId, Phase, Role, send_queue::Queued, timers::Timer},
+    connection::{Connection, ConnectionId, Phase, Role, timers::Timer},
     operations::{Moving, Outage, Place, Why},
     reconnect::verdicts::Stage,
 };
@@ -94,7 +94,7 @@ impl<W: Clone> Session<W> {
             connection.send_queue.push_paced(id);
         } else {
             let turn = self.operations.queue(id, on);
-            connection.send_queue.push(Queued::Subscribe(id, turn));
+            connection.send_queue.subscribe(id, turn);
         }
     }
 

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc, time::Instant};
 
 use super::{
     ConnectionId, Item, Output, Session, Strictness,
-    connection::{Phase, Role, send_queue::Queued, timers::Timer},
+    connection::{Phase, Role, timers::Timer},
     operations::{Place, Side},
 };
 use crate::{
@@ -239,7 +239,7 @@ impl<W: Clone> Session<W> {
             && connection.phase == Phase::Open(Subprotocol::GraphqlTransportWs)
             && connection.take_expected(wire_id)
         {
-            connection.send_queue.push(Queued::Complete(wire_id));
+            connection.send_queue.complete(wire_id, false);
         }
     }
 
@@ -340,7 +340,7 @@ impl<W: Clone> Session<W> {
             let operations = &self.operations;
             // What waits for its turn under `reissue_rate` is not proven by a ping before it.
             let is_due = |id: &u64| match operations.place(*id) {
-                Some(Place::Queued(queue)) => *queue == on,
+                Some(Place::Queued(queue, _)) => *queue == on,
                 Some(Place::On(..) | Place::Moving(_)) => {
                     operations.wire_ids(*id).any(|(connection, _)| connection == on)
                 }

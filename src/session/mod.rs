@@ -266,7 +266,12 @@ impl<W: Clone> Session<W> {
 
     /// What is to be done next.
     pub(crate) fn poll_output(&mut self) -> Option<Output<W>> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        if output.is_none() {
+            // There were many after a reconnect, which is rare.
+            self.outputs.shrink_to(KEPT_OUTPUTS);
+        }
+        output
     }
 
     /// The next thing to write on a connection. What was not taken from here was not sent.
@@ -403,3 +408,6 @@ impl<W: Clone> Session<W> {
 
 /// When something that cannot be done now is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How many outputs the queue keeps room for when it is empty.
+const KEPT_OUTPUTS: usize = 64;

@@ -21,7 +21,7 @@ use std::{
 
 use super::{
     ConnectionId, Output, Session,
-    connection::{Role, send_queue::Queued, timers::Timer},
+    connection::{Role, timers::Timer},
     operations::{Outage, Place, Why},
     reconnect::verdicts::{Evidence, Stage, evidence},
 };
@@ -350,7 +350,7 @@ impl<W: Clone> Session<W> {
                 self.release_from_quarantine(now, id);
             } else if let Some(connection) = self.connections[on as usize].as_mut() {
                 let turn = self.operations.queue(id, on);
-                connection.send_queue.push(Queued::Subscribe(id, turn));
+                connection.send_queue.subscribe(id, turn);
                 self.quarantine.failed_dials = 0;
             }
         }
@@ -369,7 +369,7 @@ impl<W: Clone> Session<W> {
 
     fn is_tried(&self, id: u64, on: ConnectionId) -> bool {
         match self.operations.place(id) {
-            Some(Place::Queued(other) | Place::On(other, _)) => *other == on,
+            Some(Place::Queued(other, _) | Place::On(other, _)) => *other == on,
             Some(Place::Waiting(why)) => *why == Why::Pacing && on == self.current,
             Some(Place::Moving(_)) | None => false,
         }

@@ -22,8 +22,9 @@ pub(crate) enum Command {
     Subscribe {
         kind: OperationType,
         payload: Box<str>,
-        /// The time after which a query or mutation ends without a result.
-        timeout: Option<Duration>,
+        /// The time after which a query or mutation ends without a result. Boxed, because
+        /// subscriptions have none and there may be many.
+        timeout: Option<Box<Duration>>,
         /// Boxed, because few operations have any.
         watch_options: Option<Box<WatchOptions>>,
         writer: Arc<Writer>,
@@ -76,7 +77,7 @@ impl Driver {
                     let request = Request {
                         kind,
                         payload,
-                        deadline: timeout.map(|timeout| now + timeout),
+                        deadline: timeout.map(|timeout| now + *timeout),
                         watch_options,
                         is_resumable: writer.is_resumable(),
                     };

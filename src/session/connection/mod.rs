@@ -20,12 +20,12 @@ use serde_json::Value;
 use self::{
     liveness::{Liveness, PingKind},
     pings::Pings,
-    send_queue::{Queued, SendQueue},
+    send_queue::SendQueue,
     timers::Timers,
 };
 use super::Config;
 use crate::{
-    error::{CloseCode, Disconnect},
+    error::Disconnect,
     operation::OperationType,
     protocol::{Subprotocol, WireId},
 };
@@ -125,38 +125,34 @@ impl Connection {
     /// Sends a keepalive ping if one is due, ahead of the data.
     pub(super) fn ping(&mut self, now: Instant) {
         let Phase::Open(subprotocol) = self.phase else { return };
-        match self.liveness.ping(now, subprotocol, &mut self.timers) {
-            Some(PingKind::Message) => self.send_queue.push_ping(Queued::Ping(now)),
-            Some(PingKind::WebSocket) => self.send_queue.push_ping(Queued::WebSocketPing(now)),
-            None => {}
+        if let Some(kind) = self.liveness.ping(now, subprotocol, &mut self.timers) {
+            self.send_queue.ping(now, kind);
         }
     }
 
     /// Pings out of turn. The peer counts as dead if nothing arrives within `patience`.
     pub(super) fn doubt(&mut self, now: Instant, patience: Duration) {
         let Phase::Open(subprotocol) = self.phase else { return };
-        self.send_queue.push_ping(match subprotocol {
-            Subprotocol::GraphqlTransportWs => Queued::Ping(now),
+        let kind = match subprotocol {
+            Subprotocol::GraphqlTransportWs => PingKind::Message,
             // The legacy subprotocol has no such message.
-            Subprotocol::GraphqlWs => Queued::WebSocketPing(now),
-        });
+            Subprotocol::GraphqlWs => PingKind::WebSocket,
+        };
+        self.send_queue.ping(now, kind);
         self.liveness.doubt(now, patience, &mut self.timers);
     }
 
     /// Queues a ping behind everything that is queued, unless such a ping is under way already.
     pub(super) fn probe(&mut self) {
         if self.is_open() && !std::mem::replace(&mut self.pings.is_probing, true) {
-            self.send_queue.push(Queued::Probe);
+            self.send_queue.probe();
         }
     }
 
     /// Closes the connection, as nothing depends on it any more.
     pub(super) fn close(&mut self) {
         let Phase::Open(subprotocol) = self.phase else { return };
-        if subprotocol == Subprotocol::GraphqlWs {
-            self.send_queue.push(Queued::Terminate);
-        }
-        self.send_queue.push(Queued::Close(CloseCode::NORMAL, ""));
+        self.send_queue.close(subprotocol);
         self.phase = Phase::Closing(subprotocol);
         self.timers.clear();
     }
@@ -166,11 +162,7 @@ impl Connection {
         if !self.is_open() {
             return;
         }
-        self.send_queue.push(if self.must_stop(kind) {
-            Queued::Stop(wire_id)
-        } else {
-            Queued::Complete(wire_id)
-        });
+        self.send_queue.complete(wire_id, self.must_stop(kind));
     }
 
     /// On the legacy subprotocol a query or mutation is stopped even after its result:

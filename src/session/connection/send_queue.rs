@@ -1,11 +1,11 @@
 //! What is to be written on one connection, in order. Messages are encoded when they are taken.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Instant,
 };
 
-use super::{ConnectionId, pings::Pings};
+use super::{ConnectionId, liveness::PingKind, pings::Pings};
 use crate::{
     error::CloseCode,
     protocol::{Outgoing, Subprotocol, Transmit, WireId, close_reason},
@@ -19,9 +19,11 @@ pub(crate) struct SendQueue {
     init: Option<Box<str>>,
     /// Overtakes the queue. Only the latest pong is owed (rule 19).
     pong: Option<Pong>,
+    /// A keepalive ping, and when it was queued. Overtakes the queue, too.
+    ping: Option<(PingKind, Instant)>,
     queue: VecDeque<Queued>,
-    /// The `complete`s in the queue that are still to be sent.
-    completing: BTreeSet<WireId>,
+    /// The `complete`s in the queue that are still to be sent, by serial.
+    completing: BTreeMap<u64, Completing>,
     /// How many `Subscribe`s in the queue are out of date: their operation was dropped, or waits
     /// for something else now.
     outdated: usize,
@@ -29,22 +31,25 @@ pub(crate) struct SendQueue {
     paced: VecDeque<u64>,
 }
 
-/// A message in the queue.
+/// A message in the queue. Small, as there is one for each operation after a reconnect.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Queued {
+enum Queued {
     /// The operation with this number, if its place is this queue when its turn comes, and it has
     /// not entered a queue again since: see `Registry::queue`.
     Subscribe(u64, u32),
-    Complete(WireId),
-    /// Legacy only: sent even though the server has ended the operation.
-    Stop(WireId),
-    /// A keepalive ping, and when it was queued.
-    Ping(Instant),
-    WebSocketPing(Instant),
+    /// By serial, if it is still to be completed.
+    Complete(u64),
     /// A ping in its place behind the data, of the kind of the subprotocol.
     Probe,
     Terminate,
-    Close(CloseCode, &'static str),
+    Close,
+}
+
+/// An operation that is to be completed.
+struct Completing {
+    slot: u32,
+    /// Legacy only: it is sent even though the server has ended the operation.
+    is_stop: bool,
 }
 
 /// The answer to a `ping`, with its payload.
@@ -62,18 +67,31 @@ impl SendQueue {
         self.pong = Some(Pong { payload });
     }
 
-    pub(crate) fn push(&mut self, message: Queued) {
-        if let Queued::Complete(id) = message {
-            self.completing.insert(id);
-        }
-        self.queue.push_back(message);
+    /// Queues an operation whose turn this is, see `Registry::queue`.
+    pub(crate) fn subscribe(&mut self, id: u64, turn: u32) {
+        self.queue.push_back(Queued::Subscribe(id, turn));
     }
 
-    /// Queues a keepalive ping ahead of the data, unless one is there already.
-    pub(super) fn push_ping(&mut self, ping: Queued) {
-        if !matches!(self.queue.front(), Some(Queued::Ping(_) | Queued::WebSocketPing(_))) {
-            self.queue.push_front(ping);
+    pub(crate) fn complete(&mut self, WireId { serial, slot }: WireId, is_stop: bool) {
+        self.completing.insert(serial, Completing { slot, is_stop });
+        self.queue.push_back(Queued::Complete(serial));
+    }
+
+    pub(super) fn probe(&mut self) {
+        self.queue.push_back(Queued::Probe);
+    }
+
+    /// Closes the connection after everything else.
+    pub(crate) fn close(&mut self, subprotocol: Subprotocol) {
+        if subprotocol == Subprotocol::GraphqlWs {
+            self.queue.push_back(Queued::Terminate);
         }
+        self.queue.push_back(Queued::Close);
+    }
+
+    /// Queues a keepalive ping, unless there is one already.
+    pub(super) fn ping(&mut self, now: Instant, kind: PingKind) {
+        self.ping.get_or_insert((kind, now));
     }
 
     /// Sends an operation as soon as `reissue_rate` allows.
@@ -95,13 +113,16 @@ impl SendQueue {
             let is_due = match operations.place(id) {
                 Some(Place::Waiting(Why::Pacing)) => true,
                 Some(Place::Moving(moving)) => moving.new.is_none(),
-                Some(Place::Waiting(_) | Place::Queued(_) | Place::On(..)) | None => false,
+                Some(Place::Waiting(_) | Place::Queued(..) | Place::On(..)) | None => false,
             };
             if is_due {
                 let turn = operations.queue(id, on);
-                self.queue.push_back(Queued::Subscribe(id, turn));
+                self.subscribe(id, turn);
                 left -= 1;
             }
+        }
+        if self.paced.is_empty() {
+            self.paced.shrink_to(KEPT_CAPACITY);
         }
         !self.paced.is_empty()
     }
@@ -110,7 +131,8 @@ impl SendQueue {
     /// sent but the init, without which the close would not be polite.
     pub(crate) fn keep_only_completes(&mut self) {
         self.pong = None;
-        self.queue.retain(|queued| matches!(queued, Queued::Complete(_) | Queued::Stop(_)));
+        self.ping = None;
+        self.queue.retain(|queued| matches!(queued, Queued::Complete(_)));
         self.outdated = 0;
         self.paced.clear();
     }
@@ -132,20 +154,17 @@ impl SendQueue {
         self.outdated = 0;
         self.queue.retain(|queued| match queued {
             Queued::Subscribe(id, turn) => operations.has_turn(*id, *turn, on),
-            Queued::Complete(_)
-            | Queued::Stop(_)
-            | Queued::Ping(_)
-            | Queued::WebSocketPing(_)
-            | Queued::Probe
-            | Queued::Terminate
-            | Queued::Close(..) => true,
+            Queued::Complete(_) | Queued::Probe | Queued::Terminate | Queued::Close => true,
         });
     }
 
     /// The server has ended the operation that this side is about to complete: nothing is said any
     /// more (rule 13).
-    pub(crate) fn ended(&mut self, wire_id: WireId) {
-        self.completing.remove(&wire_id);
+    pub(crate) fn ended(&mut self, WireId { serial, slot }: WireId) {
+        let completing = self.completing.get(&serial);
+        if completing.is_some_and(|completing| completing.slot == slot && !completing.is_stop) {
+            self.completing.remove(&serial);
+        }
     }
 
     /// Takes the next message. What was not taken from here was not sent.
@@ -163,8 +182,19 @@ impl SendQueue {
         if let Some(Pong { payload }) = self.pong.take() {
             return text(Outgoing::Pong { payload: payload.as_deref() });
         }
+        if let Some((kind, at)) = self.ping.take() {
+            let number = pings.written(operations.last_serial(), Some(at));
+            return match kind {
+                PingKind::Message => text(Outgoing::Ping { number }),
+                PingKind::WebSocket => Some(Transmit::Ping(number)),
+            };
+        }
         loop {
-            return match self.queue.pop_front()? {
+            let Some(message) = self.queue.pop_front() else {
+                self.queue.shrink_to(KEPT_CAPACITY);
+                return None;
+            };
+            return match message {
                 Queued::Subscribe(id, turn) => {
                     let Some((id, payload)) = operations.write(id, turn, on) else {
                         // Dropped before it was written: never mentioned (rule 12).
@@ -173,17 +203,11 @@ impl SendQueue {
                     };
                     text(Outgoing::Subscribe { id, payload })
                 }
-                Queued::Complete(id) if self.completing.remove(&id) => {
-                    text(Outgoing::Complete { id })
-                }
-                Queued::Complete(_) => continue,
-                Queued::Stop(id) => text(Outgoing::Complete { id }),
-                Queued::Ping(at) => {
-                    let number = pings.written(operations.last_serial(), Some(at));
-                    text(Outgoing::Ping { number })
-                }
-                Queued::WebSocketPing(at) => {
-                    Some(Transmit::Ping(pings.written(operations.last_serial(), Some(at))))
+                Queued::Complete(serial) => {
+                    let Some(Completing { slot, .. }) = self.completing.remove(&serial) else {
+                        continue;
+                    };
+                    text(Outgoing::Complete { id: WireId { serial, slot } })
                 }
                 Queued::Probe => {
                     let number = pings.written(operations.last_serial(), None);
@@ -194,7 +218,7 @@ impl SendQueue {
                     }
                 }
                 Queued::Terminate => text(Outgoing::Terminate),
-                Queued::Close(code, reason) => Some(Transmit::Close(code, close_reason(reason))),
+                Queued::Close => Some(Transmit::Close(CloseCode::NORMAL, close_reason(""))),
             };
         }
     }
@@ -204,6 +228,9 @@ impl SendQueue {
         self.queue.len()
     }
 }
+
+/// How many messages an empty queue keeps room for. It is longer after a reconnect, which is rare.
+const KEPT_CAPACITY: usize = 64;
 
 /// The longest payload of a `ping` that is repeated, in bytes: a pong must not become a burden.
 const MAX_ECHO: usize = 64 * 1024;

@@ -10,7 +10,7 @@ use crate::{
     response::Gap,
     session::{
         Output, Session,
-        connection::{ConnectionId, send_queue::Queued, timers::Timer},
+        connection::{ConnectionId, timers::Timer},
     },
 };
 
@@ -37,7 +37,7 @@ impl<W: Clone> Session<W> {
             self.operations.set_place(id, Place::Waiting(Why::Pacing));
         } else {
             let turn = self.operations.queue(id, on);
-            connection.send_queue.push(Queued::Subscribe(id, turn));
+            connection.send_queue.subscribe(id, turn);
         }
         self.watch_from(now, id);
     }
@@ -50,7 +50,7 @@ impl<W: Clone> Session<W> {
                 // The backoff of the connection was theirs, too.
                 Some(Place::Waiting(Why::Connection | Why::Backoff)) => self.issue(now, id),
                 Some(Place::Waiting(Why::Pacing)) if replaced.is_some() => self.requeue(id),
-                Some(Place::Queued(connection)) if replaced == Some(*connection) => {
+                Some(Place::Queued(connection, _)) if replaced == Some(*connection) => {
                     self.requeue(id);
                 }
                 Some(Place::On(connection, _)) if replaced == Some(*connection) => {
@@ -65,7 +65,7 @@ impl<W: Clone> Session<W> {
                 // Something else must happen first, or it is sent already.
                 Some(
                     Place::Waiting(Why::Pacing | Why::Quarantine)
-                    | Place::Queued(_)
+                    | Place::Queued(..)
                     | Place::On(..)
                     | Place::Moving(_),
                 )
@@ -80,7 +80,7 @@ impl<W: Clone> Session<W> {
         let Some(on) = self.open_connection() else { return };
         let turn = self.operations.queue(id, on);
         if let Some(connection) = self.connection_mut(on) {
-            connection.send_queue.push(Queued::Subscribe(id, turn));
+            connection.send_queue.subscribe(id, turn);
         }
     }
 
@@ -101,7 +101,7 @@ impl<W: Clone> Session<W> {
     /// A connection is gone, and with it what it carried: those operations wait for the next one.
     pub(crate) fn strand(&mut self, on: ConnectionId, outage: &Arc<Outage>) {
         let stranded = self.operations.ids(|operation| match operation.place() {
-            Place::Queued(connection) | Place::On(connection, _) => *connection == on,
+            Place::Queued(connection, _) | Place::On(connection, _) => *connection == on,
             Place::Waiting(Why::Pacing) => true,
             Place::Waiting(
                 Why::Connection | Why::Reader | Why::Application | Why::Backoff | Why::Quarantine,

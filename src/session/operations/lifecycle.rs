@@ -10,7 +10,7 @@ use crate::{
     response::End,
     session::{
         Output, Session,
-        connection::{ConnectionId, Phase, Role, send_queue::Queued, timers::Timer},
+        connection::{ConnectionId, Phase, Role, timers::Timer},
     },
 };
 
@@ -90,7 +90,7 @@ impl<W: Clone> Session<W> {
         }
         let before = self.operations.set_place(id, Place::Waiting(why));
         let queue = match before {
-            Some(Place::Queued(on)) => Some(on),
+            Some(Place::Queued(on, _)) => Some(on),
             Some(Place::Moving(moving)) if moving.new.is_none() => Some(moving.from.other()),
             Some(Place::Waiting(_) | Place::On(..) | Place::Moving(_)) | None => None,
         };
@@ -112,7 +112,7 @@ impl<W: Clone> Session<W> {
             // Both sides end it at once: what is not written yet is not sent any more (rule 13).
             connection.send_queue.ended(wire_id);
             if connection.must_stop(kind) {
-                connection.send_queue.push(Queued::Stop(wire_id));
+                connection.send_queue.complete(wire_id, true);
             }
         }
         self.conclude(now, id, end, is_restartable);

@@ -45,8 +45,6 @@ pub(super) struct Operation<W> {
     payload: Box<str>,
     /// Changed by [`Registry::set_place`] alone, which keeps the sum of held bytes.
     place: Place,
-    /// How often it has entered a send queue. Only the last time counts.
-    turn: u32,
     /// Some connection has carried it. The next time that it is sent is a re-issue.
     pub(super) is_issued: bool,
     pub(super) is_resumable: bool,

@@ -24,8 +24,9 @@ use crate::{
 pub(crate) enum Place {
     /// On no connection, for this reason.
     Waiting(Why),
-    /// In the send queue of a connection, not taken by the socket.
-    Queued(ConnectionId),
+    /// In the send queue of a connection, not taken by the socket. It may have entered that queue
+    /// before; only this turn counts.
+    Queued(ConnectionId, u32),
     /// Sent on a connection, with this serial.
     On(ConnectionId, u64),
     /// Carried by both connections of a handover.
@@ -59,6 +60,8 @@ pub(crate) struct Moving {
     pub(crate) old: u64,
     /// The server had begun it there before the new connection was asked.
     pub(crate) had_begun: bool,
+    /// Its turn in the send queue of the new connection.
+    pub(crate) turn: u32,
     /// The serial on the new connection; `None` until it is written there.
     pub(crate) new: Option<u64>,
     /// The new connection was told the position after which to go on: it delivers everything that
@@ -77,6 +80,7 @@ impl Moving {
             from,
             old,
             had_begun,
+            turn: 0,
             new: None,
             is_resumed: false,
             overlap: Overlap::default(),

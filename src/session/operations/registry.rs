@@ -22,6 +22,8 @@ pub(crate) struct Registry<W> {
     deadlines: BTreeSet<(Instant, u64)>,
     /// The last serial given out.
     serial: u64,
+    /// The last turn given out.
+    turn: u32,
     /// What all backlogs cost together.
     held_bytes: usize,
 }
@@ -47,6 +49,7 @@ impl<W> Registry<W> {
             deadline_of: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             serial,
+            turn: 0,
             held_bytes: 0,
         }
     }
@@ -63,7 +66,6 @@ impl<W> Registry<W> {
             writer,
             payload,
             place: Place::Waiting(Why::Connection),
-            turn: 0,
             is_issued: false,
             is_resumable,
             has_begun: false,
@@ -123,29 +125,35 @@ impl<W> Registry<W> {
     /// An operation enters the send queue of a connection. Returns its turn there: what was queued
     /// of it before is out of date, or it could overtake the `complete` of an earlier request.
     pub(crate) fn queue(&mut self, id: u64, on: ConnectionId) -> u32 {
-        if !self.is_moving(id) {
-            self.set_place(id, Place::Queued(on));
+        self.turn = self.turn.wrapping_add(1);
+        let turn = self.turn;
+        if let Some(moving) = self.moving_mut(id) {
+            moving.turn = turn;
+        } else {
+            self.set_place(id, Place::Queued(on, turn));
         }
-        let Some(operation) = self.get_mut(id) else { return 0 };
-        operation.turn = operation.turn.wrapping_add(1);
-        operation.turn
+        turn
     }
 
     /// The turn of an operation has come: it is written on a connection, and gets its id there.
     /// Returns what to write, unless it is gone or is not to be sent there any more.
     pub(crate) fn write(&mut self, id: u64, turn: u32, on: ConnectionId) -> Option<(WireId, &str)> {
         let slot = *self.order.get(&id)?;
-        let operation = self.slots[slot as usize].as_mut().filter(|it| it.turn == turn)?;
+        let operation = self.slots[slot as usize].as_mut()?;
         let serial = self.serial + 1;
         match &mut operation.place {
-            Place::Queued(queue) if *queue == on => {
+            Place::Queued(queue, other) if (*queue, *other) == (on, turn) => {
                 operation.place = Place::On(on, serial);
                 operation.has_begun = false;
             }
-            Place::Moving(moving) if moving.from.other() == on && moving.new.is_none() => {
+            Place::Moving(moving)
+                if moving.from.other() == on && moving.new.is_none() && moving.turn == turn =>
+            {
                 moving.new = Some(serial);
             }
-            Place::Waiting(_) | Place::Queued(_) | Place::On(..) | Place::Moving(_) => return None,
+            Place::Waiting(_) | Place::Queued(..) | Place::On(..) | Place::Moving(_) => {
+                return None;
+            }
         }
         self.serial = serial;
         operation.is_issued = true;
@@ -203,7 +211,9 @@ impl<W> Registry<W> {
             Place::Moving(moving) if moving.new == Some(id.serial) && moving.from.other() == on => {
                 Side::New
             }
-            Place::Waiting(_) | Place::Queued(_) | Place::On(..) | Place::Moving(_) => return None,
+            Place::Waiting(_) | Place::Queued(..) | Place::On(..) | Place::Moving(_) => {
+                return None;
+            }
         };
         Some((side, operation))
     }
@@ -216,7 +226,7 @@ impl<W> Registry<W> {
         let known = self.order.get(&id).zip(self.place(id)).map(|(&slot, place)| {
             let wire_id = |serial| WireId { serial, slot };
             match place {
-                Place::Waiting(_) | Place::Queued(_) => [None, None],
+                Place::Waiting(_) | Place::Queued(..) => [None, None],
                 Place::On(connection, serial) => [Some((*connection, wire_id(*serial))), None],
                 Place::Moving(moving) => {
                     // An end that is held is known: nothing is to be completed there (rule 13).
@@ -238,7 +248,7 @@ impl<W> Registry<W> {
     pub(crate) fn moving_mut(&mut self, id: u64) -> Option<&mut Moving> {
         match &mut self.get_mut(id)?.place {
             Place::Moving(moving) => Some(moving),
-            Place::Waiting(_) | Place::Queued(_) | Place::On(..) => None,
+            Place::Waiting(_) | Place::Queued(..) | Place::On(..) => None,
         }
     }
 
@@ -254,7 +264,7 @@ impl<W> Registry<W> {
     /// Whether an operation is yet to be written on this connection.
     pub(crate) fn is_queued(&self, id: u64, on: ConnectionId) -> bool {
         match self.place(id) {
-            Some(Place::Queued(connection)) => *connection == on,
+            Some(Place::Queued(connection, _)) => *connection == on,
             Some(Place::Moving(moving)) => moving.new.is_none() && moving.from.other() == on,
             Some(Place::Waiting(_) | Place::On(..)) | None => false,
         }
@@ -262,7 +272,12 @@ impl<W> Registry<W> {
 
     /// Whether an operation is to be written on this connection when this turn comes.
     pub(crate) fn has_turn(&self, id: u64, turn: u32, on: ConnectionId) -> bool {
-        self.get(id).is_some_and(|operation| operation.turn == turn) && self.is_queued(id, on)
+        let is_its_turn = match self.place(id) {
+            Some(Place::Queued(_, other)) => *other == turn,
+            Some(Place::Moving(moving)) => moving.turn == turn,
+            Some(Place::Waiting(_) | Place::On(..)) | None => false,
+        };
+        is_its_turn && self.is_queued(id, on)
     }
 
     /// Whether an operation was sent on this connection and has not left it.
@@ -274,7 +289,7 @@ impl<W> Registry<W> {
     pub(crate) fn serial_on(&self, id: u64, on: ConnectionId) -> Option<u64> {
         match self.place(id)? {
             Place::On(connection, serial) => (*connection == on).then_some(*serial),
-            Place::Waiting(_) | Place::Queued(_) | Place::Moving(_) => None,
+            Place::Waiting(_) | Place::Queued(..) | Place::Moving(_) => None,
         }
     }
 
@@ -335,6 +350,6 @@ impl<W> Registry<W> {
 fn held_bytes<W>(operation: &Operation<W>) -> usize {
     match &operation.place {
         Place::Moving(moving) => moving.backlog.bytes(),
-        Place::Waiting(_) | Place::Queued(_) | Place::On(..) => 0,
+        Place::Waiting(_) | Place::Queued(..) | Place::On(..) => 0,
     }
 }

@@ -190,12 +190,12 @@ impl<W: Clone> Session<W> {
         self.operations.clear_deadline(id);
         match self.operations.place(id) {
             Some(Place::Waiting(Why::Backoff)) => self.release(now, id),
-            Some(Place::Queued(on) | Place::On(on, _)) if *on == self.current => {
+            Some(Place::Queued(on, _) | Place::On(on, _)) if *on == self.current => {
                 self.check_for_silence(now, id);
             }
             Some(Place::Moving(_)) => self.check_for_silence(now, id),
             // Nothing can arrive. Silence counts again from when it is sent.
-            Some(Place::Waiting(_) | Place::Queued(_) | Place::On(..)) | None => {}
+            Some(Place::Waiting(_) | Place::Queued(..) | Place::On(..)) | None => {}
         }
     }
 
@@ -205,7 +205,7 @@ impl<W: Clone> Session<W> {
         let (is_paused, resumed_at) = (current.liveness.is_paused(), current.liveness.resumed_at());
         let Some(operation) = self.operations.get_mut(id) else { return };
         let (is_unsent, is_held) = match operation.place() {
-            Place::Queued(_) => (true, false),
+            Place::Queued(..) => (true, false),
             Place::Moving(moving) => (false, !moving.backlog.is_empty()),
             Place::Waiting(_) | Place::On(..) => (false, false),
         };

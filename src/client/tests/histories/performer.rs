@@ -131,7 +131,7 @@ impl Performer {
             match command {
                 Command::Subscribe { kind, payload, timeout, watch_options, writer } => {
                     let is_resumable = writer.is_resumable();
-                    let deadline = timeout.map(|timeout| now + timeout);
+                    let deadline = timeout.map(|timeout| now + *timeout);
                     let request = Request { kind, payload, deadline, watch_options, is_resumable };
                     self.session.subscribe(now, writer.id, request, writer);
                 }

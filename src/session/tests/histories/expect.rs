@@ -194,7 +194,7 @@ impl History {
 pub(super) fn is_tried(session: &Session<u64>, id: u64) -> bool {
     match session.operations.place(id) {
         Some(Place::Waiting(why)) => *why == Why::Quarantine,
-        Some(Place::Queued(on) | Place::On(on, _)) => *on == ConnectionId::B,
+        Some(Place::Queued(on, _) | Place::On(on, _)) => *on == ConnectionId::B,
         Some(Place::Moving(_)) | None => false,
     }
 }
