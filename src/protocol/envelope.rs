@@ -153,11 +153,12 @@ impl Envelope {
                 if !is_next || scan.0.first() == Some(&b'n') {
                     return None;
                 }
+                let mut end = frame.as_bytes();
+                while let [rest @ .., b' ' | b'\t' | b'\n' | b'\r'] = end {
+                    end = rest;
+                }
                 // A frame that is cut short has no brace: decoding the empty payload fails.
-                let end = frame
-                    .trim_end_matches([' ', '\t', '\n', '\r'])
-                    .strip_suffix('}')
-                    .map_or(start, str::len);
+                let end = end.strip_suffix(b"}").map_or(start, <[u8]>::len);
                 return Some(Self {
                     kind: Kind::Next,
                     id: Id::Ours(id?),
