@@ -160,19 +160,5 @@ const DEBOUNCE: Duration = Duration::from_secs(1);
 /// going must not undo the backoff.
 const MAX_INTERVAL: Duration = Duration::from_secs(30);
 
-#[cfg(not(any(
-    target_os = "linux",
-    target_os = "macos",
-    target_os = "ios",
-    target_os = "windows"
-)))]
-mod system {
-    //! Systems without notifications. Polling them would wake every client for nothing.
-
-    pub(super) fn open() -> std::io::Result<super::Changes> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-}
-
 #[cfg(test)]
 mod tests;
