@@ -291,6 +291,8 @@ impl Driver {
             let payload = Payload::new(self.stock.copy(&frame, &self.buffers), payload);
             let result = writer.push(payload, &frame);
             if !self.handle_push_result(now, Arc::clone(writer), result) {
+                // The end was behind it, and comes again with it.
+                backlog.end = None;
                 break;
             }
         }

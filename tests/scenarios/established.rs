@@ -236,3 +236,50 @@ async fn who_begins_to_wait_while_its_mailbox_is_full_does_not_wait_for_itself_e
     let established = timeout(secs(5), waits).await.expect("full, so something has arrived");
     established.unwrap().unwrap();
 }
+
+/// Both subprotocols allow a server to send pongs of its own accord.
+#[tokio::test(start_paused = true)]
+async fn a_pong_that_answers_nothing_establishes_nothing_and_the_answer_does() {
+    for subprotocol in [Subprotocol::GraphqlTransportWs, Subprotocol::GraphqlWs] {
+        // Before the operation is there, or between it and the answer.
+        for is_early in [true, false] {
+            for payload in [None, Some(json!({"server": "time"})), Some(json!({"n": 99}))] {
+                let server = Server::in_memory();
+                let client = on(&server, subprotocol);
+                let (connection, mut peer) = futures::join!(client.connect(), connected(&server));
+                connection.unwrap();
+                peer.auto_pong(false);
+                if is_early {
+                    beat(&mut peer, subprotocol, payload.as_ref()).await;
+                    settle().await;
+                }
+                let mut stream = subscribe(&client, "a");
+                let waits = tokio::spawn(async move { stream.established().await });
+                settle().await;
+                if !is_early {
+                    beat(&mut peer, subprotocol, payload.as_ref()).await;
+                }
+                // The server reads nothing meanwhile: neither the operation nor the ping behind it.
+                tokio::time::sleep(secs(5)).await;
+                assert!(!waits.is_finished(), "{subprotocol:?}, {is_early}, {payload:?}");
+                peer.expect_subscribe().await;
+                peer.auto_pong(true);
+                let established = timeout(secs(1), peer.serve_while(waits)).await;
+                let case = format!("{subprotocol:?}, {is_early}, {payload:?}: {established:?}");
+                assert!(matches!(established, Ok(Ok(Ok(())))), "{case}");
+            }
+        }
+    }
+}
+
+/// A pong that nobody asked for, of the kind that answers pings on this subprotocol.
+async fn beat(peer: &mut Peer, subprotocol: Subprotocol, payload: Option<&Value>) {
+    match subprotocol {
+        Subprotocol::GraphqlWs => {
+            let body = payload.map(Value::to_string).unwrap_or_default();
+            let head = [0x8a, u8::try_from(body.len()).unwrap()];
+            peer.send_raw_frame_bytes(&[&head[..], body.as_bytes()].concat()).await;
+        }
+        _ => peer.pong(payload.cloned()).await,
+    }
+}

@@ -3,7 +3,10 @@
 
 use resub::{GraphQlError, SubscriptionBuilder, mock::Subscribe};
 
-use super::*;
+use super::{
+    held::{Peers, Then},
+    *,
+};
 
 fn errors(message: &str) -> Value {
     json!([{"message": message, "extensions": {"code": message}}])
@@ -215,4 +218,56 @@ async fn a_shutdown_ends_an_operation_in_its_backoff() {
     assert_eq!(peer.expect_close().await.0, 1000);
     goodbye.await.unwrap();
     assert!(matches!(end(&mut stream).await, SubscriptionError::ShutDown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_errors_of_the_last_item_are_those_of_the_end_also_during_a_handover() {
+    for (then, is_held) in [
+        (None, false),
+        (Some(Then::NewIsLost), false),
+        (Some(Then::OldIsLost), true),
+        (Some(Then::TimeIsUp), true),
+        (Some(Then::ReconnectNow), true),
+        (Some(Then::PauseAndResume), true),
+    ] {
+        let server = Server::in_memory();
+        let (client, mut stream, mut old, old_id) = restartable(&server).await;
+        let busy = json!({"data": null, "errors": errors("busy")});
+        if !is_held {
+            old.next(&old_id, busy.clone()).await;
+            settle().await;
+        }
+        let (mut peers, new_id) = Peers::rotate(&client, &server, old, old_id.clone()).await;
+        if is_held {
+            let new = peers.new.as_mut().unwrap();
+            new.next(&new_id, busy).await;
+            new.complete(&new_id).await;
+            settle().await;
+        }
+        if let Some(then) = then {
+            peers.let_happen(then, &client, &[]).await;
+        }
+        if !is_held {
+            peers.old.as_mut().unwrap().complete(&old_id).await;
+        }
+        let told = async {
+            loop {
+                match event(&mut stream).await {
+                    Some(Ok(Event::Gap(gap))) if gap.restarts > 0 || !gap.errors.is_empty() => {
+                        return gap;
+                    }
+                    Some(Ok(Event::Next(_) | Event::Gap(_))) => {}
+                    other => panic!("{then:?}: it was to be sent again, but {other:?}"),
+                }
+            }
+        };
+        let told = tokio::select! {
+            told = told => told,
+            _ = peers.serve(&server, async |peer| while peer.serve_pings().await.is_some() {}) => {
+                unreachable!()
+            }
+        };
+        assert_eq!(messages(&told.errors), ["busy"], "{then:?}");
+        assert_eq!(client.stats().live_operations, 1, "{then:?}");
+    }
 }

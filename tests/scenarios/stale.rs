@@ -3,7 +3,10 @@
 
 use resub::{Overflow, Subprotocol};
 
-use super::*;
+use super::{
+    held::{EVERYTHING, Peers, Then},
+    *,
+};
 
 async fn stale(subscription: &mut Subscription<Value>) -> Duration {
     match event(subscription).await {
@@ -146,4 +149,73 @@ async fn the_data_alone_does_not_say_when_nothing_comes() {
     peer.next(&id, data(1)).await;
     let next = timeout(secs(60), futures::StreamExt::next(&mut data_only)).await.unwrap();
     assert_eq!(next.unwrap().unwrap(), 1);
+}
+
+/// Answers pings, and says nothing else.
+async fn serve_nothing(peer: &mut Peer) {
+    while peer.serve_pings().await.is_some() {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_found_whatever_becomes_of_a_handover_in_which_it_was_to_be_looked_for() {
+    for then in EVERYTHING {
+        for is_first in [true, false] {
+            let server = Server::in_memory();
+            server.set_deadline(secs(7_200));
+            let client = client(&server);
+            let options = client.subscription_to(request("a"));
+            let mut stream = if is_first {
+                options.first_item_within(secs(5)).start().unwrap()
+            } else {
+                options.idle_longer_than(secs(5)).start().unwrap()
+            };
+            let mut old = connected(&server).await;
+            let old_id = old.expect_subscribe().await.id;
+            if !is_first {
+                old.next(&old_id, data(0)).await;
+                assert_eq!(item(&mut stream).await, 0);
+            }
+            let (mut peers, new_id) = Peers::rotate(&client, &server, old, old_id.clone()).await;
+            let held = [data(1), data(2)];
+            // Of these two the reader hears later, so it does not look as if nothing came.
+            for item in &held {
+                peers.new.as_mut().unwrap().next(&new_id, item.clone()).await;
+            }
+            peers.let_time_pass(secs(8)).await;
+            if then == Then::NewIsLost {
+                // So that no other handover is under way when the silence is found.
+                server.offline();
+            }
+            peers.let_happen(then, &client, &held).await;
+            if then == Then::NewIsLost && !is_first {
+                peers.old.as_mut().unwrap().next(&old_id, data(3)).await;
+            }
+            let reading = async {
+                loop {
+                    match event(&mut stream).await {
+                        Some(Ok(Event::Stale { idle_for })) => return idle_for,
+                        Some(Ok(Event::Next(_) | Event::Gap(_))) => {}
+                        other => panic!("{then:?}: {other:?}"),
+                    }
+                }
+            };
+            // With `first_item_within` alone no silence counts once an item has arrived.
+            let has_item = is_first
+                && match then {
+                    Then::OldIsLost | Then::TimeIsUp | Then::OldSaysTheSame => true,
+                    Then::ReconnectNow
+                    | Then::PauseAndResume
+                    | Then::NewIsLost
+                    | Then::BothAreLost
+                    | Then::TimeIsUpAndNewIsLost => false,
+                };
+            let found = tokio::select! {
+                idle_for = timeout(secs(3_000), reading) => idle_for.ok(),
+                _ = peers.serve(&server, serve_nothing) => unreachable!(),
+            };
+            let case = format!("{then:?}, the first item: {is_first}: {found:?}");
+            assert_eq!(found.is_none(), has_item, "{case}");
+            assert!(found.is_none_or(|found| found >= secs(5)), "{case}");
+        }
+    }
 }

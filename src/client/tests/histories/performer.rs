@@ -225,6 +225,8 @@ impl Performer {
     fn deliver_all(&mut self, now: Instant, id: u64, writer: &Arc<Writer>, mut backlog: Backlog) {
         while let Some(HeldItem { frame, payload }) = backlog.pop() {
             if !self.deliver(now, Arc::clone(writer), &frame, payload) {
+                // The end was behind it, and comes again with it.
+                backlog.end = None;
                 break;
             }
         }

@@ -1,0 +1,96 @@
+//! What a new connection repeats of what a policy has dropped: `dedupe_by` has never seen it, so it
+//! may come behind what is newer, and then a gap says so.
+
+use resub::Overflow;
+
+use super::{
+    held::{Peers, Then},
+    *,
+};
+
+/// Reads for a moment. Returns `None` for a gap that counts an overlap or a reconnect.
+async fn read(stream: &mut Subscription<Value>, read: &mut Vec<Option<u64>>) {
+    while let Ok(event) = timeout(Duration::from_millis(5), stream.next()).await {
+        match event {
+            Some(Ok(Event::Next(response))) => read.push(response.data.unwrap().as_u64()),
+            Some(Ok(Event::Gap(gap))) => {
+                if gap.overlaps > 0 || gap.reconnects > 0 {
+                    read.push(None);
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// No item comes twice, and none behind a newer one unless a gap is between them.
+fn assert_marked(read: &[Option<u64>], case: &str) {
+    let (mut newest, mut known) = (0, std::collections::BTreeSet::new());
+    for event in read {
+        match event {
+            None => newest = 0,
+            Some(number) => {
+                assert!(known.insert(number), "{case}: {number} comes twice: {read:?}");
+                assert!(*number > newest, "{case}: {number} comes unannounced: {read:?}");
+                newest = *number;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_dropped_and_comes_again_behind_newer_items_is_announced() {
+    let mut came_again = 0;
+    for policy in
+        [Some(Overflow::DropOldest), Some(Overflow::DropNewest), Some(Overflow::Latest), None]
+    {
+        for then in [
+            Then::OldSaysTheSame,
+            Then::OldIsLost,
+            Then::TimeIsUp,
+            Then::ReconnectNow,
+            Then::PauseAndResume,
+        ] {
+            for reads_between in [true, false] {
+                let case = format!("{policy:?}, {then:?}, {reads_between}");
+                let server = Server::in_memory();
+                let client = client(&server);
+                let options = client.subscription_to(request("a")).capacity(items(2));
+                let options = match policy {
+                    Some(policy) => options.overflow(policy),
+                    // Each has a key of its own, so the capacity counts.
+                    None => options.latest_by(|item: &Value| item.as_u64()),
+                };
+                let mut stream = options.dedupe_by(items(64), Value::as_u64).start().unwrap();
+                let mut old = connected(&server).await;
+                let old_id = old.expect_subscribe().await.id;
+                let (mut peers, new_id) =
+                    Peers::rotate(&client, &server, old, old_id.clone()).await;
+                for number in 1..=3 {
+                    peers.old.as_mut().unwrap().next(&old_id, data(number)).await;
+                }
+                settle().await;
+                let mut all = Vec::new();
+                if reads_between {
+                    read(&mut stream, &mut all).await;
+                }
+                // It begins where the old one did, and says two items that the old one has said.
+                for number in [1, 2, 4, 5] {
+                    peers.new.as_mut().unwrap().next(&new_id, data(number)).await;
+                    if reads_between {
+                        read(&mut stream, &mut all).await;
+                    }
+                }
+                let has_moved = client.stats().handovers == 1 && all.contains(&Some(5));
+                if !has_moved && then != Then::OldSaysTheSame {
+                    peers.let_happen(then, &client, &[]).await;
+                }
+                read(&mut stream, &mut all).await;
+                assert_marked(&all, &case);
+                let first_mark = all.iter().position(Option::is_none).unwrap_or(all.len());
+                came_again += usize::from(all[first_mark..].contains(&Some(1)));
+            }
+        }
+    }
+    assert!(came_again > 3, "{came_again}: that proves nothing");
+}
