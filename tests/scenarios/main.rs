@@ -22,6 +22,7 @@ mod held;
 mod hostile_io;
 mod lifecycle;
 mod observe;
+mod outage;
 mod overflow;
 mod overlaps;
 mod poison;
@@ -147,6 +148,6 @@ fn items(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).unwrap()
 }
 
-fn secs(n: u64) -> Duration {
+const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
