@@ -83,7 +83,7 @@ impl Socket {
         let config = WebSocketConfig::default()
             // tungstenite zero-fills this buffer before every read. With its default of 128 KiB
             // that costs more than reading a small frame.
-            .read_buffer_size(16 * 1024)
+            .read_buffer_size(READ_BUFFER)
             .write_buffer_size(WRITE_BUFFER)
             .max_write_buffer_size(PONG_ROOM)
             .max_message_size(Some(max_message_size))
@@ -93,6 +93,8 @@ impl Socket {
             read: received.len() as u64,
             frames: Frames::default(),
             waker: Waker::noop().clone(),
+            large: None,
+            filled_to: 0,
         };
         received.truncate(wire.frames.follow(&received));
         let ws = WebSocket::from_partially_read(wire, received, Role::Client, Some(config));
@@ -126,10 +128,11 @@ impl Socket {
             };
             self.traffic.bytes_in += message.len() as u64;
             return Poll::Ready(match message {
-                Message::Text(text) => Inbound::Message(text),
-                Message::Binary(bytes) => {
-                    Utf8Bytes::try_from(bytes).map_or(Inbound::Unreadable, Inbound::Message)
-                }
+                Message::Text(text) => self.received(text),
+                Message::Binary(bytes) => match Utf8Bytes::try_from(bytes) {
+                    Ok(text) => self.received(text),
+                    Err(_) => Inbound::Unreadable,
+                },
                 Message::Ping(_) => Inbound::Ping,
                 Message::Pong(body) => {
                     let number = body.as_ref().try_into().ok().map(u64::from_be_bytes);
@@ -196,6 +199,16 @@ impl Socket {
     /// Returns the bytes of messages since the last call.
     pub(crate) fn take_traffic(&mut self) -> Traffic {
         std::mem::take(&mut self.traffic)
+    }
+
+    fn received(&mut self, text: Utf8Bytes) -> Inbound {
+        let wire = self.ws.get_mut();
+        // A message of several frames has a buffer of its own.
+        let end = text.as_ptr().addr() + text.len();
+        if text.len() > LARGE && wire.filled_to.wrapping_sub(end) <= READ_BUFFER {
+            wire.large = Some(text.clone());
+        }
+        Inbound::Message(text)
     }
 
     fn start_send(&mut self, message: Message) -> Result<(), WsError> {
@@ -272,6 +285,12 @@ struct Wire {
     frames: Frames,
     /// The waker of the task that polls the socket.
     waker: Waker,
+    /// The last large message, until tungstenite reads into another buffer. Its read buffer grew to
+    /// the size of that message, or to twice that, and would be used for as long as the connection
+    /// lives. While somebody else uses a part of it, tungstenite takes a new one instead.
+    large: Option<Utf8Bytes>,
+    /// The address in tungstenite's read buffer up to which it was filled.
+    filled_to: usize,
 }
 
 impl Wire {
@@ -288,6 +307,11 @@ impl Wire {
 
 impl Read for Wire {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let begin = bytes.as_ptr().addr();
+        if begin != self.filled_to {
+            self.large = None;
+        }
+        self.filled_to = begin;
         loop {
             let mut buffer = ReadBuf::new(bytes);
             self.poll(|io, cx| io.poll_read(cx, &mut buffer))?;
@@ -295,6 +319,7 @@ impl Read for Wire {
             self.read += read.len() as u64;
             let before = self.frames.follow(read);
             if before > 0 || read.is_empty() {
+                self.filled_to += before;
                 return Ok(before);
             }
             if self.frames.close().is_some() {
@@ -342,6 +367,12 @@ fn close_for_error(error: &WsError) -> Option<Message> {
     };
     Some(close_message(code, reason))
 }
+
+/// How many bytes are read at once, except of a message that is larger.
+const READ_BUFFER: usize = 16 * 1024;
+
+/// Messages of more bytes than this leave no buffer behind.
+const LARGE: usize = 1024 * 1024;
 
 /// How many bytes are gathered before they are written.
 const WRITE_BUFFER: usize = 128 * 1024;

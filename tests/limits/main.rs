@@ -10,6 +10,7 @@
 
 mod amount;
 mod hostile;
+mod keeping;
 mod receiving;
 mod security;
 mod sending;

@@ -280,6 +280,6 @@ async fn beat(peer: &mut Peer, subprotocol: Subprotocol, payload: Option<&Value>
             let head = [0x8a, u8::try_from(body.len()).unwrap()];
             peer.send_raw_frame_bytes(&[&head[..], body.as_bytes()].concat()).await;
         }
-        _ => peer.pong(payload.cloned()).await,
+        Subprotocol::GraphqlTransportWs => peer.pong(payload.cloned()).await,
     }
 }

@@ -65,11 +65,11 @@ impl Down {
                 Down::NoUpgrade => kept.push(server.accept_silent().await),
                 Down::Refuses => {
                     server.offline();
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
                 Down::Hangs => {
                     server.hang_dials(1_000);
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
                 Down::CutBeforeAck
                 | Down::CutAfterAck
@@ -111,7 +111,7 @@ impl Down {
             }
             _ => {
                 let _silence = peer.go_silent();
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
     }

@@ -76,7 +76,7 @@ async fn what_was_dropped_and_comes_again_behind_newer_items_is_announced() {
                 if reads_between {
                     read(&mut stream, &mut all).await;
                 }
-                // It says two items that the old one has said, which proves that nothing is missing.
+                // Two items that the old one has said prove that nothing is missing.
                 for number in [2, 3, 5, 6] {
                     peers.new.as_mut().unwrap().next(&new_id, data(number)).await;
                     if reads_between {

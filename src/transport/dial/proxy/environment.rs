@@ -203,7 +203,9 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_read_is_an_error_unless_the_host_is_exempt() {
-        for bad in ["https://p:1", "socks4://p", "http://", "http://p:99999", "ftp://p"] {
+        for bad in
+            ["https://p:1", "socks4://p", "http://", "http://p:99999", "ftp://p", "\"http://p:1\""]
+        {
             assert!(
                 matches!(
                     chosen("ws://example.com/", &[("ALL_PROXY", bad)]),
