@@ -22,7 +22,7 @@ use crate::{
     },
     error::{CallError, GraphQlError, SubscribeError},
     operation::{Operation, OperationType},
-    response::{End, Response, decode},
+    response::{CallEnd, ConnectionEnd, End, Response, decode},
     session::WatchOptions,
 };
 
@@ -129,7 +129,9 @@ impl<T: DeserializeOwned> Future for Call<T> {
         }
         let result = match &mut self.pending {
             Some(pending) => match ready!(pending.poll_end(cx)) {
-                End::ShutDown if pending.connection.counters().is_runtime_gone() => {
+                End::Connection(ConnectionEnd::ShutDown)
+                    if pending.connection.counters().is_runtime_gone() =>
+                {
                     Err(CallError::RuntimeGone)
                 }
                 end => response(end, self.timeout),
@@ -167,7 +169,7 @@ impl Pending {
                 }
                 // The driver sends nothing but the end to a call.
                 Some(Read::Item(_) | Read::Gap(_) | Read::Stale(_)) => {}
-                None => return Poll::Ready(End::ShutDown),
+                None => return Poll::Ready(End::Connection(ConnectionEnd::ShutDown)),
             }
         }
     }
@@ -181,15 +183,16 @@ impl Drop for Pending {
 
 fn response<T: DeserializeOwned>(end: End, timeout: Duration) -> Result<Response<T>, CallError> {
     match end {
-        End::Answered(payload) => decode(&payload).map_err(CallError::Decode),
+        End::Call(CallEnd::Answered(payload)) => decode(&payload).map_err(CallError::Decode),
         End::Completed => Err(CallError::NoResult),
         End::Rejected(payload) => Err(CallError::Rejected(GraphQlError::read(payload.as_deref()))),
-        End::Ambiguous(cause) => Err(CallError::Ambiguous(cause)),
-        End::TimedOut => Err(CallError::Timeout(timeout)),
-        End::Lost(cause) => Err(CallError::Lost(cause)),
-        End::GaveUp { attempts, cause } => Err(CallError::GaveUp { attempts, cause }),
-        // Calls never end with the latter two, which only subscriptions have.
-        End::ShutDown | End::Overflow | End::Hook(_) => Err(CallError::ShutDown),
+        End::Call(CallEnd::Ambiguous(cause)) => Err(CallError::Ambiguous(cause)),
+        End::Call(CallEnd::TimedOut) => Err(CallError::Timeout(timeout)),
+        End::Connection(ConnectionEnd::Lost(cause)) => Err(CallError::Lost(cause)),
+        End::Connection(ConnectionEnd::GaveUp { attempts, cause }) => {
+            Err(CallError::GaveUp { attempts, cause })
+        }
+        End::Connection(ConnectionEnd::ShutDown) | End::Stream(_) => Err(CallError::ShutDown),
     }
 }
 

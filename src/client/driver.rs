@@ -42,7 +42,7 @@ use crate::{
     },
     error::{ConnectError, CredentialsError, Disconnect},
     protocol::Payload,
-    response::End,
+    response::{ConnectionEnd, End},
     session::{Backlog, ConnectionId, Granted, HeldItem, Item, Output, Session, Status},
     transport::{
         dial::Dialer,
@@ -74,9 +74,9 @@ pub(crate) struct Driver {
     /// add more than one.
     blocked: Vec<Arc<Writer>>,
     /// Callers of `connect`.
-    waiters: Waiters<oneshot::Sender<Result<(), End>>>,
+    waiters: Waiters<oneshot::Sender<Result<(), ConnectionEnd>>>,
     /// Callers of `rotate`.
-    rotating: Waiters<oneshot::Sender<Result<(), End>>>,
+    rotating: Waiters<oneshot::Sender<Result<(), ConnectionEnd>>>,
     /// Readers to wake after the reads of this turn.
     wakers: VecDeque<Waker>,
     buffers: Arc<Buffers>,
@@ -396,7 +396,7 @@ impl Drop for Driver {
             if let Command::Subscribe { writer, .. } | Command::Share { reader: writer, .. } =
                 command
             {
-                writer.finish(End::ShutDown, || self.counters.ended());
+                writer.finish(End::Connection(ConnectionEnd::ShutDown), || self.counters.ended());
             }
         }
         self.count();

@@ -37,7 +37,7 @@ use crate::{
     },
     error::{NotConnected, SubscribeError},
     protocol::Payload,
-    response::End,
+    response::{ConnectionEnd, End},
     session::{Config, Session, Stats, Status},
 };
 
@@ -99,7 +99,7 @@ struct UnstartedDriver {
 
 /// The answer of the driver once the connection is open, or cannot be opened.
 pub(crate) struct Connected {
-    answer: oneshot::Receiver<Result<(), End>>,
+    answer: oneshot::Receiver<Result<(), ConnectionEnd>>,
     counters: Arc<Counters>,
 }
 
@@ -107,23 +107,12 @@ impl Connected {
     pub(crate) async fn outcome(self) -> Result<(), NotConnected> {
         match self.answer.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(End::Lost(cause))) => Err(NotConnected::Lost(cause)),
-            Ok(Err(End::GaveUp { attempts, cause })) => {
+            Ok(Err(ConnectionEnd::Lost(cause))) => Err(NotConnected::Lost(cause)),
+            Ok(Err(ConnectionEnd::GaveUp { attempts, cause })) => {
                 Err(NotConnected::GaveUp { attempts, cause })
             }
-            // Connections never end with the others, which only operations have. `Err` means that
-            // the driver has ended.
-            Ok(Err(
-                End::ShutDown
-                | End::Completed
-                | End::Answered(_)
-                | End::Ambiguous(_)
-                | End::TimedOut
-                | End::Rejected(_)
-                | End::Overflow
-                | End::Hook(_),
-            ))
-            | Err(_) => Err(if self.counters.is_runtime_gone() {
+            // `Err` means that the driver has ended.
+            Ok(Err(ConnectionEnd::ShutDown)) | Err(_) => Err(if self.counters.is_runtime_gone() {
                 NotConnected::RuntimeGone
             } else {
                 NotConnected::ShutDown
@@ -148,7 +137,10 @@ impl ConnectionHandle {
     }
 
     /// Sends a command that the driver answers.
-    fn request(&self, command: fn(oneshot::Sender<Result<(), End>>) -> Command) -> Connected {
+    fn request(
+        &self,
+        command: fn(oneshot::Sender<Result<(), ConnectionEnd>>) -> Command,
+    ) -> Connected {
         let (waiter, answer) = oneshot::channel();
         self.command(command(waiter));
         Connected { answer, counters: Arc::clone(&self.counters) }
@@ -163,7 +155,7 @@ impl ConnectionHandle {
         // The driver may have ended between the two steps of a send. Then it never sees the
         // command.
         if self.commands.is_closed() {
-            writer.finish(End::ShutDown, || self.counters.ended());
+            writer.finish(End::Connection(ConnectionEnd::ShutDown), || self.counters.ended());
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ use crate::{
     },
     error::{GraphQlError, SubscriptionError},
     protocol::Payload,
-    response::{End, Gap, Response, decode},
+    response::{ConnectionEnd, End, Gap, Response, StreamEnd, decode},
 };
 
 mod builder;
@@ -285,17 +285,20 @@ impl<T> fmt::Debug for Subscription<T> {
 
 fn error(end: End, connection: &ConnectionHandle) -> Option<SubscriptionError> {
     Some(match end {
-        // Subscriptions never end with the latter three, which only queries and mutations have.
-        End::Completed | End::Answered(_) | End::Ambiguous(_) | End::TimedOut => return None,
+        End::Completed | End::Call(_) => return None,
         End::Rejected(payload) => {
             SubscriptionError::Rejected(GraphQlError::read(payload.as_deref()))
         }
-        End::Lost(cause) => SubscriptionError::Lost(cause),
-        End::GaveUp { attempts, cause } => SubscriptionError::GaveUp { attempts, cause },
-        End::Hook(error) => SubscriptionError::Hook(error),
-        End::Overflow => SubscriptionError::Overflow,
-        End::ShutDown if connection.counters().is_runtime_gone() => SubscriptionError::RuntimeGone,
-        End::ShutDown => SubscriptionError::ShutDown,
+        End::Connection(ConnectionEnd::Lost(cause)) => SubscriptionError::Lost(cause),
+        End::Connection(ConnectionEnd::GaveUp { attempts, cause }) => {
+            SubscriptionError::GaveUp { attempts, cause }
+        }
+        End::Stream(StreamEnd::Hook(error)) => SubscriptionError::Hook(error),
+        End::Stream(StreamEnd::Overflow) => SubscriptionError::Overflow,
+        End::Connection(ConnectionEnd::ShutDown) if connection.counters().is_runtime_gone() => {
+            SubscriptionError::RuntimeGone
+        }
+        End::Connection(ConnectionEnd::ShutDown) => SubscriptionError::ShutDown,
     })
 }
 

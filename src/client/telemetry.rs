@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::{
     error::{Chain, Disconnect, OneLine},
-    response::{End, Gap},
+    response::{CallEnd, ConnectionEnd, End, Gap, StreamEnd},
     session::{Counts, Stats, Status},
     transport::socket::Traffic,
 };
@@ -139,18 +139,24 @@ impl Losses {
     pub(crate) fn finished(&mut self, operation: u64, end: &End) {
         match end {
             End::Completed => debug!(target: "resub", operation, "completed"),
-            End::Answered(_) => debug!(target: "resub", operation, "answered"),
-            End::TimedOut => debug!(target: "resub", operation, "timed out"),
-            End::Ambiguous(_) => {
+            End::Call(CallEnd::Answered(_)) => debug!(target: "resub", operation, "answered"),
+            End::Call(CallEnd::TimedOut) => debug!(target: "resub", operation, "timed out"),
+            End::Call(CallEnd::Ambiguous(_)) => {
                 debug!(target: "resub", operation, "ambiguous");
                 self.ambiguous += 1;
             }
             End::Rejected(_) => debug!(target: "resub", operation, "rejected"),
-            End::ShutDown => debug!(target: "resub", operation, "shut down"),
+            End::Connection(ConnectionEnd::ShutDown) => {
+                debug!(target: "resub", operation, "shut down");
+            }
             // The error is not logged because it may quote a payload.
-            End::Hook(_) => warn!(target: "resub", operation, "ended by its hook"),
-            End::Overflow => warn!(target: "resub", operation, "ended by overflow"),
-            End::Lost(cause) | End::GaveUp { cause, .. } => {
+            End::Stream(StreamEnd::Hook(_)) => {
+                warn!(target: "resub", operation, "ended by its hook");
+            }
+            End::Stream(StreamEnd::Overflow) => {
+                warn!(target: "resub", operation, "ended by overflow");
+            }
+            End::Connection(ConnectionEnd::Lost(cause) | ConnectionEnd::GaveUp { cause, .. }) => {
                 if self.lost == 0 {
                     warn!(target: "resub", cause = %Chain(cause), "lost for good");
                 }

@@ -183,14 +183,7 @@ impl Writer {
         let errors = match end {
             End::Rejected(payload) => GraphQlError::read(payload.as_deref()),
             End::Completed => std::mem::take(&mut hooks.errors),
-            End::Answered(_)
-            | End::Ambiguous(_)
-            | End::TimedOut
-            | End::Lost(_)
-            | End::GaveUp { .. }
-            | End::Overflow
-            | End::Hook(_)
-            | End::ShutDown => return Ok(false),
+            End::Connection(_) | End::Call(_) | End::Stream(_) => return Ok(false),
         };
         let Some(restart) = &mut hooks.restart else { return Ok(false) };
         let is_transient = guard("restart_if", || restart(&errors))?;

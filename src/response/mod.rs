@@ -15,7 +15,9 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-pub(crate) use self::end::End;
+#[cfg(feature = "client")]
+pub(crate) use self::end::StreamEnd;
+pub(crate) use self::end::{CallEnd, ConnectionEnd, End};
 pub use self::gap::Gap;
 use crate::{
     error::{DecodeError, GraphQlError, bounded::Budget, map},

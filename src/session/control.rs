@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{CloseCode, Disconnect},
-    response::End,
+    response::ConnectionEnd,
 };
 
 impl<W: Clone> Session<W> {
@@ -24,7 +24,7 @@ impl<W: Clone> Session<W> {
         self.is_kept |= self.config.idle_timeout.is_none();
         match self.phase() {
             Some(Phase::Open(_)) => self.answer_connect(Ok(())),
-            _ if self.is_closing() => self.answer_connect(Err(End::ShutDown)),
+            _ if self.is_closing() => self.answer_connect(Err(ConnectionEnd::ShutDown)),
             None => self.start(now),
             Some(
                 Phase::Waiting
@@ -108,11 +108,11 @@ impl<W: Clone> Session<W> {
             .flat_map(|operation| self.operations.wire_ids(operation.id))
             .filter(|(on, _)| *on == current)
             .collect();
-        self.finish_all(&End::ShutDown);
+        self.finish_all(&ConnectionEnd::ShutDown);
         self.drop_other(now, &Disconnect::Requested);
         self.quarantine.clear();
-        self.answer_connect(Err(End::ShutDown));
-        self.answer_rotate(Err(End::ShutDown));
+        self.answer_connect(Err(ConnectionEnd::ShutDown));
+        self.answer_rotate(Err(ConnectionEnd::ShutDown));
         let subprotocol = match self.phase() {
             Some(Phase::Opening(subprotocol) | Phase::Open(subprotocol)) => subprotocol,
             None | Some(Phase::Waiting | Phase::Authorizing | Phase::Dialing(_)) => {
@@ -137,7 +137,7 @@ impl<W: Clone> Session<W> {
 
     /// Ends everything without a word to the server: the driver itself is dropped.
     pub(crate) fn abandon(&mut self) {
-        self.finish_all(&End::ShutDown);
+        self.finish_all(&ConnectionEnd::ShutDown);
     }
 
     /// Whether there is anything to be connected for.
@@ -146,7 +146,7 @@ impl<W: Clone> Session<W> {
     }
 
     /// Answers everyone who waits for a connection.
-    pub(super) fn answer_connect(&mut self, answer: Result<(), End>) {
+    pub(super) fn answer_connect(&mut self, answer: Result<(), ConnectionEnd>) {
         if std::mem::take(&mut self.is_wanted) {
             self.outputs.push_back(Output::Connected(answer));
         }

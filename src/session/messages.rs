@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::{CloseCode, Disconnect, Violation},
     protocol::{Envelope, Id, Kind, Payload, Subprotocol},
-    response::End,
+    response::{CallEnd, End},
 };
 
 impl<W: Clone> Session<W> {
@@ -193,7 +193,7 @@ impl<W: Clone> Session<W> {
         };
         if !operation.is_subscription() {
             // The first result is the result: some servers forget the `complete` (rule 15).
-            let end = End::Answered(Payload::new(frame.to_owned(), payload));
+            let end = End::Call(CallEnd::Answered(Payload::new(frame.to_owned(), payload)));
             self.finish(now, on, wire_id, end);
             if let Some(connection) = self.connection_mut(on) {
                 connection.expect_complete(wire_id);

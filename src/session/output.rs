@@ -6,7 +6,7 @@ use super::{Backlog, ConnectionId, CredentialsReason, Status};
 use crate::{
     error::{CloseCode, Disconnect},
     protocol::Subprotocol,
-    response::{End, Gap},
+    response::{ConnectionEnd, End, Gap},
 };
 
 /// Something to do, in order.
@@ -40,9 +40,9 @@ pub(crate) enum Output<W> {
     /// The operation is over (I1).
     Finish { writer: W, end: End },
     /// For everyone who waits for a connection: there is one, or there will be none.
-    Connected(Result<(), End>),
+    Connected(Result<(), ConnectionEnd>),
     /// For everyone who waits for another connection in place of the current one.
-    Rotated(Result<(), End>),
+    Rotated(Result<(), ConnectionEnd>),
     /// The connection could not be replaced for now, and goes on.
     Postponed(Disconnect),
     /// A server that has worked refuses connections from now on; how long that is tolerated.

@@ -25,7 +25,10 @@ use super::{
     operations::{Outage, Place, Why},
     reconnect::verdicts::{Evidence, Stage, evidence},
 };
-use crate::{error::Disconnect, response::End};
+use crate::{
+    error::Disconnect,
+    response::{ConnectionEnd, End},
+};
 
 /// What is known of the operations in quarantine. May name some that have left it.
 #[derive(Debug, Default)]
@@ -263,7 +266,7 @@ impl<W: Clone> Session<W> {
     fn blame(&mut self, id: u64, cause: Disconnect) {
         let Some(operation) = self.operations.remove(id) else { return };
         self.forget_awaited(id);
-        let end = End::Lost(cause);
+        let end = End::Connection(ConnectionEnd::Lost(cause));
         self.outputs.push_back(Output::Finish { writer: operation.writer, end });
         // The losses so far were its doing.
         self.retry.forgive();

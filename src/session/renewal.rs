@@ -7,7 +7,7 @@ use super::{
     connection::{ConnectionId, Phase, Role, timers::Timer},
     reconnect::verdicts::Stage,
 };
-use crate::{error::Disconnect, response::End};
+use crate::{error::Disconnect, response::ConnectionEnd};
 
 impl<W: Clone> Session<W> {
     /// Somebody wants another connection in place of the current one; answered by
@@ -17,7 +17,7 @@ impl<W: Clone> Session<W> {
         match self.phase() {
             Some(Phase::Open(_)) => self.renew(now),
             None | Some(Phase::Closing(_)) if self.is_closing() => {
-                self.answer_rotate(Err(End::ShutDown));
+                self.answer_rotate(Err(ConnectionEnd::ShutDown));
             }
             // The next connection will be another one.
             None => self.answer_rotate(Ok(())),
@@ -32,7 +32,7 @@ impl<W: Clone> Session<W> {
     }
 
     /// Answers everyone who waits for another connection.
-    pub(super) fn answer_rotate(&mut self, answer: Result<(), End>) {
+    pub(super) fn answer_rotate(&mut self, answer: Result<(), ConnectionEnd>) {
         if std::mem::take(&mut self.handover.is_wanted) {
             self.outputs.push_back(Output::Rotated(answer));
         }

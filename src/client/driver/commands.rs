@@ -13,7 +13,7 @@ use crate::{
     client::telemetry,
     delivery::{sharing::Replay, writer::Writer},
     operation::OperationType,
-    response::End,
+    response::ConnectionEnd,
     session::{Request, WatchOptions},
 };
 
@@ -41,13 +41,13 @@ pub(crate) enum Command {
     /// The writer may continue: the reader has made room, or has caught up.
     Released(u64),
     /// Answered when a connection is open, or when the client gives up.
-    Connect(oneshot::Sender<Result<(), End>>),
+    Connect(oneshot::Sender<Result<(), ConnectionEnd>>),
     Pause,
     Resume,
     /// The reader waits until the server has read the operation.
     Probe(u64),
     /// Answered when another connection has replaced this one, or when the client gives up.
-    Rotate(oneshot::Sender<Result<(), End>>),
+    Rotate(oneshot::Sender<Result<(), ConnectionEnd>>),
     ReconnectNow,
     NetworkChanged,
     Shutdown {

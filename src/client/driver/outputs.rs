@@ -12,7 +12,7 @@ use crate::{
     delivery::writer::{Position, Writer},
     error::{ConnectError, CredentialsError, DialError, SharedError, SubscribeError},
     protocol::Subprotocol,
-    response::End,
+    response::{ConnectionEnd, End, StreamEnd},
     session::{Output, Status},
     transport::socket::Socket,
 };
@@ -88,7 +88,7 @@ impl Driver {
                 Output::Judge { writer, end } => match writer.is_transient(&end) {
                     Ok(true) => self.session.restart(now, writer.id),
                     Ok(false) => self.end(now, &writer, end),
-                    Err(error) => self.end(now, &writer, End::Hook(error)),
+                    Err(error) => self.end(now, &writer, End::Stream(StreamEnd::Hook(error))),
                 },
                 Output::Finish { writer, end } => {
                     losses.finished(writer.id, &end);
@@ -136,7 +136,7 @@ impl Driver {
             }
             Err(error) => error,
         };
-        self.end(now, writer, End::Hook(error));
+        self.end(now, writer, End::Stream(StreamEnd::Hook(error)));
         false
     }
 
@@ -166,7 +166,10 @@ fn dial(
 }
 
 /// Answers all waiters. An error means that a waiter was dropped and needs no answer.
-fn answer_all(waiters: &mut Waiters<oneshot::Sender<Result<(), End>>>, answer: &Result<(), End>) {
+fn answer_all(
+    waiters: &mut Waiters<oneshot::Sender<Result<(), ConnectionEnd>>>,
+    answer: &Result<(), ConnectionEnd>,
+) {
     for waiter in waiters.take() {
         let _ = waiter.send(answer.clone());
     }

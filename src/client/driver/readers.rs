@@ -15,7 +15,7 @@ use crate::{
     },
     operation::OperationType,
     protocol::Payload,
-    response::End,
+    response::{End, StreamEnd},
     session::Request,
 };
 
@@ -95,7 +95,7 @@ impl Driver {
             }
             Err(error) => {
                 self.counters.dequeued(1);
-                self.end(now, &writer, End::Hook(error));
+                self.end(now, &writer, End::Stream(StreamEnd::Hook(error)));
                 false
             }
         }
@@ -112,7 +112,7 @@ impl Driver {
                 return true;
             }
             Pushed::Overflowed => {
-                self.end(now, &writer, End::Overflow);
+                self.end(now, &writer, End::Stream(StreamEnd::Overflow));
                 (1, 1, false)
             }
             Pushed::Rewind => {

@@ -19,6 +19,7 @@ use crate::{
     },
     operation::OperationType,
     protocol::Transmit,
+    response::CallEnd,
     session::Request,
     transport::dial::DialFuture,
 };
@@ -40,7 +41,7 @@ struct LastStep {
 impl Wake for LastStep {
     fn wake(self: Arc<Self>) {
         if self.commands.is_closed() {
-            self.writer.mailbox.finish(End::ShutDown, || {});
+            self.writer.mailbox.finish(End::Connection(ConnectionEnd::ShutDown), || {});
         }
     }
 }
@@ -117,7 +118,10 @@ async fn a_mutation_that_was_written_is_ambiguous_if_the_driver_is_dropped() {
     assert!(read(&waiting, &waker).is_pending());
     drop(driver);
     let end = read(&written, Waker::noop());
-    assert!(matches!(end, Poll::Ready(Some(Read::End(End::Ambiguous(None))))), "{end:?}");
+    assert!(
+        matches!(end, Poll::Ready(Some(Read::End(End::Call(CallEnd::Ambiguous(None)))))),
+        "{end:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ use crate::delivery::{
     Overflow,
     mailbox::{Batch, Read},
 };
+use crate::response::{CallEnd, ConnectionEnd, StreamEnd};
 
 fn limits(items: usize, overflow: Overflow) -> Limits {
     Limits { items: NonZeroUsize::new(items).unwrap(), bytes: NonZeroUsize::MAX, overflow }
@@ -157,7 +158,12 @@ fn restart_if_is_asked_only_about_ends_that_the_server_sent() {
         assert!(!transient(None, end.clone()));
         assert!(!transient(Some(Hooks { restart: None, ..always() }), end));
     }
-    for end in [End::Overflow, End::ShutDown, End::TimedOut, End::Ambiguous(None)] {
+    for end in [
+        End::Stream(StreamEnd::Overflow),
+        End::Connection(ConnectionEnd::ShutDown),
+        End::Call(CallEnd::TimedOut),
+        End::Call(CallEnd::Ambiguous(None)),
+    ] {
         assert!(!transient(Some(always()), end));
     }
     assert!(Hooks::new(None, None, None).is_none());
@@ -204,7 +210,7 @@ fn a_place_is_freed_once_and_before_the_reader_is_woken() {
     assert_eq!(read(&writer, &Waker::from(record.clone())), None);
     writer.finish(End::Completed, free);
     assert_eq!(record.1.load(Relaxed), 1);
-    writer.finish(End::ShutDown, free);
+    writer.finish(End::Connection(ConnectionEnd::ShutDown), free);
     assert!(!writer.mailbox.close(&mut Batch::new()).was_open);
     assert_eq!(taken.load(Relaxed), 1);
 }

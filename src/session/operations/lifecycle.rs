@@ -7,7 +7,7 @@ use crate::{
     error::Disconnect,
     operation::OperationType,
     protocol::WireId,
-    response::End,
+    response::{CallEnd, ConnectionEnd, End},
     session::{
         Output, Session,
         connection::{ConnectionId, Phase, Role, timers::Timer},
@@ -18,7 +18,10 @@ impl<W: Clone> Session<W> {
     /// Starts an operation. `id` rises with every call.
     pub(crate) fn subscribe(&mut self, now: Instant, id: u64, request: Request, writer: W) {
         if self.is_closing() {
-            self.outputs.push_back(Output::Finish { writer, end: End::ShutDown });
+            self.outputs.push_back(Output::Finish {
+                writer,
+                end: End::Connection(ConnectionEnd::ShutDown),
+            });
             return;
         }
         self.operations.insert(id, request, writer);
@@ -51,9 +54,9 @@ impl<W: Clone> Session<W> {
             }
             let Some((operation, is_known)) = self.withdraw(now, id) else { return };
             let end = match operation.kind {
-                OperationType::Mutation if is_known => End::Ambiguous(None),
+                OperationType::Mutation if is_known => End::Call(CallEnd::Ambiguous(None)),
                 OperationType::Mutation | OperationType::Query | OperationType::Subscription => {
-                    End::TimedOut
+                    End::Call(CallEnd::TimedOut)
                 }
             };
             self.outputs.push_back(Output::Finish { writer: operation.writer, end });
@@ -157,31 +160,21 @@ impl<W: Clone> Session<W> {
         let mutations = self.operations.take_mutations(on);
         let are_there_any = !mutations.is_empty();
         for operation in mutations {
-            let end = End::Ambiguous(cause.cloned());
+            let end = End::Call(CallEnd::Ambiguous(cause.cloned()));
             self.outputs.push_back(Output::Finish { writer: operation.writer, end });
         }
         are_there_any
     }
 
     /// Ends everything.
-    pub(crate) fn finish_all(&mut self, end: &End) {
-        let cause = match end {
-            End::Lost(cause) | End::GaveUp { cause, .. } => Some(cause),
-            End::Completed
-            | End::Answered(_)
-            | End::Ambiguous(_)
-            | End::TimedOut
-            | End::Rejected(_)
-            | End::Overflow
-            | End::Hook(_)
-            | End::ShutDown => None,
-        };
+    pub(crate) fn finish_all(&mut self, end: &ConnectionEnd) {
         for on in ConnectionId::ALL {
-            self.give_up_mutations(on, cause);
+            self.give_up_mutations(on, end.cause());
         }
         self.awaited.clear();
         for operation in self.operations.drain() {
-            self.outputs.push_back(Output::Finish { writer: operation.writer, end: end.clone() });
+            let end = End::Connection(end.clone());
+            self.outputs.push_back(Output::Finish { writer: operation.writer, end });
         }
     }
 

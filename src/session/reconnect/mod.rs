@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{CloseCode, CredentialsError, Disconnect},
-    response::End,
+    response::ConnectionEnd,
 };
 
 impl<W: Clone> Session<W> {
@@ -192,17 +192,17 @@ impl<W: Clone> Session<W> {
             Plan::Again => self.start(now),
             Plan::GiveUp => {
                 let attempts = self.retry.attempts();
-                self.fail_all(&End::GaveUp { attempts, cause });
+                self.fail_all(&ConnectionEnd::GaveUp { attempts, cause });
             }
-            Plan::Fatal(cause) => self.fail_all(&End::Lost(cause)),
+            Plan::Fatal(cause) => self.fail_all(&ConnectionEnd::Lost(cause)),
         }
     }
 
     /// Ends what is live. The client stays usable, and the next operation starts afresh (rule 23).
-    pub(super) fn fail_all(&mut self, end: &End) {
+    pub(super) fn fail_all(&mut self, end: &ConnectionEnd) {
         match end {
-            End::Lost(cause) => self.retry.ended(cause),
-            _ => self.retry.forgive(),
+            ConnectionEnd::Lost(cause) => self.retry.ended(cause),
+            ConnectionEnd::GaveUp { .. } | ConnectionEnd::ShutDown => self.retry.forgive(),
         }
         self.is_kept = false;
         self.finish_all(end);

@@ -26,7 +26,7 @@ use crate::{
     error::{CloseCode, ConnectError, Disconnect, ResponseHeaders},
     operation::OperationType,
     protocol::{Subprotocol, Transmit},
-    response::{End, Gap},
+    response::{CallEnd, ConnectionEnd, End, Gap, StreamEnd},
     session::{CredentialsReason, Status},
 };
 
@@ -259,13 +259,17 @@ impl Rig {
                 }
                 Output::Refused(cause, _) => Did::Refused(cause.to_string()),
                 Output::Unattributed(_) => continue,
-                Output::Rotated(answer) => Did::Rotated(answer.map_err(|end| describe(&end))),
+                Output::Rotated(answer) => {
+                    Did::Rotated(answer.map_err(|end| describe(&End::Connection(end))))
+                }
                 Output::Postponed(cause) => Did::Postponed(cause.to_string()),
                 Output::Established { writer } => Did::Established(writer),
                 Output::Finish { writer, end } => Did::Finish(writer, describe(&end)),
                 Output::Stale { writer, idle_for } => Did::Stale(writer, idle_for),
                 Output::Judge { writer, end } => Did::Judge(writer, describe(&end)),
-                Output::Connected(answer) => Did::Connected(answer.map_err(|end| describe(&end))),
+                Output::Connected(answer) => {
+                    Did::Connected(answer.map_err(|end| describe(&End::Connection(end))))
+                }
                 Output::Status(Status::Paused) => Did::Paused,
                 Output::Status(Status::Connecting { attempt, .. }) => Did::Connecting(attempt),
                 Output::Status(Status::Open { .. }) => Did::Open,
@@ -295,20 +299,26 @@ fn read(payload: &str) -> Value {
 fn describe(end: &End) -> String {
     match end {
         End::Completed => "completed".into(),
-        End::Answered(payload) => format!("answered {}", payload.decode::<Value>().expect("JSON")),
-        End::Ambiguous(cause) => {
+        End::Call(CallEnd::Answered(payload)) => {
+            format!("answered {}", payload.decode::<Value>().expect("JSON"))
+        }
+        End::Call(CallEnd::Ambiguous(cause)) => {
             format!("ambiguous: {}", cause.as_ref().map_or("no cause".into(), ToString::to_string))
         }
-        End::TimedOut => "timed out".into(),
+        End::Call(CallEnd::TimedOut) => "timed out".into(),
         End::Rejected(_) => "rejected".into(),
-        End::Lost(cause @ Disconnect::ProbablyRejected { cause: last, .. }) => {
+        End::Connection(ConnectionEnd::Lost(
+            cause @ Disconnect::ProbablyRejected { cause: last, .. },
+        )) => {
             format!("lost: {cause}: {last}")
         }
-        End::Lost(cause) => format!("lost: {cause}"),
-        End::GaveUp { attempts, .. } => format!("gave up after {attempts}"),
-        End::Hook(error) => format!("hook: {error}"),
-        End::Overflow => "overflow".into(),
-        End::ShutDown => "shut down".into(),
+        End::Connection(ConnectionEnd::Lost(cause)) => format!("lost: {cause}"),
+        End::Connection(ConnectionEnd::GaveUp { attempts, .. }) => {
+            format!("gave up after {attempts}")
+        }
+        End::Stream(StreamEnd::Hook(error)) => format!("hook: {error}"),
+        End::Stream(StreamEnd::Overflow) => "overflow".into(),
+        End::Connection(ConnectionEnd::ShutDown) => "shut down".into(),
     }
 }
 

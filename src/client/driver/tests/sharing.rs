@@ -272,7 +272,10 @@ async fn a_reader_that_joins_during_a_shutdown_gets_the_end() {
     drop(rig);
     for reader in [known, new, waiting] {
         let end = read(&reader, Waker::noop());
-        assert!(matches!(end, Poll::Ready(Some(Read::End(End::ShutDown)))), "{end:?}");
+        assert!(
+            matches!(end, Poll::Ready(Some(Read::End(End::Connection(ConnectionEnd::ShutDown))))),
+            "{end:?}"
+        );
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     error::Disconnect,
     operation::OperationType,
     protocol::{Payload, Subprotocol, Transmit},
-    response::End,
+    response::{End, StreamEnd},
     session::{Backlog, Config, ConnectionId, Granted, HeldItem, Item, Output, Request, Session},
 };
 
@@ -189,7 +189,7 @@ impl Performer {
                         self.session.restart(now, writer.id);
                     }
                     Ok(false) => self.end(now, &writer, end),
-                    Err(error) => self.end(now, &writer, End::Hook(error)),
+                    Err(error) => self.end(now, &writer, End::Stream(StreamEnd::Hook(error))),
                 },
                 Output::Finish { writer, end } => {
                     self.sharing.forget(&writer);
@@ -215,7 +215,7 @@ impl Performer {
                 self.session.resume_from(writer.id, Some(request.into()));
             }
             Err(error) => {
-                self.end(now, writer, End::Hook(error));
+                self.end(now, writer, End::Stream(StreamEnd::Hook(error)));
                 return false;
             }
         }
@@ -304,7 +304,7 @@ impl Performer {
         let (pushed, waker) = match given {
             Ok(given) => given,
             Err(error) => {
-                self.end(now, &writer, End::Hook(error));
+                self.end(now, &writer, End::Stream(StreamEnd::Hook(error)));
                 return false;
             }
         };
@@ -317,7 +317,7 @@ impl Performer {
                 true
             }
             Pushed::Overflowed => {
-                self.end(now, &writer, End::Overflow);
+                self.end(now, &writer, End::Stream(StreamEnd::Overflow));
                 false
             }
             Pushed::Rewind => {

@@ -41,7 +41,7 @@ impl History {
                     );
                 }
                 Output::Finish { writer, end } => {
-                    if let End::Lost(cause) = &end {
+                    if let End::Connection(ConnectionEnd::Lost(cause)) = &end {
                         lost.push((writer, cause.clone()));
                     }
                     model.finish(writer, &end)?;
@@ -240,7 +240,7 @@ impl Model {
     fn finish(&mut self, writer: u64, end: &End) -> Checked {
         let is_call = self.is_call(writer);
         match end {
-            End::Answered(_) => {
+            End::Call(CallEnd::Answered(_)) => {
                 prop_assert!(is_call);
                 for wire in &mut self.wires {
                     if wire.give_up(writer) {
@@ -249,24 +249,17 @@ impl Model {
                     }
                 }
             }
-            End::TimedOut | End::Ambiguous(_) => {
-                let is_mutation = self.mutations.contains(&writer);
-                prop_assert!(is_call && (is_mutation || matches!(end, End::TimedOut)));
+            End::Call(CallEnd::TimedOut | CallEnd::Ambiguous(_)) => {
+                let is_ambiguous = matches!(end, End::Call(CallEnd::Ambiguous(_)));
+                prop_assert!(is_call && (self.mutations.contains(&writer) || !is_ambiguous));
                 for wire in &mut self.wires {
                     wire.give_up(writer);
                 }
             }
-            End::Completed
-            | End::Rejected(_)
-            | End::Lost(_)
-            | End::GaveUp { .. }
-            | End::Overflow
-            | End::Hook(_)
-            | End::ShutDown => {}
+            End::Completed | End::Rejected(_) | End::Connection(_) | End::Stream(_) => {}
         }
         if self.mutations.contains(&writer) {
-            let is_sure =
-                matches!(end, End::TimedOut | End::Lost(_) | End::GaveUp { .. } | End::ShutDown);
+            let is_sure = matches!(end, End::Call(CallEnd::TimedOut) | End::Connection(_));
             prop_assert!(
                 !(is_sure && self.issued_ever.contains(&writer)),
                 "rule 27: not executed, it says"
