@@ -199,7 +199,7 @@ impl Writer {
         }
         match self.readers().map(|mut readers| readers.missed(&gap)) {
             None => self.mailbox.push_gap(gap),
-            Some(readers) => readers.iter().for_each(|reader| reader.mailbox.push_gap(gap.clone())),
+            Some(readers) => readers.iter().for_each(|reader| reader.push_gap(gap.clone())),
         }
     }
 

@@ -62,6 +62,8 @@ pub(super) struct Seen {
 #[derive(Clone, Copy, Default)]
 struct Track {
     last: Option<i64>,
+    /// The newest item read: up to here nothing is missing that was not said to be.
+    newest: i64,
     marks: Marks,
 }
 
@@ -110,6 +112,11 @@ impl Seen {
         seen
     }
 
+    /// The age of the connection on which the server first began the operation.
+    pub(super) fn begun_on(&self) -> Option<u64> {
+        self.begun.map(|(_, age)| age)
+    }
+
     /// The server has begun the operation after this item, on the connection of this age. From here
     /// on the stream owes what is published. A reader that joins others is owed nothing before its
     /// first item.
@@ -121,6 +128,7 @@ impl Seen {
         self.begun = Some((head, connection));
         for (key, track) in self.tracks.iter_mut().enumerate() {
             track.last = Some(last_of(head, key, self.kind));
+            track.newest = last_of(head, key, self.kind);
         }
     }
 
@@ -142,7 +150,7 @@ impl Seen {
         }
         // The first handover may come before the first item. Then nobody knows whether the server
         // has begun the operation on the old connection.
-        self.has_had_calm_gap |= is_calm;
+        self.has_had_calm_gap |= is_calm && gap.times_sent() > 0;
         if gap.is_empty() {
             return broken("a gap says something", format!("{gap:?}"));
         }
@@ -183,9 +191,11 @@ impl Seen {
     /// An item was read; whether it has data that decodes.
     pub(super) fn item(&mut self, number: u64, is_whole: bool) -> Checked {
         let (key, step) = track_of(number, self.kind);
-        let Track { last, marks } = std::mem::take(&mut self.tracks[key]);
+        let Track { last, newest, marks } = std::mem::take(&mut self.tracks[key]);
         let place = signed(number);
+        let is_first = last.is_none();
         self.tracks[key].last = Some(place);
+        self.tracks[key].newest = if is_first { place } else { place.max(newest) };
         self.items += 1;
         self.has_position |= is_whole;
         if self.owed_after.is_some_and(|after| number > after) {
@@ -202,12 +212,12 @@ impl Seen {
             return match (self.kind.dedupes, marks) {
                 // What the new connection has before all that the old one had: it is new.
                 (true, Marks { is_lossy: true, .. }) => {
-                    self.tracks[key] = Track { last: Some(last), marks };
+                    self.tracks[key] = Track { last: Some(last), newest, marks };
                     Ok(())
                 }
                 // A policy has dropped it, so that `dedupe_by` has never seen it.
                 (true, Marks { may_repeat: true, .. }) if self.has_missed() => {
-                    self.tracks[key] = Track { last: Some(last), marks };
+                    self.tracks[key] = Track { last: Some(last), newest, marks };
                     Ok(())
                 }
                 (true, _) => broken("with `dedupe_by` nothing comes after what is newer", said()),
@@ -215,7 +225,8 @@ impl Seen {
                 (false, _) => broken("a repetition is announced", said()),
             };
         }
-        let missing = u64::try_from((place - last) / step - 1).unwrap();
+        // What lies between was read before, if the operation has repeated it.
+        let missing = u64::try_from(((place - newest.max(last)) / step - 1).max(0)).unwrap();
         if missing > 0 && !marks.is_lossy {
             match self.kind.overflow {
                 // What was replaced is counted before the first item that waits, whatever its key.
