@@ -223,15 +223,9 @@ impl World {
         .try_into()
         .unwrap();
         let feed = operation.feed;
-        let living: Vec<_> =
-            self.wires.iter().flatten().filter(|wire| !wire.is_dead).map(|wire| wire.age).collect();
         self.log(|| format!("{id:?} begins {wire_id}, f{feed} after {head}"));
         for reader in self.readers.iter_mut().flatten().filter(|reader| reader.feed == feed) {
-            // An older connection goes first only while the other one lives, too.
-            let known = reader.seen.begun_on();
-            if known.is_none_or(|known| living.contains(&known)) {
-                reader.seen.begin(head, age);
-            }
+            reader.seen.begin(head, age);
         }
         self.step(Step::Begun, id);
         self.send_next(id, wire_id);
