@@ -80,8 +80,8 @@
 //!
 //! | | reader keeps up | reader too slow | connection lost | connection replaced |
 //! |---|---|---|---|---|
-//! | by default | each item once, in order | by policy, see below | items published meanwhile are lost; a gap marks the place | at least once; a gap that counts [`overlaps`](Gap::overlaps) marks where items may repeat |
-//! | [`dedupe_by`] | each item once, in order | by policy | as above | exactly once, in order |
+//! | by default | each item once, in order | by policy, see below | items published meanwhile are lost; a gap marks the place | at least once; a gap counts the [`overlaps`](Gap::overlaps), and says if something may be missing |
+//! | [`dedupe_by`] | each item once, in order | by policy | as above | exactly once, in order, unless a gap says otherwise |
 //! | [`resume_with`] | each item once, in order | by policy; with [`Rewind`](Overflow::Rewind), at least once | at least once: the operation continues after the last item received, and the gap is marked [`resumed`](Gap::resumed) | at least once, with that gap |
 //! | [`resume_with`], [`dedupe_by`] | exactly once, in order | by policy; with [`Rewind`](Overflow::Rewind), exactly once, in order | exactly once, in order | exactly once, in order |
 //!

@@ -127,7 +127,9 @@ impl ClientBuilder {
     ///
     /// When the server rejects the credentials, the client calls the provider again with
     /// [`CredentialsReason::Rejected`] and dials at once. A second rejection in a row ends every
-    /// operation, unless [`refusal_grace`](Self::refusal_grace) allows more. If the provider fails
+    /// operation if the server has never acknowledged a connection of this client. If it has, the
+    /// client asks again, with backoff, for [`refusal_grace`](Self::refusal_grace). If the provider
+    /// fails
     /// with [`CredentialsError::transient`], the client calls it again after a backoff.
     ///
     /// ```
@@ -244,8 +246,9 @@ impl ClientBuilder {
     /// Limits the client to `dials` attempts to connect within any period of length `per`. Default:
     /// only the backoff limits attempts.
     ///
-    /// Use this for gateways that ban clients which connect too often. The limit includes attempts
-    /// without a backoff, such as those after rejected credentials or
+    /// Use this for gateways that ban clients which connect too often. An attempt begins when the
+    /// client asks for credentials, so it counts even if it ends before a dial. The limit includes
+    /// attempts without a backoff, such as those after rejected credentials or
     /// [`reconnect_now`](Client::reconnect_now). The limit holds for the whole client: several
     /// [`connections`](Self::connections) get equal parts of it. `build` fails if `dials` is below
     /// the number of connections.
@@ -257,8 +260,9 @@ impl ClientBuilder {
     /// Sets how long the client keeps a connection without live operations. Default: 30 s; `None`
     /// keeps it until the last handle is dropped.
     ///
-    /// The next operation connects again. With `None`, [`Client::connect`](crate::Client::connect)
-    /// keeps the client connected: it reconnects after a loss even if there are no live operations.
+    /// The next operation connects again. With `None`, a call of
+    /// [`Client::connect`](crate::Client::connect) keeps the client connected: it reconnects after a
+    /// loss even if there are no live operations.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.config.idle_timeout = timeout.into();
         self
@@ -280,8 +284,9 @@ impl ClientBuilder {
     /// re-issues all at once. With several connections, the limit holds for each.
     ///
     /// Use this for servers that cannot take thousands of subscriptions at once. The client sends
-    /// operations again in order of creation, a tenth of the rate every 100 ms. Each operation has
-    /// its gap until then. Operations that are started or dropped meanwhile do not wait.
+    /// operations again in order of creation, a tenth of the rate every 100 ms. The gap of each
+    /// operation appears at once, and its items follow after its turn. Operations that are started
+    /// or dropped meanwhile do not wait.
     pub fn reissue_rate(mut self, per_second: NonZeroU32) -> Self {
         self.config.reissue_rate = Some(per_second);
         self
@@ -291,10 +296,11 @@ impl ClientBuilder {
     /// attempt. Default: the client decides by a table of causes.
     ///
     /// `hook` gets the cause and the number of attempts that failed in a row. [`Verdict::Default`]
-    /// leaves the decision to the table, and [`Verdict::Fatal`] is final. The client looks for an
-    /// operation that makes the server close the connection only after `Default` and
-    /// [`Verdict::Retry`]. The hook runs in the client's task, so it must not block. A panic in it
-    /// counts as `Default`.
+    /// leaves the decision to the table, and [`Verdict::Fatal`] is final. While another connection
+    /// still works, as during [`rotate`](Client::rotate), nothing ends: the verdict only decides
+    /// when the next attempt is made. The client looks for an operation that makes the server close
+    /// the connection only after `Default` and [`Verdict::Retry`]. The hook runs in the client's
+    /// task, so it must not block. A panic in it counts as `Default`.
     pub fn on_disconnect(
         mut self,
         hook: impl Fn(&Disconnect, u32) -> Verdict + Send + Sync + 'static,
@@ -314,8 +320,7 @@ impl ClientBuilder {
     ///
     /// If the server sends a larger message, the client closes the connection with 1009. If only
     /// one operation was live, it ends. If there were several, the client finds the one at fault,
-    /// because the server would send the message again. A connection keeps a buffer as large as the
-    /// largest message that it has received.
+    /// because the server would send the message again.
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;
         self

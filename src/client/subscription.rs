@@ -34,7 +34,7 @@ mod builder;
 pub enum Event<T> {
     /// An item.
     Next(Response<T>),
-    /// Items are, or may be, missing here.
+    /// Items are missing here, may be missing, or may come twice.
     Gap(Gap),
     /// No item arrived in time, though the connection was up; see
     /// [`idle_longer_than`](SubscriptionBuilder::idle_longer_than) and

@@ -11,8 +11,9 @@ use crate::error::{Disconnect, GraphQlError};
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Gap {
-    /// How often the operation was sent again on a new connection. The client did not receive what
-    /// the server published in between, and cannot know how much that is.
+    /// How often items may be missing because the connection changed: it was lost, or it was
+    /// replaced and nothing proved that the old one had delivered everything. The client cannot
+    /// know how many items that are.
     pub reconnects: u32,
     /// How often the operation was sent again on the same connection: by
     /// [`Overflow::Rewind`](crate::Overflow::Rewind),
@@ -35,7 +36,7 @@ pub struct Gap {
     /// [`Overflow::Latest`](crate::Overflow::Latest) by the newest, under
     /// [`latest_by`](crate::SubscriptionBuilder::latest_by) by the newest of the same key.
     pub replaced: u64,
-    /// How long the connection was down in total.
+    /// How long there was no connection, from the loss until the operation was queued again.
     pub down_for: Duration,
     /// Why the connection was lost the last time; `None` if it was not lost.
     pub cause: Option<Disconnect>,
@@ -46,7 +47,7 @@ pub struct Gap {
 
 impl Gap {
     /// Returns whether nothing is missing here, provided that the server honours the position that
-    /// it was given.
+    /// it was given. Items may still come twice; see [`overlaps`](Self::overlaps).
     ///
     /// That is the case if the operation was [`resumed`](Self::resumed) each time that it was sent
     /// again, and if all items that were dropped were [`replaced`](Self::replaced) by newer ones.

@@ -92,8 +92,10 @@ pub enum Verdict {
     Retry,
     /// Try again, no sooner than this.
     RetryAfter(Duration),
-    /// The credentials are no good: ask for new ones and try again at once. Twice in a row is
-    /// fatal.
+    /// The credentials are no good: ask for new ones and try again at once. The second time in a
+    /// row the client waits as it does after a loss, and after
+    /// [`refusal_grace`](crate::ClientBuilder::refusal_grace) this is fatal. For a server that has
+    /// never acknowledged a connection the second time is fatal.
     NewCredentials,
     /// End every operation with this cause; the client stays usable.
     Fatal,

@@ -30,7 +30,7 @@ pub enum Status {
     /// Acknowledged: operations are live.
     #[non_exhaustive]
     Open {
-        /// What is spoken.
+        /// The subprotocol in use.
         subprotocol: Subprotocol,
         /// What the server sent with `connection_ack`; `None` if that is nothing, or more than 64
         /// KiB.
@@ -39,7 +39,7 @@ pub enum Status {
     /// Not connected; the next attempt is due after `delay`.
     #[non_exhaustive]
     Waiting {
-        /// From now until the next attempt.
+        /// From the moment of this status until the next attempt.
         delay: Duration,
         /// Why the last connection was lost, or could not be made; `None` if only
         /// [`max_dials`](crate::ClientBuilder::max_dials) delays it.
@@ -55,6 +55,9 @@ pub enum Status {
 }
 
 /// Counts since the client was built; see [`Client::stats`](crate::Client::stats).
+///
+/// `handovers` and `items` go down again where a handover is undone: the new connection failed, and
+/// the old one continues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -72,13 +75,12 @@ pub struct Stats {
     /// Acknowledged connections that replaced one which still worked; see
     /// [`Client::rotate`](crate::Client::rotate).
     pub handovers: u64,
-    /// Items that arrived for live operations; one for a
-    /// [shared](crate::SubscriptionBuilder::shared) operation is one.
+    /// Items that arrived for live operations. An item for several readers of a
+    /// [shared](crate::SubscriptionBuilder::shared) operation counts once.
     pub items: u64,
     /// Items that an overflow policy dropped, for each reader that did not get it.
     pub dropped: u64,
-    /// Items that wait for a reader, for each that they wait for; may be behind by what has just
-    /// arrived.
+    /// Items that wait in the queues of readers. May be behind by what has just arrived.
     pub queued_items: u64,
     /// Messages that were ignored: unknown ids and types, and what could not be read.
     pub ignored: u64,

@@ -123,7 +123,8 @@ impl Seen {
         if self.items > 0 || self.kind.is_shared || !is_first {
             return;
         }
-        // The newer connection may have carried it alone, and be lost by now with what it delivered.
+        // The newer connection may have carried it alone, and be lost by now with what it
+        // delivered.
         self.begun_before = self.begun.map(|(head, _)| head);
         self.begun = Some((head, connection));
         for (key, track) in self.tracks.iter_mut().enumerate() {
