@@ -261,8 +261,8 @@ impl ClientBuilder {
     /// keeps it until the last handle is dropped.
     ///
     /// The next operation connects again. With `None`, a call of
-    /// [`Client::connect`](crate::Client::connect) keeps the client connected: it reconnects after a
-    /// loss even if there are no live operations.
+    /// [`Client::connect`](crate::Client::connect) keeps the client connected: it reconnects after
+    /// a loss even if there are no live operations.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.config.idle_timeout = timeout.into();
         self
