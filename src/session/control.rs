@@ -191,6 +191,8 @@ impl<W: Clone> Session<W> {
         self.note_outage(&outage);
         self.remove_connection(id);
         self.last_cause = Some(cause);
+        // The end of a mutation may leave one operation alone in quarantine (rule 22e).
+        self.go_on_with_quarantine(now);
     }
 
     /// Dials without the backoff, but not beyond the budget.

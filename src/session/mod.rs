@@ -362,7 +362,7 @@ impl<W: Clone> Session<W> {
     fn remove_connection(&mut self, id: ConnectionId) -> Option<Connection> {
         let connection = self.connections[id as usize].take()?;
         if id == self.current {
-            self.quarantine.nothing_lives();
+            self.quarantine.nothing_lives(id);
         }
         let interval = connection.liveness.keep_alive_interval();
         self.keep_alive_interval = self.keep_alive_interval.max(interval);

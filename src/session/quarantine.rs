@@ -84,6 +84,12 @@ impl Quarantine {
         self.is_active
     }
 
+    /// The connection on which some are tried.
+    #[cfg(test)]
+    pub(super) fn tried_on(&self) -> Option<ConnectionId> {
+        self.trial.as_ref().map(|trial| trial.on)
+    }
+
     #[cfg(test)]
     pub(super) fn remembered(&self) -> usize {
         let tried = self.trial.as_ref().map_or(0, |trial| trial.group.len());
@@ -110,9 +116,11 @@ impl Quarantine {
         self.weak_losses = 0;
     }
 
-    /// The current connection is gone, and nothing lives on it.
-    pub(super) fn nothing_lives(&mut self) {
+    /// The current connection is gone: nothing lives on it, and what was tried on it is to be sent
+    /// with everything else. That must not count as a trial on the next connection.
+    pub(super) fn nothing_lives(&mut self, current: ConnectionId) {
         self.control = None;
+        self.trial.take_if(|trial| trial.on == current);
     }
 
     /// The connection ended for another reason.
@@ -395,6 +403,18 @@ impl<W: Clone> Session<W> {
         if last.is_some_and(|serial| connection.pings.has_read(serial)) {
             connection.timers.arm_by(Timer::Settled, now + settle_time);
         } else {
+            self.probe_trial(on);
+        }
+    }
+
+    /// Sends a ping behind what is tried on a connection. Not while some of it waits for its turn
+    /// under `reissue_rate`: that ping would go before it, and each pong would cause the next ping.
+    pub(super) fn probe_trial(&mut self, on: ConnectionId) {
+        let Some(trial) = self.quarantine.trial.as_ref().filter(|trial| trial.on == on) else {
+            return;
+        };
+        let is_paced = trial.group.iter().any(|id| self.operations.waits(*id, Why::Pacing));
+        if let Some(connection) = self.connection_mut(on).filter(|_| !is_paced) {
             connection.probe();
         }
     }

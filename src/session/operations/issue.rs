@@ -96,6 +96,7 @@ impl<W: Clone> Session<W> {
             connection.timers.arm(Timer::Pace, now + period);
         }
         self.probe_awaited();
+        self.probe_trial(on);
     }
 
     /// A connection is gone, and with it what it carried: those operations wait for the next one.

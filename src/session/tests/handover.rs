@@ -7,6 +7,7 @@ use proptest::{prelude::*, test_runner::TestCaseError};
 use self::world::World;
 use super::*;
 
+mod held;
 mod limits;
 mod odds;
 mod reader;

@@ -1,6 +1,7 @@
 //! Rule 22: an operation that makes the server close the connection is found, and ends alone. Its
 //! siblings notice nothing of the search.
 
+mod beside;
 mod finding;
 mod lone;
 mod meanwhile;

@@ -66,7 +66,19 @@ impl History {
                 }
             }
         }
+        self.note_queries_that_left();
         self.check_blame(&lost)
+    }
+
+    /// No gap tells when a query leaves the second connection. What the server still says of it
+    /// there is ignored (rule 12).
+    fn note_queries_that_left(&mut self) {
+        let (operations, model) = (&self.rig.session.operations, &mut self.model);
+        for id in model.queries.intersection(&model.live) {
+            if !operations.is_on(*id, ConnectionId::B) {
+                model.wires[1].give_up(*id);
+            }
+        }
     }
 
     fn begin_attempt(&mut self, on: ConnectionId) -> Checked {
@@ -89,10 +101,9 @@ impl History {
         model.wires[0].acked = true;
         // Why those are not sent now is another reason.
         model.down_since.retain(|id, _| model.watch.is_sent_with_a_connection(*id));
-        let session = &self.rig.session;
         let is_due =
-            |id: &u64| model.watch.is_sent_with_a_connection(*id) && !is_tried(session, *id);
-        if session.config.reissue_rate.is_none() {
+            |id: &u64| model.watch.is_sent_with_a_connection(*id) && !model.kept_away.contains(id);
+        if self.rig.session.config.reissue_rate.is_none() {
             model.batch = model.live.iter().copied().filter(is_due).collect();
         }
     }
@@ -205,10 +216,6 @@ impl Model {
         prop_assert!(self.wires[on as usize].acked, "rule 5: nothing before the ack");
         prop_assert!(self.live.contains(&id), "rule 12: never mentioned once dropped");
         prop_assert!(self.every_wire_id.insert(wire_id.clone()), "rule 9: no id twice");
-        // No gap tells when a query leaves the second connection.
-        if on == ConnectionId::A && self.queries.contains(&id) {
-            self.wires[1].give_up(id);
-        }
         prop_assert!(!self.sent().any(|sent| sent == id), "I2: under one id at a time");
         let is_first = self.issued_ever.insert(id);
         prop_assert!(

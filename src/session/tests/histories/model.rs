@@ -19,6 +19,9 @@ pub(super) struct Model {
     pub(super) reissue_announced: BTreeSet<u64>,
     /// To be written next, in this order (rule 26).
     pub(super) batch: VecDeque<u64>,
+    /// In quarantine when the last message arrived. If that was the acknowledgement, these are not
+    /// part of the batch: they are sent behind it, when they are tried or released.
+    pub(super) kept_away: BTreeSet<u64>,
     pub(super) watch: watch::Watch,
     pub(super) every_wire_id: BTreeSet<String>,
     /// The operations' ends are ours, so each is completed.

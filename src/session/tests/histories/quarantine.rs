@@ -59,10 +59,13 @@ impl History {
         Ok(())
     }
 
+    pub(super) fn kept_away(&self) -> BTreeSet<u64> {
+        self.model.live.iter().copied().filter(|&id| is_tried(&self.rig.session, id)).collect()
+    }
+
     pub(super) fn check_quarantine(&self) -> Checked {
         let (session, model) = (&self.rig.session, &self.model);
-        let tried: Vec<_> =
-            model.live.iter().copied().filter(|&id| is_tried(session, id)).collect();
+        let tried = self.kept_away();
         for id in &tried {
             prop_assert!(!model.cleared.contains(id), "rule 22b: {} is cleared", id);
             prop_assert!(model.issued_ever.contains(id), "{} was never sent", id);

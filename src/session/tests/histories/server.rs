@@ -172,6 +172,7 @@ impl History {
             message["id"] = id.clone().into();
         }
         let was_open = self.rig.session.is_live(on);
+        self.model.kept_away = self.kept_away();
         let model = &mut self.model;
         let of = id.as_ref().and_then(|id| model.wires[on as usize].sent.get(id)).copied();
         let item = self.rig.session.handle_frame(self.rig.now, on, &message.to_string());
@@ -191,7 +192,12 @@ impl History {
                 _ => {}
             }
         }
-        self.model.wires[on as usize].acked = self.rig.session.is_live(on);
+        let is_open = self.rig.session.is_live(on);
+        // A violation loses the connection at once; its `Hangup` is yet to be performed.
+        if was_open && !is_open && on == ConnectionId::A {
+            self.model.lost(self.rig.now);
+        }
+        self.model.wires[on as usize].acked = is_open;
         Ok(())
     }
 
@@ -219,11 +225,10 @@ impl History {
     fn end_arrived(&mut self, on: ConnectionId, wire_id: &str) {
         let model = &mut self.model;
         let wire = &mut model.wires[on as usize];
-        let ended = wire.sent.remove(wire_id).or(wire.owed.remove(wire_id));
-        let Some(id) = ended else { return };
-        if model.live.contains(&id) {
-            model.cleared.insert(id);
-        }
+        let (sent, owed) = (wire.sent.remove(wire_id), wire.owed.remove(wire_id));
+        // What comes for a request that was given up is ignored (rule 12), so it clears nothing.
+        model.cleared.extend(sent.filter(|id| model.live.contains(id)));
+        let Some(id) = sent.or(owed) else { return };
         // On legacy a call is stopped all the same (rule 15).
         if model.is_call(id) {
             model.wires[on as usize].answered.insert(wire_id.to_owned());

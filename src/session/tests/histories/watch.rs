@@ -41,13 +41,15 @@ impl History {
         self.model.watch.cares.insert(id, watch_options);
     }
 
-    /// Of any that was ever made.
+    /// Of any that was ever made. Only what is on a connection or in quarantine waits for its
+    /// reader from then on (rule 26): everything else keeps its place, and a batch its order.
     pub(super) fn rewind(&mut self, id: u64) {
+        let is_in_quarantine = self.rig.session.operations.waits(id, Why::Quarantine);
         self.rig.session.rewind(id);
         let model = &mut self.model;
         if model.live.contains(&id) && !model.is_call(id) {
             let gave_up = model.wires.iter_mut().map(|wire| wire.give_up(id));
-            if gave_up.fold(false, |any, it| any | it) {
+            if gave_up.fold(is_in_quarantine, |any, it| any | it) {
                 model.watch.waits.insert(id, Why::Reader);
             }
         }

@@ -18,6 +18,8 @@ pub(super) struct Server {
     pub(super) calls: BTreeMap<u64, u32>,
     pub(super) answers: Answers,
     pub(super) pongs: Pongs,
+    /// How many pings have arrived.
+    pub(super) pings: u32,
     pub(super) down: Option<Down>,
     pub(super) flaps: Option<Flaps>,
     /// How long a connection lives that carries anything, and how it ends.
@@ -75,6 +77,7 @@ impl Server {
             calls: BTreeMap::new(),
             answers,
             pongs: Pongs::WithoutTheNumber,
+            pings: 0,
             down: None,
             flaps: None,
             age: None,
@@ -123,6 +126,7 @@ impl World {
         let message = match transmit {
             Transmit::Text(text) => read(&text),
             Transmit::Ping(number) => {
+                self.server.pings += 1;
                 if self.server.pongs != Pongs::Never {
                     self.schedule(on, latency, Event::Pong(number));
                 }
@@ -142,13 +146,16 @@ impl World {
             "complete" | "stop" => {
                 socket.carried.remove(&wire_id);
             }
-            "ping" => match self.server.pongs {
-                Pongs::WithTheNumber => {
-                    self.say(on, json!({"type": "pong", "payload": message["payload"]}));
+            "ping" => {
+                self.server.pings += 1;
+                match self.server.pongs {
+                    Pongs::WithTheNumber => {
+                        self.say(on, json!({"type": "pong", "payload": message["payload"]}));
+                    }
+                    Pongs::WithoutTheNumber => self.say(on, json!({"type": "pong"})),
+                    Pongs::Never => {}
                 }
-                Pongs::WithoutTheNumber => self.say(on, json!({"type": "pong"})),
-                Pongs::Never => {}
-            },
+            }
             _ => {}
         }
     }

@@ -1,0 +1,45 @@
+//! Trials on the current connection, where the server allows no second one.
+
+use super::*;
+
+/// Ten cleared operations and a good silent one beside a bad one, on a server that allows one
+/// connection only. Some of the last two are being tried on it.
+fn on_trial(config: Config) -> (World, u64) {
+    let mut world = World::with_cleared(config, 10);
+    world.server.most_sockets = 1;
+    world.subscribe_all(3);
+    let bad = world.subscribe_bad(&closed(4500));
+    assert!(world.reach(|world| !world.quarantined().is_empty()));
+    assert!(world.reach(|world| {
+        let trial = &world.rig.session.quarantine;
+        trial.tried_on() == Some(world.rig.session.current)
+    }));
+    (world, bad)
+}
+
+#[test]
+fn a_connection_that_the_application_gives_up_ends_the_trial_on_it() {
+    for end in [Session::pause, Session::reconnect_now] {
+        let (mut world, bad) = on_trial(config());
+        world.server.bad.clear();
+        end(&mut world.rig.session, world.rig.now);
+        world.perform();
+        assert_eq!(world.rig.session.quarantine.tried_on(), None);
+        world.rig.session.resume(world.rig.now);
+        assert!(world.reach(World::all_are_carried), "the others are not held back for good");
+        assert!(!world.ended().contains(&bad));
+        assert!(!world.rig.session.quarantine.is_active());
+    }
+}
+
+#[test]
+fn a_trial_that_waits_for_its_turn_under_reissue_rate_causes_no_ping_for_each_pong() {
+    let config = Config { reissue_rate: std::num::NonZeroU32::new(1), ..config() };
+    let (mut world, _) = on_trial(config);
+    world.server.bad.clear();
+    let pings = world.server.pings;
+    world.pass(secs(5));
+    let sent = world.server.pings - pings;
+    assert!(sent < 15, "{sent} pings in five seconds");
+    assert!(world.reach(World::all_are_carried));
+}
