@@ -41,18 +41,18 @@ impl History {
             return Ok(());
         }
         for (id, cause) in lost {
-            let Some(loss) = &model.last_loss else {
+            let Some(loss_before) = &model.last_loss else {
                 prop_assert!(false, "{} is blamed for {}", id, cause);
                 return Ok(());
             };
             prop_assert!(!model.cleared.contains(id), "rule 22b: {} is cleared", id);
-            prop_assert!(loss.carried.contains(id), "{} was not there", id);
-            let is_alone = loss.on == ConnectionId::A || loss.carried.len() == 1;
-            prop_assert!(is_alone, "rule 22d: {} was not alone: {:?}", id, loss.carried);
-            let others = loss.lived.iter().filter(|other| *other != id).count();
+            prop_assert!(loss_before.carried.contains(id), "{} was not there", id);
+            let is_alone = loss_before.on == ConnectionId::A || loss_before.carried.len() == 1;
+            prop_assert!(is_alone, "rule 22d: {} was not alone: {:?}", id, loss_before.carried);
+            let others = loss_before.lived.iter().filter(|other| *other != id).count();
             prop_assert!(others > 0, "rule 22f: nobody lived when {} was lost", id);
             // The first one was in company.
-            let least = 1 + if loss.is_strong { 2 } else { 3 };
+            let least = 1 + if loss_before.is_strong { 2 } else { 3 };
             let losses = model.suspicious_losses[id];
             prop_assert!(losses >= least, "{} is blamed after {} losses", id, losses);
         }

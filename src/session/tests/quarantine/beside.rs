@@ -1,9 +1,10 @@
 //! Trials on the current connection, where the server allows no second one.
 
 use super::*;
+use crate::session::operations::Place;
 
-/// Ten cleared operations and a good silent one beside a bad one, on a server that allows one
-/// connection only. Some of the last two are being tried on it.
+/// Ten cleared operations, three silent ones and a bad one, on a server that allows one connection
+/// only. Some of the last four are being tried on it.
 fn on_trial(config: Config) -> (World, u64) {
     let mut world = World::with_cleared(config, 10);
     world.server.most_sockets = 1;
@@ -11,8 +12,7 @@ fn on_trial(config: Config) -> (World, u64) {
     let bad = world.subscribe_bad(&closed(4500));
     assert!(world.reach(|world| !world.quarantined().is_empty()));
     assert!(world.reach(|world| {
-        let trial = &world.rig.session.quarantine;
-        trial.tried_on() == Some(world.rig.session.current)
+        world.rig.session.quarantine.tried_on() == Some(world.rig.session.current)
     }));
     (world, bad)
 }
@@ -42,4 +42,17 @@ fn a_trial_that_waits_for_its_turn_under_reissue_rate_causes_no_ping_for_each_po
     let sent = world.server.pings - pings;
     assert!(sent < 15, "{sent} pings in five seconds");
     assert!(world.reach(World::all_are_carried));
+}
+
+#[test]
+fn a_trial_that_waited_for_its_turn_under_reissue_rate_ends_soon_after_it_was_sent() {
+    let config = Config { reissue_rate: std::num::NonZeroU32::new(5), ..config() };
+    let (mut world, _) = on_trial(config);
+    world.server.bad.clear();
+    world.server.pongs = Pongs::WithTheNumber;
+    let is_paced = |it: &Operation<u64>| matches!(it.place(), Place::Waiting(Why::Pacing));
+    assert!(world.reach(|world| world.rig.session.operations.ids(is_paced).is_empty()));
+    let sent = world.rig.now;
+    assert!(world.reach(|world| world.rig.session.quarantine.tried_on().is_none()));
+    assert!(world.rig.now - sent < secs(3), "without a ping it takes 6 s");
 }
