@@ -167,9 +167,7 @@ impl<W: Clone> Session<W> {
                 || self.quarantine_suspects(now, id, &cause));
         let verdict = match judged {
             Judged::ByApplication(verdict) => verdict,
-            Judged::ByTable(Verdict::OneOperation)
-                if !is_of_one && self.is_alone_to_blame(&cause) =>
-            {
+            Judged::ByTable(Verdict::OneOperation) if !is_of_one && self.operations.len() == 1 => {
                 Verdict::Fatal
             }
             Judged::ByTable(verdict) if !is_of_one && verdict != Verdict::OneOperation => verdict,
@@ -198,14 +196,6 @@ impl<W: Clone> Session<W> {
             }
             Plan::Fatal(cause) => self.fail_all(&ConnectionEnd::Lost(cause)),
         }
-    }
-
-    /// Whether there is one operation only, and it may be what closed the connection. Not one that
-    /// is cleared, unless its item is too large for this side.
-    fn is_alone_to_blame(&self, cause: &Disconnect) -> bool {
-        let mut operations = self.operations.iter();
-        let (Some(operation), None) = (operations.next(), operations.next()) else { return false };
-        !operation.is_cleared || matches!(cause, Disconnect::MessageTooBig { .. })
     }
 
     /// Ends what is live. The client stays usable, and the next operation starts afresh (rule 23).

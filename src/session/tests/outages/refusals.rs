@@ -73,7 +73,8 @@ fn handshake(rng: &mut Rng) -> ConnectError {
     dials.chain(others).nth(index).unwrap()
 }
 
-/// Any close code, valid or not, and frames that are none.
+/// Any close code, valid or not, and frames that are none. But not 1009: the operation is to blame
+/// for that, and not the endpoint (rule 22).
 pub(super) fn close(rng: &mut Rng) -> Disconnect {
     const CODES: [u16; 29] = [
         0, 999, 1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1010, 1011, 1012, 1013, 1014, 1015,
@@ -82,8 +83,7 @@ pub(super) fn close(rng: &mut Rng) -> Disconnect {
     match rng.u8(..10) {
         0 => Disconnect::WebSocket("control frame too big".into()),
         1 => Disconnect::Reset(None),
-        2 => closed(rng.u16(1_000..5_000)),
-        // The operation is to blame for that, and not the endpoint (rule 22).
+        2 => closed(rng.u16(1_010..5_000)),
         3.. => closed(CODES[rng.usize(..CODES.len())]),
     }
 }
