@@ -20,7 +20,7 @@ impl<W: Clone> Session<W> {
     /// Somebody waits for a connection, with or without operations; answered by
     /// `Output::Connected`.
     pub(crate) fn connect(&mut self, now: Instant) {
-        self.is_wanted = true;
+        self.is_connection_awaited = true;
         self.is_kept |= self.config.idle_timeout.is_none();
         match self.phase() {
             Some(Phase::Open(_)) => self.answer_connect(Ok(())),
@@ -142,12 +142,12 @@ impl<W: Clone> Session<W> {
 
     /// Whether there is anything to be connected for.
     pub(super) fn has_reason(&self) -> bool {
-        !self.operations.is_empty() || self.is_wanted || self.is_kept
+        !self.operations.is_empty() || self.is_connection_awaited || self.is_kept
     }
 
     /// Answers everyone who waits for a connection.
     pub(super) fn answer_connect(&mut self, answer: Result<(), ConnectionEnd>) {
-        if std::mem::take(&mut self.is_wanted) {
+        if std::mem::take(&mut self.is_connection_awaited) {
             self.outputs.push_back(Output::Connected(answer));
         }
     }
@@ -197,7 +197,7 @@ impl<W: Clone> Session<W> {
 
     /// Dials without the backoff, but not beyond the budget.
     fn start_now(&mut self, now: Instant) {
-        self.retry.hurry();
+        self.retry.skip_delay();
         self.start(now);
     }
 }

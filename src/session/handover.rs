@@ -8,7 +8,8 @@
 //!
 //! - when both have said the same two items in a row (`overlap.rs`),
 //! - when the new one was told the position after which to go on, and has said something,
-//! - or after 10 s. Then nothing proves that the old one has said everything, and a gap says so.
+//! - or after about 10 s in which both were read. Then nothing proves that the old one has said
+//!   everything, and a gap says so. If the operation has a position, it is sent again after that.
 //!
 //! Whatever is cut over may repeat what came before, which the gap counts in `overlaps`. Until the
 //! last operation is cut over the way back is open: if the new connection fails, the old one goes
@@ -40,24 +41,24 @@ pub(super) struct Handover {
     moving: BTreeSet<u64>,
     /// Queries and mutations without a result.
     staying: BTreeSet<u64>,
-    /// Somebody waits for another connection.
-    pub(super) is_wanted: bool,
+    /// Somebody waits for [`Client::rotate`](crate::Client::rotate).
+    pub(super) is_rotation_awaited: bool,
 }
 
-/// Why an operation is cut over.
+/// What is known of the old connection when an operation is cut over.
 enum Cut {
-    /// The old connection has nothing to add.
-    Proven,
-    /// It was waited for long enough.
-    TimeUp,
-    /// It is gone.
-    Lost(Option<Disconnect>),
+    /// It has nothing to add.
+    Complete,
+    /// It works, but nothing proves that it has delivered everything.
+    Unproven,
+    /// It is gone, or has ended the operation.
+    OldLost(Option<Disconnect>),
 }
 
 impl<W: Clone> Session<W> {
     /// The successor is acknowledged: it becomes the current connection, and the one that it
     /// replaces retires.
-    pub(super) fn take_over(&mut self, now: Instant, successor: ConnectionId) {
+    pub(super) fn promote_successor(&mut self, now: Instant, successor: ConnectionId) {
         let old = self.current;
         self.current = successor;
         self.counts.handovers += 1;
@@ -106,13 +107,14 @@ impl<W: Clone> Session<W> {
         if is_proven {
             self.cut_over_proven(now, id);
         } else if self.operations.held_bytes() > MAX_HELD_BYTES {
-            self.cut_over(now, id, &Cut::TimeUp);
+            self.cut_over(now, id, &Cut::Unproven);
         }
     }
 
     /// The server has ended an operation on the new connection while it is moving. The end is held
     /// behind the items that are.
     pub(super) fn hold_end(&mut self, now: Instant, id: u64, end: End) {
+        // Without a position it waits for the old connection to say the same, or for its time.
         let Some(moving) = self.operations.moving_mut(id) else { return };
         moving.backlog.end.get_or_insert(end);
         if moving.is_resumed {
@@ -132,18 +134,18 @@ impl<W: Clone> Session<W> {
     fn cut_over_proven(&mut self, now: Instant, id: u64) {
         let Some(moving) = self.operations.moving_mut(id) else { return };
         let is_in_order = moving.is_resumed || moving.had_begun;
-        self.cut_over(now, id, if is_in_order { &Cut::Proven } else { &Cut::TimeUp });
+        self.cut_over(now, id, if is_in_order { &Cut::Complete } else { &Cut::Unproven });
     }
 
     /// The server has ended an operation on the old connection while it is moving. Returns whether
     /// it goes on all the same, because the new one has said something already.
-    pub(super) fn goes_on(&mut self, now: Instant, id: u64) -> bool {
+    pub(super) fn old_side_ended(&mut self, now: Instant, id: u64) -> bool {
         let Some(moving) = self.operations.moving_mut(id) else { return false };
         if moving.backlog.is_empty() {
             return false;
         }
         // Nothing says whether the old one had more to say when it ended.
-        self.cut_over(now, id, &Cut::Lost(None));
+        self.cut_over(now, id, &Cut::OldLost(None));
         true
     }
 
@@ -152,24 +154,16 @@ impl<W: Clone> Session<W> {
         self.handover.moving.remove(&id);
         let Some(moving) = self.operations.moving_mut(id) else { return };
         let (from, new, is_resumed) = (moving.from, moving.new, moving.is_resumed);
-        let lost = match cut {
-            Cut::Proven | Cut::TimeUp => None,
-            Cut::Lost(_) => Some(from),
-        };
-        let cause = match cut {
-            Cut::Proven | Cut::TimeUp => None,
-            Cut::Lost(cause) => cause.clone(),
-        };
-        let may_miss = match cut {
-            Cut::Proven => false,
-            Cut::TimeUp => !is_resumed,
-            Cut::Lost(_) => true,
-        };
-        let has_position = !is_resumed && moving.overlap.has_old_said();
+        let has_old_said = moving.overlap.has_old_said();
         let is_ended = moving.backlog.end.is_some();
+        let (lost, cause, may_miss) = match cut {
+            Cut::Complete => (None, None, false),
+            Cut::Unproven => (None, None, !is_resumed),
+            Cut::OldLost(cause) => (Some(from), cause.clone(), true),
+        };
         let Some(operation) = self.operations.get(id) else { return };
-        let has_position = operation.is_resumable && has_position;
-        let Some(serial) = new.filter(|_| !(may_miss && has_position)) else {
+        let can_be_resumed = operation.is_resumable && !is_resumed && has_old_said;
+        let Some(serial) = new.filter(|_| !(may_miss && can_be_resumed)) else {
             // The new connection does not know it yet, or not from where to go on: it is sent there
             // after the last item that was received.
             return self.send_anew(now, id, lost, cause);
@@ -237,7 +231,7 @@ impl<W: Clone> Session<W> {
             let since = *moving.since.get_or_insert(now);
             let since = read_since.map_or(since, |read| read.max(since));
             if now.saturating_duration_since(since) >= OVERLAP {
-                self.cut_over(now, id, &Cut::TimeUp);
+                self.cut_over(now, id, &Cut::Unproven);
             }
         }
     }
@@ -281,7 +275,7 @@ impl<W: Clone> Session<W> {
         cause: Option<&Disconnect>,
     ) {
         for id in std::mem::take(&mut self.handover.moving) {
-            self.cut_over(now, id, &Cut::Lost(cause.cloned()));
+            self.cut_over(now, id, &Cut::OldLost(cause.cloned()));
         }
         self.give_up_calls(now, retiring, cause);
         self.remove_connection(retiring);
@@ -289,7 +283,7 @@ impl<W: Clone> Session<W> {
     }
 
     /// Whether the loss of the current connection leaves one that still carries the operations.
-    pub(super) fn can_go_back(&mut self) -> bool {
+    pub(super) fn can_undo_handover(&mut self) -> bool {
         let operations = &self.operations;
         self.handover.moving.retain(|id| operations.is_moving(*id));
         !self.handover.moving.is_empty()
@@ -298,7 +292,7 @@ impl<W: Clone> Session<W> {
 
     /// The current connection was lost while operations were moving to it. The one that they come
     /// from still works: they stay there, and nothing is missing.
-    pub(super) fn go_back(&mut self, now: Instant, cause: Disconnect) {
+    pub(super) fn undo_handover(&mut self, now: Instant, cause: Disconnect) {
         let new = self.current;
         self.counts.handovers -= 1;
         self.give_up_mutations(new, Some(&cause));
@@ -322,7 +316,7 @@ impl<W: Clone> Session<W> {
         self.issue_all(now, None);
         self.look_for_idleness(now);
         self.space(now, cause, Stage::Open);
-        self.hand_over(now);
+        self.dial_successor(now);
     }
 
     /// Closes the retiring connection once nothing depends on it.
@@ -361,7 +355,7 @@ impl<W: Clone> Session<W> {
         self.handover.staying.clear();
         self.look_for_idleness(now);
         self.probe_awaited();
-        if self.handover.is_wanted && self.is_open() {
+        if self.handover.is_rotation_awaited && self.is_open() {
             self.renew(now);
         }
     }
@@ -373,7 +367,7 @@ impl<W: Clone> Session<W> {
         match self.connection(id).map(|other| other.role) {
             Some(Role::Retiring) => {
                 for moving in std::mem::take(&mut self.handover.moving) {
-                    self.cut_over(now, moving, &Cut::Lost(Some(cause.clone())));
+                    self.cut_over(now, moving, &Cut::OldLost(Some(cause.clone())));
                 }
                 self.give_up_calls(now, id, Some(cause));
                 self.handover.staying.clear();

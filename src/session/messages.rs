@@ -154,7 +154,7 @@ impl<W: Clone> Session<W> {
         let replaced = match role {
             Role::Trial => return self.after_change(now),
             Role::Successor => {
-                self.take_over(now, on);
+                self.promote_successor(now, on);
                 Some(old)
             }
             Role::Current | Role::Retiring => {
@@ -255,7 +255,7 @@ impl<W: Clone> Session<W> {
         });
         match found {
             Some((Side::New, id)) => self.hold_end(now, id, end),
-            Some((Side::Old, id)) if self.goes_on(now, id) => {}
+            Some((Side::Old, id)) if self.old_side_ended(now, id) => {}
             Some((Side::Old | Side::Only, _)) => return self.finish(now, on, wire_id, end),
             None => {
                 let Some(connection) = self.connection_mut(on) else { return };

@@ -95,7 +95,7 @@ pub(crate) struct Session<W> {
     /// The current connection was lost, and no other one is open yet.
     is_reconnecting: bool,
     /// Somebody waits for a connection.
-    is_wanted: bool,
+    is_connection_awaited: bool,
     /// The application wants a connection even while nothing is live (rule 25).
     is_kept: bool,
     /// The application wants no connection for now.
@@ -122,7 +122,7 @@ impl<W: Clone> Session<W> {
             counts: Counts::default(),
             last_cause: None,
             is_reconnecting: false,
-            is_wanted: false,
+            is_connection_awaited: false,
             is_kept: false,
             is_paused: false,
             is_stalled: false,
@@ -324,7 +324,7 @@ impl<W: Clone> Session<W> {
             return;
         }
         if is_replaced {
-            self.retry.still_healthy();
+            self.retry.reset_attempts();
         } else {
             self.retry.healthy();
         }

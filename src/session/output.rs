@@ -36,7 +36,7 @@ pub(crate) enum Output<W> {
     Stale { writer: W, idle_for: Duration },
     /// The server has ended the operation. If the application takes that for transient answer with
     /// `restart`, else with `cancel`, and tell the reader.
-    Judge { writer: W, end: End },
+    AskIfTransient { writer: W, end: End },
     /// The operation is over (I1).
     Finish { writer: W, end: End },
     /// For everyone who waits for a connection: there is one, or there will be none.

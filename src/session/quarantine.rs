@@ -277,7 +277,7 @@ impl<W: Clone> Session<W> {
         let end = End::Connection(ConnectionEnd::Lost(cause));
         self.outputs.push_back(Output::Finish { writer: operation.writer, end });
         // The losses so far were its doing.
-        self.retry.forgive();
+        self.retry.reset_counts();
         self.quarantine.lost_trials = 0;
         self.quarantine.rounds = 0;
     }

@@ -13,7 +13,7 @@ impl<W: Clone> Session<W> {
     /// Somebody wants another connection in place of the current one; answered by
     /// `Output::Rotated`.
     pub(crate) fn rotate(&mut self, now: Instant) {
-        self.handover.is_wanted = true;
+        self.handover.is_rotation_awaited = true;
         match self.phase() {
             Some(Phase::Open(_)) => self.renew(now),
             None | Some(Phase::Closing(_)) if self.is_closing() => {
@@ -33,7 +33,7 @@ impl<W: Clone> Session<W> {
 
     /// Answers everyone who waits for another connection.
     pub(super) fn answer_rotate(&mut self, answer: Result<(), ConnectionEnd>) {
-        if std::mem::take(&mut self.handover.is_wanted) {
+        if std::mem::take(&mut self.handover.is_rotation_awaited) {
             self.outputs.push_back(Output::Rotated(answer));
         }
     }
@@ -61,10 +61,10 @@ impl<W: Clone> Session<W> {
         let before_expiry = lifetime.filter(|lifetime| !lifetime.is_zero()).map(|lifetime| {
             let latest = lifetime.saturating_sub(HANDOVER).max(lifetime / 2);
             let latest = latest.min(lifetime.mul_f64(0.9));
-            self.retry.share(latest, 7.0 / 9.0, 1.0).max(SHORTEST_LIFE)
+            self.retry.random_part(latest, 7.0 / 9.0, 1.0).max(SHORTEST_LIFE)
         });
         let age = self.config.max_connection_age;
-        let at_age = age.map(|age| self.retry.share(age, 0.9, 1.0));
+        let at_age = age.map(|age| self.retry.random_part(age, 0.9, 1.0));
         let Some(connection) = self.current_mut() else { return };
         connection.expiring_from = before_expiry.map(|after| now + after);
         if let Some(after) = before_expiry.into_iter().chain(at_age).min() {
@@ -84,7 +84,7 @@ impl<W: Clone> Session<W> {
             return connection.timers.arm(Timer::Renewal, now + LOOK_AGAIN);
         }
         connection.timers.disarm(Timer::Renewal);
-        self.hand_over(now);
+        self.dial_successor(now);
     }
 
     /// Gives up an attempt at a successor that waits for its time, as the slot is needed.
@@ -98,7 +98,7 @@ impl<W: Clone> Session<W> {
     }
 
     /// Begins an attempt at a successor.
-    pub(super) fn hand_over(&mut self, now: Instant) {
+    pub(super) fn dial_successor(&mut self, now: Instant) {
         let expiring_from = self.current().and_then(|connection| connection.expiring_from);
         if expiring_from.is_some_and(|from| from <= now) {
             self.retry.expiring();

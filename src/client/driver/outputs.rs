@@ -85,7 +85,7 @@ impl Driver {
                     telemetry::stale(writer.id, idle_for);
                     writer.push_stale(idle_for);
                 }
-                Output::Judge { writer, end } => match writer.is_transient(&end) {
+                Output::AskIfTransient { writer, end } => match writer.is_transient(&end) {
                     Ok(true) => self.session.restart(now, writer.id),
                     Ok(false) => self.end(now, &writer, end),
                     Err(error) => self.end(now, &writer, End::Stream(StreamEnd::Hook(error))),

@@ -30,7 +30,7 @@ pub(crate) struct Pings {
     proven: u64,
     /// What the last pong without a number has answered.
     unconfirmed: u64,
-    /// What was proven at some time, and what was proven `MOMENT` before that at least.
+    /// What was proven at some time, and what was proven `SURVIVAL` before that at least.
     recent: (u64, Option<Instant>),
     outlived: u64,
     /// The server has repeated the number of a ping.
@@ -102,7 +102,7 @@ impl Pings {
     }
 
     fn is_old(now: Instant, proven_at: Option<Instant>) -> bool {
-        proven_at.is_none_or(|at| now.saturating_duration_since(at) >= MOMENT)
+        proven_at.is_none_or(|at| now.saturating_duration_since(at) >= SURVIVAL)
     }
 
     /// Whether the server has read the operation that was written with this serial.
@@ -158,9 +158,9 @@ impl Pings {
     }
 }
 
-/// How long a connection must live after the answer to a ping for what was written before the ping
-/// not to be what closes it: as long as quarantine waits for that at most.
-const MOMENT: Duration = Duration::from_secs(4);
+/// If a connection lives for this long after a pong, what was written before that ping does not
+/// close it. Quarantine waits as long as this at most.
+const SURVIVAL: Duration = Duration::from_secs(4);
 
 /// How many unanswered pings are remembered.
 pub(crate) const MAX_UNANSWERED: usize = 16;

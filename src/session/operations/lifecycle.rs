@@ -41,18 +41,18 @@ impl<W: Clone> Session<W> {
     /// Ends an operation from this side: its reader is gone. Nothing is sent about one that was
     /// never written (rule 12).
     pub(crate) fn cancel(&mut self, now: Instant, id: u64) {
-        self.withdraw(now, id);
+        self.remove_and_complete(now, id);
     }
 
-    /// Ends the queries and mutations whose time is up, and looks after the subscriptions whose
-    /// time has come.
+    /// Ends the queries and mutations whose time is up. Subscriptions have a deadline, too: their
+    /// backoff is over, or they are checked for silence.
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some((_, id)) = self.operations.next_deadline().filter(|(at, _)| *at <= now) {
             if self.operations.get(id).is_some_and(Operation::is_subscription) {
                 self.deadline_passed(now, id);
                 continue;
             }
-            let Some((operation, is_known)) = self.withdraw(now, id) else { return };
+            let Some((operation, is_known)) = self.remove_and_complete(now, id) else { return };
             let end = match operation.kind {
                 OperationType::Mutation if is_known => End::Call(CallEnd::Ambiguous(None)),
                 OperationType::Mutation | OperationType::Query | OperationType::Subscription => {
@@ -64,7 +64,7 @@ impl<W: Clone> Session<W> {
     }
 
     /// Removes an operation, and says so to a server that knows it. Returns whether one does.
-    fn withdraw(&mut self, now: Instant, id: u64) -> Option<(Operation<W>, bool)> {
+    fn remove_and_complete(&mut self, now: Instant, id: u64) -> Option<(Operation<W>, bool)> {
         let is_known = self.leave(id, None, Why::Connection);
         let operation = self.operations.remove(id)?;
         self.forget_awaited(id);
@@ -77,15 +77,15 @@ impl<W: Clone> Session<W> {
     }
 
     /// Takes an operation off the connections that carry it. The server is told on each of them,
-    /// but not on `except`. From then on the operation waits for `why`. Returns whether the server
-    /// knew it.
-    pub(crate) fn leave(&mut self, id: u64, except: Option<ConnectionId>, why: Why) -> bool {
+    /// but not on `silent_on`, which has ended it or is lost. From then on the operation waits for
+    /// `why`. Returns whether the server knew it.
+    pub(crate) fn leave(&mut self, id: u64, silent_on: Option<ConnectionId>, why: Why) -> bool {
         let Some(kind) = self.operations.get(id).map(|operation| operation.kind) else {
             return false;
         };
         let wire_ids: Vec<(ConnectionId, WireId)> = self.operations.wire_ids(id).collect();
         for (on, wire_id) in &wire_ids {
-            if Some(*on) != except
+            if Some(*on) != silent_on
                 && let Some(connection) = self.connection_mut(*on)
             {
                 connection.complete(*wire_id, kind);
@@ -118,19 +118,19 @@ impl<W: Clone> Session<W> {
                 connection.send_queue.complete(wire_id, true);
             }
         }
-        self.conclude(now, id, end, is_restartable);
+        self.remove_or_ask(now, id, end, is_restartable);
     }
 
     /// An operation was ended by the server: the application is asked whether that was transient,
     /// or it is over.
-    pub(crate) fn conclude(&mut self, now: Instant, id: u64, end: End, is_restartable: bool) {
+    pub(crate) fn remove_or_ask(&mut self, now: Instant, id: u64, end: End, is_restartable: bool) {
         if is_restartable {
             self.operations.set_place(id, Place::Waiting(Why::Application));
             self.operations.clear_deadline(id);
             if let Some(operation) = self.operations.get_mut(id) {
                 operation.is_cleared = true;
                 let writer = operation.writer.clone();
-                self.outputs.push_back(Output::Judge { writer, end });
+                self.outputs.push_back(Output::AskIfTransient { writer, end });
             }
         } else if let Some(operation) = self.operations.remove(id) {
             self.forget_awaited(id);
@@ -140,14 +140,15 @@ impl<W: Clone> Session<W> {
         self.after_change(now);
     }
 
-    /// A backlog was delivered, up to what is left of it: that comes again, or nobody wants it.
+    /// `backlog` is what the writer has not taken. Items that are left come again, or nobody wants
+    /// them, and an end behind them is void. If none is left, an end that was held is the end now.
     /// Answers `Output::Deliver`.
     pub(crate) fn delivered(&mut self, now: Instant, id: u64, backlog: Backlog) {
         self.counts.items -= backlog.len() as u64;
         let (0, Some(end)) = (backlog.len(), backlog.end) else { return };
         let Some(operation) = self.operations.get(id) else { return };
         let is_restartable = operation.watch.as_ref().is_some_and(|watch| watch.options.restart);
-        self.conclude(now, id, end, is_restartable);
+        self.remove_or_ask(now, id, end, is_restartable);
     }
 
     /// Ends the mutations that a connection carried. They may have been executed, so they are never

@@ -146,7 +146,7 @@ impl<W: Clone> Session<W> {
             Role::Successor => self.successor_failed(now, id, cause),
             Role::Retiring => self.retiring_lost(now, id, Some(&cause)),
             Role::Trial => self.trial_lost(now, id, stage, &cause),
-            Role::Current if self.can_go_back() => self.go_back(now, cause),
+            Role::Current if self.can_undo_handover() => self.undo_handover(now, cause),
             Role::Current => self.current_lost(now, stage, cause),
         }
     }
@@ -202,7 +202,7 @@ impl<W: Clone> Session<W> {
     pub(super) fn fail_all(&mut self, end: &ConnectionEnd) {
         match end {
             ConnectionEnd::Lost(cause) => self.retry.ended(cause),
-            ConnectionEnd::GaveUp { .. } | ConnectionEnd::ShutDown => self.retry.forgive(),
+            ConnectionEnd::GaveUp { .. } | ConnectionEnd::ShutDown => self.retry.reset_counts(),
         }
         self.is_kept = false;
         self.finish_all(end);

@@ -39,7 +39,7 @@ pub(crate) struct Retry {
     duplicate_id: u32,
     /// Everything was ended because credentials were probably rejected. The next time is the last,
     /// until an acknowledgement.
-    is_distrusted: bool,
+    has_suspected_rejection: bool,
     /// A connection was acknowledged in the life of the client.
     is_proven: bool,
     /// Since when the server has done nothing but refuse.
@@ -76,7 +76,7 @@ impl Retry {
             attempts: 0,
             rejected: 0,
             duplicate_id: 0,
-            is_distrusted: false,
+            has_suspected_rejection: false,
             is_proven: false,
             refused_since: None,
             not_before: None,
@@ -118,7 +118,7 @@ impl Retry {
     /// The server acknowledged: it has accepted what the provider gave.
     pub(crate) fn acked(&mut self) {
         self.is_proven = true;
-        self.is_distrusted = false;
+        self.has_suspected_rejection = false;
         self.reason = CredentialsReason::Reconnect;
         self.asked = CredentialsReason::Reconnect;
     }
@@ -126,7 +126,7 @@ impl Retry {
     /// The connection has been open for a while. Never called at the acknowledgement: a server that
     /// acknowledges and drops must see growing delays (rule 24).
     pub(crate) fn healthy(&mut self) {
-        self.still_healthy();
+        self.reset_attempts();
         self.refused_since = None;
         self.rejected = 0;
         self.duplicate_id = 0;
@@ -135,19 +135,19 @@ impl Retry {
 
     /// As [`healthy`](Self::healthy), but another connection is wanted, whose attempts go on as
     /// they are.
-    pub(crate) fn still_healthy(&mut self) {
+    pub(crate) fn reset_attempts(&mut self) {
         self.attempts = 0;
     }
 
     /// Everything was ended. The next operation may attempt as often as the first one, but not
     /// sooner (rule 23, I7).
     pub(crate) fn ended(&mut self, cause: &Disconnect) {
-        self.is_distrusted |= matches!(cause, Disconnect::ProbablyRejected { .. });
-        self.forgive();
+        self.has_suspected_rejection |= matches!(cause, Disconnect::ProbablyRejected { .. });
+        self.reset_counts();
     }
 
     /// The failures so far had another reason.
-    pub(crate) fn forgive(&mut self) {
+    pub(crate) fn reset_counts(&mut self) {
         self.attempts = 0;
         self.rejected = 0;
         self.duplicate_id = 0;
@@ -207,10 +207,10 @@ impl Retry {
                 Ok(()) => (None, true),
                 Err(neither) => match self.endpoint() {
                     Endpoint::Unproven => (Some(neither), false),
-                    Endpoint::Proven => (self.persist(now).then_some(neither), false),
+                    Endpoint::Proven => (self.is_refused_too_long(now).then_some(neither), false),
                 },
             },
-            Verdict::Persist => (self.persist(now).then_some(cause), false),
+            Verdict::Persist => (self.is_refused_too_long(now).then_some(cause), false),
             // Decided by who knows the operations.
             Verdict::OneOperation | Verdict::Fatal => (Some(cause), false),
         };
@@ -267,8 +267,10 @@ impl Retry {
     ) -> (Option<Disconnect>, bool) {
         self.rejected += 1;
         let is_over = match ask.times {
-            None => self.persist(now),
-            Some(times) => self.rejected > times || (self.is_distrusted && !ask.is_certain),
+            None => self.is_refused_too_long(now),
+            Some(times) => {
+                self.rejected > times || (self.has_suspected_rejection && !ask.is_certain)
+            }
         };
         let is_protocol_error =
             matches!(cause, Disconnect::Closed { code: CloseCode::PROTOCOL_ERROR, .. });
@@ -286,7 +288,7 @@ impl Retry {
     }
 
     /// A proven endpoint has refused. Returns whether it has done so for too long.
-    fn persist(&mut self, now: Instant) -> bool {
+    fn is_refused_too_long(&mut self, now: Instant) -> bool {
         let since = *self.refused_since.get_or_insert(now);
         now.saturating_duration_since(since) >= self.grace
     }
@@ -311,7 +313,7 @@ impl Retry {
     }
 
     /// A random share of a duration, between `from` and `to`.
-    pub(crate) fn share(&mut self, duration: Duration, from: f64, to: f64) -> Duration {
+    pub(crate) fn random_part(&mut self, duration: Duration, from: f64, to: f64) -> Duration {
         duration.mul_f64(from + (to - from) * self.rng.f64())
     }
 
@@ -342,7 +344,7 @@ impl Retry {
     }
 
     /// The application wants the next attempt at once.
-    pub(crate) fn hurry(&mut self) {
+    pub(crate) fn skip_delay(&mut self) {
         self.not_before = None;
     }
 

@@ -266,7 +266,7 @@ impl Rig {
                 Output::Established { writer } => Did::Established(writer),
                 Output::Finish { writer, end } => Did::Finish(writer, describe(&end)),
                 Output::Stale { writer, idle_for } => Did::Stale(writer, idle_for),
-                Output::Judge { writer, end } => Did::Judge(writer, describe(&end)),
+                Output::AskIfTransient { writer, end } => Did::Judge(writer, describe(&end)),
                 Output::Connected(answer) => {
                     Did::Connected(answer.map_err(|end| describe(&End::Connection(end))))
                 }

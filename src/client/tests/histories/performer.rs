@@ -183,7 +183,7 @@ impl Performer {
                     self.restarts += 1;
                     writer.push_stale(idle_for);
                 }
-                Output::Judge { writer, end } => match writer.is_transient(&end) {
+                Output::AskIfTransient { writer, end } => match writer.is_transient(&end) {
                     Ok(true) => {
                         self.restarts += 1;
                         self.session.restart(now, writer.id);

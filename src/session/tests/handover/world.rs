@@ -328,7 +328,7 @@ impl World {
                     self.established.push(writer);
                 }
                 Output::Stale { writer, .. } => self.stale.push(writer),
-                Output::Judge { writer, end } => {
+                Output::AskIfTransient { writer, end } => {
                     if self.restarts {
                         self.rig.session.restart(self.rig.now, writer);
                     } else {

@@ -47,7 +47,7 @@ impl History {
                     model.finish(writer, &end)?;
                 }
                 Output::Stale { writer, .. } => model.stale(now, writer)?,
-                Output::Judge { writer, end } => model.judge(writer, &end)?,
+                Output::AskIfTransient { writer, end } => model.judge(writer, &end)?,
                 Output::Connected(_) => {
                     prop_assert!(std::mem::take(&mut model.is_wanted), "answered once");
                 }

@@ -440,7 +440,7 @@ impl Endpoint {
             | Output::Unattributed(_)
             | Output::Established { .. }
             | Output::Stale { .. }
-            | Output::Judge { .. }
+            | Output::AskIfTransient { .. }
             | Output::Connected(_)
             | Output::Rotated(_)
             | Output::Postponed(_)

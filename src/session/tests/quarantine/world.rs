@@ -251,7 +251,7 @@ impl World {
                 assert!(self.ends.iter().all(|(id, _)| *id != writer), "I1: one end");
                 self.ends.push((writer, describe(&end)));
             }
-            Output::Judge { writer, .. } => self.rig.session.restart(self.rig.now, writer),
+            Output::AskIfTransient { writer, .. } => self.rig.session.restart(self.rig.now, writer),
             Output::Established { writer } => self.established.push(writer),
             Output::Stale { writer, .. } => self.stale.push(writer),
             Output::Rotated(answer) => self.rotated += u32::from(answer.is_ok()),
