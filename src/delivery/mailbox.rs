@@ -100,9 +100,15 @@ pub(crate) enum Pushed {
     Rewind,
     /// The operation has ended, or the reader is gone.
     Closed,
+    /// The reader has had this item before.
+    Repeated,
 }
 
 impl<T, E> Mailbox<T, E> {
+    pub(crate) fn overflow(&self) -> Overflow {
+        self.limits.overflow
+    }
+
     pub(crate) fn new(limits: Limits) -> Self {
         let state = State {
             first: None,

@@ -6,6 +6,8 @@ pub(crate) mod buffers;
 pub(crate) mod mailbox;
 mod overflow;
 #[cfg(feature = "client")]
+pub(crate) mod position;
+#[cfg(feature = "client")]
 pub(crate) mod sharing;
 #[cfg(feature = "client")]
 pub(crate) mod writer;

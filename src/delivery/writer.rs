@@ -20,7 +20,11 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::{
-    delivery::mailbox::{Limits, Mailbox, Pushed},
+    delivery::{
+        Overflow,
+        mailbox::{Limits, Mailbox, Pushed},
+        position::{Progress, Resume},
+    },
     error::{GraphQlError, SharedError},
     protocol::Payload,
     response::{End, Gap, Response},
@@ -59,11 +63,10 @@ pub(crate) enum Position {
 /// The application's hooks for one subscription, and the state that they need.
 #[derive(Default)]
 pub(crate) struct Hooks {
-    resume: Option<ResumeHook>,
+    resume: Option<Box<dyn Resume>>,
     keys: Option<Box<dyn Keys>>,
     restart: Option<RestartHook>,
-    /// The last item received that has data.
-    last: Option<Payload>,
+    progress: Progress,
     /// Whether the request already contains a position.
     is_resumed: bool,
     /// The errors of the last item received, if it had no data.
@@ -71,11 +74,6 @@ pub(crate) struct Hooks {
     /// The errors with which the server ended the operation, if it is restarted.
     ended_with: Vec<GraphQlError>,
 }
-
-/// Turns the last item into the request that continues after it. Returns `None` if that item has no
-/// position.
-pub(crate) type ResumeHook =
-    Box<dyn FnMut(&Payload) -> Result<Option<Box<RawValue>>, serde_json::Error> + Send>;
 
 /// Returns whether an operation that ended with these errors is restarted.
 pub(crate) type RestartHook = Box<dyn FnMut(&[GraphQlError]) -> bool + Send>;
@@ -118,6 +116,10 @@ impl Writer {
     ) -> Result<(Pushed, Option<Waker>), SharedError> {
         let Some(mut hooks) = self.hooks() else { return Ok(self.mailbox.push(item, frame.len())) };
         let json = item.range();
+        if hooks.progress.is_repeated(&frame[json.clone()]) {
+            hooks.look_for_data(frame, json);
+            return Ok((Pushed::Repeated, None));
+        }
         let pushed = match &mut hooks.keys {
             None => self.mailbox.push(item, frame.len()),
             Some(keys) => {
@@ -130,7 +132,7 @@ impl Writer {
         match pushed.0 {
             Pushed::Kept { .. } | Pushed::Full | Pushed::Dropped => hooks.received(frame, json),
             // The server will send the item again, or the subscription has ended.
-            Pushed::Rewind | Pushed::Overflowed | Pushed::Closed => {}
+            Pushed::Rewind | Pushed::Overflowed | Pushed::Closed | Pushed::Repeated => {}
         }
         Ok(pushed)
     }
@@ -143,20 +145,16 @@ impl Writer {
     /// this error.
     pub(crate) fn position(&self) -> Result<Position, SharedError> {
         let Some(mut hooks) = self.hooks() else { return Ok(Position::None) };
-        let Hooks { resume, last, is_resumed, .. } = &mut *hooks;
-        let request = match (resume, last.take()) {
-            (Some(resume), Some(last)) => {
-                let request = guard("resume_with", || resume(&last))?;
-                request.map_err(|error| Arc::new(error) as SharedError)?
-            }
-            (Some(_) | None, _) => None,
+        let Hooks { resume: Some(resume), progress, is_resumed, .. } = &mut *hooks else {
+            return Ok(Position::None);
         };
-        *is_resumed |= request.is_some();
-        Ok(match request {
-            Some(request) => Position::After(request),
-            None if *is_resumed => Position::Unchanged,
-            None => Position::None,
-        })
+        let rewinds = self.mailbox.overflow() == Overflow::Rewind;
+        let Some(last) = progress.take(&**resume, rewinds) else {
+            return Ok(if *is_resumed { Position::Unchanged } else { Position::None });
+        };
+        let request = guard("resume_with", || resume.request_after(&last))?;
+        *is_resumed = true;
+        Ok(Position::After(request.map_err(|error| Arc::new(error) as SharedError)?))
     }
 
     /// Completes the gap of an operation that is about to be sent again.
@@ -263,7 +261,7 @@ impl Writer {
 impl Hooks {
     /// Returns `None` if no hook is set.
     pub(crate) fn new(
-        resume: Option<ResumeHook>,
+        resume: Option<Box<dyn Resume>>,
         keys: Option<Box<dyn Keys>>,
         restart: Option<RestartHook>,
     ) -> Option<Self> {
@@ -275,6 +273,14 @@ impl Hooks {
         if self.resume.is_none() && self.restart.is_none() {
             return;
         }
+        let has_data = self.look_for_data(frame, json.clone());
+        if let Some(resume) = &self.resume {
+            self.progress.received(&**resume, frame, json, has_data);
+        }
+    }
+
+    /// Keeps the errors of an item without data. Returns whether there is data.
+    fn look_for_data(&mut self, frame: &str, json: Range<usize>) -> bool {
         // Nearly every item begins like this and need not be parsed.
         let has_data = frame[json.clone()].starts_with(r#"{"data":{"#) || {
             let item = Payload::new(frame.to_owned(), json.clone());
@@ -285,24 +291,10 @@ impl Hooks {
         };
         if has_data {
             self.errors.clear();
-            if self.resume.is_some() {
-                let mut buffer =
-                    self.last.take().and_then(Payload::into_buffer).unwrap_or_default();
-                buffer.clear();
-                // Do not keep the buffer of a large item as long as the operation lives.
-                if buffer.capacity() > KEPT_CAPACITY.max(4 * frame.len()) {
-                    buffer = String::new();
-                }
-                buffer.push_str(frame);
-                self.last = Some(Payload::new(buffer, json));
-            }
         }
+        has_data
     }
 }
-
-/// The capacity in bytes up to which the buffer of the last item is kept, even if the item is
-/// smaller.
-const KEPT_CAPACITY: usize = 4 * 1024;
 
 /// Runs a hook of the application and turns a panic into an error.
 fn guard<R>(hook: &'static str, code: impl FnOnce() -> R) -> Result<R, SharedError> {

@@ -22,6 +22,7 @@ mod held;
 mod hostile_io;
 mod lifecycle;
 mod observe;
+mod odd_items;
 mod outage;
 mod overflow;
 mod overlaps;

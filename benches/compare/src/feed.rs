@@ -181,9 +181,9 @@ fn trade(n: usize) -> String {
     let (symbol, side) = [("BTC-USD", "SELL"), ("ETH-USD", "BUY")][n % 2];
     let cents = 100 + n * 7919 % 900_000;
     let price = format!("{}.{:02}", cents / 100, cents % 100);
-    let amount = 1 + n % 500;
+    let lot = 1 + n % 500;
     format!(
-        r#"{{"at":{STAMP_BASE},"symbol":"{symbol}","price":{price},"size":{amount},"side":"{side}"}}"#
+        r#"{{"at":{STAMP_BASE},"symbol":"{symbol}","price":{price},"size":{lot},"side":"{side}"}}"#
     )
 }
 

@@ -122,7 +122,10 @@ impl Driver {
     fn resume(&mut self, now: Instant, writer: &Writer) -> bool {
         let limit = self.connector.max_message_size;
         let error: SharedError = match writer.position() {
-            Ok(Position::None) => return true,
+            Ok(Position::None) => {
+                self.session.resume_from_nowhere(writer.id);
+                return true;
+            }
             Ok(Position::Unchanged) => {
                 self.session.resume_from(writer.id, None);
                 return true;

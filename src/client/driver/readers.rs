@@ -105,6 +105,7 @@ impl Driver {
         let (gone, dropped, takes_more) = match pushed {
             Pushed::Kept { dropped } => (dropped, dropped, true),
             Pushed::Dropped => (1, 1, true),
+            Pushed::Repeated => (1, 0, true),
             Pushed::Closed => (1, 0, false),
             Pushed::Full => {
                 self.blocked.push(writer);

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::value::RawValue;
+
 use crate::{
     client::{
         Client, Plan,
@@ -17,8 +19,9 @@ use crate::{
     delivery::{
         Overflow,
         mailbox::Limits,
+        position::Resume,
         sharing::Replay,
-        writer::{ByKey, Hooks, Keys, RestartHook, ResumeHook},
+        writer::{ByKey, Hooks, Keys, RestartHook},
     },
     error::{GraphQlError, SubscribeError},
     operation::{Operation, OperationType, Resumable},
@@ -35,7 +38,7 @@ pub struct SubscriptionBuilder<O: Operation> {
     limits: Limits,
     watch_options: WatchOptions,
     /// Creates the hook at the start, because the hook owns the operation.
-    resume: Option<Box<dyn FnOnce(O) -> ResumeHook + Send>>,
+    resume: Option<ResumeFor<O>>,
     /// Creates the index of keys at the start, because it depends on the limits.
     keys: Option<KeysFor>,
     restart: Option<RestartHook>,
@@ -44,6 +47,8 @@ pub struct SubscriptionBuilder<O: Operation> {
     replay: Replay,
     is_unchecked: bool,
 }
+
+type ResumeFor<O> = Box<dyn FnOnce(O) -> Box<dyn Resume> + Send>;
 
 type KeysFor = Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>;
 
@@ -113,10 +118,12 @@ impl<O: Operation> SubscriptionBuilder<O> {
     /// Sets a hook that changes the variables before the operation is sent again, so that the
     /// server continues after the last item received. Default: the operation is sent unchanged.
     ///
-    /// `hook` gets the last item that arrived with data, whether it was read or not, and the
-    /// variables. Its changes to the variables are kept. If the last item does not decode, the
-    /// client does not call `hook` and sends the same variables again. The [`Gap`](crate::Gap) is
-    /// marked [`resumed`](crate::Gap::resumed).
+    /// `hook` gets the last item that arrived with data and decodes, whether it was read or not,
+    /// and the variables. Its changes to the variables are kept. To know which items decode, the
+    /// client decodes about one in 32 a second time, and keeps up to 32 KiB of items. Items after
+    /// the position that do not decode may come again; under [`Overflow::Rewind`] they are left out
+    /// then. The [`Gap`](crate::Gap) is marked [`resumed`](crate::Gap::resumed), unless no item
+    /// with a position has arrived yet.
     ///
     /// If the server honours the position, a reconnect loses nothing. If it may repeat items from
     /// before the position, add [`dedupe_by`](Self::dedupe_by). The last item may then be such a
@@ -144,20 +151,12 @@ impl<O: Operation> SubscriptionBuilder<O> {
     /// [`SubscriptionError::Hook`](crate::SubscriptionError::Hook).
     pub fn resume_with(
         mut self,
-        mut hook: impl FnMut(&O::Data, &mut O::Variables) + Send + 'static,
+        hook: impl FnMut(&O::Data, &mut O::Variables) + Send + 'static,
     ) -> Self
     where
         O: Resumable + Send + 'static,
     {
-        self.resume = Some(Box::new(move |mut operation: O| {
-            Box::new(move |last: &Payload| {
-                let last =
-                    last.decode::<Response<O::Data>>().ok().and_then(|response| response.data);
-                let Some(last) = last else { return Ok(None) };
-                operation.change(|variables| hook(&last, variables))?;
-                operation.payload().map(Some)
-            })
-        }));
+        self.resume = Some(Box::new(|operation| Box::new(ResumeWith { operation, hook })));
         self
     }
 
@@ -402,6 +401,29 @@ fn check_shared(
         ));
     }
     Ok(())
+}
+
+/// The operation with the position of the last time, and the hook that moves it.
+struct ResumeWith<O, F> {
+    operation: O,
+    hook: F,
+}
+
+impl<O, F> Resume for ResumeWith<O, F>
+where
+    O: Resumable + Send,
+    F: FnMut(&O::Data, &mut O::Variables) + Send,
+{
+    fn decodes(&self, item: &Payload) -> bool {
+        item.decode::<Response<O::Data>>().is_ok_and(|response| response.data.is_some())
+    }
+
+    fn request_after(&mut self, item: &Payload) -> Result<Box<RawValue>, serde_json::Error> {
+        if let Some(last) = item.decode::<Response<O::Data>>()?.data {
+            self.operation.change(|variables| (self.hook)(&last, variables))?;
+        }
+        self.operation.payload()
+    }
 }
 
 fn keys<T, K>(key: impl FnMut(&T) -> K + Send + 'static) -> KeysFor

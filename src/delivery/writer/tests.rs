@@ -39,15 +39,29 @@ fn read(writer: &Writer, waker: &Waker) -> Option<Result<Value, u64>> {
     }
 }
 
+type Numbers = HashMap<String, u64>;
+
 /// Hooks that resume after the number in the data and restart after any error.
 fn resuming() -> Hooks {
-    let resume: ResumeHook = Box::new(|last| {
-        let data =
-            last.decode::<Response<HashMap<String, u64>>>().ok().and_then(|response| response.data);
-        data.map(|data| to_raw_value(&data["n"])).transpose()
-    });
+    let resume = After(|data: &Numbers| to_raw_value(&data["n"]));
     let restart: RestartHook = Box::new(|errors| !errors.is_empty());
-    Hooks::new(Some(resume), None, Some(restart)).unwrap()
+    Hooks::new(Some(Box::new(resume)), None, Some(restart)).unwrap()
+}
+
+/// Resumes items of numbers with this hook.
+struct After<F>(F);
+
+impl<F> Resume for After<F>
+where
+    F: FnMut(&Numbers) -> Result<Box<RawValue>, serde_json::Error> + Send,
+{
+    fn decodes(&self, item: &Payload) -> bool {
+        item.decode::<Response<Numbers>>().is_ok_and(|item| item.data.is_some())
+    }
+
+    fn request_after(&mut self, item: &Payload) -> Result<Box<RawValue>, serde_json::Error> {
+        (self.0)(&item.decode::<Response<_>>()?.data.unwrap())
+    }
 }
 
 fn resume(writer: &Writer) -> (Option<u64>, bool, Vec<String>) {
@@ -91,6 +105,56 @@ fn an_item_that_does_not_decode_leaves_the_position_unchanged() {
     assert_eq!(resume(&writer), (Some(1), true, vec![]));
     push(&writer, r#"{"data":{"n":"two"}}"#).unwrap();
     assert_eq!(resume(&writer), (None, true, vec![]));
+}
+
+#[test]
+fn rule_28a_the_position_is_that_of_the_last_item_that_decodes_however_many_follow() {
+    for odd in [r#"{"data":{"n":"many"}}"#, r#"{"data":{"n":1e999}}"#, r#"{"data":{"n":"\ud83d"}}"#]
+    {
+        for count in [1, 31, 32, 33, 100] {
+            let writer = Writer::new(1, limits(1_000, Overflow::DropOldest), Some(resuming()));
+            for n in 1..=5 {
+                push(&writer, &json!({"data": {"n": n}}).to_string()).unwrap();
+            }
+            for _ in 0..count {
+                push(&writer, odd).unwrap();
+            }
+            assert_eq!(resume(&writer).0, Some(5), "{count} times {odd}");
+            assert_eq!(resume(&writer), (None, true, vec![]), "it stays where it is");
+            push(&writer, r#"{"data":{"n":6}}"#).unwrap();
+            assert_eq!(resume(&writer).0, Some(6));
+        }
+    }
+}
+
+#[test]
+fn under_rewind_an_item_without_a_position_that_comes_again_is_delivered_once() {
+    let odd = r#"{"data":{"n":"odd"}}"#;
+    let writer = Writer::new(1, limits(1_000, Overflow::Rewind), Some(resuming()));
+    for item in [r#"{"data":{"n":5}}"#, odd, odd] {
+        push(&writer, item).unwrap();
+    }
+    for _ in 0..2 {
+        resume(&writer);
+        // Those two come again, and then another one.
+        assert_eq!(push(&writer, odd).unwrap(), Pushed::Repeated);
+        assert_eq!(push(&writer, odd).unwrap(), Pushed::Repeated);
+    }
+    assert_eq!(push(&writer, odd).unwrap(), Pushed::Kept { dropped: 0 });
+    push(&writer, r#"{"data":{"n":6}}"#).unwrap();
+    resume(&writer);
+    assert_eq!(push(&writer, odd).unwrap(), Pushed::Kept { dropped: 0 }, "a new one behind 6");
+}
+
+#[test]
+fn an_error_without_data_that_comes_again_is_left_out_only_where_nothing_else_came() {
+    let writer = Writer::new(1, limits(1_000, Overflow::Rewind), Some(resuming()));
+    push(&writer, r#"{"data":{"n":5}}"#).unwrap();
+    push(&writer, &error("e")).unwrap();
+    resume(&writer);
+    assert_eq!(push(&writer, &error("e")).unwrap(), Pushed::Kept { dropped: 0 });
+    resume(&writer);
+    assert_eq!(push(&writer, &error("e")).unwrap(), Pushed::Repeated);
 }
 
 #[test]
@@ -171,7 +235,7 @@ fn restart_if_is_asked_only_about_ends_that_the_server_sent() {
 
 #[test]
 fn a_panic_in_a_hook_is_an_error_that_names_the_hook() {
-    let resume: ResumeHook = Box::new(|_| panic!("on purpose"));
+    let resume = Box::new(After(|_: &Numbers| panic!("on purpose")));
     let keys =
         ByKey::new(|_: &Value| -> u64 { panic!("on purpose") }, limits(2, Overflow::LatestBy));
     let hooks = |resume, keys, restart| {
@@ -217,7 +281,7 @@ fn a_place_is_freed_once_and_before_the_reader_is_woken() {
 
 #[test]
 fn a_request_that_does_not_serialize_is_an_error() {
-    let resume: ResumeHook = Box::new(|_| Err(serde::ser::Error::custom("on purpose")));
+    let resume = Box::new(After(|_: &Numbers| Err(serde::ser::Error::custom("on purpose"))));
     let writer = writer(Overflow::DropOldest, Hooks::new(Some(resume), None, None).unwrap());
     push(&writer, r#"{"data":{}}"#).unwrap();
     assert_eq!(writer.position().unwrap_err().to_string(), "on purpose");

@@ -59,7 +59,9 @@ impl<W> Registry<W> {
     pub(crate) fn insert(&mut self, id: u64, request: Request, writer: W) {
         debug_assert!(!self.order.contains_key(&id), "an operation's number is used once");
         let Request { kind, payload, deadline, watch_options, is_resumable } = request;
+        // What can be resumed is watched as well: whether it makes progress.
         let options = watch_options.filter(|options| options.is_wanted());
+        let options = options.or_else(|| is_resumable.then(Box::default));
         let operation = Some(Operation {
             id,
             kind,
@@ -115,11 +117,12 @@ impl<W> Registry<W> {
         Some(before)
     }
 
-    /// Sends something else from now on: the same operation from another position.
-    pub(crate) fn revise(&mut self, id: u64, payload: Box<str>) {
-        if let Some(operation) = self.get_mut(id) {
-            operation.payload = payload;
-        }
+    /// Sends something else from now on: the same operation from another position. Returns whether
+    /// it is another one.
+    pub(crate) fn revise(&mut self, id: u64, payload: Box<str>) -> bool {
+        let Some(operation) = self.get_mut(id) else { return false };
+        let before = std::mem::replace(&mut operation.payload, payload);
+        before != operation.payload
     }
 
     /// An operation enters the send queue of a connection. Returns its turn there: what was queued

@@ -1,4 +1,5 @@
-//! Watching one subscription: noticing that nothing arrives for it, and sending it again alone.
+//! Watching one subscription: noticing that nothing arrives for it, or that it makes no progress,
+//! and sending it again alone.
 //!
 //! A subscription is sent again on a connection that works because its reader has caught up
 //! (`Overflow::Rewind`), because the server has ended it with a transient error (`restart_if`), or
@@ -33,6 +34,18 @@ pub(crate) struct Watch {
     /// At the last check the socket had not taken it yet.
     is_unsent: bool,
     backoff: Option<Backoff>,
+    rewound: Rewound,
+}
+
+/// Whether a rewound operation makes progress.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Rewound {
+    /// It was not rewound, or has had a new position since.
+    No,
+    /// Its reader has caught up.
+    CaughtUp,
+    /// Then it was sent again from the same position as before.
+    Stuck,
 }
 
 impl WatchOptions {
@@ -50,6 +63,7 @@ impl Watch {
             is_stale: false,
             is_unsent: false,
             backoff: None,
+            rewound: Rewound::No,
         }
     }
 
@@ -129,11 +143,26 @@ impl<W: Clone> Session<W> {
     /// received. `None` if the payload carries it already. Answers `Output::Reissue` and
     /// `Output::Resume`.
     pub(crate) fn resume_from(&mut self, id: u64, payload: Option<Box<str>>) {
-        if let Some(payload) = payload {
-            self.operations.revise(id, payload);
-        }
+        let has_progressed = payload.is_some_and(|payload| self.operations.revise(id, payload));
+        self.progressed(id, has_progressed);
         if let Some(moving) = self.operations.moving_mut(id) {
             moving.is_resumed = true;
+        }
+    }
+
+    /// There is no position yet: the operation is sent as it was. The other answer to the same
+    /// outputs.
+    pub(crate) fn resume_from_nowhere(&mut self, id: u64) {
+        self.progressed(id, false);
+    }
+
+    /// Whether an operation that is sent again has another position than before.
+    fn progressed(&mut self, id: u64, has_progressed: bool) {
+        if let Some(watch) = self.operations.get_mut(id).and_then(|it| it.watch.as_mut()) {
+            watch.rewound = match watch.rewound {
+                Rewound::CaughtUp | Rewound::Stuck if !has_progressed => Rewound::Stuck,
+                Rewound::No | Rewound::CaughtUp | Rewound::Stuck => Rewound::No,
+            };
         }
     }
 
@@ -159,9 +188,23 @@ impl<W: Clone> Session<W> {
         }
     }
 
-    /// The reader of a rewound operation has caught up.
+    /// The reader of a rewound operation has caught up. If the last request has brought nothing
+    /// that has a position, neither will the next one, so it waits for its backoff.
     pub(crate) fn catch_up(&mut self, now: Instant, id: u64) {
-        if self.operations.waits(id, Why::Reader) {
+        if !self.operations.waits(id, Why::Reader) {
+            return;
+        }
+        let mut is_stuck = false;
+        if let Some(watch) = self.operations.get_mut(id).and_then(|it| it.watch.as_mut()) {
+            let before = std::mem::replace(&mut watch.rewound, Rewound::CaughtUp);
+            is_stuck = before == Rewound::Stuck;
+            if !is_stuck {
+                watch.backoff = None;
+            }
+        }
+        if is_stuck {
+            self.back_off(now, id);
+        } else {
             self.release(now, id);
         }
     }
@@ -171,15 +214,22 @@ impl<W: Clone> Session<W> {
         if !self.operations.waits(id, Why::Application) {
             return;
         }
+        let Some(operation) = self.operations.get_mut(id) else { return };
+        let Some(watch) = &mut operation.watch else { return };
+        // It ran for a while, so it had not failed before.
+        let ran_well = |at| now.saturating_duration_since(at) >= self.config.healthy_after;
+        if watch.issued_at.is_some_and(ran_well) {
+            watch.backoff = None;
+        }
+        self.back_off(now, id);
+    }
+
+    /// Sends an operation again after a delay of its own.
+    fn back_off(&mut self, now: Instant, id: u64) {
         let (base, cap) = (self.config.backoff_base, self.config.backoff_cap);
         let Some(operation) = self.operations.get_mut(id) else { return };
         let Some(watch) = &mut operation.watch else { return };
         let backoff = watch.backoff.get_or_insert_with(|| Backoff::new(base, cap));
-        // It ran for a while, so it had not failed before.
-        let ran_well = |at| now.saturating_duration_since(at) >= self.config.healthy_after;
-        if watch.issued_at.is_some_and(ran_well) {
-            backoff.reset();
-        }
         let at = now + self.retry.next_delay_of(backoff);
         self.operations.set_place(id, Place::Waiting(Why::Backoff));
         self.operations.set_deadline(id, at);

@@ -129,7 +129,11 @@ impl World {
             0..4 => Fault::Reset(id),
             4 => Fault::Break(id),
             5..9 => {
-                Fault::Close(id, [1001, 1012, 1006, 1013, 1000, 1011, 4500][self.rng.usize(..7)])
+                let code = [1001, 1012, 1006, 1013, 1000, 1011, 4500][self.rng.usize(..7)];
+                // A server that closes one connection after the other with such a code, and
+                // each one that an operation is tried on, blames that operation (rule 22d).
+                self.strong_closes += u32::from(code == 4500);
+                Fault::Close(id, if self.strong_closes > 2 { 1012 } else { code })
             }
             9 | 10 => Fault::Silence(id),
             11..14 => Fault::Stall(id, duration),

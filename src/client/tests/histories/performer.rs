@@ -209,7 +209,7 @@ impl Performer {
 
     fn resume(&mut self, now: Instant, writer: &Writer) -> bool {
         match writer.position() {
-            Ok(Position::None) => {}
+            Ok(Position::None) => self.session.resume_from_nowhere(writer.id),
             Ok(Position::Unchanged) => self.session.resume_from(writer.id, None),
             Ok(Position::After(request)) => {
                 self.session.resume_from(writer.id, Some(request.into()));
@@ -309,7 +309,7 @@ impl Performer {
             }
         };
         let takes_more = match pushed {
-            Pushed::Kept { .. } | Pushed::Dropped => true,
+            Pushed::Kept { .. } | Pushed::Dropped | Pushed::Repeated => true,
             Pushed::Closed => false,
             Pushed::Full => {
                 self.blocked.push(writer);

@@ -88,7 +88,7 @@ impl Kind {
             is_shared: false,
             replays: false,
             // What has no data is never left out, and has no key.
-            is_odd: !dedupes && !resumes && overflow != Overflow::LatestBy && chance(rng, 10),
+            is_odd: !dedupes && overflow != Overflow::LatestBy && chance(rng, 10),
             is_calm: false,
         };
         if overflow == Overflow::Rewind {

@@ -30,6 +30,8 @@ pub(super) struct World {
     pub(super) now: Instant,
     origin: Instant,
     pub(super) rng: Rng,
+    /// How many closes with a code that points at an operation were planned.
+    pub(super) strong_closes: u32,
     pub(super) setting: Setting,
     pub(super) client: Client,
     pub(super) performer: Performer,
@@ -108,6 +110,7 @@ impl World {
             now,
             origin: now,
             rng,
+            strong_closes: 0,
             client: Client::new(Pool::without_driver(connection), limits, 1 << 20),
             performer: Performer::new(setting.config.clone(), receiver),
             feeds: Vec::new(),
@@ -170,7 +173,8 @@ impl World {
         for (reader, before) in self.readers.iter().flatten().zip(before) {
             let is_watched = reader.kind.idle_longer_than.is_some() && !reader.seen.is_over;
             // What comes again is a sign of life, too.
-            let hears_repetitions = is_replaced && reader.kind.resumes && server.repeats_position;
+            let is_repeated = server.repeats_position || reader.kind.is_odd;
+            let hears_repetitions = is_replaced && reader.kind.resumes && is_repeated;
             if is_watched && !hears_repetitions && reader.seen.stale == before {
                 let said = format!("f{}: {:?}", reader.feed, reader.kind);
                 return broken("a stream for which nothing comes is said to be stale", said);
