@@ -328,7 +328,7 @@ impl<W: Clone> Session<W> {
         } else {
             self.retry.healthy();
         }
-        self.quarantine.connection_is_healthy();
+        self.quarantine.no_loss();
     }
 
     /// What may follow from any input: a connection that nothing depends on any more, a handover or

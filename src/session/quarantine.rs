@@ -14,6 +14,8 @@
 //!
 //! Where the server allows no second connection, groups are tried on the current one.
 
+mod trial;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -21,9 +23,8 @@ use std::{
 
 use super::{
     ConnectionId, Output, Session,
-    connection::{Role, timers::Timer},
     operations::{Outage, Place, Why},
-    reconnect::verdicts::{Evidence, Stage, evidence},
+    reconnect::verdicts::{Evidence, evidence},
 };
 use crate::{
     error::Disconnect,
@@ -111,11 +112,6 @@ impl Quarantine {
         *self = Self::default();
     }
 
-    /// The current connection has been open for a while.
-    pub(super) fn connection_is_healthy(&mut self) {
-        self.weak_losses = 0;
-    }
-
     /// The current connection is gone: nothing lives on it, and what was tried on it is to be sent
     /// with everything else. That must not count as a trial on the next connection.
     pub(super) fn nothing_lives(&mut self, current: ConnectionId) {
@@ -123,7 +119,7 @@ impl Quarantine {
         self.trial.take_if(|trial| trial.on == current);
     }
 
-    /// The connection ended for another reason.
+    /// The current connection has been open for a while, or has ended for another reason.
     pub(super) fn no_loss(&mut self) {
         self.weak_losses = 0;
     }
@@ -294,194 +290,6 @@ impl<W: Clone> Session<W> {
         }
     }
 
-    /// Begins the next trial if it can begin, or concludes when nobody is left.
-    pub(super) fn go_on_with_quarantine(&mut self, now: Instant) {
-        if !self.quarantine.is_active {
-            return;
-        }
-        if self.operations.len() == 1 {
-            return self.conclude_quarantine(now);
-        }
-        self.quarantine.not_before.take_if(|at| *at <= now);
-        if self.is_trying() {
-            return;
-        }
-        if !self.is_open() {
-            // The server may allow one connection only.
-            return self.drop_trial();
-        }
-        if self.quarantine.not_before.is_some() {
-            return;
-        }
-        let (operations, quarantine) = (&self.operations, &mut self.quarantine);
-        let Quarantine { suspects, unknown, set_aside, .. } = quarantine;
-        for list in [&mut *suspects, &mut *unknown, &mut *set_aside] {
-            list.retain(|id| operations.waits(*id, Why::Quarantine));
-        }
-        if suspects.is_empty() && unknown.is_empty() {
-            suspects.append(set_aside);
-        }
-        if suspects.is_empty() && unknown.is_empty() {
-            return self.conclude_quarantine(now);
-        }
-        quarantine.trial = None;
-        self.look_for_control(now);
-        let quarantine = &mut self.quarantine;
-        let is_second_allowed = quarantine.is_second_allowed();
-        if quarantine.unknown.is_empty() || !is_second_allowed {
-            quarantine.not_before = quarantine.lone_waits(now);
-            if quarantine.not_before.is_some() {
-                return;
-            }
-        }
-        self.put_off_renewal(now);
-        let (current, second) = (self.current, self.current.other());
-        match self.other().map(|other| (other.role, other.is_open())) {
-            Some((Role::Trial, true)) => self.try_group(now, second),
-            None if is_second_allowed => self.dial_for_trial(now, second),
-            None => self.try_group(now, current),
-            // A handover goes first, or the connection for trials is on its way.
-            Some((Role::Trial | Role::Successor | Role::Retiring | Role::Current, _)) => {}
-        }
-    }
-
-    fn dial_for_trial(&mut self, now: Instant, on: ConnectionId) {
-        self.quarantine.not_before = self.retry.budget_due(now);
-        if self.quarantine.not_before.is_none() {
-            self.add_connection(on, Role::Trial);
-            self.authorize(now, on);
-        }
-    }
-
-    /// Sends the next group, with a ping behind it.
-    fn try_group(&mut self, now: Instant, on: ConnectionId) {
-        let group = self.quarantine.take_group(now);
-        for &id in &group {
-            if on == self.current {
-                self.release_from_quarantine(now, id);
-            } else if let Some(connection) = self.connections[on as usize].as_mut() {
-                let turn = self.operations.queue(id, on);
-                connection.send_queue.subscribe(id, turn);
-                self.quarantine.failed_dials = 0;
-            }
-        }
-        self.quarantine.trial = Some(Trial { group, on, begun: now });
-        if let Some(connection) = self.connection_mut(on) {
-            connection.probe();
-            connection.timers.arm(Timer::Settled, now + MAX_SETTLE_TIME);
-        }
-    }
-
-    /// Whether any operation is being tried.
-    fn is_trying(&self) -> bool {
-        let Some(Trial { group, on, .. }) = &self.quarantine.trial else { return false };
-        group.iter().any(|id| self.is_tried(*id, *on))
-    }
-
-    fn is_tried(&self, id: u64, on: ConnectionId) -> bool {
-        match self.operations.place(id) {
-            Some(Place::Queued(other, _) | Place::On(other, _)) => *other == on,
-            Some(Place::Waiting(why)) => *why == Why::Pacing && on == self.current,
-            Some(Place::Moving(_)) | None => false,
-        }
-    }
-
-    /// The serial of the last operation that is tried on a connection, if all are written.
-    fn serial_of_trial(&self, on: ConnectionId) -> Option<u64> {
-        let trial = self.quarantine.trial.as_ref().filter(|trial| trial.on == on)?;
-        let last = trial.group.iter().rfind(|id| self.is_tried(**id, on))?;
-        self.operations.serial_on(*last, on)
-    }
-
-    /// A ping was answered on a connection on which operations may be tried.
-    pub(super) fn trial_ponged(&mut self, now: Instant, on: ConnectionId) {
-        if self.quarantine.trial.as_ref().is_none_or(|trial| trial.on != on) || !self.is_trying() {
-            return;
-        }
-        let (last, settle_time) = (self.serial_of_trial(on), self.quarantine.settle_time());
-        let Some(connection) = self.connection_mut(on) else { return };
-        if last.is_some_and(|serial| connection.pings.has_read(serial)) {
-            connection.timers.arm_by(Timer::Settled, now + settle_time);
-        } else {
-            self.probe_trial(on);
-        }
-    }
-
-    /// Sends a ping behind what is tried on a connection. Not while some of it waits for its turn
-    /// under `reissue_rate`: that ping would go before it, and each pong would cause the next ping.
-    pub(super) fn probe_trial(&mut self, on: ConnectionId) {
-        let Some(trial) = self.quarantine.trial.as_ref().filter(|trial| trial.on == on) else {
-            return;
-        };
-        let is_paced = trial.group.iter().any(|id| self.operations.waits(*id, Why::Pacing));
-        if let Some(connection) = self.connection_mut(on).filter(|_| !is_paced) {
-            connection.probe();
-        }
-    }
-
-    /// The group had its time to close the connection, and has not.
-    pub(super) fn trial_settled(&mut self, now: Instant, on: ConnectionId) {
-        let (last, settle_time) = (self.serial_of_trial(on), self.quarantine.settle_time());
-        let Some(connection) = self.connection_mut(on) else { return };
-        // It is not written, or the close may be there and is not read.
-        if last.is_none() || connection.liveness.is_paused() {
-            return connection.timers.arm(Timer::Settled, now + settle_time);
-        }
-        let group = self.quarantine.trial.take().map(|trial| trial.group);
-        self.quarantine.lost_trials = 0;
-        for id in group.into_iter().flatten() {
-            if on != self.current && self.is_tried(id, on) {
-                self.release_from_quarantine(now, id);
-            }
-        }
-    }
-
-    /// A message arrived for an operation that is tried: the server has begun it.
-    pub(super) fn trial_answered(&mut self, now: Instant, id: u64) {
-        self.quarantine.lost_trials = 0;
-        self.release_from_quarantine(now, id);
-        self.after_change(now);
-    }
-
-    fn release_from_quarantine(&mut self, now: Instant, id: u64) {
-        self.leave(id, None, Why::Connection);
-        self.issue(now, id);
-    }
-
-    /// The connection for trials was lost, or could not be made.
-    pub(super) fn trial_lost(
-        &mut self,
-        now: Instant,
-        on: ConnectionId,
-        stage: Stage,
-        cause: &Disconnect,
-    ) {
-        self.abandon_attempt(on);
-        self.remove_connection(on);
-        let quarantine = &mut self.quarantine;
-        quarantine.lost_trials += 1;
-        quarantine.failed_dials += u32::from(stage == Stage::Opening);
-        quarantine.not_before = Some(now + quarantine.delay());
-        let Some(Trial { group, begun, .. }) = &quarantine.trial else { return };
-        let written = group.iter().filter(|id| self.operations.is_on(**id, on)).count();
-        let begun = *begun;
-        self.return_group(on);
-        if let Some(evidence) = evidence(cause).filter(|_| written > 0) {
-            let written = self.quarantine.suspects.drain(..written).collect();
-            self.suspect(now, written, Some(begun), evidence, cause);
-        }
-    }
-
-    /// The group is not tried any more: it comes first the next time.
-    fn return_group(&mut self, on: ConnectionId) {
-        let Some(trial) = self.quarantine.trial.take_if(|trial| trial.on == on) else { return };
-        let group: Vec<_> = trial.group.into_iter().filter(|id| self.is_tried(*id, on)).collect();
-        for &id in &group {
-            self.operations.set_place(id, Place::Waiting(Why::Quarantine));
-        }
-        self.quarantine.suspects.splice(0..0, group);
-    }
-
     /// Nobody is to be tried any more. What is still in quarantine has nobody to be kept away from
     /// (rule 22e).
     fn conclude_quarantine(&mut self, now: Instant) {
@@ -495,14 +303,6 @@ impl<W: Clone> Session<W> {
             }
         }
     }
-
-    /// Closes the connection for trials, if there is one.
-    pub(super) fn drop_trial(&mut self) {
-        if self.other().is_some_and(|other| other.role == Role::Trial) {
-            self.return_group(self.current.other());
-            self.hang_up_other();
-        }
-    }
 }
 
 /// How long a group has to close the connection after the answer to its ping: several round trips,
@@ -514,9 +314,6 @@ const MAX_DOUBLINGS: u32 = 2;
 
 /// How long after a quarantine a loss may have to do with it.
 const MEMORY: Duration = Duration::from_secs(300);
-
-/// How long the answer to the ping behind a group may take.
-const MAX_SETTLE_TIME: Duration = Duration::from_secs(5);
 
 /// The longest that others must have lived before a loss tells something.
 const MAX_PATIENCE: Duration = Duration::from_secs(60);
