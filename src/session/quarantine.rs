@@ -162,9 +162,17 @@ impl Quarantine {
         self.suspects.drain(..most).collect()
     }
 
-    /// The only suspect was tried, and the connection was lost. Returns whether it is to blame.
-    fn lone_lost(&mut self, now: Instant, id: u64, begun: Instant, evidence: Evidence) -> bool {
-        let Some((_, since)) = self.control else {
+    /// The only suspect was tried, and the connection was lost, while another operation had lived
+    /// since then, if any does. Returns whether it is to blame.
+    fn lone_lost(
+        &mut self,
+        now: Instant,
+        id: u64,
+        begun: Instant,
+        evidence: Evidence,
+        lives_since: Option<Instant>,
+    ) -> bool {
+        let Some(since) = lives_since else {
             self.set_aside.append(&mut self.suspects);
             return false;
         };
@@ -261,7 +269,11 @@ impl<W: Clone> Session<W> {
         self.quarantine.unknown.extend(before);
         let (Some(begun), &[id]) = (tried_since, &self.quarantine.suspects[..]) else { return };
         self.look_for_control(now);
-        if self.quarantine.lone_lost(now, id, begun, evidence) {
+        // One that is still queued has not shown that it lives.
+        let control = self.quarantine.control;
+        let living = control.filter(|(other, _)| self.operations.is_on(*other, self.current));
+        let lives_since = living.map(|(_, since)| since);
+        if self.quarantine.lone_lost(now, id, begun, evidence, lives_since) {
             self.blame(id, cause.clone());
         }
     }
