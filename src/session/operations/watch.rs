@@ -34,18 +34,9 @@ pub(crate) struct Watch {
     /// At the last check the socket had not taken it yet.
     is_unsent: bool,
     backoff: Option<Backoff>,
-    rewound: Rewound,
-}
-
-/// Whether a rewound operation makes progress.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Rewound {
-    /// It was not rewound, or has had a new position since.
-    No,
-    /// Its reader has caught up.
-    CaughtUp,
-    /// Then it was sent again from the same position as before.
-    Stuck,
+    /// How often it was sent again from the same position since it was rewound. `None` if it was
+    /// not rewound since it got that position.
+    repeats: Option<u32>,
 }
 
 impl WatchOptions {
@@ -63,7 +54,7 @@ impl Watch {
             is_stale: false,
             is_unsent: false,
             backoff: None,
-            rewound: Rewound::No,
+            repeats: None,
         }
     }
 
@@ -159,10 +150,7 @@ impl<W: Clone> Session<W> {
     /// Whether an operation that is sent again has another position than before.
     fn progressed(&mut self, id: u64, has_progressed: bool) {
         if let Some(watch) = self.operations.get_mut(id).and_then(|it| it.watch.as_mut()) {
-            watch.rewound = match watch.rewound {
-                Rewound::CaughtUp | Rewound::Stuck if !has_progressed => Rewound::Stuck,
-                Rewound::No | Rewound::CaughtUp | Rewound::Stuck => Rewound::No,
-            };
+            watch.repeats = watch.repeats.filter(|_| !has_progressed).map(|times| times + 1);
         }
     }
 
@@ -188,16 +176,15 @@ impl<W: Clone> Session<W> {
         }
     }
 
-    /// The reader of a rewound operation has caught up. If the last request has brought nothing
-    /// that has a position, neither will the next one, so it waits for its backoff.
+    /// The reader of a rewound operation has caught up. If several requests have brought no other
+    /// position, the next one hardly will, so it waits for its backoff.
     pub(crate) fn catch_up(&mut self, now: Instant, id: u64) {
         if !self.operations.waits(id, Why::Reader) {
             return;
         }
         let mut is_stuck = false;
         if let Some(watch) = self.operations.get_mut(id).and_then(|it| it.watch.as_mut()) {
-            let before = std::mem::replace(&mut watch.rewound, Rewound::CaughtUp);
-            is_stuck = before == Rewound::Stuck;
+            is_stuck = *watch.repeats.get_or_insert(0) >= MAX_REPEATS;
             if !is_stuck {
                 watch.backoff = None;
             }
@@ -298,3 +285,8 @@ impl<W: Clone> Session<W> {
         self.probe_awaited();
     }
 }
+
+/// How often a rewound operation is sent again at once from the same position. A server that
+/// repeats items from before the position, not always the same number of them, brings a new one
+/// soon.
+const MAX_REPEATS: u32 = 64;
