@@ -333,7 +333,9 @@ impl Client {
     /// [`dedupe_by`](crate::SubscriptionBuilder::dedupe_by) removes them. Its window must be large
     /// enough for the items of that time. The gap is [lossless](crate::Gap::is_lossless) unless the
     /// subscription has no position and moved only because the 10 s were over, or because the old
-    /// connection was lost. Then the old connection may not have delivered every item.
+    /// connection was lost. Then the old connection may not have delivered every item. Two items in
+    /// a row are no proof for a feed that repeats them, such as one that alternates between two
+    /// values: give such a subscription a position, or items a number.
     ///
     /// If the new connection fails, the old one continues, and the client tries again with backoff.
     /// This method waits for that. Dropping the future does not end the attempt. Without a

@@ -45,6 +45,7 @@ impl<W: Clone> Session<W> {
         }
         self.is_paused = true;
         self.hang_up(now);
+        self.retry.not_refused();
         // The next connection will be another one.
         self.answer_rotate(Ok(()));
         self.outputs.push_back(Output::Status(Status::Paused));

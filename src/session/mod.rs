@@ -52,7 +52,7 @@ pub(crate) use self::{
 };
 #[cfg(feature = "client")]
 pub(crate) use self::{
-    config::{DialBudget, MAX_DURATION},
+    config::{DialBudget, MAX_DURATION, Proof},
     operations::{HeldItem, Request, WatchOptions},
     reconnect::Backoff,
 };

@@ -119,7 +119,7 @@ impl<W: Clone> Session<W> {
     /// Spaces the next attempt at a successor. It cannot be fatal while there is a connection.
     pub(super) fn space(&mut self, now: Instant, cause: Disconnect, stage: Stage) {
         let verdict = self.retry.verdict(&cause, stage, &self.negotiation).verdict();
-        let _ = self.retry.judge(now, cause.clone(), verdict, &mut self.negotiation);
+        self.retry.judge_beside(now, cause.clone(), verdict, &mut self.negotiation);
         self.outputs.push_back(Output::Postponed(cause));
     }
 

@@ -28,6 +28,7 @@ mod overflow;
 mod overlaps;
 mod poison;
 mod reconnect;
+mod refusals;
 mod restart;
 mod resume;
 mod rotate_and_cut;

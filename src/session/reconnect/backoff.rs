@@ -24,9 +24,14 @@ impl Backoff {
         let most = self.previous.saturating_mul(3).min(self.cap);
         let span = most.saturating_sub(self.previous);
         self.previous += span.mul_f64(rng.f64());
-        // A floor is not `previous`: a server's `Retry-After` must not stretch the delays after it.
-        // It is jittered as well, as the server has told every client the same.
-        if floor > self.previous { floor + self.base.mul_f64(rng.f64()) } else { self.previous }
+        if floor <= self.previous {
+            return self.previous;
+        }
+        // Jittered as well, as the server has told every client the same. The delays after it are
+        // no shorter, but at most the cap: a `Retry-After` may be an hour.
+        let delay = floor + self.base.mul_f64(rng.f64());
+        self.previous = delay.min(self.cap);
+        delay
     }
 
     /// Starts over. Called once a connection was healthy for a while, never when it opens.

@@ -218,6 +218,7 @@ impl<W: Clone> Session<W> {
         // The next connection will be another one.
         self.answer_rotate(Ok(()));
         self.quarantine.clear();
+        self.retry.not_refused();
         self.is_reconnecting = false;
         self.outputs.push_back(Output::Status(Status::Idle));
     }

@@ -17,7 +17,7 @@ use crate::{
     error::{CloseCode, Disconnect},
     session::{
         Config, VerdictHook,
-        config::{self, DialBudget},
+        config::{self, DialBudget, Proof},
     },
 };
 
@@ -35,6 +35,8 @@ pub(crate) struct Retry {
     attempts: u32,
     /// How often in a row credentials were rejected, or seemed to be.
     rejected: u32,
+    /// Whether that was certain the last time.
+    was_certain: bool,
     /// How often in a row an operation id was in use.
     duplicate_id: u32,
     /// Everything was ended because credentials were probably rejected. The next time is the last,
@@ -42,6 +44,8 @@ pub(crate) struct Retry {
     has_suspected_rejection: bool,
     /// A connection was acknowledged in the life of the client.
     is_proven: bool,
+    /// The same for the other connections of the client.
+    proof: Proof,
     /// Since when the server has done nothing but refuse.
     refused_since: Option<Instant>,
     /// No attempt before this, whatever was subscribed or dropped meanwhile (I7).
@@ -75,9 +79,11 @@ impl Retry {
             hook: config.on_disconnect.clone(),
             attempts: 0,
             rejected: 0,
+            was_certain: false,
             duplicate_id: 0,
             has_suspected_rejection: false,
             is_proven: false,
+            proof: config.proof.clone(),
             refused_since: None,
             not_before: None,
             reason: CredentialsReason::Initial,
@@ -118,6 +124,7 @@ impl Retry {
     /// The server acknowledged: it has accepted what the provider gave.
     pub(crate) fn acked(&mut self) {
         self.is_proven = true;
+        self.proof.set();
         self.has_suspected_rejection = false;
         self.reason = CredentialsReason::Reconnect;
         self.asked = CredentialsReason::Reconnect;
@@ -191,10 +198,12 @@ impl Retry {
         let (fatal, at_once) = match verdict {
             Verdict::Retry => {
                 self.refused_since = None;
+                self.interrupt_rejections();
                 (None, false)
             }
             Verdict::RetryAfter(delay) => {
                 self.refused_since = None;
+                self.interrupt_rejections();
                 floor = delay;
                 (None, false)
             }
@@ -265,6 +274,9 @@ impl Retry {
         ask: AskAgain,
         negotiation: &mut Negotiation,
     ) -> (Option<Disconnect>, bool) {
+        if std::mem::replace(&mut self.was_certain, ask.is_certain) != ask.is_certain {
+            self.interrupt_rejections();
+        }
         self.rejected += 1;
         let is_over = match ask.times {
             None => self.is_refused_too_long(now),
@@ -287,6 +299,35 @@ impl Retry {
         (is_over.then_some(cause), ask.first_at_once && is_first)
     }
 
+    /// Nothing is attempted any more: the next refusal is the first one.
+    pub(crate) fn not_refused(&mut self) {
+        self.refused_since = None;
+        self.interrupt_rejections();
+    }
+
+    /// Another failure came between two rejections. They are no longer in a row, which matters
+    /// where few of them are fatal. A proven endpoint gets no further attempt at once for it.
+    fn interrupt_rejections(&mut self) {
+        match self.endpoint() {
+            Endpoint::Unproven => self.rejected = 0,
+            Endpoint::Proven => {}
+        }
+    }
+
+    /// As [`judge`](Self::judge), for an attempt beside a connection that works. The endpoint does
+    /// not refuse as long as that lives.
+    pub(crate) fn judge_beside(
+        &mut self,
+        now: Instant,
+        cause: Disconnect,
+        verdict: Verdict,
+        negotiation: &mut Negotiation,
+    ) {
+        let refused_since = self.refused_since;
+        let _ = self.judge(now, cause, verdict, negotiation);
+        self.refused_since = refused_since;
+    }
+
     /// A proven endpoint has refused. Returns whether it has done so for too long.
     fn is_refused_too_long(&mut self, now: Instant) -> bool {
         let since = *self.refused_since.get_or_insert(now);
@@ -294,7 +335,8 @@ impl Retry {
     }
 
     fn endpoint(&self) -> Endpoint {
-        if self.is_proven && !self.grace.is_zero() { Endpoint::Proven } else { Endpoint::Unproven }
+        let is_proven = self.is_proven || self.proof.is_set();
+        if is_proven && !self.grace.is_zero() { Endpoint::Proven } else { Endpoint::Unproven }
     }
 
     /// Since when a proven endpoint has done nothing but refuse.
