@@ -23,7 +23,7 @@ use crate::{
     delivery::{Overflow, mailbox::Limits},
     error::{BuildError, CredentialsError, Disconnect},
     protocol::Subprotocol,
-    session::{Config, CredentialsReason, DialBudget, Proof, Strictness, Verdict, VerdictHook},
+    session::{Config, CredentialsReason, DialBudget, Strictness, Verdict, VerdictHook},
     transport::dial::{Dialer, NetDialer, Tcp},
 };
 
@@ -495,7 +495,7 @@ impl ClientBuilder {
         let template = Template {
             runtime,
             connector: Arc::new(connector),
-            config: Config { proof: Proof::shared(), ..self.config },
+            config: Config { is_proven: Some(Arc::default()), ..self.config },
             span,
             #[cfg(feature = "network-watch")]
             watch: self.watch.into_watch(leads_away),

@@ -8,6 +8,7 @@ use std::{
     collections::VecDeque,
     hash::{DefaultHasher, Hash, Hasher},
     ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use serde_json::value::RawValue;
@@ -16,7 +17,7 @@ use crate::protocol::Payload;
 
 /// The application's `resume_with`, for items of its type.
 pub(crate) trait Resume: Send {
-    /// Whether an item decodes and has data.
+    /// Whether an item decodes and has data. Runs the application's code.
     fn decodes(&self, item: &Payload) -> bool;
 
     /// Returns the request that goes on after an item. Runs the application's code.
@@ -32,7 +33,7 @@ pub(crate) struct Progress {
     /// The last item known to decode, unless the request goes on after it already.
     decoded: Option<Payload>,
     /// The items after that one, as far as they were looked at.
-    odd: VecDeque<Odd>,
+    without_position: VecDeque<WithoutPosition>,
     /// The digests of those that the server sends again, because the request goes on before them.
     repeated: Vec<u64>,
 }
@@ -47,7 +48,7 @@ struct Received {
 }
 
 /// An item that does not decode, or has no data.
-struct Odd {
+struct WithoutPosition {
     digest: u64,
     has_data: bool,
 }
@@ -60,7 +61,7 @@ impl Progress {
             return false;
         }
         let digest = digest(payload);
-        let at = self.repeated.iter().position(|odd| *odd == digest);
+        let at = self.repeated.iter().position(|repeated| *repeated == digest);
         at.map(|at| self.repeated.remove(at)).is_some()
     }
 
@@ -76,7 +77,7 @@ impl Progress {
         let decoded = self.decoded.as_ref().map_or(0, |item| item.frame().len());
         let is_alone = self.items.len() == 1 && decoded == 0;
         if self.items.len() == MAX_ITEMS || !is_alone && decoded + self.frames.len() > MAX_BYTES {
-            self.look(resume);
+            self.find_last_decoded(resume);
         }
     }
 
@@ -87,30 +88,34 @@ impl Progress {
     /// without data may be a passing error, which is not repeated, so it is left out only if
     /// nothing else came.
     pub(crate) fn take(&mut self, resume: &dyn Resume, rewinds: bool) -> Option<Payload> {
-        self.look(resume);
+        self.find_last_decoded(resume);
         let is_stuck = self.decoded.is_none();
-        let repeated = self.odd.iter().filter(|odd| rewinds && (odd.has_data || is_stuck));
-        self.repeated = repeated.map(|odd| odd.digest).collect();
+        let repeated =
+            self.without_position.iter().filter(|item| rewinds && (item.has_data || is_stuck));
+        self.repeated = repeated.map(|item| item.digest).collect();
         self.decoded.take()
     }
 
     /// Finds the last item that decodes.
-    fn look(&mut self, resume: &dyn Resume) {
-        let mut odd = Vec::new();
+    fn find_last_decoded(&mut self, resume: &dyn Resume) {
+        let mut later = Vec::new();
         while let Some(Received { end, json, has_data }) = self.items.pop() {
             let start = self.items.last().map_or(0, |before| before.end);
             let item = Payload::new(self.frames[start..end].to_owned(), json);
-            if has_data && resume.decodes(&item) {
+            // A panic there belongs to the reader, which decodes the item as well.
+            let decodes = || has_data && resume.decodes(&item);
+            if catch_unwind(AssertUnwindSafe(decodes)).unwrap_or(false) {
                 self.items.clear();
                 self.decoded = Some(item);
-                self.odd.clear();
+                self.without_position.clear();
                 self.repeated.clear();
                 break;
             }
-            odd.push(Odd { digest: digest(&item.frame()[item.range()]), has_data });
+            later.push(WithoutPosition { digest: digest(&item.frame()[item.range()]), has_data });
         }
-        self.odd.extend(odd.into_iter().rev());
-        self.odd.drain(..self.odd.len().saturating_sub(MAX_ODD));
+        self.without_position.extend(later.into_iter().rev());
+        self.without_position
+            .drain(..self.without_position.len().saturating_sub(MAX_WITHOUT_POSITION));
         self.frames.clear();
         self.frames.shrink_to(MAX_BYTES);
     }
@@ -129,5 +134,73 @@ const MAX_ITEMS: usize = 32;
 /// next one that decodes.
 const MAX_BYTES: usize = 32 * 1024;
 
-/// How many items in a row that do not decode are known again.
-const MAX_ODD: usize = 1024;
+/// How many items in a row without a position are known again.
+const MAX_WITHOUT_POSITION: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use serde_json::value::to_raw_value;
+
+    use super::*;
+
+    /// Decodes what contains no `x`, and counts how often it was asked.
+    struct Counting(Cell<usize>);
+
+    impl Resume for Counting {
+        fn decodes(&self, item: &Payload) -> bool {
+            self.0.set(self.0.get() + 1);
+            assert!(!item.frame().contains('!'), "on purpose");
+            !item.frame().contains('x')
+        }
+
+        fn request_after(&mut self, item: &Payload) -> Result<Box<RawValue>, serde_json::Error> {
+            to_raw_value(item.frame())
+        }
+    }
+
+    fn receive(progress: &mut Progress, resume: &Counting, item: &str) {
+        progress.received(resume, item, 0..item.len(), true);
+    }
+
+    fn take(progress: &mut Progress, resume: &Counting) -> Option<String> {
+        progress.take(resume, true).map(|item| item.frame().to_owned())
+    }
+
+    #[test]
+    fn one_in_32_small_items_is_decoded_and_large_ones_are_not_kept() {
+        let (mut progress, resume) = (Progress::default(), Counting(Cell::new(0)));
+        for n in 0..3_200 {
+            receive(&mut progress, &resume, &n.to_string());
+        }
+        assert_eq!(resume.0.get(), 100);
+        assert_eq!(take(&mut progress, &resume).as_deref(), Some("3199"));
+        receive(&mut progress, &resume, &"l".repeat(1_000_000));
+        receive(&mut progress, &resume, "small");
+        assert!(progress.frames.capacity() <= MAX_BYTES, "{}", progress.frames.capacity());
+        assert_eq!(progress.decoded.as_ref().map(Payload::frame), Some("small"));
+    }
+
+    #[test]
+    fn of_items_without_a_position_a_bounded_number_is_known() {
+        let (mut progress, resume) = (Progress::default(), Counting(Cell::new(0)));
+        receive(&mut progress, &resume, "1");
+        for n in 0..100_000 {
+            receive(&mut progress, &resume, &format!("x{n}"));
+        }
+        assert_eq!(take(&mut progress, &resume).as_deref(), Some("1"));
+        assert_eq!(progress.without_position.len(), MAX_WITHOUT_POSITION);
+        assert!(progress.is_repeated("x99999") && !progress.is_repeated("x99999"));
+        assert!(!progress.is_repeated("x1"), "too long ago");
+    }
+
+    #[test]
+    fn an_item_whose_decoding_panics_has_no_position() {
+        let (mut progress, resume) = (Progress::default(), Counting(Cell::new(0)));
+        for item in ["1", "!", "!!"] {
+            receive(&mut progress, &resume, item);
+        }
+        assert_eq!(take(&mut progress, &resume).as_deref(), Some("1"));
+    }
+}

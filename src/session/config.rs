@@ -4,10 +4,7 @@ use std::{
     fmt,
     num::NonZeroU32,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -37,7 +34,8 @@ pub(crate) struct Config {
     pub(crate) seed: u64,
     /// Below the first id: those of several connections must not meet.
     pub(crate) first_serial: u64,
-    pub(crate) proof: Proof,
+    /// Whether any connection of the client was acknowledged, if its sessions are to share that.
+    pub(crate) is_proven: Option<Arc<AtomicBool>>,
 }
 
 impl Config {
@@ -64,7 +62,7 @@ impl Config {
             on_disconnect: None,
             seed,
             first_serial: 0,
-            proof: Proof::default(),
+            is_proven: None,
         }
     }
 }
@@ -104,28 +102,6 @@ pub enum Verdict {
     NewCredentials,
     /// End every operation with this cause; the client stays usable.
     Fatal,
-}
-
-/// Whether any connection of a client was acknowledged. The sessions of a pool share it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Proof(Option<Arc<AtomicBool>>);
-
-impl Proof {
-    /// One that clones share.
-    #[cfg(feature = "client")]
-    pub(crate) fn shared() -> Self {
-        Self(Some(Arc::default()))
-    }
-
-    pub(super) fn set(&self) {
-        if let Some(proof) = &self.0 {
-            proof.store(true, Relaxed);
-        }
-    }
-
-    pub(super) fn is_set(&self) -> bool {
-        self.0.as_ref().is_some_and(|proof| proof.load(Relaxed))
-    }
 }
 
 /// The application's own verdict.

@@ -1,5 +1,5 @@
-//! What the application wants of the connection itself: to have one, to have none for a while or
-//! any more, to have another one, to know whether it still works.
+//! Commands about the connection itself: connect, pause, resume, reconnect, shut down, and check
+//! whether it still works.
 
 use std::{
     sync::Arc,
@@ -62,7 +62,7 @@ impl<W: Clone> Session<W> {
     pub(crate) fn reconnect_now(&mut self, now: Instant) {
         match self.phase() {
             Some(Phase::Waiting) => self.start_now(now),
-            // Rather the connection that there is than none.
+            // The dial budget is used up, so the current connection is kept.
             Some(Phase::Open(_) | Phase::Opening(_)) if self.retry.budget_due(now).is_some() => {}
             Some(Phase::Open(_) | Phase::Opening(_)) => {
                 self.hang_up(now);

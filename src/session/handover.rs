@@ -214,7 +214,7 @@ impl<W: Clone> Session<W> {
         }
     }
 
-    /// Cuts over what had its time on both connections.
+    /// Cuts over the operations that both connections have carried for [`OVERLAP`].
     pub(super) fn check_overlap(&mut self, now: Instant, retiring: ConnectionId) {
         let Some(old) = self.connection_mut(retiring) else { return };
         old.timers.arm(Timer::Overlap, now + LOOK_AGAIN);

@@ -294,7 +294,7 @@ impl<W: Clone> Session<W> {
     /// Tells `Output::Established` once the server has read the operation: now, if that is known.
     pub(crate) fn probe(&mut self, id: u64) {
         let Some(operation) = self.operations.get(id) else { return };
-        if self.is_proven(id) {
+        if self.is_read(id) {
             self.outputs.push_back(Output::Established { writer: operation.writer.clone() });
             return;
         }
@@ -307,7 +307,7 @@ impl<W: Clone> Session<W> {
     }
 
     /// Whether the server is known to have read the operation.
-    fn is_proven(&self, id: u64) -> bool {
+    fn is_read(&self, id: u64) -> bool {
         self.operations.wire_ids(id).any(|(on, wire_id)| {
             let connection = self.connection(on);
             connection.is_some_and(|connection| {
@@ -321,7 +321,7 @@ impl<W: Clone> Session<W> {
         // Mostly nobody waits for anything.
         for id in std::mem::take(&mut self.awaited) {
             let Some(operation) = self.operations.get(id) else { continue };
-            if self.is_proven(id) {
+            if self.is_read(id) {
                 self.outputs.push_back(Output::Established { writer: operation.writer.clone() });
             } else {
                 self.awaited.insert(id);

@@ -2,7 +2,8 @@
 //!
 //! Owns every decision: when to dial, what to say, what a loss means, which operation gets what.
 //! Pure: `now` is an argument, randomness is one seed, and no map is iterated in an order of its
-//! own; so the same inputs give the same outputs. Knows no socket and no task. The methods follow
+//! own; so the same inputs give the same outputs. (One input is shared by the sessions of a client:
+//! whether any of them has reached the server.) Knows no socket and no task. The methods follow
 //! one grammar: `handle_*` takes what happened, verbs take what the application wants, `poll_*`
 //! gives what is to be done. Calls that come too late do nothing.
 //!
@@ -52,7 +53,7 @@ pub(crate) use self::{
 };
 #[cfg(feature = "client")]
 pub(crate) use self::{
-    config::{DialBudget, MAX_DURATION, Proof},
+    config::{DialBudget, MAX_DURATION},
     operations::{HeldItem, Request, WatchOptions},
     reconnect::Backoff,
 };

@@ -256,7 +256,8 @@ impl<W: Clone> Session<W> {
         uncleared
     }
 
-    /// One of these closes connections. Of those that were suspected before nothing is known.
+    /// These are the suspects now, as one of them closes connections. Those before were not on the
+    /// connection that was lost, so nothing is known of them.
     fn suspect(
         &mut self,
         now: Instant,

@@ -64,6 +64,24 @@ async fn a_pause_is_no_time_in_which_the_server_refuses() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_time_in_which_nothing_is_subscribed_is_no_time_in_which_the_server_refuses() {
+    let server = server();
+    let (client, stream, mut peer, _) = live(&server).await;
+    peer.serve_while(tokio::time::sleep(secs(60))).await;
+    peer.vanish();
+    server.refuse(404, &[], "").await;
+    drop(stream);
+    until(&client, |status| matches!(status, Status::Idle)).await;
+    tokio::time::sleep(secs(3_600)).await;
+    let stream = subscribe(&client, "b");
+    server.refuse(404, &[], "").await;
+    tokio::select! {
+        end = ended(stream) => panic!("{end}"),
+        _peer = connected(&server) => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_renewal_is_no_refusal_while_the_old_connection_works() {
     let server = server();
     let (client, stream, mut old, _) = live(&server).await;

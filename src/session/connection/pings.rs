@@ -94,8 +94,8 @@ impl Pings {
         time
     }
 
-    /// The last serial that is known to have been read, and not to close the connection, which is
-    /// read without a break since `read_since`.
+    /// The last serial that the server has read without closing the connection afterwards. Only the
+    /// time since `read_since` counts, when reading was last resumed.
     pub(crate) fn outlived(&self, now: Instant, read_since: Option<Instant>) -> u64 {
         let (serial, at) = self.recent;
         if Self::is_old(now, at.max(read_since)) { serial } else { self.outlived }

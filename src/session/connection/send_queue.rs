@@ -224,6 +224,11 @@ impl SendQueue {
     }
 
     #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.queue.capacity() + self.paced.capacity()
+    }
+
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }

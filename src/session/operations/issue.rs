@@ -56,7 +56,7 @@ impl<W: Clone> Session<W> {
                 Some(Place::On(connection, _)) if replaced == Some(*connection) => {
                     self.begin_moving(id);
                 }
-                // That it is not sent now has another reason than the outage.
+                // It waits for something else, so its later gap must not report this outage.
                 Some(Place::Waiting(Why::Reader | Why::Application)) => {
                     if let Some(operation) = self.operations.get_mut(id) {
                         operation.outage = None;
@@ -88,7 +88,7 @@ impl<W: Clone> Session<W> {
     pub(crate) fn pace(&mut self, now: Instant) {
         let Some(rate) = self.config.reissue_rate else { return };
         let Some(on) = self.open_connection() else { return };
-        // Few enough at a time not to be a burst.
+        // What the rate allows in a tenth of a second, to avoid bursts.
         let count = (rate.get() / 10).max(1);
         let Some(connection) = self.connections[on as usize].as_mut() else { return };
         if connection.send_queue.release_paced(on, &mut self.operations, count) {

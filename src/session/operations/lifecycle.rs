@@ -140,9 +140,8 @@ impl<W: Clone> Session<W> {
         self.after_change(now);
     }
 
-    /// `backlog` is what the writer has not taken. Items that are left come again, or nobody wants
-    /// them, and an end behind them is void. If none is left, an end that was held is the end now.
-    /// Answers `Output::Deliver`.
+    /// Answers `Output::Deliver`; `backlog` is what the writer did not take. If items are left, the
+    /// operation will be sent again or its reader is gone, so a held end is dropped with them.
     pub(crate) fn delivered(&mut self, now: Instant, id: u64, backlog: Backlog) {
         self.counts.items -= backlog.len() as u64;
         let (0, Some(end)) = (backlog.len(), backlog.end) else { return };

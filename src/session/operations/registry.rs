@@ -125,8 +125,8 @@ impl<W> Registry<W> {
         before != operation.payload
     }
 
-    /// An operation enters the send queue of a connection. Returns its turn there: what was queued
-    /// of it before is out of date, or it could overtake the `complete` of an earlier request.
+    /// Queues an operation and returns its turn. Its earlier entries are out of date: sending one
+    /// of them could put its `subscribe` ahead of the `complete` of its previous request.
     pub(crate) fn queue(&mut self, id: u64, on: ConnectionId) -> u32 {
         self.turn = self.turn.wrapping_add(1);
         let turn = self.turn;

@@ -59,6 +59,13 @@ mod tests {
                 prop_assert!(delay >= previous && delay <= (previous * 3).min(CAP));
                 previous = delay;
             }
+            // Nor after a floor, up to the cap.
+            let floor = CAP / 3;
+            backoff.reset();
+            prop_assert!(backoff.next(&mut rng, floor) >= floor);
+            prop_assert!(backoff.next(&mut rng, Duration::ZERO) >= floor);
+            prop_assert!(backoff.next(&mut rng, 100 * CAP) >= 100 * CAP);
+            prop_assert!(backoff.next(&mut rng, Duration::ZERO) == CAP);
             backoff.reset();
             prop_assert!(backoff.next(&mut rng, Duration::ZERO) <= 3 * BASE);
         }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,7 +20,7 @@ use crate::{
     error::{CloseCode, Disconnect},
     session::{
         Config, VerdictHook,
-        config::{self, DialBudget, Proof},
+        config::{self, DialBudget},
     },
 };
 
@@ -39,13 +42,11 @@ pub(crate) struct Retry {
     was_certain: bool,
     /// How often in a row an operation id was in use.
     duplicate_id: u32,
-    /// Everything was ended because credentials were probably rejected. The next time is the last,
-    /// until an acknowledgement.
+    /// The operations ended with [`Disconnect::ProbablyRejected`]. Until an acknowledgement, one
+    /// more such close ends the next ones at once.
     has_suspected_rejection: bool,
-    /// A connection was acknowledged in the life of the client.
-    is_proven: bool,
-    /// The same for the other connections of the client.
-    proof: Proof,
+    /// A connection was acknowledged in the life of the client, by this session or another one.
+    is_proven: Arc<AtomicBool>,
     /// Since when the server has done nothing but refuse.
     refused_since: Option<Instant>,
     /// No attempt before this, whatever was subscribed or dropped meanwhile (I7).
@@ -82,8 +83,7 @@ impl Retry {
             was_certain: false,
             duplicate_id: 0,
             has_suspected_rejection: false,
-            is_proven: false,
-            proof: config.proof.clone(),
+            is_proven: config.is_proven.clone().unwrap_or_default(),
             refused_since: None,
             not_before: None,
             reason: CredentialsReason::Initial,
@@ -123,8 +123,7 @@ impl Retry {
 
     /// The server acknowledged: it has accepted what the provider gave.
     pub(crate) fn acked(&mut self) {
-        self.is_proven = true;
-        self.proof.set();
+        self.is_proven.store(true, Relaxed);
         self.has_suspected_rejection = false;
         self.reason = CredentialsReason::Reconnect;
         self.asked = CredentialsReason::Reconnect;
@@ -140,8 +139,8 @@ impl Retry {
         self.backoff.reset();
     }
 
-    /// As [`healthy`](Self::healthy), but another connection is wanted, whose attempts go on as
-    /// they are.
+    /// The connection has been open for a while, but another one is wanted in its place: only the
+    /// attempts are counted anew, and the delays between them stay.
     pub(crate) fn reset_attempts(&mut self) {
         self.attempts = 0;
     }
@@ -335,7 +334,7 @@ impl Retry {
     }
 
     fn endpoint(&self) -> Endpoint {
-        let is_proven = self.is_proven || self.proof.is_set();
+        let is_proven = self.is_proven.load(Relaxed);
         if is_proven && !self.grace.is_zero() { Endpoint::Proven } else { Endpoint::Unproven }
     }
 

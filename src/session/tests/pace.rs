@@ -102,3 +102,21 @@ fn a_shutdown_sends_nothing_more_again() {
     assert_eq!(issued(&did), []);
     assert_eq!(finished(&did).len(), 3);
 }
+
+#[test]
+fn what_ten_thousand_operations_were_queued_in_is_given_back() {
+    for reissue_rate in [None, NonZeroU32::new(100_000)] {
+        let mut rig = Rig::open(Config { reissue_rate, ..config() }, 10_000);
+        rig.take();
+        rig.lose(closed(1012));
+        rig.sleep();
+        rig.connect();
+        while rig.session.poll_timeout().is_some_and(|at| at - rig.now <= secs(1)) {
+            rig.pass(secs(1));
+            rig.take();
+        }
+        let connection = rig.session.current().unwrap();
+        let outputs = rig.session.outputs.capacity();
+        assert!(connection.send_queue.capacity() + outputs < 500, "{reissue_rate:?}");
+    }
+}

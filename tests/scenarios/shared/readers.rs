@@ -150,6 +150,24 @@ async fn a_reader_whose_key_panics_ends_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_again_after_a_gap_replaces_nothing_from_before_it() {
+    let server = Server::in_memory();
+    let (client, readers, mut peer, id) = shared(&server, 1).await;
+    let mut by_parity =
+        options(&client).latest_by(|n: &Value| n.as_u64().unwrap_or_default() % 2).start().unwrap();
+    settle().await;
+    publish(&mut peer, &id, [3]).await;
+    peer.vanish();
+    let mut peer = connected(&server).await;
+    let id = peer.expect_subscribe().await.id;
+    publish(&mut peer, &id, [1]).await;
+    assert_eq!(item(&mut by_parity).await, 3);
+    assert_eq!(gap(&mut by_parity).await.reconnects, 1);
+    assert_eq!(item(&mut by_parity).await, 1);
+    drop(readers);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_socket_waits_for_every_reader_that_blocks_until_that_reads_or_goes() {
     let server = Server::in_memory();
     let policies = [(Overflow::Block, 2), (Overflow::Block, 2), (Overflow::DropOldest, 1_000)];
