@@ -1,7 +1,7 @@
 //! Trials on the current connection, where the server allows no second one.
 
 use super::*;
-use crate::session::operations::Place;
+use crate::session::{connection::timers::Timer, operations::Place};
 
 /// Ten cleared operations, three silent ones and a bad one, on a server that allows one connection
 /// only. Some of the last four are being tried on it.
@@ -55,4 +55,20 @@ fn a_trial_that_waited_for_its_turn_under_reissue_rate_ends_soon_after_it_was_se
     let sent = world.rig.now;
     assert!(world.reach(|world| world.rig.session.quarantine.tried_on().is_none()));
     assert!(world.rig.now - sent < secs(3), "without a ping it takes 6 s");
+}
+
+#[test]
+fn nothing_is_waited_for_when_nobody_is_left_to_be_tried_with() {
+    let (mut world, _) = on_trial(config());
+    world.server.bad.clear();
+    let tried = world.rig.session.current;
+    let others = world.rig.session.operations.ids(|_| true);
+    for id in &others[1..] {
+        world.rig.session.cancel(world.rig.now, *id);
+    }
+    world.perform();
+    assert_eq!(world.rig.session.quarantine.tried_on(), None);
+    world.pass(secs(10));
+    let connection = world.rig.session.connection(tried).unwrap();
+    assert_eq!(connection.timers.at(Timer::Settled), None, "no timer wakes the client for it");
 }
