@@ -150,7 +150,7 @@ pub use {
         call::Call,
         credentials::Credentials,
         snapshot::{SnapshotStream, Synced},
-        subscription::{Event, Subscription, SubscriptionBuilder},
+        subscription::{Event, Position, Subscription, SubscriptionBuilder},
     },
     error::BuildError,
     transport::dial::{BoxedIo, DialFuture, Dialer, Io},

@@ -14,7 +14,8 @@ use std::{
 use futures::{Stream, StreamExt, future, stream::FusedStream};
 use serde::de::DeserializeOwned;
 
-pub use self::builder::SubscriptionBuilder;
+use self::items::{Items, Step};
+pub use self::{builder::SubscriptionBuilder, position::Position};
 use crate::{
     client::{driver::Command, pool::ConnectionHandle, telemetry},
     delivery::{
@@ -27,6 +28,9 @@ use crate::{
 };
 
 mod builder;
+mod items;
+mod numbers;
+mod position;
 
 /// An element of a [`Subscription`].
 #[derive(Clone, Debug)]
@@ -60,33 +64,24 @@ pub struct Subscription<T> {
     connection: Arc<ConnectionHandle>,
     writer: Arc<Writer>,
     batch: Batch<Payload>,
-    /// In a mutex that is never locked, so that the stream is `Sync`. Boxed to keep the stream
-    /// small, because few subscriptions have it.
-    repeats: Option<Box<Mutex<Repeats<T>>>>,
+    /// In a mutex that is never locked by two, so that the stream is `Sync`. Boxed to keep the
+    /// stream small, because few subscriptions have options about items.
+    items: Option<Box<Mutex<Items<T>>>>,
     /// Set once the end was read: the error, or `None` if the server completed the operation.
     end: Option<Box<Option<SubscriptionError>>>,
-}
-
-/// What removes repetitions, for [`dedupe_by`](SubscriptionBuilder::dedupe_by).
-pub(crate) struct Repeats<T> {
-    /// Whether an item was seen before.
-    pub(super) is_known: Box<dyn FnMut(&T) -> bool + Send>,
-    /// There are items that were never seen here: the overflow policy has dropped them, or the
-    /// reader has joined a shared operation after them.
-    pub(super) has_missed: bool,
 }
 
 impl<T> Subscription<T> {
     pub(crate) fn new(
         connection: Arc<ConnectionHandle>,
         writer: Arc<Writer>,
-        repeats: Option<Repeats<T>>,
+        items: Option<Items<T>>,
     ) -> Self {
         Self {
             connection,
             writer,
             batch: Batch::new(),
-            repeats: repeats.map(|repeats| Box::new(Mutex::new(repeats))),
+            items: items.map(|items| Box::new(Mutex::new(items))),
             end: None,
         }
     }
@@ -134,8 +129,27 @@ impl<T> Subscription<T> {
         self.or_ended(|| self.writer.mailbox.poll_over(cx))
     }
 
+    /// Returns where the stream is: after the last item that was read, or where
+    /// [`starting_after`](SubscriptionBuilder::starting_after) began. `None` before the first item,
+    /// and without [`resume_with`](SubscriptionBuilder::resume_with).
+    ///
+    /// Store it together with what an item led to, and a later stream that starts
+    /// [after](SubscriptionBuilder::starting_after) it continues with the next item. If the
+    /// position is stored after the item was processed, a crash in between means that the item is
+    /// processed twice; if both are stored in one transaction, each item is processed exactly once.
+    /// An item that does not decode has no position.
+    ///
+    /// The position is a copy of the item, and of the keys in the window of
+    /// [`dedupe_by`](SubscriptionBuilder::dedupe_by), so it costs as much as they are large.
+    pub fn position(&self) -> Option<Position> {
+        self.items.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).position()
+    }
+
     /// Returns whether the next event in the queue is an item. Pending while the queue is empty.
     pub(crate) fn poll_is_item(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if items_of(&mut self.items).is_some_and(|items| items.has_next()) {
+            return Poll::Ready(true);
+        }
         let is_item = self.writer.mailbox.poll_is_item(&mut self.batch, cx);
         self.tell_released();
         is_item
@@ -162,7 +176,8 @@ impl<T> Subscription<T> {
 
     /// Drops the items in the queue. A gap takes their place.
     pub(crate) fn discard(&mut self) {
-        let discarded = self.writer.mailbox.discard(&mut self.batch) as u64;
+        let rows = items_of(&mut self.items).map_or(0, Items::discard);
+        let discarded = self.writer.mailbox.discard(&mut self.batch, rows) as u64;
         if discarded > 0 {
             self.connection.counters().dequeued(discarded);
             self.connection.counters().dropped(discarded);
@@ -216,45 +231,49 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
     type Item = Result<Event<T>, SubscriptionError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
         loop {
-            let Self { writer, batch, .. } = &mut *self;
-            let read = writer.mailbox.poll_read(batch, cx);
-            self.tell_released();
-            let Self { connection, repeats, .. } = &mut *self;
-            let repeats = repeats.as_mut();
-            let repeats = repeats.map(|it| it.get_mut().unwrap_or_else(PoisonError::into_inner));
+            match items_of(&mut this.items).map(Items::step) {
+                None | Some(Step::Receive) => {}
+                Some(Step::Yield(event)) => return Poll::Ready(Some(event)),
+                Some(Step::Ask(item, row)) => {
+                    let writer = Arc::clone(&this.writer);
+                    this.connection.command(Command::AskAgain(Box::new((writer, item, row))));
+                }
+            }
+            let read = this.writer.mailbox.poll_read(&mut this.batch, cx);
+            this.tell_released();
+            let Self { connection, items, end: known_end, .. } = &mut *this;
             return Poll::Ready(match ready!(read) {
                 Some(Read::Item(payload)) => {
                     connection.counters().dequeued(1);
+                    if let Some(items) = items_of(items) {
+                        if let Some(payload) = items.receive(payload) {
+                            connection.buffers().give_back(payload);
+                        }
+                        continue;
+                    }
                     let event =
                         decode(&payload).map(Event::Next).map_err(SubscriptionError::Decode);
                     connection.buffers().give_back(payload);
-                    if let (Some(repeats), Ok(Event::Next(Response { data: Some(data), .. }))) =
-                        (repeats, &event)
-                        && (repeats.is_known)(data)
-                    {
-                        continue;
-                    }
                     Some(event)
                 }
-                Some(Read::Gap(mut gap)) => {
-                    if let Some(Repeats { has_missed, .. }) = repeats {
-                        *has_missed |= gap.dropped > 0;
-                        // An item that was never seen here may still come again, after newer ones.
-                        if !*has_missed {
-                            gap.overlaps = 0;
-                        }
-                    }
-                    if gap.is_empty() {
-                        continue;
-                    }
+                Some(Read::Gap(gap)) => {
+                    let gap = match items_of(items) {
+                        Some(items) => items.gap(gap),
+                        None => (!gap.is_empty()).then_some(gap),
+                    };
+                    let Some(gap) = gap else { continue };
                     Some(Ok(Event::Gap(gap)))
                 }
                 Some(Read::Stale(idle_for)) => Some(Ok(Event::Stale { idle_for })),
                 Some(Read::End(end)) => {
                     let error = error(end, connection);
-                    self.end = Some(Box::new(error.clone()));
-                    error.map(Err)
+                    *known_end = Some(Box::new(error.clone()));
+                    match items_of(items).and_then(|items| items.end(error.clone())) {
+                        Some(gap) => Some(Ok(Event::Gap(gap))),
+                        None => error.map(Err),
+                    }
                 }
                 None => None,
             });
@@ -264,7 +283,10 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
 
 impl<T: DeserializeOwned> FusedStream for Subscription<T> {
     fn is_terminated(&self) -> bool {
-        self.end.is_some()
+        let has_next = |items: &Mutex<Items<T>>| {
+            items.lock().unwrap_or_else(PoisonError::into_inner).has_next()
+        };
+        self.end.is_some() && !self.items.as_deref().is_some_and(has_next)
     }
 }
 
@@ -281,6 +303,10 @@ impl<T> fmt::Debug for Subscription<T> {
             .field("end", &self.end)
             .finish_non_exhaustive()
     }
+}
+
+fn items_of<T>(items: &mut Option<Box<Mutex<Items<T>>>>) -> Option<&mut Items<T>> {
+    Some(items.as_mut()?.get_mut().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn error(end: End, connection: &ConnectionHandle) -> Option<SubscriptionError> {

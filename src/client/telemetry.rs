@@ -192,6 +192,10 @@ pub(crate) fn rewound(operation: u64) {
     debug!(target: "resub", operation, "rewound");
 }
 
+pub(crate) fn asked_again(operation: u64) {
+    debug!(target: "resub", operation, "asked again for missing items");
+}
+
 pub(crate) fn stale(operation: u64, idle_for: Duration) {
     debug!(target: "resub", operation, ?idle_for, "stale");
 }

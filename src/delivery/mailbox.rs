@@ -206,6 +206,18 @@ impl<T, E> Mailbox<T, E> {
         (pushed, waker, self.lock().next_place.wrapping_sub(1))
     }
 
+    /// Adds an item without a key under [`Overflow::LatestBy`]. It takes no other item's place.
+    #[must_use]
+    pub(crate) fn push_or_drop(&self, item: T, bytes: usize) -> (Pushed, Option<Waker>) {
+        let mut state = self.lock();
+        if state.stage == Stage::Open && state.has_no_room(bytes, self.limits) {
+            state.push_gap(Gap { dropped: 1, ..Gap::default() });
+            return (Pushed::Dropped, None);
+        }
+        drop(state);
+        self.push(item, bytes)
+    }
+
     /// Adds a gap. Gaps are never dropped, only merged with adjacent gaps (I5).
     pub(crate) fn push_gap(&self, gap: Gap) {
         let mut state = self.lock();
@@ -373,9 +385,9 @@ impl<T, E> Mailbox<T, E> {
         self.limits.overflow == Overflow::Block && self.lock().writer_waits
     }
 
-    /// Drops all items, in the queue and in the reader's batch. A gap takes their place. Returns
-    /// the number of items.
-    pub(crate) fn discard(&self, batch: &mut Batch<T>) -> usize {
+    /// Drops all items, in the queue and in the reader's batch. A gap takes their place, and counts
+    /// what the reader has dropped itself. Returns the number of items.
+    pub(crate) fn discard(&self, batch: &mut Batch<T>, dropped: u64) -> usize {
         let mut state = self.lock();
         for entry in batch.entries.drain(..).rev() {
             if let Entry::Item { bytes, .. } = entry {
@@ -387,6 +399,9 @@ impl<T, E> Mailbox<T, E> {
         let discarded = state.items;
         while state.items > 0 {
             state.drop_oldest();
+        }
+        if dropped > 0 {
+            state.push_front_gap(Gap { dropped, ..Gap::default() });
         }
         batch.released |=
             self.limits.overflow == Overflow::Block && std::mem::take(&mut state.writer_waits);

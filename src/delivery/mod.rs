@@ -8,6 +8,8 @@ mod overflow;
 #[cfg(feature = "client")]
 pub(crate) mod position;
 #[cfg(feature = "client")]
+pub(crate) mod recent;
+#[cfg(feature = "client")]
 pub(crate) mod sharing;
 #[cfg(feature = "client")]
 pub(crate) mod writer;

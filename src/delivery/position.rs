@@ -6,22 +6,38 @@
 
 use std::{
     collections::VecDeque,
-    hash::{DefaultHasher, Hash, Hasher},
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use serde_json::value::RawValue;
 
-use crate::protocol::Payload;
+use super::recent::digest;
+use crate::{
+    error::{GraphQlError, SharedError},
+    protocol::Payload,
+};
 
-/// The application's `resume_with`, for items of its type.
+/// The application's `resume_with` and `position_lost`, for items of its type. Every method runs the
+/// application's code.
 pub(crate) trait Resume: Send {
-    /// Whether an item decodes and has data. Runs the application's code.
+    /// Whether an item decodes and has a row, which is what has a position. An item that is not a
+    /// list is one row.
     fn decodes(&self, item: &Payload) -> bool;
 
-    /// Returns the request that goes on after an item. Runs the application's code.
-    fn request_after(&mut self, item: &Payload) -> Result<Box<RawValue>, serde_json::Error>;
+    /// Returns the request that continues after this row of an item, or after the last one.
+    fn request_after(
+        &mut self,
+        item: &Payload,
+        row: Option<usize>,
+    ) -> Result<Box<RawValue>, SharedError>;
+
+    /// Returns the request to send instead if these errors mean that the server no longer has the
+    /// position.
+    fn without_position(
+        &mut self,
+        errors: &[GraphQlError],
+    ) -> Option<Result<Box<RawValue>, SharedError>>;
 }
 
 /// What was received, as far as it matters for the position.
@@ -121,12 +137,6 @@ impl Progress {
     }
 }
 
-fn digest(payload: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    payload.hash(&mut hasher);
-    hasher.finish()
-}
-
 /// How many items are looked at together.
 const MAX_ITEMS: usize = 32;
 
@@ -155,8 +165,19 @@ mod tests {
             !item.frame().contains('x')
         }
 
-        fn request_after(&mut self, item: &Payload) -> Result<Box<RawValue>, serde_json::Error> {
-            to_raw_value(item.frame())
+        fn request_after(
+            &mut self,
+            item: &Payload,
+            _row: Option<usize>,
+        ) -> Result<Box<RawValue>, SharedError> {
+            Ok(to_raw_value(item.frame()).unwrap())
+        }
+
+        fn without_position(
+            &mut self,
+            _errors: &[GraphQlError],
+        ) -> Option<Result<Box<RawValue>, SharedError>> {
+            None
         }
     }
 

@@ -24,6 +24,7 @@ use crate::{
         Overflow,
         mailbox::{Limits, Mailbox, Pushed},
         position::{Progress, Resume},
+        recent::Recent,
     },
     error::{GraphQlError, SharedError},
     protocol::Payload,
@@ -51,13 +52,15 @@ enum Role {
 
 /// Where an operation continues when it is sent again.
 #[derive(Debug)]
-pub(crate) enum Position {
+pub(crate) enum Continue {
     /// Where the server starts it: no item with a position was received, or there is no hook.
-    None,
+    Anywhere,
     /// At the position of the last request.
     Unchanged,
-    /// After the last item that was received. Send this request.
+    /// After a received item. Send this request.
     After(Box<RawValue>),
+    /// Where the server starts it, because it no longer has the position. Send this request.
+    Anew(Box<RawValue>),
 }
 
 /// The application's hooks for one subscription, and the state that they need.
@@ -66,9 +69,15 @@ pub(crate) struct Hooks {
     resume: Option<Box<dyn Resume>>,
     keys: Option<Box<dyn Keys>>,
     restart: Option<RestartHook>,
+    /// Set with `dedupe_by`.
+    recent: Option<Recent>,
     progress: Progress,
-    /// Whether the request already contains a position.
+    /// Whether the request contains a position.
     is_resumed: bool,
+    /// The next request, if something other than the last received item decides about it.
+    request: Option<Box<RawValue>>,
+    /// The reader has asked for items again, and the operation was not sent again since.
+    is_asked: bool,
     /// The errors of the last item received, if it had no data.
     errors: Vec<GraphQlError>,
     /// The errors with which the server ended the operation, if it is restarted.
@@ -78,11 +87,19 @@ pub(crate) struct Hooks {
 /// Returns whether an operation that ended with these errors is restarted.
 pub(crate) type RestartHook = Box<dyn FnMut(&[GraphQlError]) -> bool + Send>;
 
+/// What an item replaces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Replaces {
+    /// Nothing: it has no key.
+    NoKey,
+    /// The item of the same key at this place, if there was one. It may have been read since.
+    Key(Option<u64>),
+}
+
 /// Finds the place of the newest item of each key.
 pub(crate) trait Keys: Send {
-    /// Reads the key of an item. Returns the place of the previous item with that key, which may
-    /// have been read since.
-    fn replaces(&mut self, item: &Payload) -> Option<u64>;
+    /// Reads the key of an item.
+    fn replaces(&mut self, item: &Payload) -> Replaces;
 
     /// Stores the place of the item whose key was read. Must not run the application's code,
     /// because the reader was not woken yet.
@@ -116,18 +133,23 @@ impl Writer {
     ) -> Result<(Pushed, Option<Waker>), SharedError> {
         let Some(mut hooks) = self.hooks() else { return Ok(self.mailbox.push(item, frame.len())) };
         let json = item.range();
-        if hooks.progress.is_repeated(&frame[json.clone()]) {
+        let is_repeated =
+            hooks.recent.as_mut().is_some_and(|it| it.is_repeated(&frame[json.clone()]));
+        if is_repeated || hooks.progress.is_repeated(&frame[json.clone()]) {
             hooks.look_for_data(frame, json);
             return Ok((Pushed::Repeated, None));
         }
         let pushed = match &mut hooks.keys {
             None => self.mailbox.push(item, frame.len()),
-            Some(keys) => {
-                let place = guard("latest_by", || keys.replaces(&item))?;
-                let (pushed, waker, place) = self.mailbox.push_instead(place, item, frame.len());
-                keys.kept_at(place);
-                (pushed, waker)
-            }
+            Some(keys) => match guard("latest_by", || keys.replaces(&item))? {
+                Replaces::NoKey => self.mailbox.push_or_drop(item, frame.len()),
+                Replaces::Key(place) => {
+                    let (pushed, waker, place) =
+                        self.mailbox.push_instead(place, item, frame.len());
+                    keys.kept_at(place);
+                    (pushed, waker)
+                }
+            },
         };
         match pushed.0 {
             Pushed::Kept { .. } | Pushed::Full | Pushed::Dropped => hooks.received(frame, json),
@@ -143,18 +165,45 @@ impl Writer {
     ///
     /// Fails if the hook panicked, or the request does not serialize. End the subscription with
     /// this error.
-    pub(crate) fn position(&self) -> Result<Position, SharedError> {
-        let Some(mut hooks) = self.hooks() else { return Ok(Position::None) };
-        let Hooks { resume: Some(resume), progress, is_resumed, .. } = &mut *hooks else {
-            return Ok(Position::None);
+    pub(crate) fn position(&self) -> Result<Continue, SharedError> {
+        let Some(mut hooks) = self.hooks() else { return Ok(Continue::Anywhere) };
+        let Hooks { resume: Some(resume), progress, is_resumed, request, .. } = &mut *hooks else {
+            return Ok(Continue::Anywhere);
         };
         let rewinds = self.mailbox.overflow() == Overflow::Rewind;
+        if let Some(request) = request.take() {
+            return Ok(if *is_resumed {
+                Continue::After(request)
+            } else {
+                Continue::Anew(request)
+            });
+        }
         let Some(last) = progress.take(&**resume, rewinds) else {
-            return Ok(if *is_resumed { Position::Unchanged } else { Position::None });
+            return Ok(if *is_resumed { Continue::Unchanged } else { Continue::Anywhere });
         };
-        let request = guard("resume_with", || resume.request_after(&last))?;
+        let request = guard("resume_with", || resume.request_after(&last, None))?;
         *is_resumed = true;
-        Ok(Position::After(request.map_err(|error| Arc::new(error) as SharedError)?))
+        Ok(Continue::After(request?))
+    }
+
+    /// The reader asks for the items after this row of an item again. They follow once the
+    /// operation was sent again, behind a gap that says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`position`](Self::position).
+    pub(crate) fn ask_after(&self, item: &Payload, row: usize) -> Result<(), SharedError> {
+        let Some(mut hooks) = self.hooks() else { return Ok(()) };
+        hooks.is_asked = true;
+        let Some(resume) = &mut hooks.resume else { return Ok(()) };
+        let request = guard("resume_with", || resume.request_after(item, Some(row)))?;
+        hooks.request = Some(request?);
+        hooks.is_resumed = true;
+        hooks.progress = Progress::default();
+        if let Some(recent) = &mut hooks.recent {
+            recent.forget();
+        }
+        Ok(())
     }
 
     /// Completes the gap of an operation that is about to be sent again.
@@ -162,6 +211,7 @@ impl Writer {
         let Some(mut hooks) = self.hooks() else { return };
         gap.resumed = hooks.is_resumed;
         gap.errors = std::mem::take(&mut hooks.ended_with);
+        gap.is_answer = std::mem::take(&mut hooks.is_asked);
         // Items from here on answer the new request.
         hooks.errors.clear();
     }
@@ -183,17 +233,28 @@ impl Writer {
             End::Completed => std::mem::take(&mut hooks.errors),
             End::Connection(_) | End::Call(_) | End::Stream(_) => return Ok(false),
         };
-        let Some(restart) = &mut hooks.restart else { return Ok(false) };
-        let is_transient = guard("restart_if", || restart(&errors))?;
+        let is_transient = if hooks.loses_position(&errors)? {
+            true
+        } else {
+            match &mut hooks.restart {
+                Some(restart) => guard("restart_if", || restart(&errors))?,
+                None => false,
+            }
+        };
         hooks.ended_with = errors;
         Ok(is_transient)
     }
 
     /// Adds a gap for every reader.
     pub(crate) fn push_gap(&self, gap: Gap) {
-        // Items from before the gap may repeat. A repetition must not replace a newer item.
-        if let Some(keys) = self.hooks().as_mut().and_then(|hooks| hooks.keys.as_mut()) {
-            keys.forget_places();
+        if let Some(mut hooks) = self.hooks() {
+            // Items from before the gap may repeat. A repetition must not replace a newer item.
+            if let Some(keys) = &mut hooks.keys {
+                keys.forget_places();
+            }
+            if let Some(recent) = &mut hooks.recent {
+                recent.may_repeat();
+            }
         }
         match self.readers().map(|mut readers| readers.missed(&gap)) {
             None => self.mailbox.push_gap(gap),
@@ -259,17 +320,38 @@ impl Writer {
 }
 
 impl Hooks {
-    /// Returns `None` if no hook is set.
+    /// Returns `None` if no hook is set. `is_resumed` says whether the first request contains a
+    /// position.
     pub(crate) fn new(
         resume: Option<Box<dyn Resume>>,
         keys: Option<Box<dyn Keys>>,
         restart: Option<RestartHook>,
+        recent: Option<Recent>,
+        is_resumed: bool,
     ) -> Option<Self> {
-        let is_wanted = resume.is_some() || keys.is_some() || restart.is_some();
-        is_wanted.then(|| Self { resume, keys, restart, ..Self::default() })
+        let is_wanted = resume.is_some() || keys.is_some() || restart.is_some() || recent.is_some();
+        is_wanted.then(|| Self { resume, keys, restart, recent, is_resumed, ..Self::default() })
+    }
+
+    /// Asks the application whether these errors mean that the server no longer has the position.
+    /// If so, the next request has none.
+    fn loses_position(&mut self, errors: &[GraphQlError]) -> Result<bool, SharedError> {
+        let Some(resume) = self.resume.as_mut().filter(|_| self.is_resumed) else {
+            return Ok(false);
+        };
+        let Some(request) = guard("position_lost", || resume.without_position(errors))? else {
+            return Ok(false);
+        };
+        self.request = Some(request?);
+        self.is_resumed = false;
+        self.progress = Progress::default();
+        Ok(true)
     }
 
     fn received(&mut self, frame: &str, json: Range<usize>) {
+        if let Some(recent) = &mut self.recent {
+            recent.received(&frame[json.clone()]);
+        }
         if self.resume.is_none() && self.restart.is_none() {
             return;
         }
@@ -363,17 +445,17 @@ where
     K: Hash + Eq + Send,
     F: FnMut(&T) -> K + Send,
 {
-    fn replaces(&mut self, item: &Payload) -> Option<u64> {
+    fn replaces(&mut self, item: &Payload) -> Replaces {
         self.current = None;
         self.sweep();
-        // An item without data has no key and is never replaced.
-        let data = item.decode::<Response<T>>().ok()?.data?;
+        let data = item.decode::<Response<T>>().ok().and_then(|response| response.data);
+        let Some(data) = data else { return Replaces::NoKey };
         let index = *self.known.entry((self.key)(&data)).or_insert(self.places.len());
         if index == self.places.len() {
             self.places.push(None);
         }
         self.current = Some(index);
-        self.places[index]
+        Replaces::Key(self.places[index])
     }
 
     fn kept_at(&mut self, place: u64) {

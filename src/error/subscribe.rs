@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{SyntaxError, display::OneLine};
+use super::{SharedError, SyntaxError, display::OneLine};
 
 /// Why an operation was not accepted. Nothing was sent for it.
 #[derive(Debug, Error)]
@@ -18,6 +18,10 @@ pub enum SubscribeError {
     /// The variables do not serialize to JSON, or the request is not an object with a document.
     #[error("the operation does not serialize")]
     Serialize(#[source] serde_json::Error),
+    /// The position of [`starting_after`](crate::SubscriptionBuilder::starting_after) is not one of
+    /// this operation: its item has another type. Start without it.
+    #[error("the position is not one of this operation")]
+    Position(#[source] SharedError),
     /// The operation, as JSON, is larger than a message may be.
     #[error("the operation is {size} bytes long, above the limit of {limit} bytes")]
     TooLarge {

@@ -36,6 +36,11 @@ pub struct Gap {
     /// [`Overflow::Latest`](crate::Overflow::Latest) by the newest, under
     /// [`latest_by`](crate::SubscriptionBuilder::latest_by) by the newest of the same key.
     pub replaced: u64,
+    /// How many items the server has left out, according to the numbers of the items
+    /// ([`sequence_by`](crate::SubscriptionBuilder::sequence_by)) or to what the server says
+    /// ([`gap_if`](crate::SubscriptionBuilder::gap_if)). Without these options it is 0, because the
+    /// client cannot know.
+    pub missing: u64,
     /// How long there was no connection, from the loss until the operation was queued again.
     pub down_for: Duration,
     /// Why the connection was lost the last time; `None` if it was not lost.
@@ -43,6 +48,8 @@ pub struct Gap {
     /// The errors with which the server ended the operation, the last time that
     /// [`restart_if`](crate::SubscriptionBuilder::restart_if) took them for transient.
     pub errors: Vec<GraphQlError>,
+    /// The reader has asked for items again, and what it asked for follows.
+    pub(crate) is_answer: bool,
 }
 
 impl Gap {
@@ -50,15 +57,18 @@ impl Gap {
     /// it was given. Items may still come twice; see [`overlaps`](Self::overlaps).
     ///
     /// That is the case if the operation was [`resumed`](Self::resumed) each time that it was sent
-    /// again, and if all items that were dropped were [`replaced`](Self::replaced) by newer ones.
-    /// The latter is no loss only if items are values and not changes.
+    /// again, if the server has left out nothing that is [`missing`](Self::missing), and if all
+    /// items that were dropped were [`replaced`](Self::replaced) by newer ones. The latter is no
+    /// loss only if items are values and not changes.
     pub fn is_lossless(&self) -> bool {
-        self.dropped == self.replaced && (self.resumed || self.times_sent() == 0)
+        self.missing == 0
+            && self.dropped == self.replaced
+            && (self.resumed || self.times_sent() == 0)
     }
 
     /// Whether there is nothing to report.
     pub(crate) fn is_empty(&self) -> bool {
-        self.times_sent() == 0 && self.overlaps == 0 && self.dropped == 0
+        self.times_sent() == 0 && self.overlaps == 0 && self.dropped == 0 && self.missing == 0
     }
 
     /// How often the operation was sent again, on the same connection or on a new one.
@@ -78,6 +88,8 @@ impl Gap {
         self.overlaps += later.overlaps;
         self.dropped += later.dropped;
         self.replaced += later.replaced;
+        self.missing += later.missing;
+        self.is_answer |= later.is_answer;
         self.down_for += later.down_for;
         self.cause = later.cause.or(self.cause.take());
         if !later.errors.is_empty() {

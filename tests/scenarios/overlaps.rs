@@ -40,6 +40,16 @@ fn assert_marked(read: &[Option<u64>], case: &str) {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_dropped_and_comes_again_behind_newer_items_is_announced() {
+    // In the same words it is left out before it enters the queue.
+    assert_eq!(dropped_and_repeated(data, &[2, 3, 5, 6]).await, 0);
+    let in_other_words = |n| json!({"data": n, "extensions": {"again": true}});
+    let came_again = dropped_and_repeated(in_other_words, &[2, 3]).await;
+    assert!(came_again > 3, "{came_again}: that proves nothing");
+}
+
+/// Drops items on the old connection of a handover, and lets the new one repeat them. Returns how
+/// often one that was dropped came again.
+async fn dropped_and_repeated(repeated: fn(u64) -> Value, numbers: &[u64]) -> usize {
     let mut came_again = 0;
     for policy in
         [Some(Overflow::DropOldest), Some(Overflow::DropNewest), Some(Overflow::Latest), None]
@@ -77,8 +87,8 @@ async fn what_was_dropped_and_comes_again_behind_newer_items_is_announced() {
                     read(&mut stream, &mut all).await;
                 }
                 // Two items that the old one has said prove that nothing is missing.
-                for number in [2, 3, 5, 6] {
-                    peers.new.as_mut().unwrap().next(&new_id, data(number)).await;
+                for number in numbers {
+                    peers.new.as_mut().unwrap().next(&new_id, repeated(*number)).await;
                     if reads_between {
                         read(&mut stream, &mut all).await;
                     }
@@ -94,5 +104,41 @@ async fn what_was_dropped_and_comes_again_behind_newer_items_is_announced() {
             }
         }
     }
-    assert!(came_again > 3, "{came_again}: that proves nothing");
+    came_again
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_new_connection_repeats_takes_no_room_and_is_not_counted_as_dropped() {
+    for policy in [Overflow::DropOldest, Overflow::DropNewest, Overflow::Fail] {
+        let server = Server::in_memory();
+        let client = client(&server);
+        let mut stream = client
+            .subscription_to(request("a"))
+            .capacity(items(4))
+            .overflow(policy)
+            .dedupe_by(items(64), Value::as_u64)
+            .start()
+            .unwrap();
+        let mut peer = connected(&server).await;
+        let id = peer.expect_subscribe().await.id;
+        for number in 1..=3 {
+            peer.next(&id, data(number)).await;
+        }
+        peer.sync().await;
+        for _ in 0..5 {
+            peer.vanish();
+            peer = connected(&server).await;
+            let id = peer.expect_subscribe().await.id;
+            for number in 1..=3 {
+                peer.next(&id, data(number)).await;
+            }
+            peer.sync().await;
+        }
+        for number in 1..=3 {
+            assert_eq!(item(&mut stream).await, number, "{policy:?}");
+        }
+        let gap = gap(&mut stream).await;
+        assert_eq!((gap.reconnects, gap.dropped), (5, 0), "{policy:?}");
+        assert_eq!(client.stats().dropped, 0);
+    }
 }

@@ -13,7 +13,8 @@ use crate::{
     client::telemetry,
     delivery::{sharing::Replay, writer::Writer},
     operation::OperationType,
-    response::ConnectionEnd,
+    protocol::Payload,
+    response::{ConnectionEnd, End, StreamEnd},
     session::{Request, WatchOptions},
 };
 
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Cancel(u64),
     /// The writer may continue: the reader has made room, or has caught up.
     Released(u64),
+    /// The reader asks for what follows this row of an item again. Boxed, because it is rare.
+    AskAgain(Box<(Arc<Writer>, Payload, usize)>),
     /// Answered when a connection is open, or when the client gives up.
     Connect(oneshot::Sender<Result<(), ConnectionEnd>>),
     Pause,
@@ -91,6 +94,14 @@ impl Driver {
                     self.cancel(now, id);
                 }
                 Command::Released(id) => self.session.catch_up(now, id),
+                Command::AskAgain(asked) => {
+                    let (writer, item, row) = *asked;
+                    telemetry::asked_again(writer.id);
+                    match writer.ask_after(&item, row) {
+                        Ok(()) => self.session.ask_again(now, writer.id),
+                        Err(error) => self.end(now, &writer, End::Stream(StreamEnd::Hook(error))),
+                    }
+                }
                 Command::Connect(waiter) => {
                     self.waiters.push(waiter, oneshot::Sender::is_closed);
                     self.session.connect(now);

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::{Connector, Driver, Link, waiters::Waiters};
 use crate::{
     client::telemetry::{self, Losses},
-    delivery::writer::{Position, Writer},
+    delivery::writer::{Continue, Writer},
     error::{ConnectError, CredentialsError, DialError, SharedError, SubscribeError},
     protocol::Subprotocol,
     response::{ConnectionEnd, End, StreamEnd},
@@ -122,20 +122,26 @@ impl Driver {
     fn resume(&mut self, now: Instant, writer: &Writer) -> bool {
         let limit = self.connector.max_message_size;
         let error: SharedError = match writer.position() {
-            Ok(Position::None) => {
-                self.session.resume_from_nowhere(writer.id);
+            Ok(Continue::After(request) | Continue::Anew(request))
+                if request.get().len() > limit =>
+            {
+                Arc::new(SubscribeError::TooLarge { size: request.get().len(), limit })
+            }
+            Ok(Continue::Anywhere) => {
+                self.session.resume_from_nowhere(writer.id, None);
                 return true;
             }
-            Ok(Position::Unchanged) => {
+            Ok(Continue::Anew(request)) => {
+                self.session.resume_from_nowhere(writer.id, Some(request.into()));
+                return true;
+            }
+            Ok(Continue::Unchanged) => {
                 self.session.resume_from(writer.id, None);
                 return true;
             }
-            Ok(Position::After(request)) if request.get().len() <= limit => {
+            Ok(Continue::After(request)) => {
                 self.session.resume_from(writer.id, Some(request.into()));
                 return true;
-            }
-            Ok(Position::After(request)) => {
-                Arc::new(SubscribeError::TooLarge { size: request.get().len(), limit })
             }
             Err(error) => error,
         };

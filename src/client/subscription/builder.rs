@@ -1,54 +1,70 @@
 //! Options of a subscription.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    fmt,
-    hash::Hash,
-    num::NonZeroUsize,
-    time::Duration,
-};
+use std::{fmt, hash::Hash, num::NonZeroUsize, sync::Arc, time::Duration};
 
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
+use super::{
+    items::{Items, Keys as KeyWindow, ReadRows, row_of},
+    position::Position,
+};
+
 use crate::{
-    client::{
-        Client, Plan,
-        builder::MAX_DURATION,
-        subscription::{Repeats, Subscription},
-    },
+    client::{Client, Plan, builder::MAX_DURATION, subscription::Subscription},
     delivery::{
         Overflow,
         mailbox::Limits,
         position::Resume,
+        recent::Recent,
         sharing::Replay,
         writer::{ByKey, Hooks, Keys, RestartHook},
     },
-    error::{GraphQlError, SubscribeError},
+    error::{GraphQlError, SharedError, SubscribeError},
     operation::{Operation, OperationType, Resumable},
     protocol::Payload,
-    response::Response,
+    response::{Response, decode},
     session::WatchOptions,
 };
 
 /// Configures a [`Subscription`]. Created by [`Client::subscription_to`].
 #[must_use = "a builder does nothing until `start` is called"]
-pub struct SubscriptionBuilder<O: Operation> {
+pub struct SubscriptionBuilder<O: Operation, T = <O as Operation>::Data> {
     client: Client,
     operation: O,
     limits: Limits,
     watch_options: WatchOptions,
     /// Creates the hook at the start, because the hook owns the operation.
-    resume: Option<ResumeFor<O>>,
+    resume: Option<ResumeFor<O, T>>,
+    position_lost: Option<PositionLost<O>>,
     /// Creates the index of keys at the start, because it depends on the limits.
     keys: Option<KeysFor>,
     restart: Option<RestartHook>,
-    repeats: Option<Repeats<O::Data>>,
+    items: Items<T>,
+    recent: Option<Recent>,
+    start: Start,
+    /// `flatten` came after an option about items, which it has removed.
+    is_flattened_late: bool,
     is_shared: bool,
     replay: Replay,
     is_unchecked: bool,
 }
 
-type ResumeFor<O> = Box<dyn FnOnce(O) -> Box<dyn Resume> + Send>;
+/// Where the first request starts.
+enum Start {
+    /// Where the variables say, which are not known to have a position.
+    Anywhere,
+    /// At a position in the variables.
+    AtVariables,
+    After(Position),
+}
+
+type ResumeFor<O, T> =
+    Box<dyn FnOnce(O, Option<PositionLost<O>>, Option<ReadRows<T>>) -> Box<dyn Resume> + Send>;
+
+/// Whether errors mean that the position is lost. If so, it was removed from the operation.
+type PositionLost<O> =
+    Box<dyn FnMut(&[GraphQlError], &mut O) -> Result<bool, serde_json::Error> + Send>;
 
 type KeysFor = Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>;
 
@@ -60,15 +76,86 @@ impl<O: Operation> SubscriptionBuilder<O> {
             limits,
             watch_options: WatchOptions::default(),
             resume: None,
+            position_lost: None,
             keys: None,
             restart: None,
-            repeats: None,
+            items: Items::default(),
+            recent: None,
+            start: Start::Anywhere,
+            is_flattened_late: false,
             is_shared: false,
             replay: Replay::Nothing,
             is_unchecked: false,
         }
     }
 
+    /// Makes a stream of rows out of items that are lists: each row is an item of its own. Default:
+    /// an item is yielded as it is.
+    ///
+    /// Use this for servers that send several events at once, such as Hasura's streaming
+    /// subscriptions. `rows` takes the rows out of an item's data. The other options are then about
+    /// rows: keys, numbers and positions are those of a row, so a stream that is sent again
+    /// continues in the middle of a list. The errors and extensions of an item come with its first
+    /// row. An empty list yields nothing, or an item without data if it comes with errors.
+    /// [`capacity`](Self::capacity) and [`Gap::dropped`](crate::Gap::dropped) count lists.
+    ///
+    /// Call this before the other options that look at items; [`start`](Self::start) fails
+    /// otherwise. It does not go with [`latest_by`](Self::latest_by).
+    ///
+    /// ```
+    /// # use resub::{Client, Request, SubscribeError, Subscription};
+    /// # use serde::Deserialize;
+    /// #[derive(Deserialize)]
+    /// struct Data {
+    ///     trades_stream: Vec<Trade>,
+    /// }
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Trade {
+    ///     id: u64,
+    /// }
+    ///
+    /// # fn start(client: &Client, request: Request<Data>) -> Result<(), SubscribeError> {
+    /// let trades: Subscription<Trade> = client
+    ///     .subscription_to(request)
+    ///     .flatten(|data| data.trades_stream)
+    ///     .resume_with(|last, variables| variables["after"] = last.id.into())
+    ///     .start()?;
+    /// # drop(trades);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn flatten<T>(
+        self,
+        rows: impl Fn(O::Data) -> Vec<T> + Send + Sync + 'static,
+    ) -> SubscriptionBuilder<O, T> {
+        let is_flattened_late =
+            self.resume.is_some() || self.keys.is_some() || self.items.is_wanted();
+        let read = move |item: &Payload| {
+            let Response { data, errors, extensions } = decode::<O::Data>(item)?;
+            Ok(Response { data: data.map(&rows), errors, extensions })
+        };
+        SubscriptionBuilder {
+            client: self.client,
+            operation: self.operation,
+            limits: self.limits,
+            watch_options: self.watch_options,
+            resume: None,
+            position_lost: self.position_lost,
+            keys: None,
+            restart: self.restart,
+            items: Items::of_rows(Arc::new(read)),
+            recent: None,
+            start: self.start,
+            is_flattened_late,
+            is_shared: self.is_shared,
+            replay: self.replay,
+            is_unchecked: self.is_unchecked,
+        }
+    }
+}
+
+impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
     /// Sets what happens to an item when the queue is full. Default: the client's
     /// [`overflow`](crate::ClientBuilder::overflow), else [`Overflow::DropOldest`].
     pub fn overflow(mut self, overflow: Overflow) -> Self {
@@ -103,12 +190,14 @@ impl<O: Operation> SubscriptionBuilder<O> {
     ///
     /// A gap before the waiting items counts replaced items as dropped. The client calls `key` for
     /// each item as it arrives, in its own task, and has to decode the item there, so `key` must be
-    /// fast. An item without data has no key and is always kept. If `key` panics, the subscription
-    /// ends with [`SubscriptionError::Hook`](crate::SubscriptionError::Hook).
-    pub fn latest_by<K>(mut self, key: impl FnMut(&O::Data) -> K + Send + 'static) -> Self
+    /// fast. An item without data, or that does not decode, has no key: it is never replaced, and
+    /// it is dropped if there is no room, as it must not take the place of another key's item. If
+    /// `key` panics, the subscription ends with
+    /// [`SubscriptionError::Hook`](crate::SubscriptionError::Hook).
+    pub fn latest_by<K>(mut self, key: impl FnMut(&T) -> K + Send + 'static) -> Self
     where
         K: Hash + Eq + Send + 'static,
-        O::Data: 'static,
+        T: 'static,
     {
         self.limits.overflow = Overflow::LatestBy;
         self.keys = Some(keys(key));
@@ -149,14 +238,131 @@ impl<O: Operation> SubscriptionBuilder<O> {
     /// The hook runs in the client's task, and only when the operation is sent again. If it panics,
     /// or the variables no longer serialize, the subscription ends with
     /// [`SubscriptionError::Hook`](crate::SubscriptionError::Hook).
-    pub fn resume_with(
+    pub fn resume_with(mut self, hook: impl FnMut(&T, &mut O::Variables) + Send + 'static) -> Self
+    where
+        O: Resumable + Send + 'static,
+        T: 'static,
+    {
+        self.resume = Some(Box::new(|operation, position_lost, rows| {
+            Box::new(ResumeWith { operation, position_lost, hook, rows })
+        }));
+        self.items.keep_position();
+        self
+    }
+
+    /// Says which errors mean that the server no longer has the position it was given, and removes
+    /// the position from the variables. Default: such an error ends the stream, or is left to
+    /// [`restart_if`](Self::restart_if).
+    ///
+    /// Servers keep a finite log and refuse a position that is too old. `is_lost` gets the errors
+    /// with which the server has ended an operation whose variables have a position, as
+    /// [`restart_if`](Self::restart_if) does. If it returns `true`, the operation is sent again
+    /// with the variables as `is_lost` leaves them: usually without a position, or with one from
+    /// which to begin. The gap is not [lossless](crate::Gap::is_lossless), and has the errors. If
+    /// it returns `false`, the variables must be unchanged.
+    ///
+    /// The operation is sent again after the delay of [`restart_if`](Self::restart_if). Until
+    /// another item arrives its variables have no position, so `is_lost` is not asked again. Needs
+    /// [`resume_with`](Self::resume_with). A panic ends the subscription with
+    /// [`SubscriptionError::Hook`](crate::SubscriptionError::Hook).
+    ///
+    /// ```
+    /// # use resub::{Client, Request, SubscribeError};
+    /// # use serde_json::{Value, json};
+    /// # fn start(client: &Client, request: Request<Value>) -> Result<(), SubscribeError> {
+    /// let events = client
+    ///     .subscription_to(request)
+    ///     .resume_with(|last, variables| variables["after"] = last["event"]["cursor"].clone())
+    ///     .position_lost(|errors, variables| {
+    ///         let is_lost = errors.iter().any(|error| error.message.contains("cursor expired"));
+    ///         if is_lost {
+    ///             variables["after"] = json!(null);
+    ///         }
+    ///         is_lost
+    ///     })
+    ///     .start()?;
+    /// # drop(events);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn position_lost(
         mut self,
-        hook: impl FnMut(&O::Data, &mut O::Variables) + Send + 'static,
+        mut is_lost: impl FnMut(&[GraphQlError], &mut O::Variables) -> bool + Send + 'static,
     ) -> Self
     where
         O: Resumable + Send + 'static,
     {
-        self.resume = Some(Box::new(|operation| Box::new(ResumeWith { operation, hook })));
+        self.position_lost = Some(Box::new(move |errors, operation| {
+            let mut lost = false;
+            operation.change(|variables| lost = is_lost(errors, variables))?;
+            Ok(lost)
+        }));
+        self.watch_options.restart = true;
+        self
+    }
+
+    /// Continues after a [`Position`] that another stream of the same operation has returned, for
+    /// instance before the application was restarted. Default: the server decides where to start.
+    ///
+    /// The hook of [`resume_with`](Self::resume_with) puts the position into the variables of the
+    /// first request, and the window of [`dedupe_by`](Self::dedupe_by) is that of the position.
+    /// Needs [`resume_with`](Self::resume_with).
+    pub fn starting_after(mut self, position: Position) -> Self {
+        self.start = Start::After(position);
+        self
+    }
+
+    /// Says that the variables have a position from the beginning, because the application stores
+    /// positions itself. Default: without [`starting_after`](Self::starting_after), the client
+    /// assumes that the first request has none.
+    ///
+    /// If the operation has to be sent again before the first item, the gap is then
+    /// [lossless](crate::Gap::is_lossless), and [`position_lost`](Self::position_lost) may be
+    /// asked. Needs [`resume_with`](Self::resume_with).
+    pub fn starting_at_variables(mut self) -> Self {
+        self.start = Start::AtVariables;
+        self
+    }
+
+    /// Finds out by the numbers of the items what the server has left out. Default: only what the
+    /// client has lost is known.
+    ///
+    /// Many servers and routers drop items for a client that is slow for a moment, and do not say
+    /// so. `number` returns the number of an item, which the server must count up by one for each
+    /// item of the stream. A jump is a [`Gap`](crate::Gap) at its place with the number of
+    /// [`missing`](crate::Gap::missing) items, unless earlier gaps have counted them. An item with
+    /// the number of the last one or a smaller one is a repetition and left out, without a window
+    /// as [`dedupe_by`](Self::dedupe_by) has it.
+    ///
+    /// With [`resume_with`](Self::resume_with), the client first asks the server for what is
+    /// missing: it sends the operation again after the last item in order. The gap there is
+    /// lossless, and what followed the jump comes again behind it. The client asks once for each
+    /// jump and once in 32 items at most, and after three requests that brought nothing no more
+    /// until the operation is sent again for another reason. What is still missing then is counted
+    /// in a gap.
+    ///
+    /// Numbers that begin again, as those of a server that counts in memory do when it restarts,
+    /// look like repetitions. After 1,024 of them the stream continues, and a gap counts them as
+    /// [`dropped`](crate::Gap::dropped). If that may happen, put a number that rises with each
+    /// restart into the upper bits.
+    ///
+    /// `number` runs in the task that reads the stream, and a panic in it propagates there. Items
+    /// without data have no number. Does not go with [`latest_by`](Self::latest_by), which changes
+    /// the order.
+    pub fn sequence_by(mut self, number: impl FnMut(&T) -> u64 + Send + 'static) -> Self {
+        self.items.number = Some(Box::new(number));
+        self
+    }
+
+    /// Turns items that say that the server has left something out into gaps. Default: every item
+    /// is yielded.
+    ///
+    /// `missing` returns `None` for an ordinary item. For one that says "you lagged by 3" it
+    /// returns `Some(3)`, and the stream yields a [`Gap`](crate::Gap) with 3
+    /// [`missing`](crate::Gap::missing) items in its place. `Some(0)` yields no gap. `missing`
+    /// runs in the task that reads the stream, and a panic in it propagates there.
+    pub fn gap_if(mut self, missing: impl FnMut(&T) -> Option<u64> + Send + 'static) -> Self {
+        self.items.gap_if = Some(Box::new(missing));
         self
     }
 
@@ -171,13 +377,14 @@ impl<O: Operation> SubscriptionBuilder<O> {
     pub fn dedupe_by<K>(
         mut self,
         window: NonZeroUsize,
-        key: impl FnMut(&O::Data) -> K + Send + 'static,
+        key: impl FnMut(&T) -> K + Send + 'static,
     ) -> Self
     where
-        K: Hash + Eq + Clone + Send + 'static,
-        O::Data: 'static,
+        K: Hash + Eq + Clone + Serialize + DeserializeOwned + Send + 'static,
+        T: 'static,
     {
-        self.repeats = Some(repeats(window, key));
+        self.items.window = Some(Box::new(KeyWindow::new(window, key)));
+        self.recent = Some(Recent::new(window));
         self
     }
 
@@ -298,37 +505,39 @@ impl<O: Operation> SubscriptionBuilder<O> {
     ///
     /// Fails if the client was shut down, the operation cannot be sent, or the options conflict;
     /// see [`SubscribeError`].
-    pub fn start(self) -> Result<Subscription<O::Data>, SubscribeError> {
+    pub fn start(self) -> Result<Subscription<T>, SubscribeError> {
+        self.check()?;
         let Self {
             client,
             operation,
             limits,
             watch_options,
             resume,
+            position_lost,
             keys,
             restart,
-            repeats,
+            mut items,
+            recent,
+            start,
+            is_flattened_late: _,
             is_shared,
             replay,
             is_unchecked,
         } = self;
-        if is_shared {
-            check_shared(limits.overflow, watch_options, resume.is_some())?;
-        } else if replay == Replay::Last {
-            return Err(SubscribeError::Option(
-                "replay_last needs shared: nothing comes before an operation of its own",
-            ));
-        }
-        self::check(limits.overflow, watch_options, resume.is_some(), keys.is_some())?;
-        let payload = operation.payload().map_err(SubscribeError::Serialize)?;
+        items.has_missed = is_shared;
         let name = operation.name().map(str::to_owned);
+        let mut payload = operation.payload().map_err(SubscribeError::Serialize)?;
+        let mut resume = resume.map(|resume| resume(operation, position_lost, items.rows.clone()));
+        let is_resumed = !matches!(start, Start::Anywhere);
+        if let (Start::After(position), Some(resume)) = (start, &mut resume) {
+            payload = resume
+                .request_after(&position.item(), Some(position.row))
+                .map_err(SubscribeError::Position)?;
+            items.start_after(position).map_err(SubscribeError::Position)?;
+        }
         let keys = keys.filter(|_| limits.overflow == Overflow::LatestBy);
-        let hooks = Hooks::new(
-            resume.map(|resume| resume(operation)),
-            keys.map(|keys| keys(limits)),
-            restart,
-        );
-        let sharing = is_shared.then_some(replay);
+        let keys = keys.map(|keys| keys(limits));
+        let hooks = Hooks::new(resume, keys, restart, recent, is_resumed);
         let plan = Plan {
             kind: OperationType::Subscription,
             is_unchecked,
@@ -337,11 +546,43 @@ impl<O: Operation> SubscriptionBuilder<O> {
             watch_options,
             hooks,
             near: None,
-            sharing,
+            sharing: is_shared.then_some(replay),
         };
         let (connection, writer) = client.begin(payload, name.as_deref(), plan)?;
-        let repeats = repeats.map(|repeats| Repeats { has_missed: is_shared, ..repeats });
-        Ok(Subscription::new(connection, writer, repeats))
+        let items = items.is_wanted().then_some(items);
+        Ok(Subscription::new(connection, writer, items))
+    }
+
+    fn check(&self) -> Result<(), SubscribeError> {
+        let conflict = |text| Err(SubscribeError::Option(text));
+        if self.is_flattened_late {
+            return conflict("flatten comes before the options that look at items");
+        }
+        if self.keys.is_some() && self.items.rows.is_some() {
+            return conflict("latest_by does not go with flatten: an item has several keys");
+        }
+        if self.limits.overflow == Overflow::LatestBy && self.items.number.is_some() {
+            return conflict("sequence_by does not go with latest_by, which changes the order");
+        }
+        if self.resume.is_none() {
+            if self.position_lost.is_some() {
+                return conflict("position_lost needs resume_with");
+            }
+            match self.start {
+                Start::Anywhere => {}
+                Start::AtVariables => return conflict("starting_at_variables needs resume_with"),
+                Start::After(_) => return conflict("starting_after needs resume_with"),
+            }
+        }
+        if self.is_shared {
+            check_shared(self.limits.overflow, self.watch_options, self.resume.is_some())?;
+        } else if self.replay == Replay::Last {
+            return conflict(
+                "replay_last needs shared: nothing comes before an operation of its own",
+            );
+        }
+        let (resumes, has_key) = (self.resume.is_some(), self.keys.is_some());
+        check(self.limits.overflow, self.watch_options, resumes, has_key)
     }
 }
 
@@ -403,27 +644,49 @@ fn check_shared(
     Ok(())
 }
 
-/// The operation with the position of the last time, and the hook that moves it.
-struct ResumeWith<O, F> {
+/// The operation with the position of the last time, and the hooks that change it.
+struct ResumeWith<O: Operation, T, F> {
     operation: O,
+    position_lost: Option<PositionLost<O>>,
     hook: F,
+    rows: Option<ReadRows<T>>,
 }
 
-impl<O, F> Resume for ResumeWith<O, F>
+impl<O, T, F> Resume for ResumeWith<O, T, F>
 where
     O: Resumable + Send,
-    F: FnMut(&O::Data, &mut O::Variables) + Send,
+    T: DeserializeOwned,
+    F: FnMut(&T, &mut O::Variables) + Send,
 {
     fn decodes(&self, item: &Payload) -> bool {
-        item.decode::<Response<O::Data>>().is_ok_and(|response| response.data.is_some())
+        row_of(self.rows.as_ref(), item, None).is_ok_and(|row| row.is_some())
     }
 
-    fn request_after(&mut self, item: &Payload) -> Result<Box<RawValue>, serde_json::Error> {
-        if let Some(last) = item.decode::<Response<O::Data>>()?.data {
-            self.operation.change(|variables| (self.hook)(&last, variables))?;
+    fn request_after(
+        &mut self,
+        item: &Payload,
+        row: Option<usize>,
+    ) -> Result<Box<RawValue>, SharedError> {
+        if let Some(last) = row_of(self.rows.as_ref(), item, row).map_err(shared)? {
+            self.operation.change(|variables| (self.hook)(&last, variables)).map_err(shared)?;
         }
-        self.operation.payload()
+        self.operation.payload().map_err(shared)
     }
+
+    fn without_position(
+        &mut self,
+        errors: &[GraphQlError],
+    ) -> Option<Result<Box<RawValue>, SharedError>> {
+        match self.position_lost.as_mut()?(errors, &mut self.operation) {
+            Ok(true) => Some(self.operation.payload().map_err(shared)),
+            Ok(false) => None,
+            Err(error) => Some(Err(shared(error))),
+        }
+    }
+}
+
+fn shared(error: impl std::error::Error + Send + Sync + 'static) -> SharedError {
+    Arc::new(error)
 }
 
 fn keys<T, K>(key: impl FnMut(&T) -> K + Send + 'static) -> KeysFor
@@ -434,29 +697,8 @@ where
     Box::new(|limits| Box::new(ByKey::new(key, limits)))
 }
 
-fn repeats<T, K>(window: NonZeroUsize, mut key: impl FnMut(&T) -> K + Send + 'static) -> Repeats<T>
-where
-    K: Hash + Eq + Clone + Send + 'static,
-{
-    let (mut known, mut order) = (HashSet::new(), VecDeque::new());
-    let is_known = move |data: &T| {
-        let key = key(data);
-        if !known.insert(key.clone()) {
-            return true;
-        }
-        if order.len() == window.get()
-            && let Some(oldest) = order.pop_front()
-        {
-            known.remove(&oldest);
-        }
-        order.push_back(key);
-        false
-    };
-    Repeats { is_known: Box::new(is_known), has_missed: false }
-}
-
 /// Leaves out the variables of the operation, which may be secret.
-impl<O: Operation> fmt::Debug for SubscriptionBuilder<O> {
+impl<O: Operation, T> fmt::Debug for SubscriptionBuilder<O, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SubscriptionBuilder")
             .field("operation", &self.operation.name())

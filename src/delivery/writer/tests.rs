@@ -45,7 +45,7 @@ type Numbers = HashMap<String, u64>;
 fn resuming() -> Hooks {
     let resume = After(|data: &Numbers| to_raw_value(&data["n"]));
     let restart: RestartHook = Box::new(|errors| !errors.is_empty());
-    Hooks::new(Some(Box::new(resume)), None, Some(restart)).unwrap()
+    Hooks::new(Some(Box::new(resume)), None, Some(restart), None, false).unwrap()
 }
 
 /// Resumes items of numbers with this hook.
@@ -59,16 +59,29 @@ where
         item.decode::<Response<Numbers>>().is_ok_and(|item| item.data.is_some())
     }
 
-    fn request_after(&mut self, item: &Payload) -> Result<Box<RawValue>, serde_json::Error> {
-        (self.0)(&item.decode::<Response<_>>()?.data.unwrap())
+    fn request_after(
+        &mut self,
+        item: &Payload,
+        _row: Option<usize>,
+    ) -> Result<Box<RawValue>, SharedError> {
+        let data = item.decode::<Response<_>>().unwrap().data.unwrap();
+        (self.0)(&data).map_err(|error| Arc::new(error) as SharedError)
+    }
+
+    fn without_position(
+        &mut self,
+        errors: &[GraphQlError],
+    ) -> Option<Result<Box<RawValue>, SharedError>> {
+        let is_lost = errors.iter().any(|error| error.message == "lost");
+        is_lost.then(|| Ok(to_raw_value(&0).unwrap()))
     }
 }
 
 fn resume(writer: &Writer) -> (Option<u64>, bool, Vec<String>) {
     let mut gap = Gap::default();
     let request = match writer.position().unwrap() {
-        Position::After(request) => Some(request),
-        Position::Unchanged | Position::None => None,
+        Continue::After(request) | Continue::Anew(request) => Some(request),
+        Continue::Unchanged | Continue::Anywhere => None,
     };
     writer.reissued(&mut gap);
     let errors = gap.errors.into_iter().map(|error| error.message).collect();
@@ -213,7 +226,7 @@ fn restart_if_gets_the_errors_of_the_end_or_of_the_last_item_without_data() {
 
 #[test]
 fn restart_if_is_asked_only_about_ends_that_the_server_sent() {
-    let always = || Hooks::new(None, None, Some(Box::new(|_| true))).unwrap();
+    let always = || Hooks::new(None, None, Some(Box::new(|_| true)), None, false).unwrap();
     let transient = |hooks, end| {
         Writer::new(1, limits(2, Overflow::DropOldest), hooks).is_transient(&end).unwrap()
     };
@@ -230,7 +243,7 @@ fn restart_if_is_asked_only_about_ends_that_the_server_sent() {
     ] {
         assert!(!transient(Some(always()), end));
     }
-    assert!(Hooks::new(None, None, None).is_none());
+    assert!(Hooks::new(None, None, None, None, false).is_none());
 }
 
 #[test]
@@ -239,7 +252,7 @@ fn a_panic_in_a_hook_is_an_error_that_names_the_hook() {
     let keys =
         ByKey::new(|_: &Value| -> u64 { panic!("on purpose") }, limits(2, Overflow::LatestBy));
     let hooks = |resume, keys, restart| {
-        writer(Overflow::LatestBy, Hooks::new(resume, keys, restart).unwrap())
+        writer(Overflow::LatestBy, Hooks::new(resume, keys, restart, None, false).unwrap())
     };
     let text = |error: SharedError| error.to_string();
 
@@ -282,7 +295,8 @@ fn a_place_is_freed_once_and_before_the_reader_is_woken() {
 #[test]
 fn a_request_that_does_not_serialize_is_an_error() {
     let resume = Box::new(After(|_: &Numbers| Err(serde::ser::Error::custom("on purpose"))));
-    let writer = writer(Overflow::DropOldest, Hooks::new(Some(resume), None, None).unwrap());
+    let writer =
+        writer(Overflow::DropOldest, Hooks::new(Some(resume), None, None, None, false).unwrap());
     push(&writer, r#"{"data":{}}"#).unwrap();
     assert_eq!(writer.position().unwrap_err().to_string(), "on purpose");
 }
@@ -291,7 +305,7 @@ fn a_request_that_does_not_serialize_is_an_error() {
 fn keyed(items: usize) -> Writer {
     let limits = limits(items, Overflow::LatestBy);
     let keys = Box::new(ByKey::new(|data: &(u64, u64)| data.0, limits));
-    Writer::new(1, limits, Hooks::new(None, Some(keys), None))
+    Writer::new(1, limits, Hooks::new(None, Some(keys), None, None, false))
 }
 
 #[test]
@@ -337,7 +351,7 @@ fn only_keys_of_items_that_left_the_queue_are_forgotten() {
         // Push each key twice: the second item replaces the first. As many markers as possible are
         // between two keys.
         for dropped in [usize::from(key >= 4), 1] {
-            let place = keys.replaces(&item(key));
+            let Replaces::Key(place) = keys.replaces(&item(key)) else { panic!("it has one") };
             let (pushed, _, place) = mailbox.push_instead(place, item(key), 1);
             keys.kept_at(place);
             assert_eq!(pushed, Pushed::Kept { dropped }, "key {key}");
@@ -347,7 +361,9 @@ fn only_keys_of_items_that_left_the_queue_are_forgotten() {
         mailbox.push_gap(Gap::default());
         if key >= 3 {
             // The key of the oldest item in the queue is still known.
-            let oldest = keys.replaces(&item(key - 3)).unwrap();
+            let Replaces::Key(Some(oldest)) = keys.replaces(&item(key - 3)) else {
+                panic!("it is known")
+            };
             let (pushed, _, place) = mailbox.push_instead(Some(oldest), item(key - 3), 1);
             keys.kept_at(place);
             assert_eq!((pushed, place), (Pushed::Kept { dropped: 1 }, oldest), "key {key}");

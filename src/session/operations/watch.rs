@@ -134,21 +134,16 @@ impl<W: Clone> Session<W> {
     /// received. `None` if the payload carries it already. Answers `Output::Reissue` and
     /// `Output::Resume`.
     pub(crate) fn resume_from(&mut self, id: u64, payload: Option<Box<str>>) {
-        let has_progressed = payload.is_some_and(|payload| self.operations.revise(id, payload));
-        self.progressed(id, has_progressed);
+        self.resume_from_nowhere(id, payload);
         if let Some(moving) = self.operations.moving_mut(id) {
             moving.is_resumed = true;
         }
     }
 
-    /// There is no position yet: the operation is sent as it was. The other answer to the same
-    /// outputs.
-    pub(crate) fn resume_from_nowhere(&mut self, id: u64) {
-        self.progressed(id, false);
-    }
-
-    /// Whether an operation that is sent again has another position than before.
-    fn progressed(&mut self, id: u64, has_progressed: bool) {
+    /// There is no position: the operation is sent as it was, or with this payload if the server
+    /// no longer has the position that it had. The other answer to the same outputs.
+    pub(crate) fn resume_from_nowhere(&mut self, id: u64, payload: Option<Box<str>>) {
+        let has_progressed = payload.is_some_and(|payload| self.operations.revise(id, payload));
         if let Some(watch) = self.operations.get_mut(id).and_then(|it| it.watch.as_mut()) {
             watch.repeats = watch.repeats.filter(|_| !has_progressed).map(|times| times + 1);
         }
@@ -192,6 +187,26 @@ impl<W: Clone> Session<W> {
         if is_stuck {
             self.back_off(now, id);
         } else {
+            self.release(now, id);
+        }
+    }
+
+    /// The reader has asked for items again that it is missing: the operation is sent again from
+    /// the position that the writer was told. One that is not sent yet has that position anyway.
+    pub(crate) fn ask_again(&mut self, now: Instant, id: u64) {
+        let is_sent = match self.operations.place(id) {
+            Some(Place::Queued(..) | Place::On(..) | Place::Moving(_)) => true,
+            // The position of one that is paced was asked for already.
+            Some(Place::Waiting(Why::Pacing)) => true,
+            Some(Place::Waiting(
+                Why::Connection | Why::Reader | Why::Application | Why::Backoff | Why::Quarantine,
+            ))
+            | None => false,
+        };
+        if is_sent {
+            self.rewind(id);
+            self.leave(id, None, Why::Reader);
+            self.operations.clear_deadline(id);
             self.release(now, id);
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     delivery::{
         mailbox::Pushed,
         sharing::{Replay, Sharing},
-        writer::{Position, PushResult, Writer},
+        writer::{Continue, PushResult, Writer},
     },
     error::Disconnect,
     operation::OperationType,
@@ -140,6 +140,13 @@ impl Performer {
                 }
                 Command::Cancel(id) => self.cancel(now, id),
                 Command::Released(id) => self.session.catch_up(now, id),
+                Command::AskAgain(asked) => {
+                    let (writer, item, row) = *asked;
+                    match writer.ask_after(&item, row) {
+                        Ok(()) => self.session.ask_again(now, writer.id),
+                        Err(error) => self.end(now, &writer, End::Stream(StreamEnd::Hook(error))),
+                    }
+                }
                 Command::Connect(_) => self.session.connect(now),
                 Command::Pause => self.session.pause(now),
                 Command::Resume => self.session.resume(now),
@@ -209,9 +216,12 @@ impl Performer {
 
     fn resume(&mut self, now: Instant, writer: &Writer) -> bool {
         match writer.position() {
-            Ok(Position::None) => self.session.resume_from_nowhere(writer.id),
-            Ok(Position::Unchanged) => self.session.resume_from(writer.id, None),
-            Ok(Position::After(request)) => {
+            Ok(Continue::Anywhere) => self.session.resume_from_nowhere(writer.id, None),
+            Ok(Continue::Anew(request)) => {
+                self.session.resume_from_nowhere(writer.id, Some(request.into()));
+            }
+            Ok(Continue::Unchanged) => self.session.resume_from(writer.id, None),
+            Ok(Continue::After(request)) => {
                 self.session.resume_from(writer.id, Some(request.into()));
             }
             Err(error) => {

@@ -146,7 +146,7 @@ impl Model {
                     };
                     sizes.len() == 1 || total - replaced <= self.bytes
                 }
-                None => sizes.is_empty() || (sizes.len() < self.items && total <= self.bytes),
+                None => self.has_room(bytes),
             };
             match old {
                 Some(old) if fits => {
@@ -191,8 +191,14 @@ impl Model {
         }
     }
 
-    fn gap(&mut self) {
-        self.entries.push(ModelEntry::Gap { reconnects: 1, dropped: 0 });
+    fn has_room(&self, bytes: usize) -> bool {
+        let sizes = self.sizes();
+        let total = sizes.iter().sum::<usize>() + bytes;
+        sizes.is_empty() || (sizes.len() < self.items && total <= self.bytes)
+    }
+
+    fn gap(&mut self, reconnects: u32, dropped: u64) {
+        self.entries.push(ModelEntry::Gap { reconnects, dropped });
         self.merge(self.entries.len().saturating_sub(2));
     }
 
@@ -235,15 +241,21 @@ proptest! {
             match step {
                 Step::Push(key, size) => {
                     pushed += 1;
-                    let expected = kept(model.push(key, pushed, size));
+                    let expected = match key {
+                        None if !model.has_room(size) => {
+                            model.gap(0, 1);
+                            Pushed::Dropped
+                        }
+                        Some(_) | None => kept(model.push(key, pushed, size)),
+                    };
                     let actual = match key {
                         Some(key) => keyed.push(key, pushed, size),
-                        None => push(&keyed.mailbox, pushed, size),
+                        None => keyed.mailbox.push_or_drop(pushed, size).0,
                     };
                     prop_assert_eq!(actual, expected);
                 }
                 Step::Gap => {
-                    model.gap();
+                    model.gap(1, 0);
                     keyed.mailbox.push_gap(reconnect());
                 }
                 Step::Stale => {

@@ -65,9 +65,9 @@ fn discarded_items_become_one_gap_and_make_room() {
         push(&mailbox, item, 1);
     }
     assert!(mailbox.blocks());
-    assert_eq!(mailbox.discard(&mut batch), 19);
+    assert_eq!(mailbox.discard(&mut batch, 0), 19);
     assert!(batch.released && !mailbox.blocks() && mailbox.has_room());
-    assert_eq!(mailbox.discard(&mut batch), 0);
+    assert_eq!(mailbox.discard(&mut batch, 0), 0);
     push(&mailbox, 21, 1);
     let Poll::Ready(Some(Read::Gap(gap))) = mailbox.poll_read(&mut batch, cx) else {
         panic!("no gap")
