@@ -351,6 +351,7 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
     /// the order.
     pub fn sequence_by(mut self, number: impl FnMut(&T) -> u64 + Send + 'static) -> Self {
         self.items.number = Some(Box::new(number));
+        self.recent.get_or_insert_with(|| Recent::new(NonZeroUsize::MAX));
         self
     }
 

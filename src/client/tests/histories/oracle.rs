@@ -80,6 +80,8 @@ struct Marks {
     may_repeat: bool,
     dropped: u64,
     replaced: u64,
+    /// What the server has left out.
+    missing: u64,
 }
 
 impl Seen {
@@ -144,7 +146,8 @@ impl Seen {
     }
 
     pub(super) fn gap(&mut self, gap: &Gap) -> Checked {
-        let Kind { overflow, dedupes, resumes, restarts, reissues, is_calm, .. } = self.kind;
+        let Kind { overflow, dedupes, resumes, restarts, reissues, counts, is_calm, .. } =
+            self.kind;
         if is_calm && gap.times_sent() > 0 && self.has_had_calm_gap {
             let claim = "a busy stream of a prompt server loses nothing when it moves";
             return broken(claim, format!("{gap:?}"));
@@ -167,7 +170,14 @@ impl Seen {
             };
             return broken(claim, format!("{gap:?}"));
         }
-        if gap.restarts > 0 && !(restarts || reissues || overflow == Overflow::Rewind) {
+        if counts && gap.overlaps > 0 || !counts && gap.missing > 0 {
+            return broken(
+                "numbers leave no overlap, and nothing else says what is missing",
+                format!("{gap:?}"),
+            );
+        }
+        let asks = counts && resumes;
+        if gap.restarts > 0 && !(restarts || reissues || asks || overflow == Overflow::Rewind) {
             return broken("nothing is restarted that did not ask for it", format!("{gap:?}"));
         }
         let (may_drop, may_replace) = match overflow {
@@ -175,6 +185,8 @@ impl Seen {
             Overflow::Latest | Overflow::LatestBy => (true, true),
             Overflow::Fail | Overflow::Block | Overflow::Rewind => (false, false),
         };
+        // What was asked for again is not read, and the stream has ended before it came.
+        let may_drop = may_drop || asks && gap.missing > 0;
         if gap.dropped > 0 && !may_drop || gap.replaced > 0 && !may_replace {
             return broken("a policy drops only what it says", format!("{gap:?}"));
         }
@@ -185,6 +197,7 @@ impl Seen {
             marks.may_repeat |= gap.overlaps > 0 || gap.times_sent() > 0 && resumes;
             marks.dropped += gap.dropped;
             marks.replaced += gap.replaced;
+            marks.missing += gap.missing;
         }
         Ok(())
     }
@@ -209,6 +222,18 @@ impl Seen {
         // It joined others, and this is its first item.
         let Some(last) = last else { return Ok(()) };
         let said = || format!("{number} after {last}, with {marks:?}");
+        if self.kind.counts && self.items > 1 {
+            return match u64::try_from(place - last) {
+                Err(_) | Ok(0) => broken("with numbers nothing comes twice or late", said()),
+                Ok(step) if step - 1 > marks.dropped + marks.missing => {
+                    broken("with numbers every loss is counted", said())
+                }
+                Ok(step) if step - 1 < marks.missing => {
+                    broken("with numbers every loss is counted once", said())
+                }
+                Ok(_) => Ok(()),
+            };
+        }
         if self.items == 1 && self.begun_before.is_some_and(|head| head < number) && place <= last {
             return Ok(());
         }
@@ -242,7 +267,7 @@ impl Seen {
                 _ => return broken("a loss is marked at its place", said()),
             }
         }
-        let is_exact = !marks.was_sent && !self.kind.dedupes && step == 1;
+        let is_exact = !marks.was_sent && !self.kind.dedupes && !self.kind.counts && step == 1;
         if is_exact && !(missing..=skipped).contains(&marks.dropped) {
             return broken("what is dropped is counted once", said());
         }

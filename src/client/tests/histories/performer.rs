@@ -142,6 +142,7 @@ impl Performer {
                 Command::Released(id) => self.session.catch_up(now, id),
                 Command::AskAgain(asked) => {
                     let (writer, item, row) = *asked;
+                    self.restarts += 1;
                     match writer.ask_after(&item, row) {
                         Ok(()) => self.session.ask_again(now, writer.id),
                         Err(error) => self.end(now, &writer, End::Stream(StreamEnd::Hook(error))),

@@ -84,9 +84,14 @@ impl Reader {
         if kind.dedupes {
             builder = builder.dedupe_by(1_000.try_into().unwrap(), |item| item.n);
         }
+        if kind.counts {
+            builder = builder.sequence_by(|item| item.n);
+        }
         if kind.resumes {
-            builder = builder.resume_with(|last, variables: &mut Value| {
-                variables["after"] = variables["after"].as_u64().max(Some(last.n)).into();
+            builder = builder.resume_with(move |last, variables: &mut Value| {
+                // What is missing is asked for from an earlier position.
+                let known = variables["after"].as_u64().filter(|_| !kind.counts);
+                variables["after"] = known.max(Some(last.n)).into();
             });
         }
         if kind.restarts {

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{
     oracle::{Checked, broken},
-    reader::BACKEND,
+    reader::{BACKEND, Reader},
     wire::{Down, Feed, Operation, Stage},
     world::{Event, Step, World},
 };
@@ -169,11 +169,11 @@ impl World {
         if wire.operations.values().any(|operation| operation.feed == feed) {
             return broken("an operation is on a connection once (I2)", said);
         }
-        let Feed { position, request, ended, .. } = &mut self.feeds[feed];
+        let Feed { position, request, ended, is_leaky, .. } = &mut self.feeds[feed];
         let serial = wire_id.split('.').next().unwrap().parse().unwrap();
         // One may come late, on another connection.
         if serial > *request {
-            if *position > after {
+            if *position > after && !*is_leaky {
                 let said = format!("{said}, {position:?}");
                 return broken("a position never goes back (rule 28a)", said);
             }
@@ -255,10 +255,18 @@ impl World {
     /// The next item of an operation is sent.
     pub(super) fn send(&mut self, id: ConnectionId, wire_id: &str) {
         let (now, name) = (self.now, if self.is_legacy() { "data" } else { "next" });
+        let leaks = self.is_troubled() && self.rng.u8(..100) < 15;
         let Some(wire) = &mut self.wires[id as usize] else { return };
         let Some(operation) = wire.operations.get_mut(wire_id) else { return };
         operation.next += 1;
-        let item = self.feeds[operation.feed].item(operation.next as u64);
+        let feed = operation.feed;
+        // Only numbers that follow a known one show a loss.
+        let has_first = |reader: &Reader| reader.feed == feed && reader.seen.items > 0;
+        if leaks && self.feeds[feed].is_leaky && self.readers.iter().flatten().any(has_first) {
+            operation.is_sending = false;
+            return self.send_next(id, wire_id);
+        }
+        let item = self.feeds[feed].item(operation.next as u64);
         operation.is_sending = false;
         operation.last_sent = now;
         self.say(id, format!(r#"{{"type":"{name}","id":"{wire_id}","payload":{item}}}"#));

@@ -24,6 +24,8 @@ pub(super) struct Kind {
     pub(super) replays: bool,
     /// Some items have no data, or data that does not decode.
     pub(super) is_odd: bool,
+    /// The items are numbered, so that the server may leave some out.
+    pub(super) counts: bool,
     /// Nothing goes wrong, and items come all the time.
     pub(super) is_calm: bool,
 }
@@ -89,8 +91,10 @@ impl Kind {
             replays: false,
             // What has no data is never left out, and has no key.
             is_odd: !dedupes && overflow != Overflow::LatestBy && chance(rng, 10),
+            counts: false,
             is_calm: false,
         };
+        kind.counts = !kind.is_odd && overflow != Overflow::LatestBy && chance(rng, 25);
         if overflow == Overflow::Rewind {
             // Above what the server repeats.
             kind.capacity = kind.capacity.max(8);

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::reader::UNDECODABLE;
+use super::{reader::UNDECODABLE, setting::Kind};
 use crate::{error::Disconnect, protocol::Transmit};
 
 /// What is published under one name.
@@ -16,6 +16,8 @@ pub(super) struct Feed {
     pub(super) pace: Duration,
     pub(super) quiet_until: Instant,
     pub(super) is_odd: bool,
+    /// The server leaves items out, and may be asked for them again.
+    pub(super) is_leaky: bool,
     /// The highest position that was asked for.
     pub(super) position: Option<u64>,
     /// The request that asked for it, in the order in which the client made them.
@@ -79,12 +81,13 @@ pub(super) struct Operation {
 }
 
 impl Feed {
-    pub(super) fn new(now: Instant, pace: Duration, is_odd: bool) -> Self {
+    pub(super) fn new(now: Instant, pace: Duration, kind: Kind) -> Self {
         Self {
             published: Vec::new(),
             pace,
             quiet_until: now,
-            is_odd,
+            is_odd: kind.is_odd,
+            is_leaky: kind.counts && !kind.is_shared && !kind.is_calm,
             position: None,
             request: 0,
             ended: 0,

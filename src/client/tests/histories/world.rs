@@ -208,7 +208,7 @@ impl World {
     fn feed(&mut self, kind: Kind) -> usize {
         let paces = if kind.is_calm { 1 } else { 4 };
         let pace = Duration::from_millis([200, 1_500, 5_000, 20_000][self.rng.usize(..paces)]);
-        let mut feed = Feed::new(self.now, pace, kind.is_odd);
+        let mut feed = Feed::new(self.now, pace, kind);
         // Before anybody asked.
         feed.published.extend((0..self.rng.usize(..4)).map(|_| self.now));
         self.feeds.push(feed);
