@@ -159,8 +159,9 @@ pub use {
     delivery::Overflow,
     error::{
         CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect,
-        GraphQlError, Location, NotConnected, PathSegment, ResponseHeaders, SharedError,
-        SnapshotError, SubscribeError, SubscriptionError, SyntaxError, UpgradeError, Violation,
+        GraphQlError, IncrementalError, Location, NotConnected, PathSegment, ResponseHeaders,
+        SharedError, SnapshotError, SubscribeError, SubscriptionError, SyntaxError, UpgradeError,
+        Violation,
     },
     operation::{Operation, Request, Resumable},
     protocol::Subprotocol,

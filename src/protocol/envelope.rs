@@ -229,6 +229,17 @@ impl Payload {
         })
     }
 
+    /// Returns the JSON of the payload, as the reference parser reads the frame. It is not the
+    /// usual way to read a payload, because it is one more pass over the frame.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the frame is not a message.
+    pub(crate) fn json(&self) -> Result<&str, serde_json::Error> {
+        let payload = RawEnvelope::read(self.frame())?.payload;
+        Ok(payload.map_or("null", RawValue::get))
+    }
+
     /// Where the payload is in the frame.
     pub(crate) fn range(&self) -> Range<usize> {
         self.json.clone()

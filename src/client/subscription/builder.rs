@@ -26,7 +26,7 @@ use crate::{
     error::{GraphQlError, SubscribeError},
     operation::{Operation, OperationType, Resumable},
     protocol::Payload,
-    response::Response,
+    response::decode,
     session::WatchOptions,
 };
 
@@ -415,11 +415,11 @@ where
     F: FnMut(&O::Data, &mut O::Variables) + Send,
 {
     fn decodes(&self, item: &Payload) -> bool {
-        item.decode::<Response<O::Data>>().is_ok_and(|response| response.data.is_some())
+        decode::<O::Data>(item).is_ok_and(|response| response.data.is_some())
     }
 
     fn request_after(&mut self, item: &Payload) -> Result<Box<RawValue>, serde_json::Error> {
-        if let Some(last) = item.decode::<Response<O::Data>>()?.data {
+        if let Some(last) = decode::<O::Data>(item).ok().and_then(|response| response.data) {
             self.operation.change(|variables| (self.hook)(&last, variables))?;
         }
         self.operation.payload()

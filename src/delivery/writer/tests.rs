@@ -56,11 +56,11 @@ where
     F: FnMut(&Numbers) -> Result<Box<RawValue>, serde_json::Error> + Send,
 {
     fn decodes(&self, item: &Payload) -> bool {
-        item.decode::<Response<Numbers>>().is_ok_and(|item| item.data.is_some())
+        decode::<Numbers>(item).is_ok_and(|item| item.data.is_some())
     }
 
     fn request_after(&mut self, item: &Payload) -> Result<Box<RawValue>, serde_json::Error> {
-        (self.0)(&item.decode::<Response<_>>()?.data.unwrap())
+        (self.0)(&decode(item).unwrap().data.unwrap())
     }
 }
 
