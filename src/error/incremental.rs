@@ -15,7 +15,9 @@ use super::{
 pub enum IncrementalError {
     /// The server ended the operation, or stopped announcing parts, before the last part. These are
     /// the errors of the parts that came.
-    #[error("the result is incomplete: the server ended it before the last part{}", DisplayErrors(.0))]
+    #[error(
+        "the result is incomplete: the server ended it before the last part{}", DisplayErrors(.0)
+    )]
     Incomplete(Vec<GraphQlError>),
     /// All parts together are larger than
     /// [`max_message_size`](crate::ClientBuilder::max_message_size). The client told the server to
