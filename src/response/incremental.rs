@@ -267,7 +267,7 @@ impl<'a> Merger<'a> {
                 let entry = Part::read(entry.get()).map_err(malformed)?;
                 self.gather(&entry)?;
                 let id = entry.id.ok_or_else(|| malformed("an entry of `completed` has no id"))?;
-                self.place(id).map(drop)
+                self.fill(id).map(drop)
             })?;
         }
         Ok(())
@@ -297,14 +297,14 @@ impl<'a> Merger<'a> {
         Ok(())
     }
 
-    /// Returns the path of a place for which something came.
-    fn place(&mut self, id: &'a RawValue) -> Result<Vec<PathSegment>> {
+    /// Returns the path of an announced place, for which something came.
+    fn fill(&mut self, id: &'a RawValue) -> Result<&[PathSegment]> {
         let id = unquoted(id);
         let place = self.places.get_mut(id);
         let place =
             place.ok_or_else(|| IncrementalError::UnknownId(id.chars().take(100).collect()))?;
         place.is_filled = true;
-        Ok(place.path.clone())
+        Ok(&place.path)
     }
 
     /// Puts the data or the items of a part in their place. A part that failed has none, and leaves
@@ -312,7 +312,7 @@ impl<'a> Merger<'a> {
     fn patch(&mut self, part: &Part<'a>) -> Result<()> {
         let path = match part.id {
             Some(id) => {
-                let path = self.place(id)?;
+                let path = self.fill(id)?.to_vec();
                 self.path(part.sub_path, path)?
             }
             None => self.path(part.path, Vec::new())?,
