@@ -91,6 +91,14 @@
 //! in their original order, in one batch. It never sends a mutation again. Items that wait to be
 //! read stay in the queue.
 //!
+//! An item is decoded in the task that reads it. One that does not decode is an error in its place,
+//! and the stream goes on: [`DecodeError`] has the path to what does not fit, the server's errors
+//! and the raw text. If any crate in the build enables `arbitrary_precision` of `serde_json`, serde
+//! cannot read fractions in unions (untagged and internally tagged enums) from text. Such an item
+//! is decoded a second time, through a [`serde_json::Value`], which takes several times as long and
+//! is limited to 262,144 values. A fraction of more than 15 digits that is not spelled as
+//! `serde_json` spells it fails to decode there.
+//!
 //! [`resume_with`]: SubscriptionBuilder::resume_with
 //! [`dedupe_by`]: SubscriptionBuilder::dedupe_by
 //!
@@ -159,8 +167,9 @@ pub use {
     delivery::Overflow,
     error::{
         CallError, CloseCode, ConnectError, CredentialsError, DecodeError, DialError, Disconnect,
-        GraphQlError, Location, NotConnected, PathSegment, ResponseHeaders, SharedError,
-        SnapshotError, SubscribeError, SubscriptionError, SyntaxError, UpgradeError, Violation,
+        GraphQlError, IncrementalError, Location, NotConnected, PathSegment, ResponseHeaders,
+        SharedError, SnapshotError, SubscribeError, SubscriptionError, SyntaxError, UpgradeError,
+        Violation,
     },
     operation::{Operation, Request, Resumable},
     protocol::Subprotocol,

@@ -495,7 +495,11 @@ impl ClientBuilder {
         let template = Template {
             runtime,
             connector: Arc::new(connector),
-            config: Config { is_proven: Some(Arc::default()), ..self.config },
+            config: Config {
+                is_proven: Some(Arc::default()),
+                max_message_size: self.max_message_size,
+                ..self.config
+            },
             span,
             #[cfg(feature = "network-watch")]
             watch: self.watch.into_watch(leads_away),

@@ -20,9 +20,9 @@ use crate::{
         mailbox::{Batch, Read},
         writer::Writer,
     },
-    error::{CallError, GraphQlError, SubscribeError},
+    error::{CallError, GraphQlError, IncrementalError, SubscribeError},
     operation::{Operation, OperationType},
-    response::{CallEnd, ConnectionEnd, End, Response, decode},
+    response::{CallEnd, ConnectionEnd, End, Response, decode, decode_parts, errors_of},
     session::WatchOptions,
 };
 
@@ -32,8 +32,11 @@ use crate::{
 /// Without a connection, a call waits for one until its [`timeout`](Self::timeout). If the
 /// connection is lost before the result arrives, the client sends a query again, but never a
 /// mutation; see [`CallError::Ambiguous`]. Dropping the call cancels the operation on the server,
-/// but does not undo what the server has executed. If the result arrives in parts (`@defer`,
-/// `@stream`), the call returns only the first part.
+/// but does not undo what the server has executed.
+///
+/// If the server delivers the result in parts (`@defer`, `@stream`), the call returns the merged
+/// result once the last part has arrived, in all formats that servers use. A part is never taken
+/// for a whole result: what does not make one is [`CallError::Incremental`].
 ///
 /// A call can be polled on any executor, because the client's driver keeps the time.
 #[must_use = "a call does nothing until it is awaited"]
@@ -183,7 +186,17 @@ impl Drop for Pending {
 
 fn response<T: DeserializeOwned>(end: End, timeout: Duration) -> Result<Response<T>, CallError> {
     match end {
-        End::Call(CallEnd::Answered(payload)) => decode(&payload).map_err(CallError::Decode),
+        End::Call(CallEnd::Answered(payload)) => match decode(&payload) {
+            Err(error) if error.is_incremental() => decode_parts(&[payload]),
+            result => result.map_err(CallError::Decode),
+        },
+        End::Call(CallEnd::AnsweredInParts(parts)) => decode_parts(&parts),
+        End::Call(CallEnd::Incomplete(parts)) => {
+            Err(CallError::Incremental(IncrementalError::Incomplete(errors_of(&parts))))
+        }
+        End::Call(CallEnd::PartsTooLarge(limit)) => {
+            Err(CallError::Incremental(IncrementalError::TooLarge { limit }))
+        }
         End::Completed => Err(CallError::NoResult),
         End::Rejected(payload) => Err(CallError::Rejected(GraphQlError::read(payload.as_deref()))),
         End::Call(CallEnd::Ambiguous(cause)) => Err(CallError::Ambiguous(cause)),

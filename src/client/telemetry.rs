@@ -139,7 +139,15 @@ impl Losses {
     pub(crate) fn finished(&mut self, operation: u64, end: &End) {
         match end {
             End::Completed => debug!(target: "resub", operation, "completed"),
-            End::Call(CallEnd::Answered(_)) => debug!(target: "resub", operation, "answered"),
+            End::Call(CallEnd::Answered(_) | CallEnd::AnsweredInParts(_)) => {
+                debug!(target: "resub", operation, "answered");
+            }
+            End::Call(CallEnd::Incomplete(_)) => {
+                debug!(target: "resub", operation, "answered incompletely");
+            }
+            End::Call(CallEnd::PartsTooLarge(_)) => {
+                debug!(target: "resub", operation, "answered with more than the limit");
+            }
             End::Call(CallEnd::TimedOut) => debug!(target: "resub", operation, "timed out"),
             End::Call(CallEnd::Ambiguous(_)) => {
                 debug!(target: "resub", operation, "ambiguous");

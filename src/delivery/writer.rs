@@ -28,7 +28,7 @@ use crate::{
     },
     error::{GraphQlError, SharedError},
     protocol::Payload,
-    response::{End, Gap, Response},
+    response::{End, Gap, decode},
 };
 
 mod readers;
@@ -366,7 +366,7 @@ impl Hooks {
         // Nearly every item begins like this and need not be parsed.
         let has_data = frame[json.clone()].starts_with(r#"{"data":{"#) || {
             let item = Payload::new(frame.to_owned(), json.clone());
-            let response = item.decode::<Response<IgnoredAny>>().ok();
+            let response = decode::<IgnoredAny>(&item).ok();
             self.errors =
                 response.as_ref().map(|response| response.errors.clone()).unwrap_or_default();
             response.is_some_and(|response| response.data.is_some())
@@ -448,7 +448,7 @@ where
     fn replaces(&mut self, item: &Payload) -> Replaces {
         self.current = None;
         self.sweep();
-        let data = item.decode::<Response<T>>().ok().and_then(|response| response.data);
+        let data = decode::<T>(item).ok().and_then(|response| response.data);
         let Some(data) = data else { return Replaces::NoKey };
         let index = *self.known.entry((self.key)(&data)).or_insert(self.places.len());
         if index == self.places.len() {

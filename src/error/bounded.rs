@@ -19,6 +19,11 @@ impl Budget {
         Self(Cell::new(MAX_VALUES))
     }
 
+    /// Creates the budget for data that has to be read as any value before its type can read it.
+    pub(crate) fn for_data() -> Self {
+        Self(Cell::new(MAX_DATA_VALUES))
+    }
+
     /// Reads any value.
     pub(crate) fn value(&self) -> AnyValue<'_> {
         AnyValue(self)
@@ -27,6 +32,19 @@ impl Budget {
     /// Reads a list of errors, or what some servers send in place of one (rule 11).
     pub(crate) fn errors(&self) -> Errors<'_> {
         Errors(self)
+    }
+
+    /// Reads something that may be read a second time if it fails, within the same budget.
+    pub(crate) fn retry<T, E>(
+        &self,
+        first: impl FnOnce() -> Result<T, E>,
+        second: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let before = self.0.get();
+        first().or_else(|_| {
+            self.0.set(before);
+            second()
+        })
     }
 
     fn spend<E: Error>(&self) -> Result<(), E> {
@@ -39,6 +57,12 @@ impl Budget {
                 "errors and extensions have more than {MAX_VALUES} values"
             ))),
         }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -179,6 +203,10 @@ pub(crate) const MAX_ERRORS: usize = 100;
 /// How many values are built for all errors and extensions of one item. In the worst case each of
 /// them is an object, and they take about 40 MB together.
 pub(crate) const MAX_VALUES: usize = 65_536;
+
+/// How many values are built for data that its own type cannot read from the text. They take up to
+/// 160 MB.
+const MAX_DATA_VALUES: usize = 4 * MAX_VALUES;
 
 /// The key under which `serde_json` passes a number of arbitrary precision.
 const NUMBER: &str = "$serde_json::private::Number";

@@ -60,9 +60,9 @@ impl fmt::Display for DisplayErrors<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             [] => Ok(()),
-            [only] => DisplayBody(&only.message).fmt(f),
+            [only] => DisplayBody(&only.words()).fmt(f),
             [first, rest @ ..] => {
-                write!(f, "{} (and {} more)", DisplayBody(&first.message), rest.len())
+                write!(f, "{} (and {} more)", DisplayBody(&first.words()), rest.len())
             }
         }
     }

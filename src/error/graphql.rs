@@ -3,14 +3,15 @@
 //! Every field is read leniently, so that a malformed error object does not make an item fail (rule
 //! 11).
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeSeed};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize, de::DeserializeSeed};
+use serde_json::{Deserializer, Map, Value};
 
 use super::{
     bounded::{Budget, MAX_ERRORS},
-    display::is_unprintable,
+    display::{OneLine, is_unprintable},
+    replace_lone_surrogates,
 };
 
 /// An error in a GraphQL response. A field that the server left out or got wrong is empty.
@@ -52,8 +53,12 @@ impl GraphQlError {
     /// Reads the payload of an `error` message.
     pub(crate) fn read(payload: Option<&str>) -> Vec<Self> {
         let Some(json) = payload else { return Vec::new() };
-        let errors =
-            Budget::new().errors().deserialize(&mut serde_json::Deserializer::from_str(json));
+        let read =
+            |json: &str| Budget::new().errors().deserialize(&mut Deserializer::from_str(json));
+        let errors = read(json).or_else(|error| match replace_lone_surrogates(json) {
+            Cow::Owned(json) => read(&json),
+            Cow::Borrowed(_) => Err(error),
+        });
         // The operation has ended in any case, so the error is why the payload cannot be read.
         errors.unwrap_or_else(|error| vec![Self { message: error.to_string(), ..Self::default() }])
     }
@@ -72,6 +77,18 @@ impl GraphQlError {
                 None => vec![Self::from_value(Value::Object(object))],
             },
             other => vec![Self::from_value(other)],
+        }
+    }
+
+    /// The message, or what the `code` says that many servers have in the extensions. Empty if
+    /// there is neither.
+    pub(super) fn words(&self) -> Cow<'_, str> {
+        let code = || self.extensions.as_ref()?.get("code")?.as_str();
+        match code() {
+            Some(code) if self.message.is_empty() && !code.trim().is_empty() => {
+                Cow::Owned(format!("{UNNAMED} (code {})", OneLine(code)))
+            }
+            Some(_) | None => Cow::Borrowed(&self.message),
         }
     }
 
@@ -115,11 +132,14 @@ impl PathSegment {
 }
 
 impl fmt::Display for GraphQlError {
-    /// Shows `message (at path.0.field)` on one line and without invisible characters, because it
-    /// may be shown in a terminal.
+    /// Shows `message (at path.0.field)`, or `unnamed error (code CODE)` without a message, on one
+    /// line and
+    /// without invisible characters, because it may be shown in a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let message = if self.message.is_empty() { "unnamed error" } else { &self.message };
-        f.write_str(&message.replace(is_unprintable, " "))?;
+        match &*self.words() {
+            "" => f.write_str(UNNAMED)?,
+            words => f.write_str(&words.replace(is_unprintable, " "))?,
+        }
         for (n, segment) in self.path.iter().enumerate() {
             let segment = segment.to_string().replace(is_unprintable, " ");
             write!(f, "{}{segment}", if n == 0 { " (at " } else { "." })?;
@@ -140,10 +160,13 @@ impl fmt::Display for PathSegment {
 }
 
 impl<'de> Deserialize<'de> for GraphQlError {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Budget::new().value().deserialize(deserializer).map(Self::from_value)
     }
 }
+
+/// What an error without a message is called.
+const UNNAMED: &str = "unnamed error";
 
 fn array(value: Option<Value>) -> Vec<Value> {
     match value {
@@ -212,6 +235,26 @@ mod tests {
         assert_eq!(errors(json!("a"))[0].message, "a");
         assert_eq!(errors(json!([])), []);
         assert_eq!(errors(json!(null)), []);
+    }
+
+    #[test]
+    fn an_error_without_a_message_shows_its_code() {
+        let shown = |error| errors(error)[0].to_string();
+        let coded = json!({"extensions": {"code": "UNAUTHENTICATED"}, "path": ["a"]});
+        assert_eq!(shown(coded), "unnamed error (code UNAUTHENTICATED) (at a)");
+        let odd = json!({"message": null, "extensions": {"code": "A\n\u{202e}B"}});
+        assert_eq!(shown(odd), "unnamed error (code A  B)");
+        for code in [json!(""), json!(" "), json!(null), json!(7)] {
+            assert_eq!(shown(json!({"extensions": {"code": code}})), "unnamed error");
+        }
+        let named = json!({"message": "m", "extensions": {"code": "C"}});
+        assert_eq!(shown(named), "m");
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_does_not_hide_why_an_operation_ended() {
+        let read = GraphQlError::read(Some(r#"[{"message":"no \ud83d!"}]"#));
+        assert_eq!(read[0].message, "no \u{fffd}!");
     }
 
     #[test]

@@ -11,26 +11,33 @@ pub(crate) mod bounded;
 #[cfg(feature = "client")]
 mod build;
 mod close_code;
+mod decode;
 mod dial;
 mod display;
 mod graphql;
 mod headers;
+mod incremental;
 mod subscribe;
+mod surrogates;
 mod syntax;
 mod upgrade;
 
 #[cfg(feature = "client")]
 pub use self::build::BuildError;
+pub(crate) use self::decode::INCREMENTAL;
 pub(crate) use self::display::Chain;
 use self::display::{DisplayBody, DisplayCode, DisplayErrors};
 #[cfg(feature = "client")]
 pub(crate) use self::display::{OneLine, is_unprintable};
 pub(crate) use self::graphql::map;
+pub(crate) use self::surrogates::replace_lone_surrogates;
 pub use self::{
     close_code::CloseCode,
+    decode::DecodeError,
     dial::DialError,
     graphql::{GraphQlError, Location, PathSegment},
     headers::ResponseHeaders,
+    incremental::IncrementalError,
     subscribe::SubscribeError,
     syntax::SyntaxError,
     upgrade::UpgradeError,
@@ -336,6 +343,9 @@ pub enum CallError {
     /// The result did not decode into the expected type.
     #[error("the result did not decode")]
     Decode(#[source] DecodeError),
+    /// The result came in parts (`@defer`, `@stream`) that do not make a whole result.
+    #[error("the parts of the result do not make a whole one")]
+    Incremental(#[source] IncrementalError),
     /// The server ended the operation without a result.
     #[error("the server sent no result")]
     NoResult,
@@ -377,7 +387,11 @@ impl CallError {
     /// sent again without harm.
     pub fn may_have_been_executed(&self) -> bool {
         match self {
-            Self::Rejected(_) | Self::Decode(_) | Self::NoResult | Self::Ambiguous(_) => true,
+            Self::Rejected(_)
+            | Self::Decode(_)
+            | Self::Incremental(_)
+            | Self::NoResult
+            | Self::Ambiguous(_) => true,
             Self::NotSent(_)
             | Self::Timeout(_)
             | Self::Lost(_)
@@ -416,24 +430,6 @@ impl SnapshotError {
     }
 }
 
-/// An item does not have the type of its operation's data.
-#[derive(Clone, Debug)]
-pub struct DecodeError {
-    source: Arc<serde_json::Error>,
-    errors: Vec<GraphQlError>,
-}
-
-impl DecodeError {
-    pub(crate) fn new(source: serde_json::Error, errors: Vec<GraphQlError>) -> Self {
-        Self { source: Arc::new(source), errors }
-    }
-
-    /// Returns the GraphQL errors of the item, which often explain why the data does not fit.
-    pub fn errors(&self) -> &[GraphQlError] {
-        &self.errors
-    }
-}
-
 /// An invalid header or payload is a bug of the provider, so the error is fatal.
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
@@ -450,18 +446,6 @@ impl fmt::Display for CredentialsError {
 }
 
 impl Error for CredentialsError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&*self.source)
-    }
-}
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the item is not of the expected type{}", DisplayErrors(&self.errors))
-    }
-}
-
-impl Error for DecodeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.source)
     }

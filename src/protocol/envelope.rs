@@ -229,6 +229,17 @@ impl Payload {
         })
     }
 
+    /// Returns the JSON of the payload, as the reference parser reads the frame. It is not the
+    /// usual way to read a payload, because it is one more pass over the frame.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the frame is not a message.
+    pub(crate) fn json(&self) -> Result<&str, serde_json::Error> {
+        let payload = RawEnvelope::read(self.frame())?.payload;
+        Ok(payload.map_or("null", RawValue::get))
+    }
+
     /// Where the payload is in the frame.
     pub(crate) fn range(&self) -> Range<usize> {
         self.json.clone()
@@ -256,6 +267,8 @@ impl Payload {
 /// read into a `serde_json::Value`, which may take a hundred times as much memory.
 const MAX_CONNECTION_PAYLOAD: usize = 64 * 1024;
 
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// Returns where `part` is in the frame from which it was borrowed.
 fn range_of(frame: &str, part: &RawValue) -> Range<usize> {
     let start = part.get().as_ptr().addr() - frame.as_ptr().addr();
@@ -276,6 +289,8 @@ struct RawEnvelope<'a> {
 
 impl<'a> RawEnvelope<'a> {
     fn read(text: &'a str) -> Result<Self, serde_json::Error> {
+        // Some servers write one, which JSON does not allow (rule 31).
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         // The derived code would accept an array of the fields' values as well.
         if !text.trim_ascii_start().starts_with('{') {
             return Err(serde::de::Error::custom("not an object"));
@@ -385,6 +400,8 @@ mod tests {
             r#"{"type":"next","id":"1.0","payload":{"data":1},"later":"field"}"#,
             r#"{"type":"n\u0065xt","id":"1\u002e0","payload":{"data":1}}"#,
             r#"{"type":"next","id":1.0,"payload":{"data":1}}"#,
+            "\u{feff}{\"type\":\"next\",\"id\":\"1.0\",\"payload\":{\"data\":1}}",
+            "\u{feff} {\"payload\":{\"data\":1},\"type\":\"next\",\"id\":\"1.0\"}",
         ] {
             assert_eq!(read(text), expected, "{text}");
         }
@@ -401,6 +418,8 @@ mod tests {
             r#"{"type":1}"#,
             r#"["next","1",{}]"#,
             r#"{"type":"ka","type":"ka"}"#,
+            "\u{feff}",
+            "\u{feff}\u{feff}{\"type\":\"ka\"}",
         ] {
             assert_eq!(read(text), None, "{text}");
         }

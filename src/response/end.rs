@@ -35,6 +35,12 @@ pub(crate) enum ConnectionEnd {
 pub(crate) enum CallEnd {
     /// The result.
     Answered(Payload),
+    /// The result, in parts.
+    AnsweredInParts(Vec<Payload>),
+    /// The server ended the operation after these parts, though more were to follow.
+    Incomplete(Vec<Payload>),
+    /// The parts of the result were larger than this together, in bytes.
+    PartsTooLarge(usize),
     /// A mutation was written, and its result will not come. The cause is set if the connection
     /// was lost.
     Ambiguous(Option<Disconnect>),

@@ -4,14 +4,16 @@
 //! Owns decoding. Every field but `data` is read leniently, so that a malformed error object does
 //! not make an item fail (rule 11).
 
+mod decode;
 mod end;
 mod gap;
+mod incremental;
 
 use std::{fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::{Map, Value};
 
@@ -19,10 +21,14 @@ use serde_json::{Map, Value};
 pub(crate) use self::end::StreamEnd;
 pub(crate) use self::end::{CallEnd, ConnectionEnd, End};
 pub use self::gap::Gap;
-use crate::{
-    error::{DecodeError, GraphQlError, bounded::Budget, map},
-    protocol::Payload,
+use self::incremental::{Mark, Marks};
+pub(crate) use self::incremental::{has_next, may_be_part};
+#[cfg(feature = "client")]
+pub(crate) use self::{
+    decode::decode,
+    incremental::{decode_parts, errors_of},
 };
+use crate::error::{GraphQlError, INCREMENTAL, bounded::Budget, map};
 
 /// One item of a subscription, or the result of a query or mutation.
 ///
@@ -39,15 +45,6 @@ pub struct Response<T> {
     /// extensions have more than 65,536 JSON values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extensions: Option<Map<String, Value>>,
-}
-
-/// Decodes the payload of a result.
-pub(crate) fn decode<T: DeserializeOwned>(payload: &Payload) -> Result<Response<T>, DecodeError> {
-    payload.decode().map_err(|error| {
-        // The server's errors often explain why the data does not fit its type.
-        let errors = payload.decode::<Response<IgnoredAny>>().map(|response| response.errors);
-        DecodeError::new(error, errors.unwrap_or_default())
-    })
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Response<T> {
@@ -73,6 +70,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ResponseVisitor<T> {
     fn visit_map<A: MapAccess<'de>>(self, mut map_access: A) -> Result<Self::Value, A::Error> {
         let mut response = Response { data: None, errors: Vec::new(), extensions: None };
         let budget = Budget::new();
+        let mut marks = None;
         while let Some(key) = map_access.next_key::<Field>()? {
             match key {
                 Field::Data => response.data = map_access.next_value()?,
@@ -80,10 +78,16 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ResponseVisitor<T> {
                 Field::Extensions => {
                     response.extensions = map(Some(read_other(&mut map_access, budget.value())?));
                 }
+                Field::Mark(mark) => read_mark(&mut marks, mark, &mut map_access)?,
                 Field::Other => {
                     map_access.next_value::<IgnoredAny>()?;
                 }
             }
+        }
+        if let Some(marks) = marks
+            && marks.is_part(response.data.is_none() && response.errors.is_empty())
+        {
+            return Err(A::Error::custom(INCREMENTAL));
         }
         Ok(response)
     }
@@ -100,14 +104,47 @@ where
     access.next_value_seed(seed)
 }
 
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
+#[cold]
+#[inline(never)]
+fn read_mark<'de, A: MapAccess<'de>>(
+    marks: &mut Option<Marks>,
+    mark: Mark,
+    access: &mut A,
+) -> Result<(), A::Error> {
+    marks.get_or_insert_default().read(mark, access)
+}
+
 enum Field {
     Data,
     Errors,
     Extensions,
-    #[serde(other)]
+    Mark(Mark),
     Other,
+}
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldVisitor;
+
+        impl Visitor<'_> for FieldVisitor {
+            type Value = Field;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a field")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Field, E> {
+                Ok(match name {
+                    "data" => Field::Data,
+                    "errors" => Field::Errors,
+                    "extensions" => Field::Extensions,
+                    other => Mark::named(other).map_or(Field::Other, Field::Mark),
+                })
+            }
+        }
+
+        deserializer.deserialize_identifier(FieldVisitor)
+    }
 }
 
 #[cfg(test)]
@@ -119,7 +156,7 @@ mod tests {
     #[test]
     fn data_errors_and_extensions_come_in_any_combination() {
         let full: Response<u32> = serde_json::from_str(
-            r#"{"extensions":{"cost":3},"data":7,"errors":[{"message":"m"}],"hasNext":true}"#,
+            r#"{"extensions":{"cost":3},"data":7,"errors":[{"message":"m"}],"more":true}"#,
         )
         .unwrap();
         assert_eq!(full.data, Some(7));
@@ -137,6 +174,38 @@ mod tests {
         }
         assert!(serde_json::from_str::<Response<u32>>("[]").is_err());
         assert!(serde_json::from_str::<Response<u32>>(r#"{"data":"text"}"#).is_err());
+    }
+
+    #[test]
+    fn a_part_of_a_result_is_no_result() {
+        for part in [
+            r#"{"data":7,"hasNext":true}"#,
+            r#"{"hasNext":true,"data":7}"#,
+            r#"{"data":7,"pending":[{"id":"0","path":[]}],"hasNext":true}"#,
+            r#"{"data":7,"pending":[]}"#,
+            r#"{"data":7,"path":["a"],"hasNext":false}"#,
+            r#"{"incremental":[],"hasNext":false}"#,
+            r#"{"completed":[{"id":"0"}],"hasNext":false}"#,
+            r#"{"hasNext":false}"#,
+        ] {
+            let error = serde_json::from_str::<Response<u32>>(part).unwrap_err();
+            assert!(error.to_string().contains("in parts"), "{part}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_whole_result_may_say_that_nothing_follows() {
+        for whole in [
+            r#"{"data":7,"hasNext":false}"#,
+            r#"{"data":7,"hasNext":null,"pending":null,"path":null}"#,
+            r#"{"data":7,"path":["a"],"label":"b","items":[]}"#,
+        ] {
+            let response: Response<u32> = serde_json::from_str(whole).unwrap();
+            assert_eq!(response.data, Some(7), "{whole}");
+        }
+        let failed: Response<u32> =
+            serde_json::from_str(r#"{"data":null,"errors":[{}],"hasNext":false}"#).unwrap();
+        assert_eq!((failed.data, failed.errors.len()), (None, 1));
     }
 
     #[test]

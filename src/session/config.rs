@@ -15,6 +15,8 @@ use crate::{error::Disconnect, protocol::Subprotocol};
 pub(crate) struct Config {
     pub(crate) subprotocol: Option<Subprotocol>,
     pub(crate) strictness: Strictness,
+    /// In bytes. It bounds the parts of one result together.
+    pub(crate) max_message_size: usize,
     pub(crate) credentials_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) ack_timeout: Duration,
@@ -45,6 +47,7 @@ impl Config {
         Self {
             subprotocol: None,
             strictness: Strictness::Lenient,
+            max_message_size: 16 << 20,
             credentials_timeout: secs(30),
             connect_timeout: secs(10),
             ack_timeout: secs(10),

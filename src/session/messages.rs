@@ -8,9 +8,9 @@ use super::{
     operations::{Place, Side},
 };
 use crate::{
-    error::{CloseCode, Disconnect, Violation},
-    protocol::{Envelope, Id, Kind, Payload, Subprotocol},
-    response::{CallEnd, End},
+    error::{CloseCode, Disconnect, Violation, replace_lone_surrogates},
+    protocol::{Envelope, Id, Kind, Payload, Subprotocol, WireId},
+    response::{CallEnd, End, has_next, may_be_part},
 };
 
 impl<W: Clone> Session<W> {
@@ -192,12 +192,7 @@ impl<W: Clone> Session<W> {
             return None;
         };
         if !operation.is_subscription() {
-            // The first result is the result: some servers forget the `complete` (rule 15).
-            let end = End::Call(CallEnd::Answered(Payload::new(frame.to_owned(), payload)));
-            self.finish(now, on, wire_id, end);
-            if let Some(connection) = self.connection_mut(on) {
-                connection.expect_complete(wire_id);
-            }
+            self.call_result(now, on, wire_id, Payload::new(frame.to_owned(), payload));
             return None;
         }
         let id = operation.id;
@@ -230,8 +225,45 @@ impl<W: Clone> Session<W> {
         Some((wire_id.slot, payload))
     }
 
+    /// A `next` arrived for a query or mutation. It is the result, as some servers forget the
+    /// `complete` (rule 15), unless it says that parts of the result follow.
+    fn call_result(&mut self, now: Instant, on: ConnectionId, wire_id: WireId, payload: Payload) {
+        let limit = self.config.max_message_size;
+        let Some((_, operation)) = self.operations.by_wire_id(wire_id, on) else { return };
+        let id = operation.id;
+        let follows = may_be_part(payload.frame()) && has_next(&payload) == Some(true);
+        let end = match operation.parts.take() {
+            None if !follows => CallEnd::Answered(payload),
+            parts => {
+                let mut parts = parts.unwrap_or_default();
+                if !parts.add(payload, limit) {
+                    let removed = self.remove_and_complete(now, id);
+                    self.outputs.extend(removed.map(|(operation, _)| Output::Finish {
+                        writer: operation.writer,
+                        end: End::Call(CallEnd::PartsTooLarge(limit)),
+                    }));
+                    return;
+                }
+                if follows {
+                    operation.parts = Some(parts);
+                    // It does not close connections, as the server has begun it (rule 22b).
+                    operation.is_cleared = true;
+                    if self.connection(on).is_some_and(|it| it.role == Role::Trial) {
+                        self.trial_answered(now, id);
+                    }
+                    return;
+                }
+                CallEnd::AnsweredInParts(parts.into_payloads())
+            }
+        };
+        self.finish(now, on, wire_id, End::Call(end));
+        if let Some(connection) = self.connection_mut(on) {
+            connection.expect_complete(wire_id);
+        }
+    }
+
     /// A `next` arrived for an operation that is over.
-    fn late_result(&mut self, on: ConnectionId, wire_id: crate::protocol::WireId) {
+    fn late_result(&mut self, on: ConnectionId, wire_id: WireId) {
         self.counts.ignored += 1;
         // It goes on after its first result, as a subscription does that was taken for a query. On
         // the legacy subprotocol it was stopped with the result.
@@ -244,13 +276,17 @@ impl<W: Clone> Session<W> {
     }
 
     /// The server has ended an operation.
-    fn ended(&mut self, now: Instant, on: ConnectionId, id: Id, end: End) {
+    fn ended(&mut self, now: Instant, on: ConnectionId, id: Id, mut end: End) {
         let Id::Ours(wire_id) = id else {
             self.counts.ignored += 1;
             return;
         };
         let found = self.operations.by_wire_id(wire_id, on).map(|(side, operation)| {
             operation.is_cleared = true;
+            // Without the last part, the others are not a result.
+            if let (End::Completed, Some(parts)) = (&end, operation.parts.take()) {
+                end = End::Call(CallEnd::Incomplete(parts.into_payloads()));
+            }
             (side, operation.id)
         });
         match found {
@@ -378,7 +414,7 @@ fn ping_number(payload: &str) -> Option<u64> {
 
 /// The server's words in a `connection_error`, or in an error that names no operation.
 fn refusal_message(payload: &str) -> String {
-    let mut message = match serde_json::from_str(payload) {
+    let mut message = match serde_json::from_str(&replace_lone_surrogates(payload)) {
         Ok(serde_json::Value::String(text)) => text,
         Ok(value) => match value.get("message") {
             Some(serde_json::Value::String(text)) => text.clone(),

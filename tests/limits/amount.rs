@@ -1,6 +1,6 @@
 //! How much is built of a little text: depth, errors without end, and readers that are too slow.
 
-use resub::{Status, SubscriptionError};
+use resub::{CallError, IncrementalError, Status, SubscriptionError};
 
 use super::*;
 
@@ -79,8 +79,7 @@ fn of_errors_and_extensions_no_more_is_built_than_the_bound() {
             match stream.next().await {
                 Some(Ok(Event::Next(response))) => assert!(is_kept && response.errors.len() == 100),
                 Some(Err(SubscriptionError::Decode(error))) => {
-                    let source = std::error::Error::source(&error).unwrap().to_string();
-                    assert!(!is_kept && source.contains("65536 values"), "{source}");
+                    assert!(!is_kept && error.to_string().contains("65536 values"), "{error}");
                 }
                 other => panic!("{other:?}"),
             }
@@ -90,6 +89,42 @@ fn of_errors_and_extensions_no_more_is_built_than_the_bound() {
         let SubscriptionError::Rejected(errors) = error(&mut stream).await else { panic!() };
         assert!(errors[0].message.contains("65536 values"), "{errors:?}");
     });
+}
+
+#[test]
+fn the_parts_of_a_result_are_bounded_together_and_so_is_merging_them() {
+    const LIMIT: usize = 4 * MIB;
+    // What is kept, and what merging may take besides.
+    for (bytes, is_flood) in [(2 * LIMIT + BASE, true), (3 * LIMIT + 64 * MIB + BASE, false)] {
+        within(bytes, async {
+            let mut server = Hostile::new();
+            let builder = Client::builder("ws://hostile/").dialer(server.dialer()).seed(1);
+            let client = builder.max_message_size(LIMIT).build().unwrap();
+            let call = async { client.query_with(Request::<Value>::new("{ a }")).await };
+            let parts = async {
+                let mut line = server.subscribed().await;
+                if is_flood {
+                    for _ in 0..100_000 {
+                        line.text(r#"{"id":"1.0","type":"next","payload":{"hasNext":true}}"#).await;
+                    }
+                } else {
+                    let begin = r#"{"id":"1.0","type":"next","payload":{"data":{"a":["#;
+                    for end in [r#"0]},"hasNext":true}}"#, r#"0]},"path":[],"hasNext":false}}"#] {
+                        line.repeated(begin, OBJECT, 200_000, end).await;
+                    }
+                }
+                line
+            };
+            let (result, _line) = futures::join!(call, parts);
+            match result {
+                Err(CallError::Incremental(IncrementalError::TooLarge { limit: LIMIT })) => {
+                    assert!(is_flood);
+                }
+                Err(CallError::Incremental(IncrementalError::TooComplex)) => assert!(!is_flood),
+                other => panic!("{other:?}"),
+            }
+        });
+    }
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod odd_items;
 mod outage;
 mod overflow;
 mod overlaps;
+mod parts;
 mod poison;
 mod positions;
 mod reconnect;

@@ -173,6 +173,34 @@ impl Operation for Unguarded {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_cannot_be_attributed_is_warned_of_and_counted_and_a_byte_order_mark_is_skipped() {
+    let server = Server::in_memory();
+    watch_log();
+    let (client, mut stream, mut peer, id) = live(&server).await;
+    LOG.take();
+    for (n, text) in [
+        "[]".to_owned(),
+        r#"{"type":"error","payload":{"message":"half \ud83d"}}"#.to_owned(),
+        r#"{"type":"error","payload":[]}"#.to_owned(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        peer.send_text(&text).await;
+        peer.sync().await;
+        let logged = String::from_utf8(LOG.take()).unwrap();
+        let warnings: Vec<_> = logged.lines().filter(|line| line.contains("WARN")).collect();
+        assert_eq!(warnings.len(), 1, "{text}: {logged}");
+        assert_eq!(warnings[0].contains("half \u{fffd}"), n == 1, "{logged}");
+        assert_eq!(client.stats().ignored, n as u64 + 1);
+    }
+    let next = format!(r#"{{"type":"next","id":"{id}","payload":{{"data":7}}}}"#);
+    peer.send_text(&format!("\u{feff}{next}")).await;
+    assert_eq!(item(&mut stream).await, 7);
+    assert_eq!(client.stats().ignored, 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_secret_and_no_payload_is_in_any_log_error_or_debug_output() {
     watch_log();
 

@@ -56,7 +56,7 @@ where
     F: FnMut(&Numbers) -> Result<Box<RawValue>, serde_json::Error> + Send,
 {
     fn decodes(&self, item: &Payload) -> bool {
-        item.decode::<Response<Numbers>>().is_ok_and(|item| item.data.is_some())
+        decode::<Numbers>(item).is_ok_and(|item| item.data.is_some())
     }
 
     fn request_after(
@@ -64,7 +64,7 @@ where
         item: &Payload,
         _row: Option<usize>,
     ) -> Result<Box<RawValue>, SharedError> {
-        let data = item.decode::<Response<_>>().unwrap().data.unwrap();
+        let data = decode::<Numbers>(item).unwrap().data.unwrap();
         (self.0)(&data).map_err(|error| Arc::new(error) as SharedError)
     }
 

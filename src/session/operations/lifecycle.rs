@@ -64,7 +64,11 @@ impl<W: Clone> Session<W> {
     }
 
     /// Removes an operation, and says so to a server that knows it. Returns whether one does.
-    fn remove_and_complete(&mut self, now: Instant, id: u64) -> Option<(Operation<W>, bool)> {
+    pub(in crate::session) fn remove_and_complete(
+        &mut self,
+        now: Instant,
+        id: u64,
+    ) -> Option<(Operation<W>, bool)> {
         let is_known = self.leave(id, None, Why::Connection);
         let operation = self.operations.remove(id)?;
         self.forget_awaited(id);

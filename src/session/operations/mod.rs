@@ -3,6 +3,7 @@
 mod backlog;
 mod issue;
 mod lifecycle;
+mod parts;
 mod place;
 mod registry;
 mod watch;
@@ -15,6 +16,7 @@ pub(crate) use self::backlog::HeldItem;
 use self::watch::Watch;
 pub(crate) use self::watch::WatchOptions;
 pub(super) use self::{
+    parts::Parts,
     place::{Moving, Outage, Place, Why},
     registry::{Registry, Side},
 };
@@ -56,6 +58,8 @@ pub(super) struct Operation<W> {
     pub(super) outage: Option<Arc<Outage>>,
     /// Only for subscriptions with such options.
     pub(super) watch: Option<Box<Watch>>,
+    /// What has come of a result that the server delivers in parts.
+    pub(super) parts: Option<Box<Parts>>,
 }
 
 impl<W> Operation<W> {

@@ -74,6 +74,7 @@ impl<W> Registry<W> {
             is_cleared: false,
             outage: None,
             watch: options.map(|options| Box::new(Watch::new(*options))),
+            parts: None,
         });
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -110,6 +111,10 @@ impl<W> Registry<W> {
     /// Moves an operation to another place. Returns the one before.
     pub(crate) fn set_place(&mut self, id: u64, place: Place) -> Option<Place> {
         let operation = self.get_mut(id)?;
+        if let Place::Waiting(_) = place {
+            // The whole result comes again.
+            operation.parts = None;
+        }
         let before = std::mem::replace(&mut operation.place, place);
         if let Place::Moving(moving) = &before {
             self.held_bytes -= moving.backlog.bytes();

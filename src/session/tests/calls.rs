@@ -179,10 +179,122 @@ fn a_shutdown_ends_a_written_mutation_as_ambiguous_and_others_as_shut_down() {
 #[test]
 fn an_operation_that_goes_on_after_its_first_result_is_stopped() {
     let (mut rig, _) = calling(MODERN, OperationType::Query);
-    rig.receive(json!({"type": "next", "id": "1.0", "payload": {"data": 1, "hasNext": true}}));
+    rig.receive(next("1.0"));
     let did = rig.receive(next("1.0"));
     assert_eq!(wrote(&did), ["complete"], "else it runs there for as long as the connection lives");
     assert_eq!(wrote(&rig.receive(next("1.0"))), [""; 0], "once");
+}
+
+/// A part of a result.
+#[expect(clippy::needless_pass_by_value, reason = "called with `json!`")]
+fn part(id: &str, payload: Value) -> Value {
+    json!({"type": "next", "id": id, "payload": payload})
+}
+
+#[test]
+fn rule_15_a_result_in_parts_ends_with_its_last_part() {
+    for kind in [OperationType::Query, OperationType::Mutation] {
+        let (mut rig, id) = calling(MODERN, kind);
+        assert_eq!(rig.receive(part("1.0", json!({"data": 1, "hasNext": true}))), []);
+        assert_eq!(rig.receive(part("1.0", json!({"incremental": [], "hasNext": true}))), []);
+        let did = rig.receive(part("1.0", json!({"hasNext": false})));
+        assert_eq!(did, [Did::Finish(id, "answered in 3 parts".into())]);
+        assert_eq!(rig.receive(json!({"type": "complete", "id": "1.0"})), []);
+        assert_eq!(rig.session.counts().ignored, 0);
+    }
+}
+
+#[test]
+fn an_operation_that_goes_on_after_its_last_part_is_stopped() {
+    let (mut rig, _) = calling(MODERN, OperationType::Query);
+    rig.receive(part("1.0", json!({"data": 1, "hasNext": true})));
+    rig.receive(part("1.0", json!({"hasNext": false})));
+    assert_eq!(wrote(&rig.receive(part("1.0", json!({"hasNext": true})))), ["complete"]);
+    assert_eq!(wrote(&rig.receive(next("1.0"))), [""; 0], "once");
+}
+
+#[test]
+fn a_result_that_only_mentions_parts_is_the_result() {
+    for payload in [
+        json!({"data": {"page": {"hasNext": true}}}),
+        json!({"data": "\"hasNext\":true"}),
+        json!({"data": 1, "hasNext": false}),
+        json!({"data": 1, "hasNext": null}),
+    ] {
+        let (mut rig, id) = calling(MODERN, OperationType::Query);
+        let did = rig.receive(part("1.0", payload.clone()));
+        assert_eq!(did, [Did::Finish(id, format!("answered {payload}"))]);
+    }
+}
+
+#[test]
+fn a_complete_before_the_last_part_leaves_the_result_incomplete() {
+    for kind in [OperationType::Query, OperationType::Mutation] {
+        let (mut rig, id) = calling(MODERN, kind);
+        rig.receive(part("1.0", json!({"data": 1, "hasNext": true})));
+        let did = rig.receive(json!({"type": "complete", "id": "1.0"}));
+        assert_eq!(did, [Did::Finish(id, "incomplete: 1 parts".into())]);
+    }
+}
+
+#[test]
+fn an_error_between_two_parts_is_the_end() {
+    let (mut rig, id) = calling(MODERN, OperationType::Query);
+    rig.receive(part("1.0", json!({"data": 1, "hasNext": true})));
+    let did = rig.receive(json!({"type": "error", "id": "1.0", "payload": []}));
+    assert_eq!(did, [Did::Finish(id, "rejected".into())]);
+}
+
+#[test]
+fn rule_27_after_a_loss_between_two_parts_a_query_begins_anew_and_a_mutation_is_ambiguous() {
+    let (mut rig, id) = calling(MODERN, OperationType::Query);
+    rig.receive(part("1.0", json!({"data": 1, "hasNext": true})));
+    assert_eq!(finished(&rig.lose(Disconnect::Reset(None))), []);
+    rig.sleep();
+    assert_eq!(issued(&rig.connect()), [("2.0".into(), id.to_string())]);
+    rig.receive(part("2.0", json!({"data": 2, "hasNext": true})));
+    let did = rig.receive(part("2.0", json!({"hasNext": false})));
+    assert_eq!(finished(&did), [(id, "answered in 2 parts".into())], "the first part is gone");
+
+    let (mut rig, id) = calling(MODERN, OperationType::Mutation);
+    rig.receive(part("1.0", json!({"data": 1, "hasNext": true})));
+    let ends = finished(&rig.lose(Disconnect::Reset(None)));
+    assert_eq!(ends, [(id, "ambiguous: the connection broke off".into())]);
+}
+
+#[test]
+fn rule_15_on_legacy_the_stop_follows_the_last_part() {
+    let (mut rig, id) = calling(LEGACY, OperationType::Mutation);
+    assert_eq!(rig.receive(part("1.0", json!({"data": 1, "hasNext": true}))), []);
+    let did = rig.receive(part("1.0", json!({"hasNext": false})));
+    assert_eq!(finished(&did), [(id, "answered in 2 parts".into())]);
+    assert_eq!(wrote(&did), ["stop"]);
+}
+
+#[test]
+fn the_parts_of_a_call_are_bounded_together_and_the_server_is_told_to_stop() {
+    let config = Config { ping_interval: None, max_message_size: 10_000, ..fixed(MODERN) };
+    for payload in [json!({"hasNext": true}), json!({"hasNext": true, "data": "x".repeat(3_000)})] {
+        let mut rig = Rig::new(config.clone());
+        let id = rig.begin(OperationType::Query);
+        rig.connect();
+        let did = (0..200)
+            .map(|_| rig.receive(part("1.0", payload.clone())))
+            .find(|did| !did.is_empty())
+            .expect("an end");
+        assert_eq!(finished(&did), [(id, "above 10000 bytes".into())]);
+        assert_eq!(wrote(&did), ["complete"]);
+        assert_eq!(wrote(&rig.receive(part("1.0", payload))), [""; 0]);
+    }
+}
+
+#[test]
+fn the_deadline_of_a_call_holds_between_its_parts() {
+    let (mut rig, id) = calling(MODERN, OperationType::Query);
+    rig.receive(part("1.0", json!({"data": 1, "hasNext": true})));
+    rig.now += CALL_TIMEOUT;
+    rig.session.handle_timeout(rig.now);
+    assert_eq!(finished(&rig.take()), [(id, "timed out".into())]);
 }
 
 #[test]

@@ -302,6 +302,9 @@ fn describe(end: &End) -> String {
         End::Call(CallEnd::Answered(payload)) => {
             format!("answered {}", payload.decode::<Value>().expect("JSON"))
         }
+        End::Call(CallEnd::AnsweredInParts(parts)) => format!("answered in {} parts", parts.len()),
+        End::Call(CallEnd::Incomplete(parts)) => format!("incomplete: {} parts", parts.len()),
+        End::Call(CallEnd::PartsTooLarge(limit)) => format!("above {limit} bytes"),
         End::Call(CallEnd::Ambiguous(cause)) => {
             format!("ambiguous: {}", cause.as_ref().map_or("no cause".into(), ToString::to_string))
         }

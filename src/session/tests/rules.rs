@@ -366,6 +366,20 @@ fn rule_31_garbage_is_counted_or_closes_with_4004_on_demand() {
 }
 
 #[test]
+fn rule_31_a_byte_order_mark_is_skipped() {
+    for strictness in [Strictness::Lenient, Strictness::Strict] {
+        let mut rig = Rig::open(Config { strictness, ..config() }, 1);
+        let did =
+            rig.receive_text("\u{feff}{\"type\":\"next\",\"id\":\"1.0\",\"payload\":{\"data\":1}}");
+        assert!(
+            matches!(&did[..], [Did::Deliver(_, item)] if *item == json!({"data": 1})),
+            "{did:?}"
+        );
+        assert_eq!(rig.session.counts().ignored, 0);
+    }
+}
+
+#[test]
 fn rule_31_a_message_that_is_too_big_closes_with_1009_and_is_fatal() {
     let mut rig = Rig::open(config(), 1);
     let did = rig.lose(Disconnect::MessageTooBig { limit: 9 });

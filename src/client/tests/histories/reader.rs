@@ -1,7 +1,6 @@
 //! A stream and who reads it: at once, now and then, or not at all for a while.
 
 use std::{
-    error::Error as _,
     pin::Pin,
     sync::{
         Arc,
@@ -177,7 +176,7 @@ impl Reader {
                     self.seen.stale(idle_for)?;
                 }
                 Some(Err(SubscriptionError::Decode(error))) => {
-                    let words = error.source().unwrap().to_string();
+                    let words = error.to_string();
                     let number = words.split(UNDECODABLE).nth(1).unwrap().parse().unwrap();
                     log(format!("reads {number}, which does not decode"));
                     self.seen.item(number, false)?;

@@ -247,7 +247,7 @@ impl Model {
     fn finish(&mut self, writer: u64, end: &End) -> Checked {
         let is_call = self.is_call(writer);
         match end {
-            End::Call(CallEnd::Answered(_)) => {
+            End::Call(CallEnd::Answered(_) | CallEnd::AnsweredInParts(_)) => {
                 prop_assert!(is_call);
                 for wire in &mut self.wires {
                     if wire.give_up(writer) {
@@ -262,6 +262,9 @@ impl Model {
                 for wire in &mut self.wires {
                     wire.give_up(writer);
                 }
+            }
+            End::Call(CallEnd::Incomplete(_) | CallEnd::PartsTooLarge(_)) => {
+                prop_assert!(false, "no server delivers in parts here");
             }
             End::Completed | End::Rejected(_) | End::Connection(_) | End::Stream(_) => {}
         }

@@ -67,6 +67,20 @@ fn a_query_in_quarantine_gets_its_answer_once() {
 }
 
 #[test]
+fn a_query_in_quarantine_whose_first_part_arrives_is_sent_again_and_answered_once() {
+    let mut world = World::with_cleared(config(), 5);
+    world.server.defers = true;
+    world.subscribe_bad(&closed(4500));
+    let query = world.begin(OperationType::Query);
+    assert!(world.reach(|world| world.quarantined().contains(&query)));
+    world.server.answers = Answers::AtOnce;
+    world.pass(secs(10));
+    let answers = world.ends.iter().filter(|(id, _)| *id == query).collect::<Vec<_>>();
+    assert_eq!(answers, [&(query, "answered in 2 parts".to_owned())]);
+    assert!(world.all_are_carried());
+}
+
+#[test]
 fn several_bad_operations_end_and_only_they() {
     for (cause, answers) in
         strong().iter().flat_map(|cause| [(cause, Answers::AtOnce), (cause, Answers::Never)])

@@ -17,6 +17,8 @@ pub(super) struct Server {
     /// Queries and mutations, and how often each was executed.
     pub(super) calls: BTreeMap<u64, u32>,
     pub(super) answers: Answers,
+    /// The result of a call comes in two parts.
+    pub(super) defers: bool,
     pub(super) pongs: Pongs,
     /// How many pings have arrived.
     pub(super) pings: u32,
@@ -76,6 +78,7 @@ impl Server {
             bad: BTreeMap::new(),
             calls: BTreeMap::new(),
             answers,
+            defers: false,
             pongs: Pongs::WithoutTheNumber,
             pings: 0,
             down: None,
@@ -195,8 +198,16 @@ impl World {
             return self.schedule(on, after, Event::Break(wire_id, cause));
         }
         if self.server.is_answered(id) {
-            self.say(on, json!({"type": "next", "id": wire_id, "payload": {"data": 1}}));
-            if self.server.calls.contains_key(&id) {
+            let is_call = self.server.calls.contains_key(&id);
+            if is_call && self.server.defers {
+                let first = json!({"data": 1, "hasNext": true});
+                self.say(on, json!({"type": "next", "id": wire_id, "payload": first}));
+                let last = json!({"hasNext": false});
+                self.say(on, json!({"type": "next", "id": wire_id, "payload": last}));
+            } else {
+                self.say(on, json!({"type": "next", "id": wire_id, "payload": {"data": 1}}));
+            }
+            if is_call {
                 self.say(on, json!({"type": "complete", "id": wire_id}));
                 if let Some(socket) = &mut self.server.sockets[on as usize] {
                     socket.carried.remove(&wire_id);
