@@ -5,7 +5,7 @@ use std::{
     future::Future,
     net::IpAddr,
     num::{NonZeroU32, NonZeroUsize},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -495,12 +495,18 @@ impl ClientBuilder {
         let template = Template {
             runtime,
             connector: Arc::new(connector),
-            config: Config { is_proven: Some(Arc::default()), ..self.config },
+            config: Config {
+                is_proven: Some(Arc::default()),
+                dial_log: Some(Arc::default()),
+                ..self.config
+            },
+            placement: self.placement,
             span,
+            made: AtomicU64::new(0),
             #[cfg(feature = "network-watch")]
             watch: self.watch.into_watch(leads_away),
         };
-        Ok(Client::new(Pool::new(template, self.placement), self.limits, self.max_message_size))
+        Ok(Client::new(Pool::new(template), self.limits, self.max_message_size))
     }
 }
 

@@ -95,6 +95,8 @@ pub(crate) struct Plan {
     pub(crate) near: Option<Arc<ConnectionHandle>>,
     /// `None` if the operation is not shared.
     pub(crate) sharing: Option<Replay>,
+    /// Whether the operation gets a connection of its own.
+    pub(crate) is_dedicated: bool,
 }
 
 impl Client {
@@ -208,6 +210,7 @@ impl Client {
             documents.check(&payload, kind)?;
         }
         let connection = match sharing {
+            None if plan.is_dedicated => connections.dedicate()?,
             None => connections.place(near.as_ref())?,
             Some(_) => connections.place_shared(payload.get())?,
         };

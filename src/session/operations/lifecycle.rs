@@ -25,6 +25,7 @@ impl<W: Clone> Session<W> {
             return;
         }
         self.operations.insert(id, request, writer);
+        self.is_used = true;
         match self.phase() {
             Some(Phase::Open(_)) => self.issue(now, id),
             None => self.start(now),
