@@ -4,6 +4,7 @@ mod calls;
 mod control;
 mod handover;
 mod histories;
+mod late;
 mod liveness;
 mod opening;
 mod outages;
