@@ -53,7 +53,8 @@ use crate::{
 ///
 /// A client has one connection, unless [`connections`](ClientBuilder::connections) or
 /// [`max_subscriptions_per_connection`](ClientBuilder::max_subscriptions_per_connection) is set.
-/// With several, the documentation of "the connection" applies to each.
+/// Each [dedicated](SubscriptionBuilder::dedicated) subscription has one more. With several, the
+/// documentation of "the connection" applies to each.
 ///
 /// The client connects when the first operation starts, or on [`connect`](Self::connect). It closes
 /// the connection when no operation was live for
@@ -307,7 +308,8 @@ impl Client {
     /// The client retries failed attempts as it does for operations. If no operation starts, it
     /// closes the connection after [`idle_timeout`](ClientBuilder::idle_timeout). Dropping the
     /// future does not end the attempt. With several [`connections`](ClientBuilder::connections),
-    /// this opens all of them.
+    /// this opens all of them. [Dedicated](SubscriptionBuilder::dedicated) connections are opened by
+    /// their subscriptions alone.
     ///
     /// # Errors
     ///

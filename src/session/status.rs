@@ -82,10 +82,10 @@ pub struct Stats {
     /// Items that an overflow policy dropped, for each reader that did not get it.
     pub dropped: u64,
     /// Items that were received and thrown away because their subscription was being rewound; see
-    /// [`Overflow::Rewind`](crate::Overflow::Rewind). The server sends them again, so nothing is
-    /// lost. If this grows faster than `items`, use a larger
-    /// [`capacity`](crate::SubscriptionBuilder::capacity), or [`Overflow::Block`]
-    /// (crate::Overflow::Block) on a
+    /// [`Overflow::Rewind`](crate::Overflow::Rewind). The server sends them again, so none is lost.
+    /// If this grows as fast as `items`, use a larger
+    /// [`capacity`](crate::SubscriptionBuilder::capacity), or
+    /// [`Overflow::Block`](crate::Overflow::Block) on a
     /// [dedicated](crate::SubscriptionBuilder::dedicated) connection.
     pub discarded: u64,
     /// Items that wait in the queues of readers. May be behind by what has just arrived.

@@ -131,3 +131,47 @@ impl Drop for Listed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Counts;
+
+    #[test]
+    fn the_counters_of_a_connection_outlive_it_and_nothing_else_does() {
+        let dedicated = Arc::new(Dedicated::default());
+        for number in 1..=1_000 {
+            let (commands, receiver) = mpsc::unbounded_channel();
+            let counters = Arc::default();
+            let by_driver = dedicated.add(number, &commands, &counters).unwrap();
+            let by_handle = Arc::clone(&by_driver);
+            counters.record(&Counts { items: 3, ..Counts::default() }, 1);
+            drop((by_driver, receiver));
+            assert_eq!((dedicated.stats().queued_items, dedicated.lock().live.len()), (3, 1));
+            counters.dequeued(1);
+            drop((by_handle, commands));
+            let stats = dedicated.stats();
+            assert_eq!(
+                (stats.items, stats.queued_items, stats.live_operations),
+                (3 * number, 0, 0)
+            );
+            assert!(dedicated.lock().live.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_was_commanded_before_is_known_to_a_connection_that_is_made_later() {
+        let dedicated = Arc::new(Dedicated::default());
+        let (commands, mut receiver) = mpsc::unbounded_channel();
+        drop(dedicated.begin_command(|lasting| lasting.is_paused = true));
+        let listed = dedicated.add(1, &commands, &Arc::default());
+        assert!(listed.is_some() && matches!(receiver.try_recv(), Ok(Command::Pause)));
+        dedicated.begin_command(|lasting| lasting.is_paused = false).send_all(|| Command::Resume);
+        assert!(matches!(receiver.try_recv(), Ok(Command::Resume)));
+        drop(dedicated.begin_command(|lasting| lasting.is_shut_down = true));
+        assert!(dedicated.add(2, &commands, &Arc::default()).is_none());
+        // The list keeps no driver alive.
+        drop(commands);
+        assert!(matches!(receiver.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+    }
+}

@@ -12,6 +12,7 @@ mod pace;
 mod proof;
 mod quarantine;
 mod rules;
+mod single_use;
 mod staleness;
 mod verdicts;
 mod watch;
