@@ -308,8 +308,8 @@ impl Client {
     /// The client retries failed attempts as it does for operations. If no operation starts, it
     /// closes the connection after [`idle_timeout`](ClientBuilder::idle_timeout). Dropping the
     /// future does not end the attempt. With several [`connections`](ClientBuilder::connections),
-    /// this opens all of them. [Dedicated](SubscriptionBuilder::dedicated) connections are opened by
-    /// their subscriptions alone.
+    /// this opens all of them, but not the connections of
+    /// [dedicated](SubscriptionBuilder::dedicated) subscriptions.
     ///
     /// # Errors
     ///

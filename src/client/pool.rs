@@ -1,8 +1,8 @@
 //! The connections of one client. Each has its own session, driver and load.
 //!
 //! Owns the choice of a connection for an operation, the creation of connections, and commands to
-//! all of them, including those that one subscription has for itself. Must not decide anything about one connection: its session does, and a session does
-//! not know the other connections.
+//! all of them, including those that one subscription has for itself. Must not decide anything
+//! about one connection: its session does, and a session does not know the other connections.
 
 mod dedicated;
 mod placement;

@@ -141,9 +141,9 @@ impl<W: Clone> Session<W> {
         self.after_change(now);
     }
 
-    /// Answers `Output::Deliver`; `backlog` is what the writer did not take. If items are left, they
-    /// are held for a reader that has to catch up, or the operation will be sent again, or its
-    /// reader is gone. A held end is dropped with them: the server will send it again.
+    /// Answers `Output::Deliver`; `backlog` is what the writer did not take. What is left is held
+    /// for a reader that has to catch up. If it cannot be, the operation will be sent again or its
+    /// reader is gone. The driver has dropped a held end, because the server will send it again.
     pub(crate) fn delivered(&mut self, now: Instant, id: u64, backlog: Backlog) {
         let left = backlog.len() as u64;
         self.counts.items -= left;
