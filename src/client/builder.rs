@@ -5,7 +5,7 @@ use std::{
     future::Future,
     net::IpAddr,
     num::{NonZeroU32, NonZeroUsize},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -250,8 +250,10 @@ impl ClientBuilder {
     /// client asks for credentials, so it counts even if it ends before a dial. The limit includes
     /// attempts without a backoff, such as those after rejected credentials or
     /// [`reconnect_now`](Client::reconnect_now). The limit holds for the whole client: several
-    /// [`connections`](Self::connections) get equal parts of it. `build` fails if `dials` is below
-    /// the number of connections.
+    /// [`connections`](Self::connections) get equal parts of it. All
+    /// [dedicated](crate::SubscriptionBuilder::dedicated) connections share the part of the first
+    /// one, so with a single connection they share the whole limit. `build` fails if `dials` is
+    /// below the number of connections.
     pub fn max_dials(mut self, dials: NonZeroU32, per: Duration) -> Self {
         self.config.max_dials = Some(DialBudget { dials, per });
         self
@@ -497,14 +499,17 @@ impl ClientBuilder {
             connector: Arc::new(connector),
             config: Config {
                 is_proven: Some(Arc::default()),
+                dial_log: Some(Arc::default()),
                 max_message_size: self.max_message_size,
                 ..self.config
             },
+            placement: self.placement,
             span,
+            made: AtomicU64::new(0),
             #[cfg(feature = "network-watch")]
             watch: self.watch.into_watch(leads_away),
         };
-        Ok(Client::new(Pool::new(template, self.placement), self.limits, self.max_message_size))
+        Ok(Client::new(Pool::new(template), self.limits, self.max_message_size))
     }
 }
 

@@ -114,6 +114,7 @@ impl<T> Call<T> {
             hooks: None,
             near: self.near.clone(),
             sharing: None,
+            is_dedicated: false,
         };
         let (connection, writer) = self.client.begin(payload, self.name.as_deref(), plan)?;
         Ok(Pending { writer, connection, is_over: false })

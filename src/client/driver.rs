@@ -38,7 +38,7 @@ use crate::{
         buffers::{Buffers, Stock},
         mailbox::Pushed,
         sharing::Sharing,
-        writer::Writer,
+        writer::{PushResult, Writer},
     },
     error::{ConnectError, CredentialsError, Disconnect},
     protocol::Payload,
@@ -269,12 +269,17 @@ impl Driver {
             let writer = Arc::clone(writer);
             return self.fan_out(now, &writer, Payload::shared(text, payload));
         }
+        let range = payload.clone();
         let payload = Payload::new(self.stock.copy(text, &self.buffers), payload);
         match writer.push(payload, text) {
             Ok((Pushed::Kept { dropped: 0 }, waker)) => self.wakers.extend(waker),
             other => {
-                let writer = Arc::clone(writer);
+                let (writer, is_refused) = (Arc::clone(writer), is_refused(&other));
+                let id = writer.id;
                 self.handle_push_result(now, writer, other);
+                if is_refused && !self.session.refused(id, text, range) {
+                    self.counters.dequeued(1);
+                }
             }
         }
         0
@@ -283,16 +288,22 @@ impl Driver {
     /// Delivers the items of a backlog in order, then its end. Stops early if the writer accepts no
     /// more.
     fn deliver_all(&mut self, now: Instant, id: u64, writer: &Arc<Writer>, mut backlog: Backlog) {
-        while let Some(HeldItem { frame, payload }) = backlog.pop() {
+        while let Some(item) = backlog.pop() {
+            let HeldItem { frame, payload } = &item;
+            let payload = payload.clone();
             if writer.is_shared() {
-                self.fan_out(now, writer, Payload::shared(&frame, payload));
+                self.fan_out(now, writer, Payload::shared(frame, payload));
                 continue;
             }
-            let payload = Payload::new(self.stock.copy(&frame, &self.buffers), payload);
-            let result = writer.push(payload, &frame);
+            let payload = Payload::new(self.stock.copy(frame, &self.buffers), payload);
+            let result = writer.push(payload, frame);
+            let is_refused = is_refused(&result);
             if !self.handle_push_result(now, Arc::clone(writer), result) {
                 // The end was behind it, and comes again with it.
                 backlog.end = None;
+                if is_refused {
+                    backlog.put_back(item);
+                }
                 break;
             }
         }
@@ -364,6 +375,11 @@ impl Driver {
         }
         self.counters.record(&self.session.counts(), self.session.live_operations());
     }
+}
+
+/// Whether the item was not accepted because its reader has to catch up.
+fn is_refused(result: &PushResult) -> bool {
+    matches!(result, Ok((Pushed::Rewind, _)))
 }
 
 impl Future for Driver {

@@ -53,7 +53,8 @@ use crate::{
 ///
 /// A client has one connection, unless [`connections`](ClientBuilder::connections) or
 /// [`max_subscriptions_per_connection`](ClientBuilder::max_subscriptions_per_connection) is set.
-/// With several, the documentation of "the connection" applies to each.
+/// Each [dedicated](SubscriptionBuilder::dedicated) subscription has one more. With several, the
+/// documentation of "the connection" applies to each.
 ///
 /// The client connects when the first operation starts, or on [`connect`](Self::connect). It closes
 /// the connection when no operation was live for
@@ -95,6 +96,8 @@ pub(crate) struct Plan {
     pub(crate) near: Option<Arc<ConnectionHandle>>,
     /// `None` if the operation is not shared.
     pub(crate) sharing: Option<Replay>,
+    /// Whether the operation gets a connection of its own.
+    pub(crate) is_dedicated: bool,
 }
 
 impl Client {
@@ -208,6 +211,7 @@ impl Client {
             documents.check(&payload, kind)?;
         }
         let connection = match sharing {
+            None if plan.is_dedicated => connections.dedicate()?,
             None => connections.place(near.as_ref())?,
             Some(_) => connections.place_shared(payload.get())?,
         };
@@ -304,7 +308,8 @@ impl Client {
     /// The client retries failed attempts as it does for operations. If no operation starts, it
     /// closes the connection after [`idle_timeout`](ClientBuilder::idle_timeout). Dropping the
     /// future does not end the attempt. With several [`connections`](ClientBuilder::connections),
-    /// this opens all of them.
+    /// this opens all of them, but not the connections of
+    /// [dedicated](SubscriptionBuilder::dedicated) subscriptions.
     ///
     /// # Errors
     ///

@@ -30,8 +30,7 @@ pub(crate) struct NetworkWatchOption {
 #[derive(Clone)]
 pub(crate) struct NetworkWatch {
     open: Open,
-    /// The drivers of all connections, which a watcher does not keep alive. None is ever removed,
-    /// as a client never removes a connection.
+    /// The drivers of all connections, which a watcher does not keep alive.
     drivers: Arc<Mutex<Vec<WeakUnboundedSender<Command>>>>,
 }
 
@@ -53,10 +52,12 @@ impl Default for NetworkWatchOption {
 }
 
 impl NetworkWatch {
-    /// Adds the driver of a connection.
+    /// Adds the driver of a connection, and forgets those that nobody can command any more.
     pub(crate) fn add_driver(&self, driver: WeakUnboundedSender<Command>) {
         // Poisoning is ignored, because nothing under this lock can panic halfway.
-        self.drivers.lock().unwrap_or_else(PoisonError::into_inner).push(driver);
+        let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
+        drivers.retain(|driver| driver.strong_count() > 0);
+        drivers.push(driver);
     }
 
     /// Watches until the last driver has ended, or the network cannot be watched.

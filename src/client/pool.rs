@@ -1,11 +1,13 @@
 //! The connections of one client. Each has its own session, driver and load.
 //!
 //! Owns the choice of a connection for an operation, the creation of connections, and commands to
-//! all of them. Must not decide anything about one connection: its session does, and a session does
-//! not know the other connections.
+//! all of them, including those that one subscription has for itself. Must not decide anything
+//! about one connection: its session does, and a session does not know the other connections.
 
+mod dedicated;
 mod placement;
 mod status;
+mod template;
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -13,23 +15,20 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, oneshot, watch},
-};
-use tracing::{Instrument, Span};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use self::placement::Choice;
+use self::{
+    dedicated::{Dedicated, Listed},
+    placement::Choice,
+    template::{Purpose, UnstartedDriver},
+};
 pub(crate) use self::{
     placement::Placement,
     status::{SharedStatus, StatusSlot},
+    template::Template,
 };
 use crate::{
-    client::{
-        Retries,
-        driver::{Command, Connector, Driver},
-        telemetry::{self, Counters},
-    },
+    client::{Retries, driver::Command, telemetry::Counters},
     delivery::{
         buffers::Buffers,
         mailbox::{Batch, Closed},
@@ -38,7 +37,7 @@ use crate::{
     error::{NotConnected, SubscribeError},
     protocol::Payload,
     response::{ConnectionEnd, End},
-    session::{Config, Session, Stats, Status},
+    session::{Config, Stats, Status},
 };
 
 /// A handle to one connection. The reader of an operation holds the handle of its connection.
@@ -47,13 +46,18 @@ pub(crate) struct ConnectionHandle {
     counters: Arc<Counters>,
     buffers: Arc<Buffers>,
     retries: Arc<Retries>,
-    /// Counts from 1. `None` if the client has a single connection.
+    /// Counts from 1. `None` for the only connection of a client without other ones.
     number: Option<u64>,
+    /// `None` if operations are placed on the connection, and do not have it for themselves.
+    listed: Option<Arc<Listed>>,
 }
 
 /// All connections of one client.
 pub(crate) struct Pool {
     kind: PoolKind,
+    dedicated: Arc<Dedicated>,
+    /// What makes connections. `None` in a test that drives the session itself.
+    template: Option<Arc<Template>>,
     shared_status: Weak<SharedStatus>,
     status: watch::Receiver<Status>,
 }
@@ -65,42 +69,29 @@ enum PoolKind {
 }
 
 struct MultiPool {
-    placement: Placement,
-    template: Template,
+    template: Arc<Template>,
     state: Mutex<State>,
 }
 
 struct State {
     /// Never shrinks. An idle connection is used again.
     connections: Vec<Arc<ConnectionHandle>>,
+    lasting: Lasting,
+}
+
+/// The commands to the whole client that a connection made later must know.
+#[derive(Clone, Copy, Default)]
+struct Lasting {
     is_paused: bool,
     is_shut_down: bool,
-}
-
-/// Everything that a new connection needs.
-pub(crate) struct Template {
-    /// The runtime that the client was built on, because subscribing needs no runtime.
-    pub(crate) runtime: Handle,
-    pub(crate) connector: Arc<Connector>,
-    pub(crate) config: Config,
-    /// The span of the client.
-    pub(crate) span: Span,
-    #[cfg(feature = "network-watch")]
-    pub(crate) watch: Option<crate::client::network::NetworkWatch>,
-}
-
-/// A driver that was not spawned yet. It must not be spawned under a lock: if the runtime is gone,
-/// the driver ends at once and wakes readers (I11), and entering its span runs the application's
-/// subscriber.
-struct UnstartedDriver {
-    driver: Driver,
-    number: Option<u64>,
 }
 
 /// The answer of the driver once the connection is open, or cannot be opened.
 pub(crate) struct Connected {
     answer: oneshot::Receiver<Result<(), ConnectionEnd>>,
     counters: Arc<Counters>,
+    /// The connection may end while the client lives. Then there is nothing left to wait for.
+    may_end: bool,
 }
 
 impl Connected {
@@ -110,6 +101,11 @@ impl Connected {
             Ok(Err(ConnectionEnd::Lost(cause))) => Err(NotConnected::Lost(cause)),
             Ok(Err(ConnectionEnd::GaveUp { attempts, cause })) => {
                 Err(NotConnected::GaveUp { attempts, cause })
+            }
+            Ok(Err(ConnectionEnd::ShutDown)) | Err(_)
+                if self.may_end && !self.counters.is_runtime_gone() =>
+            {
+                Ok(())
             }
             // `Err` means that the driver has ended.
             Ok(Err(ConnectionEnd::ShutDown)) | Err(_) => Err(if self.counters.is_runtime_gone() {
@@ -128,7 +124,7 @@ impl ConnectionHandle {
         retries: Arc<Retries>,
         number: Option<u64>,
     ) -> Self {
-        Self { commands, counters: Arc::default(), buffers, retries, number }
+        Self { commands, counters: Arc::default(), buffers, retries, number, listed: None }
     }
 
     /// Sends a command to the driver. If the driver has ended, there is nothing left to do.
@@ -143,7 +139,7 @@ impl ConnectionHandle {
     ) -> Connected {
         let (waiter, answer) = oneshot::channel();
         self.command(command(waiter));
-        Connected { answer, counters: Arc::clone(&self.counters) }
+        Connected { answer, counters: Arc::clone(&self.counters), may_end: false }
     }
 
     /// Sends an operation that was placed on this connection to the driver.
@@ -186,6 +182,11 @@ impl ConnectionHandle {
         self.number
     }
 
+    /// Whether one subscription has this connection for itself.
+    pub(crate) fn is_dedicated(&self) -> bool {
+        self.listed.is_some()
+    }
+
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -201,31 +202,43 @@ impl ConnectionHandle {
 
 impl Pool {
     /// Starts the driver of the first connection, which does not dial yet.
-    pub(crate) fn new(template: Template, placement: Placement) -> Self {
+    pub(crate) fn new(template: Template) -> Self {
         let (shared_status, status) = SharedStatus::new();
         let Config { backoff_base: base, backoff_cap: cap, seed, .. } = template.config;
         let retries = Arc::new(Retries { runtime: template.runtime.clone(), base, cap, seed });
-        let (connection, unstarted) =
-            template.make_connection(placement, 0, &shared_status, retries);
+        let (connection, unstarted, _) =
+            template.make_connection(Purpose::Placed(0), &shared_status, retries);
+        let (connection, template) = (Arc::new(connection), Arc::new(template));
         template.run(unstarted);
         #[cfg(feature = "network-watch")]
         template.watch_network(status.clone());
-        let kind = if placement.is_single() {
+        let kind = if template.placement.is_single() {
             PoolKind::Single(connection)
         } else {
-            let state =
-                State { connections: vec![connection], is_paused: false, is_shut_down: false };
-            PoolKind::Multi(Box::new(MultiPool { placement, template, state: Mutex::new(state) }))
+            let state = State { connections: vec![connection], lasting: Lasting::default() };
+            let (template, state) = (Arc::clone(&template), Mutex::new(state));
+            PoolKind::Multi(Box::new(MultiPool { template, state }))
         };
-        Self { kind, shared_status: Arc::downgrade(&shared_status), status }
+        Self {
+            kind,
+            dedicated: Arc::default(),
+            template: Some(template),
+            shared_status: Arc::downgrade(&shared_status),
+            status,
+        }
     }
 
     /// Creates a pool with a single connection whose commands the test receives.
     #[cfg(test)]
     pub(crate) fn without_driver(connection: ConnectionHandle) -> Self {
         let (shared_status, status) = SharedStatus::new();
-        let kind = PoolKind::Single(Arc::new(connection));
-        Self { kind, shared_status: Arc::downgrade(&shared_status), status }
+        Self {
+            kind: PoolKind::Single(Arc::new(connection)),
+            dedicated: Arc::default(),
+            template: None,
+            shared_status: Arc::downgrade(&shared_status),
+            status,
+        }
     }
 
     /// Chooses the connection for a new operation and counts the operation there. Prefers `near` if
@@ -266,9 +279,28 @@ impl Pool {
         }
     }
 
+    /// Makes a connection for one subscription alone, and counts the subscription there.
+    pub(crate) fn dedicate(&self) -> Result<Arc<ConnectionHandle>, SubscribeError> {
+        let first = self.first()?;
+        let (Some(template), Some(shared_status)) = (&self.template, self.shared_status.upgrade())
+        else {
+            return Err(first.refusal());
+        };
+        let retries = Arc::clone(&first.retries);
+        let (mut connection, mut unstarted, number) =
+            template.make_connection(Purpose::Dedicated, &shared_status, retries);
+        let listed = self.dedicated.add(number, &connection.commands, &connection.counters);
+        let listed = listed.ok_or(SubscribeError::ShutDown)?;
+        unstarted.listed = Some(Arc::clone(&listed));
+        connection.listed = Some(listed);
+        connection.counters.begun();
+        template.run(unstarted);
+        Ok(Arc::new(connection))
+    }
+
     /// Replaces every connection.
     pub(crate) fn rotate(&self) -> Vec<Connected> {
-        match &self.kind {
+        let mut answers = match &self.kind {
             PoolKind::Single(connection) => vec![connection.request(Command::Rotate)],
             PoolKind::Multi(pool) => pool
                 .lock()
@@ -276,15 +308,17 @@ impl Pool {
                 .iter()
                 .map(|connection| connection.request(Command::Rotate))
                 .collect(),
-        }
+        };
+        answers.extend(self.dedicated.rotate());
+        answers
     }
 
     pub(crate) fn pause(&self) {
-        self.command_all(|state| state.is_paused = true, || Command::Pause);
+        self.command_all(|lasting| lasting.is_paused = true, || Command::Pause);
     }
 
     pub(crate) fn resume(&self) {
-        self.command_all(|state| state.is_paused = false, || Command::Resume);
+        self.command_all(|lasting| lasting.is_paused = false, || Command::Resume);
     }
 
     pub(crate) fn reconnect_now(&self) {
@@ -296,7 +330,7 @@ impl Pool {
     }
 
     pub(crate) fn shut_down(&self, within: Duration) {
-        self.command_all(|state| state.is_shut_down = true, || Command::Shutdown { within });
+        self.command_all(|lasting| lasting.is_shut_down = true, || Command::Shutdown { within });
     }
 
     pub(crate) fn status(&self) -> &watch::Receiver<Status> {
@@ -313,6 +347,7 @@ impl Pool {
                     .fold(Stats::default(), Stats::and)
             }
         };
+        let stats = stats.and(self.dedicated.stats());
         Stats {
             connections_open: self
                 .shared_status
@@ -323,17 +358,28 @@ impl Pool {
     }
 
     /// Sends a command to every connection. `remember` stores it for connections made later.
-    fn command_all(&self, remember: impl FnOnce(&mut State), command: impl Fn() -> Command) {
+    fn command_all(&self, remember: impl Fn(&mut Lasting), command: impl Fn() -> Command) {
+        // Under the lock, so that all connections see the commands of two threads in the same
+        // order. A send wakes only tasks of the runtime (I11).
+        let dedicated = self.dedicated.begin_command(&remember);
         match &self.kind {
             PoolKind::Single(connection) => connection.command(command()),
             PoolKind::Multi(pool) => {
-                // Under the lock, so that all connections see the commands of two threads in the
-                // same order. A send wakes only tasks of the runtime (I11).
                 let mut state = pool.lock();
-                remember(&mut state);
+                remember(&mut state.lasting);
                 for connection in &state.connections {
                     connection.command(command());
                 }
+            }
+        }
+        dedicated.send_all(command);
+    }
+
+    fn first(&self) -> Result<Arc<ConnectionHandle>, SubscribeError> {
+        match &self.kind {
+            PoolKind::Single(connection) => Ok(Arc::clone(connection)),
+            PoolKind::Multi(pool) => {
+                pool.lock().connections.first().cloned().ok_or(SubscribeError::ShutDown)
             }
         }
     }
@@ -346,24 +392,25 @@ impl MultiPool {
         shared_status: &Weak<SharedStatus>,
     ) -> Result<Arc<ConnectionHandle>, SubscribeError> {
         let mut state = self.lock();
-        if state.is_shut_down {
+        if state.lasting.is_shut_down {
             return Err(SubscribeError::ShutDown);
         }
         let near = near.and_then(|near| {
             state.connections.iter().position(|connection| Arc::ptr_eq(connection, near))
         });
-        let near =
-            near.filter(|&index| self.placement.has_room(state.connections[index].counters.load()));
+        let near = near.filter(|&index| {
+            self.template.placement.has_room(state.connections[index].counters.load())
+        });
         let loads = state.connections.iter().map(|connection| connection.counters.load());
         let (connection, unstarted) = match near
-            .map_or_else(|| self.placement.choose(loads), Choice::Existing)
+            .map_or_else(|| self.template.placement.choose(loads), Choice::Existing)
         {
             Choice::Existing(index) => (Arc::clone(&state.connections[index]), None),
             Choice::New => self
                 .add_connection(&mut state, shared_status)
                 .map(|(connection, unstarted)| (connection, Some(unstarted)))?,
             Choice::Full => {
-                let limit = self.placement.limit.map_or(usize::MAX, usize::from);
+                let limit = self.template.placement.limit.map_or(usize::MAX, usize::from);
                 return Err(SubscribeError::Full { connections: state.connections.len(), limit });
             }
         };
@@ -401,9 +448,9 @@ impl MultiPool {
         &self,
         shared_status: &Weak<SharedStatus>,
     ) -> Vec<Arc<ConnectionHandle>> {
-        let wanted = self.placement.connections().get();
+        let wanted = self.template.placement.connections().get();
         let (mut state, mut made) = (self.lock(), Vec::new());
-        while state.connections.len() < wanted && !state.is_shut_down {
+        while state.connections.len() < wanted && !state.lasting.is_shut_down {
             let Ok((_, unstarted)) = self.add_connection(&mut state, shared_status) else { break };
             made.push(unstarted);
         }
@@ -425,13 +472,11 @@ impl MultiPool {
         let retries = Arc::clone(&first.retries);
         // The shared status lives as long as any driver.
         let shared_status = shared_status.upgrade().ok_or_else(|| first.refusal())?;
-        let (connection, unstarted) = self.template.make_connection(
-            self.placement,
-            state.connections.len(),
-            &shared_status,
-            retries,
-        );
-        if state.is_paused {
+        let purpose = Purpose::Placed(state.connections.len());
+        let (connection, unstarted, _) =
+            self.template.make_connection(purpose, &shared_status, retries);
+        let connection = Arc::new(connection);
+        if state.lasting.is_paused {
             connection.command(Command::Pause);
         }
         state.connections.push(Arc::clone(&connection));
@@ -443,58 +488,3 @@ impl MultiPool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-impl Template {
-    fn make_connection(
-        &self,
-        placement: Placement,
-        index: usize,
-        shared_status: &Arc<SharedStatus>,
-        retries: Arc<Retries>,
-    ) -> (Arc<ConnectionHandle>, UnstartedDriver) {
-        let number = (!placement.is_single()).then_some(index as u64 + 1);
-        let mut config = self.config.clone();
-        config.max_dials = config.max_dials.map(|budget| placement.share(budget, index));
-        // Each connection needs its own seed, or all would dial at the same moments.
-        config.seed ^= (index as u64).wrapping_mul(SEED_STEP);
-        config.first_serial = index as u64 * SERIALS;
-        let (commands, receiver) = mpsc::unbounded_channel();
-        #[cfg(feature = "network-watch")]
-        if let Some(watch) = &self.watch {
-            watch.add_driver(commands.downgrade());
-        }
-        let connection = Arc::new(ConnectionHandle::new(commands, Arc::default(), retries, number));
-        // The driver creates a timer, which needs the runtime.
-        let _entered = self.runtime.enter();
-        let driver = Driver::new(
-            Session::new(config),
-            Arc::clone(&self.connector),
-            receiver,
-            shared_status.add(),
-            Arc::clone(&connection.counters),
-            Arc::clone(&connection.buffers),
-        );
-        (connection, UnstartedDriver { driver, number })
-    }
-
-    fn run(&self, UnstartedDriver { driver, number }: UnstartedDriver) {
-        let span = number.map_or_else(
-            || self.span.clone(),
-            |number| telemetry::connection_span(&self.span, number),
-        );
-        self.runtime.spawn(driver.instrument(span));
-    }
-
-    #[cfg(feature = "network-watch")]
-    fn watch_network(&self, status: watch::Receiver<Status>) {
-        if let Some(watch) = &self.watch {
-            self.runtime.spawn(watch.clone().run(status).instrument(self.span.clone()));
-        }
-    }
-}
-
-/// An odd number, so that all of 2^64 connections have different seeds.
-const SEED_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
-
-/// The number of ids that each connection may use, which is more than it ever needs.
-const SERIALS: u64 = 1 << 40;

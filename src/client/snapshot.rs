@@ -54,12 +54,15 @@ pub enum Synced<S, T> {
 /// because a replaced item does not cause another snapshot.
 ///
 /// With several connections, the query uses the subscription's connection as long as that has room.
-/// Another connection may lead to another server, whose state may be older than the items.
+/// Another connection may lead to another server, whose state may be older than the items. The
+/// query of a [dedicated](crate::SubscriptionBuilder::dedicated) subscription always uses another
+/// one.
 ///
 /// The [`capacity`](crate::SubscriptionBuilder::capacity) should suffice for the items that arrive
 /// while the query runs. If it does not, the loss is a gap, which causes another snapshot. This
 /// includes [`Overflow::Block`](crate::Overflow::Block): waiting would block the query's own
-/// result, so the stream drops the waiting items.
+/// result, so the stream drops the waiting items. On a dedicated connection it does not: there the
+/// items wait.
 ///
 /// A query that fails yields an error, and the stream retries it with the delays of
 /// [`ClientBuilder::backoff`](crate::ClientBuilder::backoff). The subscription continues meanwhile.

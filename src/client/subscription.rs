@@ -166,10 +166,10 @@ impl<T> Subscription<T> {
         }
     }
 
-    /// Drops the items in the queue if they block the connection, because this reader does not read
-    /// for now. A gap takes their place.
+    /// Drops the items in the queue if they block a connection that others use, because this reader
+    /// does not read for now. A gap takes their place.
     pub(crate) fn give_way(&mut self) {
-        if self.writer.mailbox.blocks() {
+        if !self.connection.is_dedicated() && self.writer.mailbox.blocks() {
             self.discard();
         }
     }

@@ -223,6 +223,7 @@ pub(crate) struct Counters {
     handovers: AtomicU64,
     items: AtomicU64,
     ignored: AtomicU64,
+    discarded: AtomicU64,
     dropped: AtomicU64,
     /// Items that were put into the mailboxes of shared subscriptions.
     shared_out: AtomicU64,
@@ -268,6 +269,7 @@ impl Counters {
         self.handovers.store(counts.handovers, Relaxed);
         self.items.store(counts.items, Relaxed);
         self.ignored.store(counts.ignored, Relaxed);
+        self.discarded.store(counts.discarded, Relaxed);
         self.live_operations.store(live_operations as u64, Relaxed);
         if let Some(time) = counts.round_trip_time {
             let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -305,6 +307,7 @@ impl Counters {
             handovers: self.handovers.load(Relaxed),
             items,
             dropped: self.dropped.load(Relaxed),
+            discarded: self.discarded.load(Relaxed),
             // Saturating, because a reader counts immediately and the driver only once per poll.
             queued_items: (items + self.shared_out.load(Relaxed))
                 .saturating_sub(self.dequeued.load(Relaxed)),

@@ -349,6 +349,10 @@ impl Hooks {
     }
 
     fn received(&mut self, frame: &str, json: Range<usize>) {
+        // The reader skips it, and the server sends it again.
+        if self.is_asked {
+            return;
+        }
         if let Some(recent) = &mut self.recent {
             recent.received(&frame[json.clone()]);
         }

@@ -1,11 +1,12 @@
 //! How a session behaves.
 
 use std::{
+    collections::VecDeque,
     fmt,
     num::NonZeroU32,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::{Duration, Instant},
 };
 
 use crate::{error::Disconnect, protocol::Subprotocol};
@@ -28,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) give_up_after: Option<u32>,
     pub(crate) refusal_grace: Duration,
     pub(crate) max_dials: Option<DialBudget>,
+    /// The attempts that count for `max_dials`, if several sessions share it.
+    pub(crate) dial_log: Option<DialLog>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) max_connection_age: Option<Duration>,
     /// Operations a second.
@@ -38,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) first_serial: u64,
     /// Whether any connection of the client was acknowledged, if its sessions are to share that.
     pub(crate) is_proven: Option<Arc<AtomicBool>>,
+    /// The session serves one operation, and shuts down when that has ended.
+    pub(crate) is_single_use: bool,
 }
 
 impl Config {
@@ -59,6 +64,7 @@ impl Config {
             give_up_after: None,
             refusal_grace: secs(300),
             max_dials: None,
+            dial_log: None,
             idle_timeout: Some(secs(30)),
             max_connection_age: None,
             reissue_rate: None,
@@ -66,6 +72,7 @@ impl Config {
             seed,
             first_serial: 0,
             is_proven: None,
+            is_single_use: false,
         }
     }
 }
@@ -86,6 +93,9 @@ pub(crate) struct DialBudget {
     pub(crate) dials: NonZeroU32,
     pub(crate) per: Duration,
 }
+
+/// When the last attempts began, as many as a [`DialBudget`] counts.
+pub(crate) type DialLog = Arc<Mutex<VecDeque<Instant>>>;
 
 /// What is to follow a lost connection, or a failed attempt at one; see
 /// [`on_disconnect`](crate::ClientBuilder::on_disconnect).

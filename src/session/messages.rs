@@ -188,7 +188,9 @@ impl<W: Clone> Session<W> {
             return None;
         };
         let Some((side, operation)) = self.operations.by_wire_id(wire_id, on) else {
-            self.late_result(on, wire_id);
+            if !self.hold_late(on, wire_id, frame, payload) {
+                self.late_result(on, wire_id);
+            }
             return None;
         };
         if !operation.is_subscription() {

@@ -104,6 +104,8 @@ pub(crate) struct Session<W> {
     /// The sockets are not read for now.
     is_stalled: bool,
     has_ended: bool,
+    /// An operation was started.
+    is_used: bool,
     /// The longest interval between two `ka` messages of the server.
     keep_alive_interval: Duration,
 }
@@ -128,6 +130,7 @@ impl<W: Clone> Session<W> {
             is_paused: false,
             is_stalled: false,
             has_ended: false,
+            is_used: false,
             keep_alive_interval: Duration::ZERO,
             config,
         }
@@ -196,7 +199,8 @@ impl<W: Clone> Session<W> {
         let Some(connection) = self.connections[id as usize].as_mut() else { return };
         let Connection { liveness, timers, .. } = connection;
         match timer {
-            Timer::Backoff => self.authorize(now, id),
+            // Another session may have used up the budget that they share.
+            Timer::Backoff => self.attempt(now, id),
             Timer::Connect => {
                 let cause = if connection.phase == Phase::Authorizing {
                     let timeout = self.config.credentials_timeout;
@@ -336,6 +340,9 @@ impl<W: Clone> Session<W> {
     /// a trial that can begin.
     fn after_change(&mut self, now: Instant) {
         self.close_retired(now);
+        if self.config.is_single_use && self.is_used && self.operations.is_empty() {
+            self.shutdown(now, now + FAREWELL);
+        }
         self.go_on_with_quarantine(now);
     }
 
@@ -409,6 +416,9 @@ impl<W: Clone> Session<W> {
 
 /// When something that cannot be done now is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a session that is of no more use waits for the server to answer its close frame.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How many outputs the queue keeps room for when it is empty.
 const KEPT_OUTPUTS: usize = 64;

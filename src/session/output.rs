@@ -80,5 +80,6 @@ pub(crate) struct Counts {
     pub(crate) handovers: u64,
     pub(crate) items: u64,
     pub(crate) ignored: u64,
+    pub(crate) discarded: u64,
     pub(crate) round_trip_time: Option<Duration>,
 }

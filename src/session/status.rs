@@ -66,7 +66,8 @@ pub struct Stats {
     /// Acknowledged connections.
     pub connections: u64,
     /// Connections that are acknowledged now: as many as
-    /// [`connections`](crate::ClientBuilder::connections) at most.
+    /// [`connections`](crate::ClientBuilder::connections) at most, and one for each
+    /// [dedicated](crate::SubscriptionBuilder::dedicated) subscription.
     pub connections_open: u64,
     /// Acknowledged connections that followed a lost one. Closing an idle connection,
     /// [`pause`](crate::Client::pause), [`reconnect_now`](crate::Client::reconnect_now) and
@@ -80,6 +81,13 @@ pub struct Stats {
     pub items: u64,
     /// Items that an overflow policy dropped, for each reader that did not get it.
     pub dropped: u64,
+    /// Items that were received and thrown away because their subscription was being rewound; see
+    /// [`Overflow::Rewind`](crate::Overflow::Rewind). The server sends them again, so none is lost.
+    /// If this grows as fast as `items`, use a larger
+    /// [`capacity`](crate::SubscriptionBuilder::capacity), or
+    /// [`Overflow::Block`](crate::Overflow::Block) on a
+    /// [dedicated](crate::SubscriptionBuilder::dedicated) connection.
+    pub discarded: u64,
     /// Items that wait in the queues of readers. May be behind by what has just arrived.
     pub queued_items: u64,
     /// Messages that were ignored: unknown ids and types, and what could not be read.
@@ -105,6 +113,7 @@ impl Stats {
             handovers: self.handovers + other.handovers,
             items: self.items + other.items,
             dropped: self.dropped + other.dropped,
+            discarded: self.discarded + other.discarded,
             queued_items: self.queued_items + other.queued_items,
             ignored: self.ignored + other.ignored,
             bytes_in: self.bytes_in + other.bytes_in,

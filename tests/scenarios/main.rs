@@ -11,6 +11,7 @@ mod conflate;
 mod connections;
 mod control;
 mod counts;
+mod dedicated;
 mod delivery;
 mod documents;
 mod established;

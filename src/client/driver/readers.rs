@@ -119,7 +119,8 @@ impl Driver {
             Pushed::Rewind => {
                 telemetry::rewound(writer.id);
                 self.session.rewind(writer.id);
-                (1, 0, false)
+                // The item is held, or counted by the caller.
+                (0, 0, false)
             }
         };
         self.counters.dequeued(gone as u64);

@@ -2,7 +2,10 @@
 //!
 //! Owns the choice of the status that the application sees. Must not know what connections do.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::sync::watch;
 
@@ -11,15 +14,21 @@ use crate::session::Status;
 /// The status of each connection, and the one that the application sees. Drivers keep it alive, so
 /// that a watcher is notified when the last driver ends.
 pub(crate) struct SharedStatus {
-    /// Indexed by connection.
-    connections: Mutex<Vec<Status>>,
+    connections: Mutex<Connections>,
     shown: watch::Sender<Status>,
+}
+
+/// The statuses of the connections whose drivers live, from the oldest to the newest.
+#[derive(Default)]
+struct Connections {
+    statuses: BTreeMap<u64, Status>,
+    added: u64,
 }
 
 /// Sets the status of one connection.
 pub(crate) struct StatusSlot {
     shared_status: Arc<SharedStatus>,
-    index: usize,
+    connection: u64,
 }
 
 impl SharedStatus {
@@ -31,16 +40,19 @@ impl SharedStatus {
     /// Adds a connection, which is idle. This never changes the status that the application sees.
     pub(crate) fn add(self: &Arc<Self>) -> StatusSlot {
         let mut connections = self.connections();
-        connections.push(Status::Idle);
-        StatusSlot { shared_status: Arc::clone(self), index: connections.len() - 1 }
+        let connection = connections.added;
+        connections.added += 1;
+        connections.statuses.insert(connection, Status::Idle);
+        StatusSlot { shared_status: Arc::clone(self), connection }
     }
 
     /// The number of acknowledged connections.
     pub(super) fn open(&self) -> usize {
-        self.connections().iter().filter(|status| matches!(status, Status::Open { .. })).count()
+        let connections = self.connections();
+        connections.statuses.values().filter(|status| matches!(status, Status::Open { .. })).count()
     }
 
-    fn connections(&self) -> MutexGuard<'_, Vec<Status>> {
+    fn connections(&self) -> MutexGuard<'_, Connections> {
         // Poisoning is ignored, because nothing under this lock can panic halfway.
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,23 +65,32 @@ impl StatusSlot {
         // (I11).
         self.shared_status.shown.send_if_modified(|shown| {
             let mut connections = self.shared_status.connections();
-            let before = worst(&connections);
-            connections[self.index] = status;
-            let now = worst(&connections);
-            let is_seen = now == self.index || now != before;
-            if is_seen {
-                shown.clone_from(&connections[now]);
+            let statuses = &mut connections.statuses;
+            let before = worst(statuses);
+            statuses.insert(self.connection, status);
+            let now = worst(statuses);
+            let is_seen = now == Some(self.connection) || now != before;
+            if let Some(status) = now.filter(|_| is_seen).and_then(|now| statuses.get(&now)) {
+                shown.clone_from(status);
             }
             is_seen
         });
     }
 }
 
-/// Returns the index of the status that is shown for all: the one with the highest rank. If several
-/// have it, the first.
-fn worst(connections: &[Status]) -> usize {
-    let by_rank = connections.iter().enumerate().rev().max_by_key(|(_, status)| rank(status));
-    by_rank.map_or(0, |(index, _)| index)
+/// The connection has ended, and its status with it. This never changes the status that the
+/// application sees: any other one is worse.
+impl Drop for StatusSlot {
+    fn drop(&mut self) {
+        self.shared_status.connections().statuses.remove(&self.connection);
+    }
+}
+
+/// Returns the connection whose status is shown for all: the one with the highest rank. If several
+/// have it, the oldest.
+fn worst(statuses: &BTreeMap<u64, Status>) -> Option<u64> {
+    let by_rank = statuses.iter().rev().max_by_key(|(_, status)| rank(status));
+    by_rank.map(|(&connection, _)| connection)
 }
 
 /// Ranks a status by how much an operator needs to see it. An idle connection is hidden while
@@ -132,7 +153,9 @@ mod tests {
             (vec![Status::Ended, Status::Idle], Status::Idle),
             (vec![Status::Ended, Status::Ended], Status::Ended),
         ] {
-            assert_eq!(text(&connections[worst(&connections)]), text(&shown), "of {connections:?}");
+            let statuses: BTreeMap<_, _> = (0..).zip(connections).collect();
+            let worst = &statuses[&worst(&statuses).unwrap()];
+            assert_eq!(text(worst), text(&shown), "of {statuses:?}");
         }
     }
 

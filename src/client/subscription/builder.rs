@@ -48,6 +48,7 @@ pub struct SubscriptionBuilder<O: Operation, T = <O as Operation>::Data> {
     is_shared: bool,
     replay: Replay,
     is_unchecked: bool,
+    is_dedicated: bool,
 }
 
 /// Where the first request starts.
@@ -86,6 +87,7 @@ impl<O: Operation> SubscriptionBuilder<O> {
             is_shared: false,
             replay: Replay::Nothing,
             is_unchecked: false,
+            is_dedicated: false,
         }
     }
 
@@ -151,6 +153,7 @@ impl<O: Operation> SubscriptionBuilder<O> {
             is_shared: self.is_shared,
             replay: self.replay,
             is_unchecked: self.is_unchecked,
+            is_dedicated: self.is_dedicated,
         }
     }
 }
@@ -499,6 +502,36 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
         self
     }
 
+    /// Gives the subscription a connection of its own. Default: it uses a connection of the client
+    /// together with other operations.
+    ///
+    /// Use this for a slow reader that must lose nothing, with [`Overflow::Block`]: while its queue
+    /// is full, the client does not read that connection, and TCP slows the server down. Nobody
+    /// else waits, and nothing is received twice. Without `Block` it keeps a busy feed apart from
+    /// everything else.
+    ///
+    /// It costs one more connection, with its own credentials, handshake and pings. The client
+    /// opens it when the subscription starts, and closes it with 1000 when the subscription ends or
+    /// is dropped. [`connect`](Client::connect) does not open it in advance, and no other operation
+    /// uses it. All commands to the client reach it, such as [`pause`](Client::pause),
+    /// [`rotate`](Client::rotate) and [`shutdown`](Client::shutdown), and
+    /// [`status`](Client::status) and [`stats`](Client::stats) include it. It does not count for
+    /// [`connections`](crate::ClientBuilder::connections). Under
+    /// [`max_dials`](crate::ClientBuilder::max_dials), all dedicated connections share the part of
+    /// the client's first connection. Without `max_dials`, each start dials at once, even right
+    /// after an earlier subscription has failed.
+    ///
+    /// A connection that is not read answers none of the server's pings. A server that needs the
+    /// answers closes it, and the subscription is then sent again behind a gap. With
+    /// [`resume_with`](Self::resume_with) nothing is lost by that.
+    ///
+    /// Not for [shared](Self::shared) subscriptions, which have several readers: `start` refuses
+    /// both together.
+    pub fn dedicated(mut self) -> Self {
+        self.is_dedicated = true;
+        self
+    }
+
     /// Starts the subscription. Never blocks, and works offline: the client sends the operation
     /// once it is connected.
     ///
@@ -524,6 +557,7 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
             is_shared,
             replay,
             is_unchecked,
+            is_dedicated,
         } = self;
         items.has_missed = is_shared;
         let name = operation.name().map(str::to_owned);
@@ -548,6 +582,7 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
             hooks,
             near: None,
             sharing: is_shared.then_some(replay),
+            is_dedicated,
         };
         let (connection, writer) = client.begin(payload, name.as_deref(), plan)?;
         let items = items.is_wanted().then_some(items);
@@ -576,6 +611,9 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
             }
         }
         if self.is_shared {
+            if self.is_dedicated {
+                return conflict("dedicated needs an operation of its own, not a shared one");
+            }
             check_shared(self.limits.overflow, self.watch_options, self.resume.is_some())?;
         } else if self.replay == Replay::Last {
             return conflict(

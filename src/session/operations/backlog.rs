@@ -10,6 +10,8 @@ pub(crate) struct Backlog {
     items: VecDeque<HeldItem>,
     pub(crate) end: Option<End>,
     bytes: usize,
+    /// The last item that was taken out was put back.
+    is_whole: bool,
 }
 
 /// An item: where its payload is in its frame.
@@ -31,7 +33,21 @@ impl Backlog {
     pub(crate) fn pop(&mut self) -> Option<HeldItem> {
         let item = self.items.pop_front()?;
         self.bytes -= cost(&item.frame);
+        self.is_whole = false;
         Some(item)
+    }
+
+    /// Puts the item back that was taken out last, because it was not accepted.
+    #[cfg(feature = "client")]
+    pub(crate) fn put_back(&mut self, item: HeldItem) {
+        self.bytes += cost(&item.frame);
+        self.items.push_front(item);
+        self.is_whole = true;
+    }
+
+    /// Whether it begins with the item that was not accepted, so that nothing is missing.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -25,6 +25,7 @@ impl<W: Clone> Session<W> {
             return;
         }
         self.operations.insert(id, request, writer);
+        self.is_used = true;
         match self.phase() {
             Some(Phase::Open(_)) => self.issue(now, id),
             None => self.start(now),
@@ -144,11 +145,19 @@ impl<W: Clone> Session<W> {
         self.after_change(now);
     }
 
-    /// Answers `Output::Deliver`; `backlog` is what the writer did not take. If items are left, the
-    /// operation will be sent again or its reader is gone, so a held end is dropped with them.
+    /// Answers `Output::Deliver`; `backlog` is what the writer did not take. What is left is held
+    /// for a reader that has to catch up. If it cannot be, the operation will be sent again or its
+    /// reader is gone. The driver has dropped a held end, because the server will send it again.
     pub(crate) fn delivered(&mut self, now: Instant, id: u64, backlog: Backlog) {
-        self.counts.items -= backlog.len() as u64;
-        let (0, Some(end)) = (backlog.len(), backlog.end) else { return };
+        let left = backlog.len() as u64;
+        self.counts.items -= left;
+        if left > 0 {
+            if !self.hold_rest(id, backlog) && self.operations.waits(id, Why::Reader) {
+                self.counts.discarded += left;
+            }
+            return;
+        }
+        let Some(end) = backlog.end else { return self.delivered_late(now, id) };
         let Some(operation) = self.operations.get(id) else { return };
         let is_restartable = operation.watch.as_ref().is_some_and(|watch| watch.options.restart);
         self.remove_or_ask(now, id, end, is_restartable);

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod issue;
+mod late;
 mod lifecycle;
 mod parts;
 mod place;
@@ -13,13 +14,14 @@ use std::{sync::Arc, time::Instant};
 pub(crate) use self::backlog::Backlog;
 #[cfg(feature = "client")]
 pub(crate) use self::backlog::HeldItem;
-use self::watch::Watch;
 pub(crate) use self::watch::WatchOptions;
+use self::{late::Late, watch::Watch};
 pub(super) use self::{
     parts::Parts,
     place::{Moving, Outage, Place, Why},
     registry::{Registry, Side},
 };
+use super::connection::ConnectionId;
 use crate::operation::OperationType;
 
 /// What is asked of the server, and until when.
@@ -65,6 +67,12 @@ pub(super) struct Operation<W> {
 impl<W> Operation<W> {
     pub(super) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// Whether it was rewound when it had this serial on this connection.
+    fn was_rewound(&self, on: ConnectionId, serial: u64) -> bool {
+        let late = self.watch.as_ref().and_then(|watch| watch.late.as_ref());
+        late.is_some_and(|late| late.is_from(on, serial))
     }
 
     pub(super) fn is_subscription(&self) -> bool {

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Moving, Operation, Place, Request, Watch, Why};
+use super::{Late, Moving, Operation, Place, Request, Watch, Why};
 use crate::{operation::OperationType, protocol::WireId, session::connection::ConnectionId};
 
 /// An id on the wire is `serial.slot`: the slot finds the operation without a search, and the
@@ -176,6 +176,22 @@ impl<W> Registry<W> {
             let added = moving.backlog.bytes() - before;
             self.held_bytes += added;
         }
+    }
+
+    /// Changes what is held of an operation that was rewound. Does nothing for one that is not
+    /// watched, because it cannot be resumed.
+    pub(crate) fn change_late<R>(
+        &mut self,
+        id: u64,
+        change: impl FnOnce(&mut Late) -> R,
+    ) -> Option<R> {
+        let watch = self.get_mut(id)?.watch.as_mut()?;
+        let late = watch.late.get_or_insert_default();
+        let before = late.bytes();
+        let result = change(late);
+        let after = late.bytes();
+        self.held_bytes = self.held_bytes - before + after;
+        Some(result)
     }
 
     /// Sets when something is to be done about an operation, in place of what was set before.
@@ -356,8 +372,10 @@ impl<W> Registry<W> {
 
 /// What an operation holds, in bytes.
 fn held_bytes<W>(operation: &Operation<W>) -> usize {
+    let late = operation.watch.as_ref().and_then(|watch| watch.late.as_ref());
+    let late = late.map_or(0, |late| late.bytes());
     match &operation.place {
-        Place::Moving(moving) => moving.backlog.bytes(),
-        Place::Waiting(_) | Place::Queued(..) | Place::On(..) => 0,
+        Place::Moving(moving) => moving.backlog.bytes() + late,
+        Place::Waiting(_) | Place::Queued(..) | Place::On(..) => late,
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Operation, Place, Why};
+use super::{Late, Operation, Place, Why};
 use crate::session::{Output, Session, reconnect::Backoff};
 
 /// How a subscription is watched. Every field is an option of `SubscriptionBuilder`, which
@@ -37,6 +37,8 @@ pub(crate) struct Watch {
     /// How often it was sent again from the same position since it was rewound. `None` if it was
     /// not rewound since it got that position.
     repeats: Option<u32>,
+    /// `None` if it was never rewound. Boxed, because few are.
+    pub(super) late: Option<Box<Late>>,
 }
 
 impl WatchOptions {
@@ -55,6 +57,7 @@ impl Watch {
             is_unsent: false,
             backoff: None,
             repeats: None,
+            late: None,
         }
     }
 
@@ -153,10 +156,11 @@ impl<W: Clone> Session<W> {
     /// does not have will be sent again, after the last item that was received.
     pub(crate) fn rewind(&mut self, id: u64) {
         // What was held is behind the item that does not fit. It may fit, and would leave a hole.
-        let items = &mut self.counts.items;
+        let counts = &mut self.counts;
         self.outputs.retain(|output| match output {
             Output::Deliver { id: held, backlog, .. } if *held == id => {
-                *items -= backlog.len() as u64;
+                counts.items -= backlog.len() as u64;
+                counts.discarded += backlog.len() as u64;
                 false
             }
             _ => true,
@@ -166,15 +170,18 @@ impl<W: Clone> Session<W> {
             && (self.operations.wire_ids(id).next().is_some()
                 || self.operations.waits(id, Why::Quarantine))
         {
+            let from = self.operations.wire_ids(id).next();
             self.leave(id, None, Why::Reader);
             self.operations.clear_deadline(id);
+            self.operations.change_late(id, |late| late.begin(from));
         }
     }
 
-    /// The reader of a rewound operation has caught up. If several requests have brought no other
+    /// The reader of a rewound operation has caught up. It gets what arrived meanwhile, and after
+    /// that the operation is sent again. If several requests have brought no other
     /// position, the next one hardly will, so it waits for its backoff.
     pub(crate) fn catch_up(&mut self, now: Instant, id: u64) {
-        if !self.operations.waits(id, Why::Reader) {
+        if !self.operations.waits(id, Why::Reader) || self.deliver_late(id) {
             return;
         }
         let mut is_stuck = false;

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -20,7 +20,7 @@ use crate::{
     error::{CloseCode, Disconnect},
     session::{
         Config, VerdictHook,
-        config::{self, DialBudget},
+        config::{self, DialBudget, DialLog},
     },
 };
 
@@ -31,8 +31,8 @@ pub(crate) struct Retry {
     give_up_after: Option<u32>,
     grace: Duration,
     budget: Option<DialBudget>,
-    /// When the last attempts began, as many as the budget counts.
-    begun: VecDeque<Instant>,
+    /// Shared with the sessions that share the budget.
+    begun: DialLog,
     hook: Option<VerdictHook>,
     /// Attempts since the last healthy connection.
     attempts: u32,
@@ -76,7 +76,7 @@ impl Retry {
             give_up_after: config.give_up_after,
             grace: config.refusal_grace,
             budget: config.max_dials,
-            begun: VecDeque::new(),
+            begun: config.dial_log.clone().unwrap_or_default(),
             hook: config.on_disconnect.clone(),
             attempts: 0,
             rejected: 0,
@@ -94,10 +94,11 @@ impl Retry {
     /// An attempt begins. Returns why the provider is asked.
     pub(crate) fn begin(&mut self, now: Instant) -> CredentialsReason {
         if let Some(budget) = self.budget {
-            if self.begun.len() == budget.dials.get() as usize {
-                self.begun.pop_front();
+            let mut begun = self.begun();
+            if begun.len() == budget.dials.get() as usize {
+                begun.pop_front();
             }
-            self.begun.push_back(now);
+            begun.push_back(now);
         }
         self.asked = std::mem::replace(&mut self.reason, CredentialsReason::Reconnect);
         self.asked.clone()
@@ -380,8 +381,14 @@ impl Retry {
 
     fn budget_from(&self) -> Option<Instant> {
         let DialBudget { dials, per } = self.budget?;
-        let is_spent = self.begun.len() == dials.get() as usize;
-        self.begun.front().filter(|_| is_spent).map(|&begun| begun + per)
+        let begun = self.begun();
+        let is_spent = begun.len() == dials.get() as usize;
+        begun.front().filter(|_| is_spent).map(|&begun| begun + per)
+    }
+
+    fn begun(&self) -> MutexGuard<'_, VecDeque<Instant>> {
+        // Poisoning is ignored, because nothing under this lock can panic halfway.
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The application wants the next attempt at once.

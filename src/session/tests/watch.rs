@@ -358,11 +358,11 @@ fn i3_what_still_comes_for_an_operation_that_waits_or_was_sent_again_is_ignored(
         let late =
             [item("1.0"), complete("1.0"), json!({"type": "error", "id": "1.0", "payload": []})];
         for (ignored, message) in (1..).zip(&late) {
-            assert_eq!(
-                (rig.receive(message.clone()), rig.session.counts().ignored),
-                (vec![], ignored),
-                "{waits:?}"
-            );
+            assert_eq!(rig.receive(message.clone()), [], "{waits:?}");
+            // An item for one that was rewound has a count of its own.
+            let discarded = u64::from(waits == Why::Reader);
+            let counts = rig.session.counts();
+            assert_eq!((counts.ignored, counts.discarded), (ignored - discarded, discarded));
         }
         release(&mut rig, waits);
         rig.take();

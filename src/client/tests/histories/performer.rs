@@ -39,6 +39,8 @@ pub(super) struct Performer {
     pub(super) acts: VecDeque<Act>,
     /// How often an operation was to be sent again on the connection that it was on.
     pub(super) restarts: u32,
+    /// How often a reader had no room under `Overflow::Rewind`.
+    rewinds: u32,
     /// The most outputs that followed from one input.
     pub(super) most_outputs: usize,
 }
@@ -52,6 +54,7 @@ impl Performer {
             blocked: Vec::new(),
             acts: VecDeque::new(),
             restarts: 0,
+            rewinds: 0,
             most_outputs: 0,
         }
     }
@@ -88,8 +91,12 @@ impl Performer {
 
     pub(super) fn handle_frame(&mut self, now: Instant, id: ConnectionId, text: &str) {
         if let Some(Item { writer, payload }) = self.session.handle_frame(now, id, text) {
-            let writer = Arc::clone(writer);
-            self.deliver(now, writer, text, payload);
+            let (writer, rewinds) = (Arc::clone(writer), self.rewinds);
+            let id = writer.id;
+            self.deliver(now, writer, text, payload.clone());
+            if self.rewinds > rewinds {
+                self.session.refused(id, text, payload);
+            }
         }
         self.perform(now);
     }
@@ -234,10 +241,15 @@ impl Performer {
     }
 
     fn deliver_all(&mut self, now: Instant, id: u64, writer: &Arc<Writer>, mut backlog: Backlog) {
-        while let Some(HeldItem { frame, payload }) = backlog.pop() {
-            if !self.deliver(now, Arc::clone(writer), &frame, payload) {
+        while let Some(item) = backlog.pop() {
+            let HeldItem { frame, payload } = &item;
+            let rewinds = self.rewinds;
+            if !self.deliver(now, Arc::clone(writer), frame, payload.clone()) {
                 // The end was behind it, and comes again with it.
                 backlog.end = None;
+                if self.rewinds > rewinds {
+                    backlog.put_back(item);
+                }
                 break;
             }
         }
@@ -333,6 +345,7 @@ impl Performer {
             }
             Pushed::Rewind => {
                 self.restarts += 1;
+                self.rewinds += 1;
                 self.session.rewind(writer.id);
                 false
             }
