@@ -4,7 +4,7 @@ default:
     @just --list
 
 # All of it, cheapest first.
-ci: fmt width rules lint features test histories real bench-check compare instructions docs deny msrv demo
+ci: fmt width rules lint features test histories real bench-check members instructions docs deny msrv demo
 
 # Formatting, as rustfmt.toml says.
 fmt:
@@ -96,9 +96,10 @@ real:
 bench-check:
     cargo bench --features _bench --bench pure -- --test
 
-# The harness of benches/README.md compiles and its own tests pass; what it measures is no test.
-compare:
-    cargo clippy -p resub-compare --all-targets -- -D warnings
+# The harness of benches/README.md compiles and its own tests pass; what it measures is no test. The example with SQLite
+# compiles; `demo` runs it.
+members:
+    cargo clippy -p resub-compare -p resub-ledger --all-targets -- -D warnings
     cargo test -p resub-compare
 
 # Instructions for each event, against those on record; they do not depend on what else the machine does.
@@ -139,6 +140,7 @@ demo:
     cargo run --quiet --example ticker | tail -n 1
     cargo run --quiet --example token_refresh -- 3s | tail -n 1
     cargo run --quiet --example rotation
+    cargo run --quiet -p resub-ledger
     out=$(cargo run --quiet --example live_feed -- --count 20 --json)
     test "$(grep -c '"type":"next"' <<<"$out")" = 20
     out=$(cargo run --quiet --example live_feed -- --demo-drop-every 1s --for 10s --json)

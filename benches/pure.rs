@@ -381,3 +381,119 @@ mod decode {
         bencher.counter(counter).bench(|| black_box_drop(decode(black_box(&payload))));
     }
 }
+
+/// What each option about items costs: an item from the driver to its reader, decoded. The baseline
+/// is a subscription without options.
+#[divan::bench_group(sample_size = 100)]
+mod options {
+    use std::num::NonZeroUsize;
+
+    use divan::{Bencher, black_box, counter::ItemsCount};
+    use resub::{Request, SubscriptionBuilder, bench::Stream};
+    use serde::Deserialize;
+    use tokio::runtime::Builder;
+
+    #[derive(Deserialize)]
+    struct Data {
+        trades: Trade,
+    }
+
+    #[derive(Deserialize)]
+    struct Batch {
+        trades: Vec<Trade>,
+    }
+
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "decoded for what it costs")]
+    struct Trade {
+        at: u64,
+        symbol: String,
+        price: f64,
+        size: u32,
+        side: String,
+    }
+
+    const WINDOW: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
+    type Options<D> = SubscriptionBuilder<Request<D>>;
+
+    fn pass<D, O, T>(
+        bencher: Bencher<'_, '_>,
+        is_list: bool,
+        options: impl FnOnce(Options<D>) -> SubscriptionBuilder<O, T>,
+    ) where
+        D: serde::de::DeserializeOwned,
+        O: resub::Operation,
+        T: serde::de::DeserializeOwned,
+    {
+        let runtime = Builder::new_current_thread().build();
+        let Ok(runtime) = runtime else { panic!("a runtime can be made") };
+        let stream = Stream::start(runtime.handle().clone(), options);
+        let Some(mut stream) = stream else { panic!("the options do not conflict") };
+        let mut at = 1_000_000_000_000_000_u64;
+        let next = move || {
+            at += 1;
+            let trade = format!(
+                r#"{{"at":{at},"symbol":"BTC-USD","price":64123.25,"size":250,"side":"SELL"}}"#
+            );
+            let trades = if is_list { format!("[{trade}]") } else { trade };
+            format!(r#"{{"id":"1.0","type":"next","payload":{{"data":{{"trades":{trades}}}}}}}"#)
+        };
+        bencher
+            .counter(ItemsCount::new(1_usize))
+            .with_inputs(next)
+            .bench_local_refs(|frame| assert!(stream.pass(black_box(frame)), "it is read"));
+    }
+
+    #[divan::bench]
+    fn baseline(bencher: Bencher<'_, '_>) {
+        pass(bencher, false, |options: Options<Data>| options);
+    }
+
+    #[divan::bench]
+    fn dedupe_by(bencher: Bencher<'_, '_>) {
+        pass(bencher, false, |options: Options<Data>| {
+            options.dedupe_by(WINDOW, |data| data.trades.at)
+        });
+    }
+
+    #[divan::bench]
+    fn sequence_by(bencher: Bencher<'_, '_>) {
+        pass(bencher, false, |options: Options<Data>| options.sequence_by(|data| data.trades.at));
+    }
+
+    #[divan::bench]
+    fn gap_if(bencher: Bencher<'_, '_>) {
+        pass(bencher, false, |options: Options<Data>| {
+            options.gap_if(|data| (data.trades.size == 0).then_some(1))
+        });
+    }
+
+    #[divan::bench]
+    fn resume_with(bencher: Bencher<'_, '_>) {
+        pass(bencher, false, |options: Options<Data>| {
+            options.resume_with(|last, variables| variables["after"] = last.trades.at.into())
+        });
+    }
+
+    #[divan::bench]
+    fn resume_with_sequence_by(bencher: Bencher<'_, '_>) {
+        pass(bencher, false, |options: Options<Data>| {
+            options
+                .resume_with(|last, variables| variables["after"] = last.trades.at.into())
+                .sequence_by(|data| data.trades.at)
+        });
+    }
+
+    #[divan::bench]
+    fn latest_by(bencher: Bencher<'_, '_>) {
+        pass(bencher, false, |options: Options<Data>| {
+            options.latest_by(|data| data.trades.symbol.clone())
+        });
+    }
+
+    #[divan::bench]
+    fn flatten(bencher: Bencher<'_, '_>) {
+        pass(bencher, true, |options: Options<Batch>| options.flatten(|batch| batch.trades));
+    }
+}

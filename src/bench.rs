@@ -11,8 +11,14 @@ use std::{
 };
 
 use crate::{
-    Response,
-    client::builder::ClientBuilder,
+    Operation, Request, Response, SubscriptionBuilder,
+    client::{
+        Client, Retries,
+        builder::ClientBuilder,
+        driver::Command,
+        pool::{ConnectionHandle, Pool},
+        subscription::Subscription,
+    },
     delivery::{
         buffers::{Buffers, Stock},
         mailbox::{self, Batch, Pushed, Read},
@@ -144,5 +150,47 @@ impl Payload {
     /// Decodes the payload as a reader does. Returns `None` if it is not a response with a `T`.
     pub fn decode<'a, T: serde::Deserialize<'a>>(&'a self) -> Option<Response<T>> {
         self.0.decode().ok()
+    }
+}
+
+/// A subscription whose items come from the caller.
+pub struct Stream<T> {
+    stream: Subscription<T>,
+    writer: Arc<Writer>,
+    stock: Stock,
+    buffers: Buffers,
+}
+
+impl<T: serde::de::DeserializeOwned> Stream<T> {
+    /// Starts a subscription with options. `None` if they conflict.
+    pub fn start<D, O>(
+        runtime: tokio::runtime::Handle,
+        options: impl FnOnce(SubscriptionBuilder<Request<D>>) -> SubscriptionBuilder<O, T>,
+    ) -> Option<Self>
+    where
+        D: serde::de::DeserializeOwned,
+        O: Operation,
+    {
+        let (commands, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        let retries = Retries { runtime, base: Duration::ZERO, cap: Duration::ZERO, seed: 0 };
+        let connection = ConnectionHandle::new(commands, Arc::default(), Arc::new(retries), None);
+        let limits = ClientBuilder::new("").limits;
+        let client = Client::new(Pool::without_driver(connection), limits, 1 << 20);
+        let request = Request::new("subscription { trades }");
+        let stream = options(client.subscription_to(request)).start().ok()?;
+        let Ok(Command::Subscribe { writer, .. }) = receiver.try_recv() else { return None };
+        Some(Self { stream, writer, stock: Stock::default(), buffers: Buffers::default() })
+    }
+
+    /// Passes an item from the driver to the reader, who decodes it. Returns whether it was read.
+    pub fn pass(&mut self, frame: &str) -> bool {
+        let Some(json) = parse(frame) else { return false };
+        let payload = protocol::Payload::new(self.stock.copy(frame, &self.buffers), json);
+        if self.writer.push(payload, frame).is_err() {
+            return false;
+        }
+        let cx = &mut Context::from_waker(Waker::noop());
+        let read = futures::Stream::poll_next(std::pin::Pin::new(&mut self.stream), cx);
+        matches!(read, Poll::Ready(Some(Ok(crate::Event::Next(_)))))
     }
 }

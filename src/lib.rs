@@ -74,22 +74,8 @@
 //!   parsed first, once for each client: [`SubscribeError::Syntax`] says the line, the column and
 //!   what is wrong. [`SubscriptionBuilder::unchecked`] and [`Call::unchecked`] send it as it is.
 //!
-//! # Delivery
-//!
-//! With a server that honours the position it is given:
-//!
-//! | | reader keeps up | reader too slow | connection lost | connection replaced |
-//! |---|---|---|---|---|
-//! | by default | each item once, in order | by policy, see below | items published meanwhile are lost; a gap marks the place | at least once; a gap counts the [`overlaps`](Gap::overlaps), and says if something may be missing |
-//! | [`dedupe_by`] | each item once, in order | by policy | as above | exactly once, in order, unless a gap says otherwise |
-//! | [`resume_with`] | each item once, in order | by policy; with [`Rewind`](Overflow::Rewind), at least once | at least once: the operation continues after the last item received, and the gap is marked [`resumed`](Gap::resumed) | at least once, with that gap |
-//! | [`resume_with`], [`dedupe_by`] | exactly once, in order | by policy; with [`Rewind`](Overflow::Rewind), exactly once, in order | exactly once, in order | exactly once, in order |
-//!
-//! If [`Gap::is_lossless`] returns `false`, a consumer has to fetch again whatever it derived from
-//! the stream. [`Overflow`] describes what each policy loses when a reader is too slow, and how it
-//! reports the loss. After a reconnect, the client sends subscriptions and unanswered queries again
-//! in their original order, in one batch. It never sends a mutation again. Items that wait to be
-//! read stay in the queue.
+#![doc = include_str!("delivery/guide.md")]
+//! # Decoding
 //!
 //! An item is decoded in the task that reads it. One that does not decode is an error in its place,
 //! and the stream goes on: [`DecodeError`] has the path to what does not fit, the server's errors
@@ -98,9 +84,6 @@
 //! is decoded a second time, through a [`serde_json::Value`], which takes several times as long and
 //! is limited to 262,144 values. A fraction of more than 15 digits that is not spelled as
 //! `serde_json` spells it fails to decode there.
-//!
-//! [`resume_with`]: SubscriptionBuilder::resume_with
-//! [`dedupe_by`]: SubscriptionBuilder::dedupe_by
 //!
 //! # Features
 //!

@@ -228,8 +228,8 @@ impl Pool {
         }
     }
 
-    /// Creates a pool with a single connection whose commands the test receives.
-    #[cfg(test)]
+    /// Creates a pool with a single connection whose commands the caller receives.
+    #[cfg(any(test, feature = "_bench"))]
     pub(crate) fn without_driver(connection: ConnectionHandle) -> Self {
         let (shared_status, status) = SharedStatus::new();
         Self {

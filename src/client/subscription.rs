@@ -235,7 +235,12 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
         loop {
             match items_of(&mut this.items).map(Items::step) {
                 None | Some(Step::Receive) => {}
-                Some(Step::Yield(event)) => return Poll::Ready(Some(event)),
+                Some(Step::Yield(event)) => {
+                    if let Some(item) = items_of(&mut this.items).and_then(Items::take_unneeded) {
+                        this.connection.buffers().give_back(item);
+                    }
+                    return Poll::Ready(Some(event));
+                }
                 Some(Step::Ask(item, row)) => {
                     let writer = Arc::clone(&this.writer);
                     this.connection.command(Command::AskAgain(Box::new((writer, item, row))));

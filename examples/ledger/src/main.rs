@@ -20,7 +20,6 @@ use tokio::process::Command;
 
 use crate::market::{MarketServer, Options};
 
-#[expect(dead_code, reason = "this example needs only a part of the market")]
 #[path = "../../live_feed/market/mod.rs"]
 mod market;
 

@@ -218,8 +218,9 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
     /// with a position has arrived yet.
     ///
     /// If the server honours the position, a reconnect loses nothing. If it may repeat items from
-    /// before the position, add [`dedupe_by`](Self::dedupe_by). The last item may then be such a
-    /// repetition, so never move the position back if positions can be compared:
+    /// before the position, add [`dedupe_by`](Self::dedupe_by) or
+    /// [`sequence_by`](Self::sequence_by). With [`dedupe_by`](Self::dedupe_by) the last item may
+    /// be such a repetition, so never move the position back if positions can be compared:
     ///
     /// ```
     /// # use resub::{Client, Request, SubscribeError};
@@ -339,7 +340,8 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
     ///
     /// With [`resume_with`](Self::resume_with), the client first asks the server for what is
     /// missing: it sends the operation again after the last item in order. The gap there is
-    /// lossless, and what followed the jump comes again behind it. The client asks once for each
+    /// lossless, and what followed the jump comes again behind it. That position may be before the
+    /// last one, so the hook must set it as it is. The client asks once for each
     /// jump and once in 32 items at most, and after three requests that brought nothing no more
     /// until the operation is sent again for another reason. What is still missing then is counted
     /// in a gap.

@@ -49,6 +49,8 @@ pub(crate) struct Items<T> {
     place: Option<Place>,
     /// What follows, in order.
     next: VecDeque<Next<T>>,
+    /// The item before the one that was read, whose buffer can be used again.
+    unneeded: Option<Payload>,
 }
 
 /// What is read next.
@@ -101,6 +103,7 @@ impl<T> Default for Items<T> {
             has_missed: false,
             place: None,
             next: VecDeque::new(),
+            unneeded: None,
         }
     }
 }
@@ -142,14 +145,12 @@ impl<T> Items<T> {
             }
         }
         let Some(place) = &mut self.place else { return Some(item) };
-        let old = place.current.replace(item);
+        let old = place.current.replace(item)?;
         match place.row.take() {
-            None => old,
+            None => Some(old),
             Some(row) => {
-                match old.map(|old| std::mem::replace(&mut place.before, Last::Item(old, row))) {
-                    Some(Last::Item(older, _)) => Some(older),
-                    Some(Last::Nothing | Last::Earlier(_)) | None => None,
-                }
+                place.before = Last::Item(old, row);
+                None
             }
         }
     }
@@ -202,8 +203,16 @@ impl<T> Items<T> {
     fn read(&mut self, index: usize, row: Response<T>) -> Step<T> {
         if let Some(place) = &mut self.place {
             place.row = Some(index);
+            if let Last::Item(item, _) = std::mem::take(&mut place.before) {
+                self.unneeded = Some(item);
+            }
         }
         Step::Yield(Ok(Event::Next(row)))
+    }
+
+    /// Returns a buffer that is not needed any more.
+    pub(super) fn take_unneeded(&mut self) -> Option<Payload> {
+        self.unneeded.take()
     }
 
     /// A gap is read. Returns it, unless it says nothing.
