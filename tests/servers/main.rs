@@ -11,6 +11,7 @@ mod client;
 mod client_auth;
 mod client_calls;
 mod client_connections;
+mod client_delivery;
 mod client_errors;
 mod client_reconnect;
 mod client_rotation;
