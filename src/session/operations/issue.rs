@@ -49,7 +49,12 @@ impl<W: Clone> Session<W> {
             match self.operations.place(id) {
                 // The backoff of the connection was theirs, too.
                 Some(Place::Waiting(Why::Connection | Why::Backoff)) => self.issue(now, id),
-                Some(Place::Waiting(Why::Pacing)) if replaced.is_some() => self.requeue(id),
+                // The new connection keeps the rate.
+                Some(Place::Waiting(Why::Pacing)) if replaced.is_some() => {
+                    if let Some(current) = self.current_mut() {
+                        current.send_queue.push_paced(id);
+                    }
+                }
                 Some(Place::Queued(connection, _)) if replaced == Some(*connection) => {
                     self.requeue(id);
                 }
