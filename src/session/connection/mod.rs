@@ -17,12 +17,7 @@ use std::{
 
 use serde_json::Value;
 
-use self::{
-    liveness::{Liveness, PingKind},
-    pings::Pings,
-    send_queue::SendQueue,
-    timers::Timers,
-};
+use self::{liveness::Liveness, pings::Pings, send_queue::SendQueue, timers::Timers};
 use super::Config;
 use crate::{
     error::Disconnect,
@@ -125,21 +120,17 @@ impl Connection {
     /// Sends a keepalive ping if one is due, ahead of the data.
     pub(super) fn ping(&mut self, now: Instant) {
         let Phase::Open(subprotocol) = self.phase else { return };
-        if let Some(kind) = self.liveness.ping(now, subprotocol, &mut self.timers) {
-            self.send_queue.ping(now, kind);
+        if self.liveness.ping(now, subprotocol, &mut self.timers) {
+            self.send_queue.ping(now);
         }
     }
 
     /// Pings out of turn. The peer counts as dead if nothing arrives within `patience`.
     pub(super) fn doubt(&mut self, now: Instant, patience: Duration) {
-        let Phase::Open(subprotocol) = self.phase else { return };
-        let kind = match subprotocol {
-            Subprotocol::GraphqlTransportWs => PingKind::Message,
-            // The legacy subprotocol has no such message.
-            Subprotocol::GraphqlWs => PingKind::WebSocket,
-        };
-        self.send_queue.ping(now, kind);
-        self.liveness.doubt(now, patience, &mut self.timers);
+        if self.is_open() {
+            self.send_queue.ping(now);
+            self.liveness.doubt(now, patience, &mut self.timers);
+        }
     }
 
     /// Queues a ping behind everything that is queued, unless such a ping is under way already.
