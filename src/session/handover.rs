@@ -29,7 +29,7 @@ use super::{
     reconnect::verdicts::Stage,
 };
 use crate::{
-    error::{CloseCode, Disconnect},
+    error::Disconnect,
     operation::OperationType,
     response::{End, Gap},
 };
@@ -381,13 +381,7 @@ impl<W: Clone> Session<W> {
     /// Closes the connection that is not current, on which nothing is live.
     pub(super) fn hang_up_other(&mut self) {
         let id = self.current.other();
-        let close = match self.connection(id).map(|other| other.phase) {
-            None => return,
-            Some(Phase::Opening(_) | Phase::Open(_)) => Some((CloseCode::NORMAL, "")),
-            Some(Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_)) => {
-                None
-            }
-        };
+        let Some(close) = self.connection(id).map(Connection::close_frame) else { return };
         self.abandon_attempt(id);
         self.remove_connection(id);
         self.outputs.push_back(Output::Hangup(id, close));

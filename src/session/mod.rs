@@ -162,11 +162,7 @@ impl<W: Clone> Session<W> {
     pub(crate) fn handle_broken(&mut self, now: Instant, id: ConnectionId, cause: Disconnect) {
         let ping_timeout = self.config.ping_timeout;
         let Some(connection) = self.connection_mut(id) else { return };
-        let has_socket = match connection.phase {
-            Phase::Opening(_) | Phase::Open(_) => true,
-            Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_) => false,
-        };
-        if has_socket && connection.broken.is_none() {
+        if connection.has_socket() && connection.broken.is_none() {
             connection.broken = Some(cause);
             connection.timers.arm(Timer::Broken, now + ping_timeout);
         }

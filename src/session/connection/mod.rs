@@ -20,7 +20,7 @@ use serde_json::Value;
 use self::{liveness::Liveness, pings::Pings, send_queue::SendQueue, timers::Timers};
 use super::Config;
 use crate::{
-    error::Disconnect,
+    error::{CloseCode, Disconnect},
     operation::OperationType,
     protocol::{Subprotocol, WireId},
 };
@@ -181,6 +181,19 @@ impl Connection {
 
     pub(super) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Whether there is a socket that can take messages.
+    pub(super) fn has_socket(&self) -> bool {
+        match self.phase {
+            Phase::Opening(_) | Phase::Open(_) => true,
+            Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_) => false,
+        }
+    }
+
+    /// The close frame with which this side gives the connection up, if there is a socket for it.
+    pub(super) fn close_frame(&self) -> Option<(CloseCode, &'static str)> {
+        self.has_socket().then_some((CloseCode::NORMAL, ""))
     }
 
     /// Whether an attempt is under way: asked for credentials, dialing or not acknowledged yet.
