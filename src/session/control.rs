@@ -11,10 +11,7 @@ use super::{
     connection::{Connection, Phase, timers::Timer},
     operations::Outage,
 };
-use crate::{
-    error::Disconnect,
-    response::ConnectionEnd,
-};
+use crate::{error::Disconnect, response::ConnectionEnd};
 
 impl<W: Clone> Session<W> {
     /// Somebody waits for a connection, with or without operations; answered by
@@ -184,7 +181,7 @@ impl<W: Clone> Session<W> {
         self.quarantine.no_loss();
         self.give_up_mutations(id, Some(&cause));
         let outage = Arc::new(Outage { since: now, cause: Some(cause.clone()) });
-        self.strand(id, &outage);
+        self.return_to_waiting(id, &outage);
         self.note_outage(&outage);
         self.remove_connection(id);
         self.last_cause = Some(cause);

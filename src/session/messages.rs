@@ -220,7 +220,7 @@ impl<W: Clone> Session<W> {
         }
         self.counts.items += 1;
         if side == Side::Old {
-            self.old_said(now, id, &frame[payload.clone()]);
+            self.item_on_old(now, id, &frame[payload.clone()]);
             self.after_change(now);
         } else if self.forget_awaited(id)
             && let Some(operation) = self.operations.get(id)

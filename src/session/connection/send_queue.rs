@@ -112,7 +112,7 @@ impl SendQueue {
         {
             let is_due = match operations.place(id) {
                 Some(Place::Waiting(Why::Pacing)) => true,
-                Some(Place::Moving(moving)) => moving.new.is_none(),
+                Some(Place::Moving(moving)) => moving.new_serial.is_none(),
                 Some(Place::Waiting(_) | Place::Queued(..) | Place::On(..)) | None => false,
             };
             if is_due {

@@ -192,16 +192,7 @@ impl Retry {
         negotiation: &mut Negotiation,
     ) -> Plan {
         self.keep_reason(&cause, verdict);
-        let floor = match verdict {
-            Verdict::RetryAfter(delay) => delay,
-            Verdict::Retry
-            | Verdict::RetryTimes(_)
-            | Verdict::AskAgain(_)
-            | Verdict::OtherSubprotocol
-            | Verdict::Persist
-            | Verdict::OneOperation
-            | Verdict::Fatal => Duration::ZERO,
-        };
+        let floor = if let Verdict::RetryAfter(delay) = verdict { delay } else { Duration::ZERO };
         // What to do, and whether at once.
         let (fatal, at_once) = match verdict {
             Verdict::Retry | Verdict::RetryAfter(_) => {
