@@ -184,8 +184,8 @@ impl<T, E> Mailbox<T, E> {
             let old_bytes = std::mem::replace(old.bytes, bytes);
             *old.item = item;
             state.bytes = total_bytes - old_bytes + bytes;
-            // A gap precedes the items that follow the loss. The place of the lost item now holds the
-            // new one, so the gap goes to the front.
+            // A gap precedes the items that follow the loss. The place of the lost item now holds
+            // the new one, so the gap goes to the front.
             state.push_front_gap(Gap { dropped: 1, replaced: 1, ..Gap::default() });
             return (Pushed::Kept { dropped: made_room + 1 }, state.reader.take(), place);
         }
@@ -271,7 +271,10 @@ impl<T, E> Mailbox<T, E> {
             state.fill(batch, self.limits);
             state.first = state.rest.pop_front();
         }
-        if self.limits.overflow == Overflow::Block && state.has_room(self.limits) {
+        if state.writer_waits
+            && self.limits.overflow == Overflow::Block
+            && state.has_room(self.limits)
+        {
             state.release_writer(batch);
         }
         Poll::Ready(Some(entry.into()))

@@ -30,8 +30,8 @@ impl<W: Clone> Session<W> {
         }
         let healthy_at = now + self.config.healthy_after;
         let Some(connection) = self.connections[on as usize].as_mut() else { return };
-        // The connection may have been found healthy before. That is repeated, so that failures since
-        // then, such as those of a successor, are forgotten.
+        // The connection may have been found healthy before. The check is repeated, so that
+        // failures since then, such as those of a successor, are forgotten.
         connection.timers.arm_by(Timer::Healthy, healthy_at);
         connection.timers.disarm(Timer::Idle);
         if is_paced {
