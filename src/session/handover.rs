@@ -330,8 +330,12 @@ impl<W: Clone> Session<W> {
         self.dial_successor(now);
     }
 
-    /// Closes the retiring connection once nothing depends on it.
-    pub(super) fn close_retired(&mut self, now: Instant) {
+    /// Gives up what nothing depends on any more: the next attempt at a connection, or the retiring
+    /// connection.
+    pub(super) fn close_unneeded(&mut self, now: Instant) {
+        if self.phase() == Some(Phase::Waiting) && !self.has_reason() {
+            return self.rest();
+        }
         let Some(Connection { role: Role::Retiring, phase: Phase::Open(_), id, .. }) = self.other()
         else {
             return;

@@ -331,10 +331,7 @@ impl<W: Clone> Session<W> {
     /// What may follow from any input: a connection that nothing depends on any more is given up or
     /// closed, or a trial can begin.
     fn after_change(&mut self, now: Instant) {
-        if self.phase() == Some(Phase::Waiting) && !self.has_reason() {
-            self.rest();
-        }
-        self.close_retired(now);
+        self.close_unneeded(now);
         self.go_on_with_quarantine(now);
     }
 
