@@ -2,7 +2,7 @@
 //!
 //! Owns the order, the limits, the overflow policies and the merging of gaps. Must know neither
 //! what an item is nor where it comes from. A mailbox has one writer and one reader. Wakers are
-//! called after the lock is released (I11), and no other foreign code runs under it.
+//! called after the lock is released (I11), and no application code runs under it.
 
 use std::{
     collections::VecDeque,
@@ -55,16 +55,6 @@ impl<T> Batch<T> {
     }
 }
 
-impl<T, E> From<Entry<T>> for Read<T, E> {
-    fn from(entry: Entry<T>) -> Self {
-        match entry {
-            Entry::Item { item, .. } => Self::Item(item),
-            Entry::Gap(gap) => Self::Gap(*gap),
-            Entry::Stale(idle_for) => Self::Stale(idle_for),
-        }
-    }
-}
-
 /// An element that the reader gets.
 #[derive(Debug)]
 pub(crate) enum Read<T, E> {
@@ -100,7 +90,8 @@ pub(crate) enum Pushed {
     Rewind,
     /// The operation has ended, or the reader is gone.
     Closed,
-    /// The reader has had this item before.
+    /// The reader has had this item before. A mailbox never returns this, only
+    /// [`Writer::push`](super::writer::Writer::push) does.
     Repeated,
 }
 
@@ -164,26 +155,26 @@ impl<T, E> Mailbox<T, E> {
         state.push_back(Entry::Item { item, bytes });
         state.items += 1;
         state.bytes += bytes;
-        let full = self.limits.overflow == Overflow::Block && state.has_no_room(0, self.limits);
+        let full = self.limits.overflow == Overflow::Block && !state.has_room(self.limits);
         state.writer_waits |= full;
         (if full { Pushed::Full } else { Pushed::Kept { dropped } }, state.reader.take())
     }
 
-    /// Like [`push`](Self::push), but replaces the item at `place` if it is still in the queue.
-    /// Also returns the place of the new item.
+    /// Like [`push`](Self::push), but replaces the item at `old_place` if it is still in the
+    /// queue. Also returns the place of the new item.
     #[must_use]
     pub(crate) fn push_instead(
         &self,
-        place: Option<u64>,
+        old_place: Option<u64>,
         item: T,
         bytes: usize,
     ) -> (Pushed, Option<Waker>, u64) {
         let mut state = self.lock();
         let mut made_room = 0;
-        while let (Some(place), Stage::Open) = (place, state.stage) {
-            let (items, all) = (state.items, state.bytes);
+        while let (Some(place), Stage::Open) = (old_place, state.stage) {
+            let (items, total_bytes) = (state.items, state.bytes);
             let Some(old) = state.item_at(place) else { break };
-            if items > 1 && all - *old.bytes + bytes > self.limits.bytes.get() {
+            if items > 1 && total_bytes - *old.bytes + bytes > self.limits.bytes.get() {
                 // This may drop the item at `place` itself. Then the new item goes to the back,
                 // where it is not the next to be dropped.
                 state.drop_oldest();
@@ -192,8 +183,9 @@ impl<T, E> Mailbox<T, E> {
             }
             let old_bytes = std::mem::replace(old.bytes, bytes);
             *old.item = item;
-            state.bytes = all - old_bytes + bytes;
-            // The gap goes to the front, because the place itself now holds the new item.
+            state.bytes = total_bytes - old_bytes + bytes;
+            // A gap precedes the items that follow the loss. The place of the lost item now holds
+            // the new one, so the gap goes to the front.
             state.push_front_gap(Gap { dropped: 1, replaced: 1, ..Gap::default() });
             return (Pushed::Kept { dropped: made_room + 1 }, state.reader.take(), place);
         }
@@ -261,16 +253,14 @@ impl<T, E> Mailbox<T, E> {
         let mut state = self.lock();
         let was_open = std::mem::replace(&mut state.stage, Stage::Closed) == Stage::Open;
         let end = state.end.take();
-        let entries = (
-            state.first.take(),
-            std::mem::take(&mut state.rest),
-            std::mem::take(&mut batch.entries),
-        );
-        let taken = entries.2.iter().filter(|entry| matches!(entry, Entry::Item { .. })).count();
+        let queue = (state.first.take(), std::mem::take(&mut state.rest));
         let items = std::mem::take(&mut state.items);
         state.bytes = 0;
+        // The queue is dropped after the lock is released, so that the writer does not wait for it.
         drop(state);
-        drop((entries, end));
+        drop((queue, end));
+        let taken = std::mem::take(&mut batch.entries);
+        let taken = taken.iter().filter(|entry| matches!(entry, Entry::Item { .. })).count();
         Closed { unread: items + taken, was_open }
     }
 
@@ -284,7 +274,7 @@ impl<T, E> Mailbox<T, E> {
             return Poll::Ready(Some(entry.into()));
         }
         let mut state = self.lock();
-        let Some(entry) = state.first.take() else { return Self::poll_end(state, batch, cx) };
+        let Some(entry) = state.first.take() else { return Self::poll_take_end(state, batch, cx) };
         if let Entry::Item { bytes, .. } = entry {
             state.items -= 1;
             state.bytes -= bytes;
@@ -295,23 +285,22 @@ impl<T, E> Mailbox<T, E> {
         }
         if state.writer_waits
             && self.limits.overflow == Overflow::Block
-            && !state.has_no_room(0, self.limits)
+            && state.has_room(self.limits)
         {
-            state.writer_waits = false;
-            batch.released = true;
+            state.release_writer(batch);
         }
         Poll::Ready(Some(entry.into()))
     }
 
     /// Returns the end, or waits. The queue is empty.
-    fn poll_end(
+    fn poll_take_end(
         mut state: MutexGuard<'_, State<T, E>>,
         batch: &mut Batch<T>,
         cx: &Context<'_>,
     ) -> Poll<Option<Read<T, E>>> {
         match state.stage {
             Stage::Open => {
-                batch.released |= std::mem::take(&mut state.writer_waits);
+                state.release_writer(batch);
                 wait(state, cx);
                 Poll::Pending
             }
@@ -328,7 +317,7 @@ impl<T, E> Mailbox<T, E> {
         match batch.entries.front().or(state.first.as_ref()) {
             Some(entry) => Poll::Ready(matches!(entry, Entry::Item { .. })),
             None if state.stage == Stage::Open => {
-                batch.released |= std::mem::take(&mut state.writer_waits);
+                state.release_writer(batch);
                 wait(state, cx);
                 Poll::Pending
             }
@@ -340,7 +329,7 @@ impl<T, E> Mailbox<T, E> {
     /// closed.
     pub(crate) fn has_room(&self) -> bool {
         let state = self.lock();
-        state.stage != Stage::Open || !state.has_no_room(0, self.limits)
+        state.stage != Stage::Open || state.has_room(self.limits)
     }
 
     /// Ready with `None` once the server has read the operation, or with a copy of the end.
@@ -354,7 +343,7 @@ impl<T, E> Mailbox<T, E> {
         let state = self.lock();
         match state.stage {
             Stage::Open if state.established || state.writer_waits => Poll::Ready(None),
-            Stage::Open | Stage::Finished | Stage::Closed => Self::poll_finished(state, cx),
+            Stage::Open | Stage::Finished | Stage::Closed => Self::poll_copy_of_end(state, cx),
         }
     }
 
@@ -364,10 +353,10 @@ impl<T, E> Mailbox<T, E> {
     where
         E: Clone,
     {
-        Self::poll_finished(self.lock(), cx)
+        Self::poll_copy_of_end(self.lock(), cx)
     }
 
-    fn poll_finished(state: MutexGuard<'_, State<T, E>>, cx: &Context<'_>) -> Poll<Option<E>>
+    fn poll_copy_of_end(state: MutexGuard<'_, State<T, E>>, cx: &Context<'_>) -> Poll<Option<E>>
     where
         E: Clone,
     {
@@ -419,6 +408,16 @@ impl<T, E> Mailbox<T, E> {
     }
 }
 
+impl<T, E> From<Entry<T>> for Read<T, E> {
+    fn from(entry: Entry<T>) -> Self {
+        match entry {
+            Entry::Item { item, .. } => Self::Item(item),
+            Entry::Gap(gap) => Self::Gap(*gap),
+            Entry::Stale(idle_for) => Self::Stale(idle_for),
+        }
+    }
+}
+
 /// Releases the lock, then wakes the reader (I11).
 fn wake<T, E>(mut state: MutexGuard<'_, State<T, E>>) {
     let waker = state.reader.take();
@@ -429,7 +428,7 @@ fn wake<T, E>(mut state: MutexGuard<'_, State<T, E>>) {
 }
 
 /// Stores the reader's waker. Drops the previous one after the lock is released, because dropping a
-/// waker runs foreign code (I11).
+/// waker runs code of the runtime (I11).
 fn wait<T, E>(mut state: MutexGuard<'_, State<T, E>>, cx: &Context<'_>) {
     let slot = &mut state.reader;
     if slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {

@@ -8,13 +8,10 @@ use std::{
 
 use super::{
     Output, Session, Status,
-    connection::{Phase, timers::Timer},
+    connection::{Connection, Phase, timers::Timer},
     operations::Outage,
 };
-use crate::{
-    error::{CloseCode, Disconnect},
-    response::ConnectionEnd,
-};
+use crate::{error::Disconnect, response::ConnectionEnd};
 
 impl<W: Clone> Session<W> {
     /// Somebody waits for a connection, with or without operations; answered by
@@ -24,7 +21,9 @@ impl<W: Clone> Session<W> {
         self.is_kept |= self.config.idle_timeout.is_none();
         match self.phase() {
             Some(Phase::Open(_)) => self.answer_connect(Ok(())),
-            _ if self.is_closing() => self.answer_connect(Err(ConnectionEnd::ShutDown)),
+            None | Some(Phase::Closing(_)) if self.is_closing() => {
+                self.answer_connect(Err(ConnectionEnd::ShutDown));
+            }
             None => self.start(now),
             Some(
                 Phase::Waiting
@@ -156,7 +155,7 @@ impl<W: Clone> Session<W> {
     /// No operation was live on the connection for a while.
     pub(super) fn close_idle(&mut self) {
         if self.is_open() && !self.has_reason() {
-            let close = Some((CloseCode::NORMAL, ""));
+            let close = self.current().and_then(Connection::close_frame);
             self.outputs.push_back(Output::Hangup(self.current, close));
             self.retry.uncount_attempt();
             // Nothing was lost.
@@ -170,13 +169,7 @@ impl<W: Clone> Session<W> {
         let cause = Disconnect::Requested;
         self.drop_other(now, &cause);
         let id = self.current;
-        let close = match self.phase() {
-            Some(Phase::Opening(_) | Phase::Open(_)) => Some((CloseCode::NORMAL, "")),
-            None
-            | Some(Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_)) => {
-                None
-            }
-        };
+        let close = self.current().and_then(Connection::close_frame);
         match self.phase() {
             Some(Phase::Open(_)) => self.retry.uncount_attempt(),
             Some(_) => self.abandon_attempt(id),
@@ -188,7 +181,7 @@ impl<W: Clone> Session<W> {
         self.quarantine.no_loss();
         self.give_up_mutations(id, Some(&cause));
         let outage = Arc::new(Outage { since: now, cause: Some(cause.clone()) });
-        self.strand(id, &outage);
+        self.return_to_waiting(id, &outage);
         self.note_outage(&outage);
         self.remove_connection(id);
         self.last_cause = Some(cause);

@@ -11,9 +11,9 @@
 //! - or after about 10 s in which both were read. Then nothing proves that the old one has said
 //!   everything, and a gap says so. If the operation has a position, it is sent again after that.
 //!
-//! Whatever is cut over may repeat what came before, which the gap counts in `overlaps`. Until the
-//! last operation is cut over the way back is open: if the new connection fails, the old one goes
-//! on as before. Queries and mutations do not move; they stay where they were sent.
+//! After a cut-over, items from before it may arrive again; the gap counts it in `overlaps`. Until
+//! the last operation is cut over the way back is open: if the new connection fails, the old one
+//! goes on as before. Queries and mutations do not move; they stay where they were sent.
 
 use std::{
     collections::BTreeSet,
@@ -29,12 +29,13 @@ use super::{
     reconnect::verdicts::Stage,
 };
 use crate::{
-    error::{CloseCode, Disconnect},
+    error::Disconnect,
     operation::OperationType,
     response::{End, Gap},
 };
 
-/// Which operations keep the retiring connection open. May name some that have left it.
+/// The operations that keep the retiring connection open. Ids of operations that have left the
+/// connection are removed lazily.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
     /// Subscriptions that are not cut over yet.
@@ -46,13 +47,13 @@ pub(super) struct Handover {
 }
 
 /// What is known of the old connection when an operation is cut over.
-enum Cut {
-    /// It has nothing to add.
-    Complete,
+enum OldSide {
+    /// It has nothing to add to what the new one says.
+    Done,
     /// It works, but nothing proves that it has delivered everything.
     Unproven,
-    /// It is gone, or has ended the operation.
-    OldLost(Option<Disconnect>),
+    /// It is gone, for this reason, or it has ended the operation.
+    Lost(Option<Disconnect>),
 }
 
 impl<W: Clone> Session<W> {
@@ -76,7 +77,8 @@ impl<W: Clone> Session<W> {
         old.send_queue.forget_subscribes();
     }
 
-    /// The new connection is to carry what the old one carries.
+    /// Begins to move one operation of the retiring connection. A subscription is sent on the new
+    /// connection as well. A query or mutation stays where it was sent.
     pub(super) fn begin_moving(&mut self, id: u64) {
         let Some(on) = self.open_connection() else { return };
         let Some(operation) = self.operations.get(id) else { return };
@@ -92,10 +94,10 @@ impl<W: Clone> Session<W> {
             .set_place(id, Place::Moving(Box::new(Moving::new(from, serial, had_begun))));
         let Some(connection) = self.connections[on as usize].as_mut() else { return };
         if self.config.reissue_rate.is_some() {
+            // `issue_all`, which calls this for each operation, ends with a call of `pace`.
             connection.send_queue.push_paced(id);
         } else {
-            let turn = self.operations.queue(id, on);
-            connection.send_queue.subscribe(id, turn);
+            self.enqueue(id, on);
         }
     }
 
@@ -103,72 +105,85 @@ impl<W: Clone> Session<W> {
     pub(super) fn hold(&mut self, now: Instant, id: u64, frame: &str, payload: Range<usize>) {
         self.operations.hold(id, frame, payload.clone());
         let Some(moving) = self.operations.moving_mut(id) else { return };
-        let is_proven = moving.overlap.new_said(&frame[payload]) || moving.is_resumed;
-        if is_proven {
+        let is_overlap_proven = moving.overlap.item_on_new(&frame[payload]);
+        if is_overlap_proven || moving.is_resumed {
             self.cut_over_proven(now, id);
         } else if self.operations.held_bytes() > MAX_HELD_BYTES {
-            self.cut_over(now, id, &Cut::Unproven);
+            self.cut_over(now, id, &OldSide::Unproven);
         }
     }
 
-    /// The server has ended an operation on the new connection while it is moving. The end is held
-    /// behind the items that are.
+    /// The server has ended an operation on the new connection while it is moving. The end is held,
+    /// and follows the items that are held.
     pub(super) fn hold_end(&mut self, now: Instant, id: u64, end: End) {
-        // Without a position it waits for the old connection to say the same, or for its time.
         let Some(moving) = self.operations.moving_mut(id) else { return };
         moving.backlog.end.get_or_insert(end);
+        // Without a position, the operation is cut over when the old connection has said the same
+        // two items or has ended it as well, and after `OVERLAP` at the latest.
         if moving.is_resumed {
             self.cut_over_proven(now, id);
         }
     }
 
     /// An item arrived on the old connection for an operation that is moving.
-    pub(super) fn old_said(&mut self, now: Instant, id: u64, item: &str) {
-        if self.operations.moving_mut(id).is_some_and(|moving| moving.overlap.old_said(item)) {
+    pub(super) fn item_on_old(&mut self, now: Instant, id: u64, item: &str) {
+        if self.operations.moving_mut(id).is_some_and(|moving| moving.overlap.item_on_old(item)) {
             self.cut_over_proven(now, id);
         }
     }
 
-    /// The old connection has nothing to add. If it had not begun the operation before the new one
-    /// was asked, the new one may have items that came before everything that the old one said.
+    /// The old connection has nothing to add.
+    ///
+    /// If the server had not begun the operation there before the new connection was asked, what is
+    /// held may begin before what the reader got. For example, the reader got items 3 and 4 from
+    /// the old connection, and items 1 to 4 are held. Then 1 and 2 come too late, so nothing counts
+    /// as proven: a gap says that something may be missing, or the operation is sent again.
     fn cut_over_proven(&mut self, now: Instant, id: u64) {
         let Some(moving) = self.operations.moving_mut(id) else { return };
         let is_in_order = moving.is_resumed || moving.had_begun;
-        self.cut_over(now, id, if is_in_order { &Cut::Complete } else { &Cut::Unproven });
+        self.cut_over(now, id, if is_in_order { &OldSide::Done } else { &OldSide::Unproven });
     }
 
     /// The server has ended an operation on the old connection while it is moving. Returns whether
-    /// it goes on all the same, because the new one has said something already.
+    /// the operation goes on on the new one, because something has arrived there.
     pub(super) fn old_side_ended(&mut self, now: Instant, id: u64) -> bool {
         let Some(moving) = self.operations.moving_mut(id) else { return false };
         if moving.backlog.is_empty() {
             return false;
         }
         // Nothing says whether the old one had more to say when it ended.
-        self.cut_over(now, id, &Cut::OldLost(None));
+        self.cut_over(now, id, &OldSide::Lost(None));
         true
     }
 
-    /// From here on an operation is on the new connection alone.
-    fn cut_over(&mut self, now: Instant, id: u64, cut: &Cut) {
+    /// Moves an operation to the new connection alone, or sends it again there.
+    fn cut_over(&mut self, now: Instant, id: u64, old_side: &OldSide) {
         self.handover.moving.remove(&id);
         let Some(moving) = self.operations.moving_mut(id) else { return };
-        let (from, new, is_resumed) = (moving.from, moving.new, moving.is_resumed);
-        let has_old_said = moving.overlap.has_old_said();
+        let (from, new_serial, is_resumed) = (moving.from, moving.new_serial, moving.is_resumed);
+        let old_delivered_any = moving.overlap.old_delivered_any();
         let is_ended = moving.backlog.end.is_some();
-        let (lost, cause, may_miss) = match cut {
-            Cut::Complete => (None, None, false),
-            Cut::Unproven => (None, None, !is_resumed),
-            Cut::OldLost(cause) => (Some(from), cause.clone(), true),
+        let (silent_on, cause, may_miss) = match old_side {
+            OldSide::Done => (None, None, false),
+            OldSide::Unproven => (None, None, !is_resumed),
+            OldSide::Lost(cause) => (Some(from), cause.clone(), true),
         };
         let Some(operation) = self.operations.get(id) else { return };
-        let can_be_resumed = operation.is_resumable && !is_resumed && has_old_said;
-        let Some(serial) = new.filter(|_| !(may_miss && can_be_resumed)) else {
-            // The new connection does not know it yet, or not from where to go on: it is sent there
-            // after the last item that was received.
-            return self.send_anew(now, id, lost, cause);
+        // One that is not resumed had no position when it was sent on the new connection. Only an
+        // item on the old one can have brought a position since.
+        let has_position_now = operation.is_resumable && !is_resumed && old_delivered_any;
+        // With a position, the new connection delivers what may be missing.
+        let is_sent_anew = may_miss && has_position_now;
+        // Without a serial there, it is not written on the new connection yet.
+        let Some(serial) = new_serial.filter(|_| !is_sent_anew) else {
+            return self.send_anew(now, id, silent_on, cause);
         };
-        self.complete_old(id, lost);
+        if silent_on.is_none()
+            && let Some((_, wire_id)) = self.operations.wire_ids(id).find(|(on, _)| *on == from)
+            && let Some(old) = self.connection_mut(from)
+        {
+            old.complete(wire_id, OperationType::Subscription);
+        }
         let place = if is_ended {
             // It is on no connection any more: nothing is said about it there (rule 13).
             Place::Waiting(Why::Reader)
@@ -188,15 +203,17 @@ impl<W: Clone> Session<W> {
         self.probe_awaited();
     }
 
-    /// Takes an operation off both connections of a handover, and sends it on the new one.
+    /// Takes an operation off both connections of a handover, and sends it on the new one: from its
+    /// position, if it has one. Nothing is said about it on `silent_on`, which is lost or has ended
+    /// the operation.
     fn send_anew(
         &mut self,
         now: Instant,
         id: u64,
-        lost: Option<ConnectionId>,
+        silent_on: Option<ConnectionId>,
         cause: Option<Disconnect>,
     ) {
-        self.leave(id, lost, Why::Connection);
+        self.leave(id, silent_on, Why::Connection);
         if let Some(operation) = self.operations.get_mut(id) {
             operation.outage = Some(Arc::new(Outage { since: now, cause }));
         }
@@ -204,34 +221,25 @@ impl<W: Clone> Session<W> {
         self.probe_awaited();
     }
 
-    /// Completes an operation on the connection that it moves away from, unless that is lost.
-    fn complete_old(&mut self, id: u64, lost: Option<ConnectionId>) {
-        let Some((from, wire_id)) = self.operations.wire_ids(id).next() else { return };
-        if lost.is_none()
-            && let Some(old) = self.connection_mut(from)
-        {
-            old.complete(wire_id, OperationType::Subscription);
-        }
-    }
-
     /// Cuts over the operations that both connections have carried for [`OVERLAP`].
     pub(super) fn check_overlap(&mut self, now: Instant, retiring: ConnectionId) {
         let Some(old) = self.connection_mut(retiring) else { return };
         old.timers.arm(Timer::Overlap, now + LOOK_AGAIN);
-        // What is not read may be there already.
+        // Reading is paused: items of the old connection may wait in its socket.
         if old.liveness.is_paused() {
             return;
         }
         let read_since = old.liveness.resumed_at();
         for id in self.handover.moving.clone() {
             let Some(moving) = self.operations.moving_mut(id) else { continue };
-            if moving.new.is_none() {
+            if moving.new_serial.is_none() {
                 continue;
             }
-            let since = *moving.since.get_or_insert(now);
-            let since = read_since.map_or(since, |read| read.max(since));
-            if now.saturating_duration_since(since) >= OVERLAP {
-                self.cut_over(now, id, &Cut::Unproven);
+            let carried_since = *moving.since.get_or_insert(now);
+            // Only the time counts in which both were read.
+            let counted_since = read_since.map_or(carried_since, |read| read.max(carried_since));
+            if now.saturating_duration_since(counted_since) >= OVERLAP {
+                self.cut_over(now, id, &OldSide::Unproven);
             }
         }
     }
@@ -239,7 +247,7 @@ impl<W: Clone> Session<W> {
     /// Queries and mutations had their time on the retiring connection.
     pub(super) fn end_grace(&mut self, now: Instant, retiring: ConnectionId) {
         let Some(old) = self.connection_mut(retiring) else { return };
-        // The answers may be there already.
+        // Reading is paused: the answers may wait in the socket.
         if old.liveness.is_paused() {
             return old.timers.arm(Timer::Grace, now + LOOK_AGAIN);
         }
@@ -272,21 +280,24 @@ impl<W: Clone> Session<W> {
         &mut self,
         now: Instant,
         retiring: ConnectionId,
-        cause: Option<&Disconnect>,
+        cause: &Disconnect,
     ) {
-        for id in std::mem::take(&mut self.handover.moving) {
-            self.cut_over(now, id, &Cut::OldLost(cause.cloned()));
-        }
-        self.give_up_calls(now, retiring, cause);
+        self.take_over(now, retiring, cause);
         self.remove_connection(retiring);
         self.handover_is_over(now);
     }
 
-    /// Whether the loss of the current connection leaves one that still carries the operations.
-    pub(super) fn can_undo_handover(&mut self) -> bool {
-        let operations = &self.operations;
-        self.handover.moving.retain(|id| operations.is_moving(*id));
-        !self.handover.moving.is_empty()
+    /// The retiring connection is lost or given up: what it carried goes on on the current one.
+    fn take_over(&mut self, now: Instant, retiring: ConnectionId, cause: &Disconnect) {
+        for id in std::mem::take(&mut self.handover.moving) {
+            self.cut_over(now, id, &OldSide::Lost(Some(cause.clone())));
+        }
+        self.give_up_calls(now, retiring, Some(cause));
+    }
+
+    /// Whether the loss of the current connection leaves one that still carries operations.
+    pub(super) fn can_undo_handover(&self) -> bool {
+        self.handover.moving.iter().any(|id| self.operations.is_moving(*id))
             && self.other().is_some_and(|other| other.role == Role::Retiring && other.is_open())
     }
 
@@ -297,12 +308,12 @@ impl<W: Clone> Session<W> {
         self.counts.handovers -= 1;
         self.give_up_mutations(new, Some(&cause));
         for id in std::mem::take(&mut self.handover.moving) {
-            if let Some(&mut Moving { from, old, .. }) = self.operations.moving_mut(id) {
-                self.operations.set_place(id, Place::On(from, old));
+            if let Some(&mut Moving { from, old_serial, .. }) = self.operations.moving_mut(id) {
+                self.operations.set_place(id, Place::On(from, old_serial));
             }
         }
         self.handover.staying.clear();
-        self.strand(new, &Arc::new(Outage { since: now, cause: Some(cause.clone()) }));
+        self.return_to_waiting(new, &Arc::new(Outage { since: now, cause: Some(cause.clone()) }));
         self.remove_connection(new);
         self.current = new.other();
         let healthy_at = now + self.config.healthy_after;
@@ -315,12 +326,13 @@ impl<W: Clone> Session<W> {
         self.status_open();
         self.issue_all(now, None);
         self.look_for_idleness(now);
-        self.space(now, cause, Stage::Open);
+        self.delay_next_attempt(now, cause, Stage::Open);
         self.dial_successor(now);
     }
 
-    /// Closes the retiring connection once nothing depends on it.
-    pub(super) fn close_retired(&mut self, now: Instant) {
+    /// Gives up what nothing depends on any more: the next attempt at a connection, or the retiring
+    /// connection.
+    pub(super) fn close_unneeded(&mut self, now: Instant) {
         if self.phase() == Some(Phase::Waiting) && !self.has_reason() {
             return self.rest();
         }
@@ -329,7 +341,7 @@ impl<W: Clone> Session<W> {
             return;
         };
         let (retiring, operations) = (*id, &self.operations);
-        // Mostly the first one is still there, and nothing else is looked at.
+        // Usually the first id is still moving, so the loop ends at once.
         while let Some(&id) = self.handover.moving.first()
             && !operations.is_moving(id)
         {
@@ -366,10 +378,7 @@ impl<W: Clone> Session<W> {
         let id = self.current.other();
         match self.connection(id).map(|other| other.role) {
             Some(Role::Retiring) => {
-                for moving in std::mem::take(&mut self.handover.moving) {
-                    self.cut_over(now, moving, &Cut::OldLost(Some(cause.clone())));
-                }
-                self.give_up_calls(now, id, Some(cause));
+                self.take_over(now, id, cause);
                 self.handover.staying.clear();
             }
             Some(Role::Trial) => return self.drop_trial(),
@@ -381,13 +390,7 @@ impl<W: Clone> Session<W> {
     /// Closes the connection that is not current, on which nothing is live.
     pub(super) fn hang_up_other(&mut self) {
         let id = self.current.other();
-        let close = match self.connection(id).map(|other| other.phase) {
-            None => return,
-            Some(Phase::Opening(_) | Phase::Open(_)) => Some((CloseCode::NORMAL, "")),
-            Some(Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_)) => {
-                None
-            }
-        };
+        let Some(close) = self.connection(id).map(Connection::close_frame) else { return };
         self.abandon_attempt(id);
         self.remove_connection(id);
         self.outputs.push_back(Output::Hangup(id, close));

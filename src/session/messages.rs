@@ -217,7 +217,7 @@ impl<W: Clone> Session<W> {
         }
         self.counts.items += 1;
         if side == Side::Old {
-            self.old_said(now, id, &frame[payload.clone()]);
+            self.item_on_old(now, id, &frame[payload.clone()]);
             self.after_change(now);
         } else if self.forget_awaited(id)
             && let Some(operation) = self.operations.get(id)
@@ -338,7 +338,7 @@ impl<W: Clone> Session<W> {
         }
         self.awaited.insert(id);
         for on in ConnectionId::ALL {
-            if self.operations.is_queued(id, on) || self.operations.is_on(id, on) {
+            if self.is_provable_on(id, on) {
                 self.probe_on(on);
             }
         }
@@ -375,18 +375,21 @@ impl<W: Clone> Session<W> {
             return;
         }
         for on in ConnectionId::ALL {
-            let operations = &self.operations;
-            // What waits for its turn under `reissue_rate` is not proven by a ping before it.
-            let is_due = |id: &u64| match operations.place(*id) {
-                Some(Place::Queued(queue, _)) => *queue == on,
-                Some(Place::On(..) | Place::Moving(_)) => {
-                    operations.wire_ids(*id).any(|(connection, _)| connection == on)
-                }
-                Some(Place::Waiting(_)) | None => false,
-            };
-            if self.awaited.iter().any(is_due) {
+            if self.awaited.iter().any(|id| self.is_provable_on(*id, on)) {
                 self.probe_on(on);
             }
+        }
+    }
+
+    /// Whether the answer to a ping that is queued on a connection now proves this operation there.
+    fn is_provable_on(&self, id: u64, on: ConnectionId) -> bool {
+        match self.operations.place(id) {
+            Some(Place::Queued(queue, _)) => *queue == on,
+            Some(Place::On(..) | Place::Moving(_)) => {
+                self.operations.wire_ids(id).any(|(connection, _)| connection == on)
+            }
+            // The ping would go before what waits for its turn under `reissue_rate`.
+            Some(Place::Waiting(_)) | None => false,
         }
     }
 

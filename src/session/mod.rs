@@ -165,11 +165,7 @@ impl<W: Clone> Session<W> {
     pub(crate) fn handle_broken(&mut self, now: Instant, id: ConnectionId, cause: Disconnect) {
         let ping_timeout = self.config.ping_timeout;
         let Some(connection) = self.connection_mut(id) else { return };
-        let has_socket = match connection.phase {
-            Phase::Opening(_) | Phase::Open(_) => true,
-            Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_) => false,
-        };
-        if has_socket && connection.broken.is_none() {
+        if connection.has_socket() && connection.broken.is_none() {
             connection.broken = Some(cause);
             connection.timers.arm(Timer::Broken, now + ping_timeout);
         }
@@ -336,10 +332,10 @@ impl<W: Clone> Session<W> {
         self.quarantine.no_loss();
     }
 
-    /// What may follow from any input: a connection that nothing depends on any more, a handover or
-    /// a trial that can begin.
+    /// What may follow from any input: a connection that nothing depends on any more is given up or
+    /// closed, or a trial can begin.
     fn after_change(&mut self, now: Instant) {
-        self.close_retired(now);
+        self.close_unneeded(now);
         if self.config.is_single_use && self.is_used && self.operations.is_empty() {
             self.shutdown(now, now + FAREWELL);
         }

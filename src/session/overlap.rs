@@ -23,7 +23,7 @@ pub(super) struct Overlap {
 
 impl Overlap {
     /// An item arrived on the old connection. Returns whether it has nothing to add any more.
-    pub(super) fn old_said(&mut self, item: &str) -> bool {
+    pub(super) fn item_on_old(&mut self, item: &str) -> bool {
         let Some(pair) = pair(&mut self.last_old, item) else { return false };
         if self.old_pairs.len() == MAX_OLD_PAIRS {
             self.old_pairs.pop_front();
@@ -33,13 +33,13 @@ impl Overlap {
     }
 
     /// Whether anything arrived on the old connection.
-    pub(super) fn has_old_said(&self) -> bool {
+    pub(super) fn old_delivered_any(&self) -> bool {
         self.last_old.is_some()
     }
 
     /// An item arrived on the new connection. Returns whether the old one has nothing to add any
     /// more.
-    pub(super) fn new_said(&mut self, item: &str) -> bool {
+    pub(super) fn item_on_new(&mut self, item: &str) -> bool {
         let Some(pair) = pair(&mut self.last_new, item) else { return false };
         self.new_pairs.insert(pair);
         self.old_pairs.contains(&pair)

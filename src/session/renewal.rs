@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    LOOK_AGAIN, Output, Session, Status,
+    LOOK_AGAIN, Output, Session,
     connection::{ConnectionId, Phase, Role, timers::Timer},
     reconnect::verdicts::Stage,
 };
@@ -112,12 +112,13 @@ impl<W: Clone> Session<W> {
     /// follows.
     pub(super) fn successor_failed(&mut self, now: Instant, id: ConnectionId, cause: Disconnect) {
         self.add_connection(id, Role::Successor);
-        self.space(now, cause, Stage::Opening);
+        self.delay_next_attempt(now, cause, Stage::Opening);
         self.attempt(now, id);
     }
 
-    /// Spaces the next attempt at a successor. It cannot be fatal while there is a connection.
-    pub(super) fn space(&mut self, now: Instant, cause: Disconnect, stage: Stage) {
+    /// An attempt at a successor has failed, or the successor was lost: the next attempt is
+    /// delayed. It cannot be fatal while there is a connection.
+    pub(super) fn delay_next_attempt(&mut self, now: Instant, cause: Disconnect, stage: Stage) {
         let verdict = self.retry.verdict(&cause, stage, &self.negotiation).verdict();
         self.retry.judge_beside(now, cause.clone(), verdict, &mut self.negotiation);
         self.outputs.push_back(Output::Postponed(cause));
@@ -136,10 +137,7 @@ impl<W: Clone> Session<W> {
         let Some(connection) = self.connection_mut(id) else { return false };
         connection.role = Role::Current;
         if connection.is_attempt() {
-            let attempt = self.retry.count_attempt();
-            let cause = self.last_cause.clone();
-            let refused_since = self.retry.refused_since();
-            self.status(id, Status::Connecting { attempt, cause, refused_since });
+            self.count_attempt(id);
         } else {
             // The loss may say more about when to dial.
             self.attempt(now, id);

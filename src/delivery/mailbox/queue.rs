@@ -75,6 +75,16 @@ impl<T, E> State<T, E> {
             && (self.items >= limits.items.get() || self.bytes + bytes > limits.bytes.get())
     }
 
+    /// Whether there is room for another item, however small.
+    pub(super) fn has_room(&self, limits: Limits) -> bool {
+        !self.has_no_room(0, limits)
+    }
+
+    /// Lets the writer continue, if it waits. The reader must tell the driver.
+    pub(super) fn release_writer(&mut self, batch: &mut Batch<T>) {
+        batch.released |= std::mem::take(&mut self.writer_waits);
+    }
+
     pub(super) fn push_back(&mut self, entry: Entry<T>) {
         match self.first {
             None => self.first = Some(entry),

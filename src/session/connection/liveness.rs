@@ -24,13 +24,6 @@ pub(crate) struct Liveness {
     resumed_at: Option<Instant>,
 }
 
-/// Which kind of ping is due.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum PingKind {
-    Message,
-    WebSocket,
-}
-
 impl Liveness {
     /// `keep_alive_interval` is what was seen on earlier connections; `is_paused` says that the
     /// sockets are not read at the moment.
@@ -61,34 +54,31 @@ impl Liveness {
         self.doubted_until = None;
     }
 
-    /// Decides which ping is due, if any, and when to look again.
+    /// Decides whether a ping is due, and when to look again.
     ///
-    /// Modern: a message at every interval, as some servers close the connection of a client that
-    /// sends none. Legacy: a WebSocket ping, and only after nothing has arrived for twice the
-    /// interval, as several servers answer it with an error.
+    /// Modern: at every interval, as some servers close the connection of a client that sends no
+    /// ping. Legacy: only after nothing has arrived for twice the interval, as several servers
+    /// answer a WebSocket ping with an error.
     pub(crate) fn ping(
         &mut self,
         now: Instant,
         subprotocol: Subprotocol,
         timers: &mut Timers,
-    ) -> Option<PingKind> {
-        let pace = self.pace(subprotocol)?;
-        let ping = match subprotocol {
-            Subprotocol::GraphqlTransportWs => PingKind::Message,
-            Subprotocol::GraphqlWs => {
-                let quiet_until = self.last_inbound.unwrap_or(now) + pace;
-                if quiet_until > now {
-                    timers.arm(Timer::Ping, quiet_until);
-                    return None;
-                }
-                PingKind::WebSocket
-            }
+    ) -> bool {
+        let Some(pace) = self.pace(subprotocol) else { return false };
+        let due = match subprotocol {
+            Subprotocol::GraphqlTransportWs => now,
+            Subprotocol::GraphqlWs => self.last_inbound.unwrap_or(now) + pace,
         };
+        if due > now {
+            timers.arm(Timer::Ping, due);
+            return false;
+        }
         timers.arm(Timer::Ping, now + pace);
         let since = *self.unanswered.get_or_insert(now);
         let due = since + self.timeout;
         timers.arm(Timer::Liveness, self.doubted_until.map_or(due, |until| until.min(due)));
-        Some(ping)
+        true
     }
 
     /// A ping is sent out of turn. The peer counts as dead if nothing arrives within `patience`.

@@ -17,15 +17,10 @@ use std::{
 
 use serde_json::Value;
 
-use self::{
-    liveness::{Liveness, PingKind},
-    pings::Pings,
-    send_queue::SendQueue,
-    timers::Timers,
-};
+use self::{liveness::Liveness, pings::Pings, send_queue::SendQueue, timers::Timers};
 use super::Config;
 use crate::{
-    error::Disconnect,
+    error::{CloseCode, Disconnect},
     operation::OperationType,
     protocol::{Subprotocol, WireId},
 };
@@ -125,21 +120,17 @@ impl Connection {
     /// Sends a keepalive ping if one is due, ahead of the data.
     pub(super) fn ping(&mut self, now: Instant) {
         let Phase::Open(subprotocol) = self.phase else { return };
-        if let Some(kind) = self.liveness.ping(now, subprotocol, &mut self.timers) {
-            self.send_queue.ping(now, kind);
+        if self.liveness.ping(now, subprotocol, &mut self.timers) {
+            self.send_queue.ping(now);
         }
     }
 
     /// Pings out of turn. The peer counts as dead if nothing arrives within `patience`.
     pub(super) fn doubt(&mut self, now: Instant, patience: Duration) {
-        let Phase::Open(subprotocol) = self.phase else { return };
-        let kind = match subprotocol {
-            Subprotocol::GraphqlTransportWs => PingKind::Message,
-            // The legacy subprotocol has no such message.
-            Subprotocol::GraphqlWs => PingKind::WebSocket,
-        };
-        self.send_queue.ping(now, kind);
-        self.liveness.doubt(now, patience, &mut self.timers);
+        if self.is_open() {
+            self.send_queue.ping(now);
+            self.liveness.doubt(now, patience, &mut self.timers);
+        }
     }
 
     /// Queues a ping behind everything that is queued, unless such a ping is under way already.
@@ -190,6 +181,19 @@ impl Connection {
 
     pub(super) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Whether there is a socket that can take messages.
+    pub(super) fn has_socket(&self) -> bool {
+        match self.phase {
+            Phase::Opening(_) | Phase::Open(_) => true,
+            Phase::Waiting | Phase::Authorizing | Phase::Dialing(_) | Phase::Closing(_) => false,
+        }
+    }
+
+    /// The close frame with which this side gives the connection up, if there is a socket for it.
+    pub(super) fn close_frame(&self) -> Option<(CloseCode, &'static str)> {
+        self.has_socket().then_some((CloseCode::NORMAL, ""))
     }
 
     /// Whether an attempt is under way: asked for credentials, dialing or not acknowledged yet.

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use super::{ConnectionId, liveness::PingKind, pings::Pings};
+use super::{ConnectionId, pings::Pings};
 use crate::{
     error::CloseCode,
     protocol::{Outgoing, Subprotocol, Transmit, WireId, close_reason},
@@ -19,8 +19,8 @@ pub(crate) struct SendQueue {
     init: Option<Box<str>>,
     /// Overtakes the queue. Only the latest pong is owed (rule 19).
     pong: Option<Pong>,
-    /// A keepalive ping, and when it was queued. Overtakes the queue, too.
-    ping: Option<(PingKind, Instant)>,
+    /// When a keepalive ping was queued. Overtakes the queue, too.
+    ping: Option<Instant>,
     queue: VecDeque<Queued>,
     /// The `complete`s in the queue that are still to be sent, by serial.
     completing: BTreeMap<u64, Completing>,
@@ -39,7 +39,7 @@ enum Queued {
     Subscribe(u64, u32),
     /// By serial, if it is still to be completed.
     Complete(u64),
-    /// A ping in its place behind the data, of the kind of the subprotocol.
+    /// A ping in its place behind the data.
     Probe,
     Terminate,
     Close,
@@ -90,8 +90,8 @@ impl SendQueue {
     }
 
     /// Queues a keepalive ping, unless there is one already.
-    pub(super) fn ping(&mut self, now: Instant, kind: PingKind) {
-        self.ping.get_or_insert((kind, now));
+    pub(super) fn ping(&mut self, now: Instant) {
+        self.ping.get_or_insert(now);
     }
 
     /// Sends an operation as soon as `reissue_rate` allows.
@@ -112,7 +112,7 @@ impl SendQueue {
         {
             let is_due = match operations.place(id) {
                 Some(Place::Waiting(Why::Pacing)) => true,
-                Some(Place::Moving(moving)) => moving.new.is_none(),
+                Some(Place::Moving(moving)) => moving.new_serial.is_none(),
                 Some(Place::Waiting(_) | Place::Queued(..) | Place::On(..)) | None => false,
             };
             if is_due {
@@ -176,18 +176,19 @@ impl SendQueue {
         pings: &mut Pings,
     ) -> Option<Transmit> {
         let text = |message: Outgoing<'_>| Some(Transmit::Text(message.encode(subprotocol)));
+        let ping = |number| match subprotocol {
+            Subprotocol::GraphqlTransportWs => text(Outgoing::Ping { number }),
+            // A `ping` message is an error on the legacy subprotocol.
+            Subprotocol::GraphqlWs => Some(Transmit::Ping(number)),
+        };
         if let Some(payload) = self.init.take() {
             return text(Outgoing::Init { payload: &payload });
         }
         if let Some(Pong { payload }) = self.pong.take() {
             return text(Outgoing::Pong { payload: payload.as_deref() });
         }
-        if let Some((kind, at)) = self.ping.take() {
-            let number = pings.written(operations.last_serial(), Some(at));
-            return match kind {
-                PingKind::Message => text(Outgoing::Ping { number }),
-                PingKind::WebSocket => Some(Transmit::Ping(number)),
-            };
+        if let Some(queued_at) = self.ping.take() {
+            return ping(pings.written(operations.last_serial(), Some(queued_at)));
         }
         loop {
             let Some(message) = self.queue.pop_front() else {
@@ -209,14 +210,7 @@ impl SendQueue {
                     };
                     text(Outgoing::Complete { id: WireId { serial, slot } })
                 }
-                Queued::Probe => {
-                    let number = pings.written(operations.last_serial(), None);
-                    match subprotocol {
-                        Subprotocol::GraphqlTransportWs => text(Outgoing::Ping { number }),
-                        // A `ping` message is an error on the legacy subprotocol.
-                        Subprotocol::GraphqlWs => Some(Transmit::Ping(number)),
-                    }
-                }
+                Queued::Probe => ping(pings.written(operations.last_serial(), None)),
                 Queued::Terminate => text(Outgoing::Terminate),
                 Queued::Close => Some(Transmit::Close(CloseCode::NORMAL, close_reason(""))),
             };

@@ -73,9 +73,6 @@ impl<W: Clone> Session<W> {
         let is_known = self.leave(id, None, Why::Connection);
         let operation = self.operations.remove(id)?;
         self.forget_awaited(id);
-        if self.phase() == Some(Phase::Waiting) && !self.has_reason() {
-            self.rest();
-        }
         self.look_for_idleness(now);
         self.after_change(now);
         Some((operation, is_known))
@@ -96,13 +93,9 @@ impl<W: Clone> Session<W> {
                 connection.complete(*wire_id, kind);
             }
         }
-        let before = self.operations.set_place(id, Place::Waiting(why));
-        let queue = match before {
-            Some(Place::Queued(on, _)) => Some(on),
-            Some(Place::Moving(moving)) if moving.new.is_none() => Some(moving.from.other()),
-            Some(Place::Waiting(_) | Place::On(..) | Place::Moving(_)) | None => None,
-        };
-        if let Some(on) = queue
+        let queued_on = ConnectionId::ALL.into_iter().find(|on| self.operations.is_queued(id, *on));
+        self.operations.set_place(id, Place::Waiting(why));
+        if let Some(on) = queued_on
             && let Some(connection) = self.connections[on as usize].as_mut()
         {
             connection.send_queue.left(on, &self.operations);
@@ -114,7 +107,6 @@ impl<W: Clone> Session<W> {
     pub(crate) fn finish(&mut self, now: Instant, on: ConnectionId, wire_id: WireId, end: End) {
         let Some((_, operation)) = self.operations.by_wire_id(wire_id, on) else { return };
         let (id, kind) = (operation.id, operation.kind);
-        let is_restartable = operation.watch.as_ref().is_some_and(|watch| watch.options.restart);
         self.leave(id, Some(on), Why::Application);
         if let Some(connection) = self.connection_mut(on) {
             // Both sides end it at once: what is not written yet is not sent any more (rule 13).
@@ -123,20 +115,18 @@ impl<W: Clone> Session<W> {
                 connection.send_queue.complete(wire_id, true);
             }
         }
-        self.remove_or_ask(now, id, end, is_restartable);
+        self.remove_or_ask(now, id, end);
     }
 
     /// An operation was ended by the server: the application is asked whether that was transient,
     /// or it is over.
-    pub(crate) fn remove_or_ask(&mut self, now: Instant, id: u64, end: End, is_restartable: bool) {
-        if is_restartable {
+    pub(crate) fn remove_or_ask(&mut self, now: Instant, id: u64, end: End) {
+        let Some(operation) = self.operations.get(id) else { return };
+        if operation.watch.as_ref().is_some_and(|watch| watch.options.restart) {
+            let writer = operation.writer.clone();
+            self.outputs.push_back(Output::AskIfTransient { writer, end });
             self.operations.set_place(id, Place::Waiting(Why::Application));
             self.operations.clear_deadline(id);
-            if let Some(operation) = self.operations.get_mut(id) {
-                operation.is_cleared = true;
-                let writer = operation.writer.clone();
-                self.outputs.push_back(Output::AskIfTransient { writer, end });
-            }
         } else if let Some(operation) = self.operations.remove(id) {
             self.forget_awaited(id);
             self.outputs.push_back(Output::Finish { writer: operation.writer, end });
@@ -158,9 +148,7 @@ impl<W: Clone> Session<W> {
             return;
         }
         let Some(end) = backlog.end else { return self.delivered_late(now, id) };
-        let Some(operation) = self.operations.get(id) else { return };
-        let is_restartable = operation.watch.as_ref().is_some_and(|watch| watch.options.restart);
-        self.remove_or_ask(now, id, end, is_restartable);
+        self.remove_or_ask(now, id, end);
     }
 
     /// Ends the mutations that a connection carried. They may have been executed, so they are never

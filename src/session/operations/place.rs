@@ -56,32 +56,34 @@ pub(crate) enum Why {
 pub(crate) struct Moving {
     /// The connection that is being replaced.
     pub(crate) from: ConnectionId,
-    /// The serial there.
-    pub(crate) old: u64,
-    /// The server had begun it there before the new connection was asked.
+    /// The serial on that connection.
+    pub(crate) old_serial: u64,
+    /// The server had begun the operation there before the new connection was asked.
     pub(crate) had_begun: bool,
     /// Its turn in the send queue of the new connection.
     pub(crate) turn: u32,
     /// The serial on the new connection; `None` until it is written there.
-    pub(crate) new: Option<u64>,
+    pub(crate) new_serial: Option<u64>,
     /// The new connection was told the position after which to go on: it delivers everything that
     /// follows, whatever the old one still had to say.
     pub(crate) is_resumed: bool,
     /// What both connections have said, to find out whether the old one has nothing to add.
     pub(crate) overlap: Overlap,
-    /// Since when both connections carry it; `None` until it is written on the new one.
+    /// When it was first seen to be carried by both connections, which is checked once a second.
+    /// `None` before that.
     pub(crate) since: Option<Instant>,
+    /// What arrived on the new connection.
     pub(crate) backlog: Backlog,
 }
 
 impl Moving {
-    pub(crate) fn new(from: ConnectionId, old: u64, had_begun: bool) -> Self {
+    pub(crate) fn new(from: ConnectionId, old_serial: u64, had_begun: bool) -> Self {
         Self {
             from,
-            old,
+            old_serial,
             had_begun,
             turn: 0,
-            new: None,
+            new_serial: None,
             is_resumed: false,
             overlap: Overlap::default(),
             since: None,

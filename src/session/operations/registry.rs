@@ -155,9 +155,11 @@ impl<W> Registry<W> {
                 operation.has_begun = false;
             }
             Place::Moving(moving)
-                if moving.from.other() == on && moving.new.is_none() && moving.turn == turn =>
+                if moving.from.other() == on
+                    && moving.new_serial.is_none()
+                    && moving.turn == turn =>
             {
-                moving.new = Some(serial);
+                moving.new_serial = Some(serial);
             }
             Place::Waiting(_) | Place::Queued(..) | Place::On(..) | Place::Moving(_) => {
                 return None;
@@ -231,8 +233,12 @@ impl<W> Registry<W> {
             Place::On(connection, serial) if *serial == id.serial && *connection == on => {
                 Side::Only
             }
-            Place::Moving(moving) if moving.old == id.serial && moving.from == on => Side::Old,
-            Place::Moving(moving) if moving.new == Some(id.serial) && moving.from.other() == on => {
+            Place::Moving(moving) if moving.old_serial == id.serial && moving.from == on => {
+                Side::Old
+            }
+            Place::Moving(moving)
+                if moving.new_serial == Some(id.serial) && moving.from.other() == on =>
+            {
                 Side::New
             }
             Place::Waiting(_) | Place::Queued(..) | Place::On(..) | Place::Moving(_) => {
@@ -254,9 +260,9 @@ impl<W> Registry<W> {
                 Place::On(connection, serial) => [Some((*connection, wire_id(*serial))), None],
                 Place::Moving(moving) => {
                     // An end that is held is known: nothing is to be completed there (rule 13).
-                    let new = moving.new.filter(|_| moving.backlog.end.is_none());
+                    let new = moving.new_serial.filter(|_| moving.backlog.end.is_none());
                     [
-                        Some((moving.from, wire_id(moving.old))),
+                        Some((moving.from, wire_id(moving.old_serial))),
                         new.map(|new| (moving.from.other(), wire_id(new))),
                     ]
                 }
@@ -289,7 +295,7 @@ impl<W> Registry<W> {
     pub(crate) fn is_queued(&self, id: u64, on: ConnectionId) -> bool {
         match self.place(id) {
             Some(Place::Queued(connection, _)) => *connection == on,
-            Some(Place::Moving(moving)) => moving.new.is_none() && moving.from.other() == on,
+            Some(Place::Moving(moving)) => moving.new_serial.is_none() && moving.from.other() == on,
             Some(Place::Waiting(_) | Place::On(..)) | None => false,
         }
     }

@@ -109,7 +109,7 @@ impl Watch {
 
 impl<W: Clone> Session<W> {
     /// The operation was queued: its silence counts from now on.
-    pub(crate) fn watch_from(&mut self, now: Instant, id: u64) {
+    pub(crate) fn restart_silence_check(&mut self, now: Instant, id: u64) {
         let healthy_after = self.config.healthy_after;
         let Some(operation) = self.operations.get_mut(id) else { return };
         let Some(watch) = &mut operation.watch else { return };
@@ -129,7 +129,7 @@ impl<W: Clone> Session<W> {
                 self.operations.set_deadline(id, at);
             }
         } else if watch.options.first_item_within.is_some() {
-            self.watch_from(now, id);
+            self.restart_silence_check(now, id);
         }
     }
 

@@ -80,9 +80,8 @@ impl<W: Clone> Session<W> {
         for &id in &group {
             if on == self.current {
                 self.release_from_quarantine(now, id);
-            } else if let Some(connection) = self.connections[on as usize].as_mut() {
-                let turn = self.operations.queue(id, on);
-                connection.send_queue.subscribe(id, turn);
+            } else {
+                self.enqueue(id, on);
                 self.quarantine.failed_dials = 0;
             }
         }

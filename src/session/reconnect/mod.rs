@@ -63,12 +63,17 @@ impl<W: Clone> Session<W> {
         let role = connection.role;
         let reason = self.retry.begin(now);
         if role == Role::Current {
-            let attempt = self.retry.count_attempt();
-            let refused_since = self.retry.refused_since();
-            let cause = self.last_cause.clone();
-            self.status(id, Status::Connecting { attempt, cause, refused_since });
+            self.count_attempt(id);
         }
         self.outputs.push_back(Output::Authorize(id, reason));
+    }
+
+    /// An attempt at the current connection is under way: it counts.
+    pub(super) fn count_attempt(&mut self, id: ConnectionId) {
+        let attempt = self.retry.count_attempt();
+        let refused_since = self.retry.refused_since();
+        let cause = self.last_cause.clone();
+        self.status(id, Status::Connecting { attempt, cause, refused_since });
     }
 
     /// The provider has answered.
@@ -144,7 +149,7 @@ impl<W: Clone> Session<W> {
         self.outputs.push_back(Output::Hangup(id, close));
         match role {
             Role::Successor => self.successor_failed(now, id, cause),
-            Role::Retiring => self.retiring_lost(now, id, Some(&cause)),
+            Role::Retiring => self.retiring_lost(now, id, &cause),
             Role::Trial => self.trial_lost(now, id, stage, &cause),
             Role::Current if self.can_undo_handover() => self.undo_handover(now, cause),
             Role::Current => self.current_lost(now, stage, cause),
@@ -174,7 +179,7 @@ impl<W: Clone> Session<W> {
             Judged::ByTable(_) => Verdict::Retry,
         };
         let outage = Arc::new(Outage { since: now, cause: Some(cause.clone()) });
-        self.strand(id, &outage);
+        self.return_to_waiting(id, &outage);
         if is_loss {
             self.note_outage(&outage);
         }

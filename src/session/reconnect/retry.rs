@@ -193,18 +193,11 @@ impl Retry {
         negotiation: &mut Negotiation,
     ) -> Plan {
         self.keep_reason(&cause, verdict);
-        let mut floor = Duration::ZERO;
+        let floor = if let Verdict::RetryAfter(delay) = verdict { delay } else { Duration::ZERO };
         // What to do, and whether at once.
         let (fatal, at_once) = match verdict {
-            Verdict::Retry => {
-                self.refused_since = None;
-                self.interrupt_rejections();
-                (None, false)
-            }
-            Verdict::RetryAfter(delay) => {
-                self.refused_since = None;
-                self.interrupt_rejections();
-                floor = delay;
+            Verdict::Retry | Verdict::RetryAfter(_) => {
+                self.not_refused();
                 (None, false)
             }
             Verdict::RetryTimes(times) => {
@@ -250,20 +243,15 @@ impl Retry {
             (Disconnect::Credentials(_), _) | (_, Verdict::OtherSubprotocol) => true,
             (_, _) => false,
         };
-        match (&self.reason, &self.asked) {
-            // A later attempt tells the provider no less than an earlier one.
-            (CredentialsReason::Reconnect, CredentialsReason::Expiring) => {
-                self.reason = self.asked.clone();
-            }
-            (CredentialsReason::Reconnect, CredentialsReason::Rejected { .. }) if is_unused => {
-                self.reason = self.asked.clone();
-            }
-            (CredentialsReason::Reconnect, CredentialsReason::Initial)
-                if matches!(cause, Disconnect::Credentials(_)) =>
-            {
-                self.reason = self.asked.clone();
-            }
-            (_, _) => {}
+        // A later attempt tells the provider no less than an earlier one.
+        let is_asked_again = match self.asked {
+            CredentialsReason::Expiring => true,
+            CredentialsReason::Rejected { .. } => is_unused,
+            CredentialsReason::Initial => matches!(cause, Disconnect::Credentials(_)),
+            CredentialsReason::Reconnect => false,
+        };
+        if is_asked_again && matches!(self.reason, CredentialsReason::Reconnect) {
+            self.unused();
         }
     }
 
@@ -296,10 +284,11 @@ impl Retry {
         if !is_first && is_protocol_error {
             negotiation.try_the_other();
         }
-        (is_over.then_some(cause), ask.first_at_once && is_first)
+        (is_over.then_some(cause), ask.is_first_at_once() && is_first)
     }
 
-    /// Nothing is attempted any more: the next refusal is the first one.
+    /// Something else has failed, or nothing is attempted any more: the next refusal is the first
+    /// one.
     pub(crate) fn not_refused(&mut self) {
         self.refused_since = None;
         self.interrupt_rejections();

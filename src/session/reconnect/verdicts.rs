@@ -35,8 +35,6 @@ pub(crate) enum Verdict {
 /// How often credentials are asked for again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct AskAgain {
-    /// The first time in a row is without a delay. All others have the backoff.
-    pub(crate) first_at_once: bool,
     /// How many times in a row; `None` is for as long as `refusal_grace`.
     pub(crate) times: Option<u32>,
     /// The server said that it is about credentials; otherwise it only looks like it.
@@ -94,18 +92,17 @@ impl Verdict {
             Endpoint::Unproven => Some(1),
             Endpoint::Proven => None,
         };
-        Self::AskAgain(AskAgain { first_at_once: true, times, is_certain: true })
+        Self::AskAgain(AskAgain { times, is_certain: true })
     }
 
     /// A close before the acknowledgement with which some servers reject credentials, and which
     /// looks the same when they restart.
     fn probably_rejected(endpoint: Endpoint) -> Self {
-        Self::AskAgain(match endpoint {
-            Endpoint::Unproven => {
-                AskAgain { first_at_once: false, times: Some(2), is_certain: false }
-            }
-            Endpoint::Proven => AskAgain { first_at_once: true, times: None, is_certain: false },
-        })
+        let times = match endpoint {
+            Endpoint::Unproven => Some(2),
+            Endpoint::Proven => None,
+        };
+        Self::AskAgain(AskAgain { times, is_certain: false })
     }
 
     /// The server refused for a reason that would persist if it were a matter of configuration.
@@ -114,6 +111,13 @@ impl Verdict {
             Endpoint::Unproven => Self::Fatal,
             Endpoint::Proven => Self::Persist,
         }
+    }
+}
+
+impl AskAgain {
+    /// Whether the first time in a row is without a delay. All others have the backoff.
+    pub(crate) fn is_first_at_once(self) -> bool {
+        self.is_certain || self.times.is_none()
     }
 }
 

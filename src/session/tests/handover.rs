@@ -546,3 +546,15 @@ fn without_a_connection_there_is_nothing_to_replace() {
     world.settle().unwrap();
     assert_eq!((world.rotated, world.asked.len()), (2, 1));
 }
+
+#[test]
+fn whoever_asks_for_a_proof_while_both_connections_carry_the_operation_gets_one() {
+    let mut world = World::open(Config { ping_interval: None, ..config() }, 1);
+    world.rig.session.rotate(world.rig.now);
+    world.settle().unwrap();
+    assert_eq!((world.carried(A), world.carried(B)), (vec![1], vec![1]));
+    world.rig.session.probe(1);
+    world.settle().unwrap();
+    assert!(world.rig.session.is_moving());
+    assert_eq!(world.established, [1]);
+}

@@ -81,6 +81,29 @@ fn a_connection_that_is_lost_meanwhile_begins_again_with_the_first() {
 }
 
 #[test]
+fn a_handover_keeps_the_pace_of_what_still_waits_for_its_turn() {
+    let mut rig = Rig::open(paced(10), 30);
+    assert_eq!(reconnect(&mut rig).len(), 1);
+    rig.session.rotate(rig.now);
+    rig.session.handle_credentials(rig.now, ConnectionId::B, Ok(granted()));
+    rig.session.handle_open(rig.now, ConnectionId::B);
+    rig.session.handle_frame(rig.now, ConnectionId::B, r#"{"type":"connection_ack"}"#);
+    let begun = rig.now;
+    let mut sent = Vec::new();
+    while rig.now < begun + secs(4) {
+        rig.pass(Duration::from_millis(10));
+        let written = std::iter::from_fn(|| rig.session.poll_transmit(ConnectionId::B));
+        sent.extend(written.filter_map(|transmit| match transmit {
+            Transmit::Text(text) => read(&text)["payload"]["query"].as_str().map(str::to_owned),
+            Transmit::Ping(_) | Transmit::Close(..) => None,
+        }));
+        let allowed = (rig.now - begun).as_millis() / 100 + 1;
+        assert!(sent.len() as u128 <= allowed, "{} of {allowed}", sent.len());
+    }
+    assert_eq!(sent, (1..=30).map(|id| id.to_string()).collect::<Vec<_>>(), "rule 26, each once");
+}
+
+#[test]
 fn an_operation_whose_proof_is_waited_for_waits_for_its_turn_and_no_ping_goes_before_it() {
     let mut rig = Rig::open(paced(1), 3);
     reconnect(&mut rig);
