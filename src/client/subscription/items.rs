@@ -137,12 +137,16 @@ impl<T> Items<T> {
     where
         T: DeserializeOwned,
     {
-        match read_rows(self.rows.as_ref(), &item) {
-            Ok(rows) => self.next.extend(rows.enumerate().map(|(n, row)| Next::Unchecked(n, row))),
-            Err(error) => {
-                self.next.push_back(Next::Other(Err(SubscriptionError::Decode(error))));
-                return Some(item);
-            }
+        let decoded = match &self.rows {
+            None => decode(&item).map(|row| self.next.push_back(Next::Unchecked(0, row))),
+            Some(rows) => rows(&item).map(|response| {
+                let rows = (0..).zip(split(response));
+                self.next.extend(rows.map(|(n, row)| Next::Unchecked(n, row)));
+            }),
+        };
+        if let Err(error) = decoded {
+            self.next.push_back(Next::Other(Err(SubscriptionError::Decode(error))));
+            return Some(item);
         }
         let Some(place) = &mut self.place else { return Some(item) };
         let old = place.current.replace(item)?;
@@ -298,38 +302,30 @@ fn shared(error: impl std::error::Error + Send + Sync + 'static) -> SharedError 
     Arc::new(error)
 }
 
-/// Reads an item as rows. The first one has the errors and extensions; an item without data is one
-/// row without data, and so is one with errors and an empty list.
-fn read_rows<T: DeserializeOwned>(
-    rows: Option<&ReadRows<T>>,
-    item: &Payload,
-) -> Result<impl Iterator<Item = Response<T>> + use<T>, DecodeError> {
-    let Response { data, mut errors, mut extensions } = match rows {
-        None => {
-            let Response { data, errors, extensions } = decode::<T>(item)?;
-            Response { data: data.map(|data| vec![data]), errors, extensions }
-        }
-        Some(rows) => rows(item)?,
-    };
+/// Splits a list into its rows. The first row has the errors and extensions. No data is one row
+/// without data, and so is an empty list that comes with errors.
+fn split<T>(response: Response<Vec<T>>) -> impl Iterator<Item = Response<T>> + use<T> {
+    let Response { data, mut errors, mut extensions } = response;
     let is_empty = data.as_ref().is_none_or(|rows| rows.is_empty() && !errors.is_empty());
     let rows = data.unwrap_or_default().into_iter().map(Some);
-    Ok(rows.chain(is_empty.then_some(None)).map(move |data| Response {
+    rows.chain(is_empty.then_some(None)).map(move |data| Response {
         data,
         errors: std::mem::take(&mut errors),
         extensions: extensions.take(),
-    }))
+    })
 }
 
-/// Reads one row of an item, or the last one.
+/// Reads one row of an item, or the last one. An item that is not a list is one row.
 pub(super) fn row_of<T: DeserializeOwned>(
     rows: Option<&ReadRows<T>>,
     item: &Payload,
     row: Option<usize>,
 ) -> Result<Option<T>, DecodeError> {
-    let mut rows = read_rows(rows, item)?.filter_map(|row| row.data);
+    let Some(rows) = rows else { return Ok(decode(item)?.data) };
+    let mut rows = rows(item)?.data.unwrap_or_default().into_iter();
     Ok(match row {
         Some(row) => rows.nth(row),
-        None => rows.last(),
+        None => rows.next_back(),
     })
 }
 
