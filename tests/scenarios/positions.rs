@@ -277,6 +277,7 @@ async fn a_position_of_another_stream_is_refused_and_so_are_options_without_resu
     for position in [
         json!({"item": r#"{"data": {"other": 7}}"#}),
         json!({"item": "{"}),
+        json!({"item": r#"{"data": null}"#}),
         json!({"item": item, "keys": ["seven"]}),
     ] {
         let error = refused(position.clone());

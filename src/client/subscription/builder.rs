@@ -708,9 +708,10 @@ where
         item: &Payload,
         row: Option<usize>,
     ) -> Result<Box<RawValue>, SharedError> {
-        if let Some(last) = row_of(self.rows.as_ref(), item, row).map_err(shared)? {
-            self.operation.change(|variables| (self.hook)(&last, variables)).map_err(shared)?;
-        }
+        let Some(last) = row_of(self.rows.as_ref(), item, row).map_err(shared)? else {
+            return Err(Arc::from(Box::from("the item has no data there")));
+        };
+        self.operation.change(|variables| (self.hook)(&last, variables)).map_err(shared)?;
         self.operation.payload().map_err(shared)
     }
 
