@@ -1,9 +1,9 @@
 //! The items that a stream with `dedupe_by` or `sequence_by` has received lately, by a digest of
 //! their text.
 //!
-//! The reader removes repetitions by their key or number. It cannot do that for what an overflow policy drops
-//! before it is read, so a repetition in the same words is left out before it enters the queue: it
-//! takes no room there, and the gap does not count it.
+//! The reader removes repetitions by their key or number. It cannot do that for what an overflow
+//! policy drops before it is read. So a repetition in the same words is left out before it enters
+//! the queue: it takes no room there, and the gap does not count it.
 
 use std::{
     collections::VecDeque,

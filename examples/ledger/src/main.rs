@@ -1,8 +1,9 @@
 //! Writes each trade of a feed into SQLite exactly once, however often the process is killed.
 //!
-//! `cargo run -p resub-ledger` is a demonstration. It starts the market that `live_feed` embeds, and
-//! this program again as a worker that writes trades into a file. It kills the worker with SIGKILL
-//! about every 300 ms and starts it anew. In the end it checks that the file has every trade once.
+//! `cargo run -p resub-ledger` is a demonstration. It starts the market that `live_feed` embeds,
+//! and this program again as a worker that writes trades into a file. It kills the worker with
+//! SIGKILL about every 300 ms and starts it anew. In the end it checks that the file has every
+//! trade once.
 //!
 //! `cargo run -p resub-ledger -- URL FILE` is the worker alone.
 

@@ -1,6 +1,6 @@
-//! What a subscription does with its items beyond decoding them, if it has options about that: lists
-//! become rows, losses on the server's side become gaps, repetitions are left out, and the position
-//! of what was read is kept.
+//! What a subscription does with its items beyond decoding them, if it has options about that:
+//! lists become rows, losses on the server's side become gaps, repetitions are left out, and the
+//! position of what was read is kept.
 //!
 //! Runs in the reader's task. Must not know where items come from.
 
