@@ -155,7 +155,7 @@ impl Payload {
 
 /// A subscription whose items come from the caller.
 pub struct Stream<T> {
-    stream: Subscription<T>,
+    subscription: Subscription<T>,
     writer: Arc<Writer>,
     stock: Stock,
     buffers: Buffers,
@@ -177,9 +177,9 @@ impl<T: serde::de::DeserializeOwned> Stream<T> {
         let limits = ClientBuilder::new("").limits;
         let client = Client::new(Pool::without_driver(connection), limits, 1 << 20);
         let request = Request::new("subscription { trades }");
-        let stream = options(client.subscription_to(request)).start().ok()?;
+        let subscription = options(client.subscription_to(request)).start().ok()?;
         let Ok(Command::Subscribe { writer, .. }) = receiver.try_recv() else { return None };
-        Some(Self { stream, writer, stock: Stock::default(), buffers: Buffers::default() })
+        Some(Self { subscription, writer, stock: Stock::default(), buffers: Buffers::default() })
     }
 
     /// Passes an item from the driver to the reader, who decodes it. Returns whether it was read.
@@ -190,7 +190,7 @@ impl<T: serde::de::DeserializeOwned> Stream<T> {
             return false;
         }
         let cx = &mut Context::from_waker(Waker::noop());
-        let read = futures::Stream::poll_next(std::pin::Pin::new(&mut self.stream), cx);
+        let read = futures::Stream::poll_next(std::pin::Pin::new(&mut self.subscription), cx);
         matches!(read, Poll::Ready(Some(Ok(crate::Event::Next(_)))))
     }
 }

@@ -1,4 +1,4 @@
-//! Writes each trade of a feed into SQLite exactly once, however often the process is killed.
+//! Writes each trade of a feed into `SQLite` exactly once, however often the process is killed.
 //!
 //! `cargo run -p resub-ledger` is a demonstration. It starts the market that `live_feed` embeds,
 //! and this program again as a worker that writes trades into a file. It kills the worker with
@@ -167,7 +167,7 @@ async fn demonstrate() -> Result<()> {
 /// The demonstration makes progress at each start; this is many times what it needs.
 const MAX_KILLS: u64 = 1_000;
 
-/// A file that is deleted in the end, with those that SQLite makes beside it.
+/// A file that is deleted in the end, with those that `SQLite` makes beside it.
 struct TemporaryFile(PathBuf);
 
 impl TemporaryFile {

@@ -43,8 +43,8 @@ pub struct SubscriptionBuilder<O: Operation, T = <O as Operation>::Data> {
     items: Items<T>,
     recent: Option<Recent>,
     start: Start,
-    /// `flatten` came after an option about items, which it has removed.
-    is_flattened_late: bool,
+    /// Why the options do not go together, as far as that is known before `start`.
+    conflict: Option<&'static str>,
     is_shared: bool,
     replay: Replay,
     is_unchecked: bool,
@@ -83,7 +83,7 @@ impl<O: Operation> SubscriptionBuilder<O> {
             items: Items::default(),
             recent: None,
             start: Start::Anywhere,
-            is_flattened_late: false,
+            conflict: None,
             is_shared: false,
             replay: Replay::Nothing,
             is_unchecked: false,
@@ -131,8 +131,9 @@ impl<O: Operation> SubscriptionBuilder<O> {
         self,
         rows: impl Fn(O::Data) -> Vec<T> + Send + Sync + 'static,
     ) -> SubscriptionBuilder<O, T> {
-        let is_flattened_late =
-            self.resume.is_some() || self.keys.is_some() || self.items.is_wanted();
+        // These are about items of the other type.
+        let is_late = self.resume.is_some() || self.keys.is_some() || self.items.is_wanted();
+        let conflict = is_late.then_some("flatten comes before the options that look at items");
         let read = move |item: &Payload| {
             let Response { data, errors, extensions } = decode::<O::Data>(item)?;
             Ok(Response { data: data.map(&rows), errors, extensions })
@@ -149,7 +150,7 @@ impl<O: Operation> SubscriptionBuilder<O> {
             items: Items::of_rows(Arc::new(read)),
             recent: None,
             start: self.start,
-            is_flattened_late,
+            conflict,
             is_shared: self.is_shared,
             replay: self.replay,
             is_unchecked: self.is_unchecked,
@@ -555,7 +556,7 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
             mut items,
             recent,
             start,
-            is_flattened_late: _,
+            conflict: _,
             is_shared,
             replay,
             is_unchecked,
@@ -593,8 +594,8 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
 
     fn check(&self) -> Result<(), SubscribeError> {
         let conflict = |text| Err(SubscribeError::Option(text));
-        if self.is_flattened_late {
-            return conflict("flatten comes before the options that look at items");
+        if let Some(text) = self.conflict {
+            return conflict(text);
         }
         if self.keys.is_some() && self.items.rows.is_some() {
             return conflict("latest_by does not go with flatten: an item has several keys");
