@@ -13,7 +13,8 @@
 //! #[graphql(
 //!     schema_path = "schema/market.graphql",
 //!     query_path = "queries/trades.graphql",
-//!     response_derives = "Debug"
+//!     response_derives = "Debug",
+//!     skip_serializing_none
 //! )]
 //! struct Trades;
 //!

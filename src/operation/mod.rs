@@ -4,8 +4,8 @@
 //! `graphql_client`'s generated types (`typed.rs`), and the check of documents before they are sent
 //! (`document.rs`).
 
-use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::{RawValue, to_raw_value};
 
 #[cfg(feature = "client")]
 pub(crate) mod document;
@@ -108,4 +108,24 @@ pub(crate) enum OperationType {
     Mutation,
     /// Has any number of results. It is sent again on every new connection.
     Subscription,
+}
+
+/// Returns a request as it is sent. What is not set is left out: some servers refuse
+/// `variables: null`.
+fn body(
+    query: &str,
+    operation_name: Option<&str>,
+    variables: Option<&RawValue>,
+) -> Result<Box<RawValue>, serde_json::Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body<'a> {
+        query: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        operation_name: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        variables: Option<&'a RawValue>,
+    }
+    let variables = variables.filter(|variables| variables.get() != "null");
+    to_raw_value(&Body { query, operation_name, variables })
 }

@@ -5,7 +5,7 @@ use std::{fmt, marker::PhantomData};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::operation::{Operation, Resumable};
+use crate::operation::{Operation, Resumable, body};
 
 /// An operation whose document is known only at run time, with data of any type.
 ///
@@ -48,21 +48,12 @@ impl<T: DeserializeOwned> Operation for Request<T> {
     type Data = T;
 
     fn payload(&self) -> Result<Box<RawValue>, serde_json::Error> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Body<'a> {
-            query: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            operation_name: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            variables: Option<&'a RawValue>,
-        }
         let variables = match &self.variables {
             Some(Ok(variables)) => Some(&**variables),
             Some(Err(error)) => return Err(serde::ser::Error::custom(error)),
             None => None,
         };
-        to_raw_value(&Body { query: &self.document, operation_name: self.name(), variables })
+        body(&self.document, self.name(), variables)
     }
 
     fn name(&self) -> Option<&str> {
@@ -108,6 +99,8 @@ mod tests {
     fn a_request_has_only_the_fields_that_were_set() {
         let plain = Request::<()>::new("{a}").payload().unwrap();
         assert_eq!(plain.get(), r#"{"query":"{a}"}"#);
+        let unset = Request::<()>::new("{a}").variables(&()).payload().unwrap();
+        assert_eq!(unset.get(), plain.get(), "`variables: null` is never sent");
         let full = Request::<()>::new("{a}")
             .operation_name("A")
             .variables(&json!({"b": 1}))
