@@ -99,7 +99,7 @@ impl Numbers {
         if gap.is_answer {
             self.asked = None;
         }
-        if gap.times_sent() > 0 && !gap.is_answer {
+        if gap.times_sent() > 0 && gap.resumed && !gap.is_answer {
             self.in_vain = 0;
         }
         // The request has no position, so the server does not have what is missing either.
