@@ -12,33 +12,25 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 
 use super::{
     Event,
     numbers::{Found, Numbers},
     position::Position,
+    rows::{Rows, Split},
 };
 use crate::{
-    error::{DecodeError, SharedError, SubscriptionError},
+    error::{SharedError, SubscriptionError},
     protocol::Payload,
-    response::{Gap, Response, decode},
+    response::{Gap, Response},
 };
-
-/// Reads an item as rows. Without it an item is one row.
-pub(crate) type ReadRows<T> =
-    Arc<dyn Fn(&Payload) -> Result<Response<Vec<T>>, DecodeError> + Send + Sync>;
-
-/// Returns how many items the server says it has left out, if the item is not one but says that.
-pub(crate) type GapIf<T> = Box<dyn FnMut(&T) -> Option<u64> + Send>;
 
 /// Returns the number of an item.
 pub(crate) type NumberOf<T> = Box<dyn FnMut(&T) -> u64 + Send>;
 
 /// The options about items, and what they need to know.
 pub(crate) struct Items<T> {
-    pub(super) rows: Option<ReadRows<T>>,
-    pub(super) gap_if: Option<GapIf<T>>,
+    pub(super) rows: Rows<T>,
     pub(super) number: Option<NumberOf<T>>,
     numbers: Numbers,
     pub(super) window: Option<Box<dyn Window<T>>>,
@@ -56,9 +48,9 @@ pub(crate) struct Items<T> {
 /// What is read next.
 enum Next<T> {
     /// A row of the current item, with its index.
-    Unchecked(usize, Response<T>),
-    /// A row that was found to be read.
-    Checked(usize, Response<T>),
+    Row(usize, Response<T>),
+    /// A row whose number was looked at, and whose gap was read.
+    Numbered(usize, Response<T>),
     Other(Result<Event<T>, SubscriptionError>),
 }
 
@@ -95,8 +87,7 @@ pub(super) enum Step<T> {
 impl<T> Default for Items<T> {
     fn default() -> Self {
         Self {
-            rows: None,
-            gap_if: None,
+            rows: Rows::default(),
             number: None,
             numbers: Numbers::default(),
             window: None,
@@ -110,14 +101,14 @@ impl<T> Default for Items<T> {
 
 impl<T> Items<T> {
     /// Items that are lists, as rows.
-    pub(super) fn of_rows(rows: ReadRows<T>) -> Self {
-        Self { rows: Some(rows), ..Self::default() }
+    pub(super) fn of_rows(split: Split<T>) -> Self {
+        Self { rows: Rows { split: Some(split), notice: None }, ..Self::default() }
     }
 
     /// Whether there is anything to do.
     pub(super) fn is_wanted(&self) -> bool {
-        self.rows.is_some()
-            || self.gap_if.is_some()
+        self.rows.split.is_some()
+            || self.rows.notice.is_some()
             || self.number.is_some()
             || self.window.is_some()
             || self.place.is_some()
@@ -137,8 +128,8 @@ impl<T> Items<T> {
     where
         T: DeserializeOwned,
     {
-        match read_rows(self.rows.as_ref(), &item) {
-            Ok(rows) => self.next.extend(rows.enumerate().map(|(n, row)| Next::Unchecked(n, row))),
+        match self.rows.read(&item) {
+            Ok(rows) => self.next.extend(rows.enumerate().map(|(n, row)| Next::Row(n, row))),
             Err(error) => {
                 self.next.push_back(Next::Other(Err(SubscriptionError::Decode(error))));
                 return Some(item);
@@ -158,13 +149,13 @@ impl<T> Items<T> {
     /// Returns the next step.
     pub(super) fn step(&mut self) -> Step<T> {
         while let Some(next) = self.next.pop_front() {
-            let (index, row) = match next {
+            let (index, row, is_numbered) = match next {
                 Next::Other(event) => return Step::Yield(event),
-                Next::Checked(index, row) => return self.read(index, row),
-                Next::Unchecked(index, row) => (index, row),
+                Next::Row(index, row) => (index, row, false),
+                Next::Numbered(index, row) => (index, row, true),
             };
             let Some(data) = &row.data else { return Step::Yield(Ok(Event::Next(row))) };
-            if let Some(missing) = self.gap_if.as_mut().and_then(|gap_if| gap_if(data)) {
+            if let Some(missing) = self.rows.left_out(data) {
                 let gap = Gap { missing, ..Gap::default() };
                 self.numbers.gap(&gap);
                 if gap.is_empty() {
@@ -172,7 +163,7 @@ impl<T> Items<T> {
                 }
                 return Step::Yield(Ok(Event::Gap(gap)));
             }
-            if let Some(number) = &mut self.number {
+            if let Some(number) = self.number.as_mut().filter(|_| !is_numbered) {
                 if self.numbers.is_skipped() {
                     continue;
                 }
@@ -187,7 +178,7 @@ impl<T> Items<T> {
                     },
                 };
                 if let Some(gap) = gap {
-                    self.next.push_front(Next::Checked(index, row));
+                    self.next.push_front(Next::Numbered(index, row));
                     return Step::Yield(Ok(Event::Gap(gap)));
                 }
             }
@@ -254,13 +245,13 @@ impl<T> Items<T> {
     where
         T: DeserializeOwned,
     {
+        let Some(row) = self.rows.at(&position.item(), position.row).map_err(shared)? else {
+            return Err(Arc::from(Box::from("the item has no such row")));
+        };
         if let Some(window) = &mut self.window {
-            window.restore(position.keys.clone()).map_err(shared)?;
+            window.restore(&position.keys).map_err(shared)?;
         }
-        if let Some(number) = &mut self.number
-            && let Some(row) =
-                row_of(self.rows.as_ref(), &position.item(), Some(position.row)).map_err(shared)?
-        {
+        if let Some(number) = &mut self.number {
             self.numbers.start_after(number(&row));
         }
         if let Some(place) = &mut self.place {
@@ -298,55 +289,21 @@ fn shared(error: impl std::error::Error + Send + Sync + 'static) -> SharedError 
     Arc::new(error)
 }
 
-/// Reads an item as rows. The first one has the errors and extensions; an item without data is one
-/// row without data, and so is one with errors and an empty list.
-fn read_rows<T: DeserializeOwned>(
-    rows: Option<&ReadRows<T>>,
-    item: &Payload,
-) -> Result<impl Iterator<Item = Response<T>> + use<T>, DecodeError> {
-    let Response { data, mut errors, mut extensions } = match rows {
-        None => {
-            let Response { data, errors, extensions } = decode::<T>(item)?;
-            Response { data: data.map(|data| vec![data]), errors, extensions }
-        }
-        Some(rows) => rows(item)?,
-    };
-    let is_empty = data.as_ref().is_none_or(|rows| rows.is_empty() && !errors.is_empty());
-    let rows = data.unwrap_or_default().into_iter().map(Some);
-    Ok(rows.chain(is_empty.then_some(None)).map(move |data| Response {
-        data,
-        errors: std::mem::take(&mut errors),
-        extensions: extensions.take(),
-    }))
-}
-
-/// Reads one row of an item, or the last one.
-pub(super) fn row_of<T: DeserializeOwned>(
-    rows: Option<&ReadRows<T>>,
-    item: &Payload,
-    row: Option<usize>,
-) -> Result<Option<T>, DecodeError> {
-    let mut rows = read_rows(rows, item)?.filter_map(|row| row.data);
-    Ok(match row {
-        Some(row) => rows.nth(row),
-        None => rows.last(),
-    })
-}
-
 /// The keys of the last items read, for `dedupe_by`.
 pub(super) trait Window<T>: Send {
     /// Whether the key of an item is known. Remembers it if not.
     fn is_known(&mut self, data: &T) -> bool;
 
-    /// The keys, from the oldest to the newest. A key that does not serialize is left out.
-    fn keys(&self) -> Vec<Value>;
+    /// The keys as JSON, from the oldest to the newest. A key that JSON cannot represent is left
+    /// out.
+    fn keys(&self) -> Vec<String>;
 
     /// Knows these keys.
     ///
     /// # Errors
     ///
     /// Fails if they are keys of another type.
-    fn restore(&mut self, keys: Vec<Value>) -> Result<(), serde_json::Error>;
+    fn restore(&mut self, keys: &[String]) -> Result<(), serde_json::Error>;
 }
 
 pub(super) struct Keys<K, F> {
@@ -387,13 +344,13 @@ where
         !self.insert(key)
     }
 
-    fn keys(&self) -> Vec<Value> {
-        self.order.iter().filter_map(|key| serde_json::to_value(key).ok()).collect()
+    fn keys(&self) -> Vec<String> {
+        self.order.iter().filter_map(|key| serde_json::to_string(key).ok()).collect()
     }
 
-    fn restore(&mut self, keys: Vec<Value>) -> Result<(), serde_json::Error> {
+    fn restore(&mut self, keys: &[String]) -> Result<(), serde_json::Error> {
         for key in keys {
-            self.insert(serde_json::from_value(key)?);
+            self.insert(serde_json::from_str(key)?);
         }
         Ok(())
     }
