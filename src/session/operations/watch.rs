@@ -202,7 +202,9 @@ impl<W: Clone> Session<W> {
     /// the position that the writer was told. One that is not sent yet has that position anyway.
     pub(crate) fn ask_again(&mut self, now: Instant, id: u64) {
         let is_sent = match self.operations.place(id) {
-            Some(Place::Queued(..) | Place::On(..) | Place::Moving(_)) => true,
+            // One that is tried elsewhere is in quarantine, and will be sent again after that.
+            Some(Place::Queued(on, _) | Place::On(on, _)) => *on == self.current,
+            Some(Place::Moving(_)) => true,
             // The position of one that is paced was asked for already.
             Some(Place::Waiting(Why::Pacing)) => true,
             Some(Place::Waiting(
