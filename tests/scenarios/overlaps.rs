@@ -142,3 +142,27 @@ async fn what_a_new_connection_repeats_takes_no_room_and_is_not_counted_as_dropp
         assert_eq!(client.stats().dropped, 0);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_item_whose_key_has_left_the_window_is_yielded_even_if_it_was_there_before_a_gap() {
+    let server = Server::in_memory();
+    let mut stream = client(&server)
+        .subscription_to(request("a"))
+        .dedupe_by(items(1), |status: &Value| status.as_str().map(str::to_owned))
+        .start()
+        .unwrap();
+    for connection in 0..3 {
+        let mut peer = connected(&server).await;
+        let id = peer.expect_subscribe().await.id;
+        if connection > 0 {
+            assert_eq!(gap(&mut stream).await.reconnects, 1);
+        }
+        for status in ["on", "off"] {
+            peer.next(&id, data(status)).await;
+        }
+        peer.sync().await;
+        peer.vanish();
+        assert_eq!(item(&mut stream).await, "on");
+        assert_eq!(item(&mut stream).await, "off", "it is the newest state");
+    }
+}
