@@ -166,3 +166,30 @@ async fn an_item_whose_key_has_left_the_window_is_yielded_even_if_it_was_there_b
         assert_eq!(item(&mut stream).await, "off", "it is the newest state");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_item_is_read_even_if_an_older_one_that_was_repeated_in_other_words_replaced_it()
+{
+    let server = Server::in_memory();
+    let mut stream = client(&server)
+        .subscription_to(request("a"))
+        .overflow(Overflow::Latest)
+        .dedupe_by(items(8), |n: &Value| n.as_u64())
+        .start()
+        .unwrap();
+    let mut peer = connected(&server).await;
+    let id = peer.expect_subscribe().await.id;
+    for n in 1..=3 {
+        peer.next(&id, data(n)).await;
+    }
+    peer.sync().await;
+    peer.vanish();
+    let mut peer = connected(&server).await;
+    let id = peer.expect_subscribe().await.id;
+    peer.next(&id, json!({"data": 2, "extensions": {"node": "b"}})).await;
+    peer.next(&id, data(3)).await;
+    peer.sync().await;
+    let replaced = gap(&mut stream).await;
+    assert_eq!((replaced.reconnects, replaced.dropped - replaced.replaced), (1, 0));
+    assert_eq!(item(&mut stream).await, 3);
+}

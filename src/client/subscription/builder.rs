@@ -578,6 +578,9 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
         }
         let keys = keys.filter(|_| limits.overflow == Overflow::LatestBy);
         let keys = keys.map(|keys| keys(limits, items.rows.clone()));
+        // Under `Latest`, an older item that was repeated in other words may have replaced the
+        // newest one, which must then enter the queue again.
+        let recent = recent.filter(|_| limits.overflow != Overflow::Latest);
         let hooks = Hooks::new(resume, keys, restart, recent, is_resumed);
         let plan = Plan {
             kind: OperationType::Subscription,
