@@ -104,7 +104,7 @@ struct World {
 
 type Shared = Arc<Mutex<World>>;
 
-fn say(world: &Shared, line: String) {
+fn say(world: &Shared, line: &str) {
     world.lock().unwrap().log.push(format!("{:?} {line}", Instant::now()));
 }
 
@@ -126,7 +126,7 @@ async fn serve(mut peer: Peer, world: Shared) {
         match timeout(Duration::from_millis(20), peer.serve_pings()).await {
             Ok(None) => return,
             Ok(Some(message)) => {
-                say(&world, format!("hears {message}"));
+                say(&world, &format!("hears {message}"));
                 let Some(id) = message["id"].as_str() else { continue };
                 if message["type"] == "complete" {
                     operations.remove(id);
@@ -160,11 +160,11 @@ async fn serve(mut peer: Peer, world: Shared) {
                     is_blamed
                 };
                 if is_blamed {
-                    say(&world, "closes the connection with 4500".into());
+                    say(&world, "closes the connection with 4500");
                     return peer.close(4500, "").await;
                 }
                 if is_lost {
-                    say(&world, "vanishes".into());
+                    say(&world, "vanishes");
                     return peer.vanish();
                 }
                 let ids: Vec<_> = operations.keys().cloned().collect();
@@ -217,12 +217,12 @@ async fn send_some(
     };
     let flattens = world.lock().unwrap().setting.flattens;
     for rows in payloads {
-        say(world, format!("sends {id} {rows:?}"));
+        say(world, &format!("sends {id} {rows:?}"));
         let data = if flattens { json!({"rows": rows}) } else { rows[0].clone() };
         peer.next(id, json!({"data": data})).await;
     }
     if is_ended {
-        say(world, format!("ends {id}"));
+        say(world, &format!("ends {id}"));
         operations.remove(id);
         peer.error(id, json!([{"message": "backend"}])).await;
     }
@@ -370,21 +370,20 @@ async fn read(
     match event.expect("the stream does not end").expect("and has no error") {
         Event::Next(row) => {
             let n = row.data.unwrap()["n"].as_u64().expect("no notice is read");
-            say(world, format!("reads {n}"));
+            say(world, &format!("reads {n}"));
             seen.item(setting, n);
             world.lock().unwrap().has_first = true;
         }
         Event::Gap(gap) => {
-            say(world, format!("reads lossless {} {gap:?}", gap.is_lossless()));
+            say(world, &format!("reads lossless {} {gap:?}", gap.is_lossless()));
             seen.gap(setting, &gap);
         }
-        other => say(world, format!("reads {other:?}")),
+        other => say(world, &format!("reads {other:?}")),
     }
     true
 }
 
-async fn run(seed: u64, world: Shared) {
-    let mut rng = Rng::with_seed(seed);
+async fn run(mut rng: Rng, world: Shared) {
     let setting = world.lock().unwrap().setting;
     let mut seen = Seen::default();
     let mut position: Option<Position> = None;
@@ -403,7 +402,7 @@ async fn run(seed: u64, world: Shared) {
         }
         match rng.u8(..120) {
             0 | 1 => {
-                say(&world, "rotates".into());
+                say(&world, "rotates");
                 rotations.push(tokio::spawn(rotated(client.clone())));
             }
             2 => client.pause(),
@@ -411,7 +410,7 @@ async fn run(seed: u64, world: Shared) {
             6 => client.reconnect_now(),
             7 => client.network_changed(),
             8 if setting.crashes => {
-                say(&world, "is killed".into());
+                say(&world, "is killed");
                 drop((stream, siblings, client));
                 acceptor.abort();
                 let server;
@@ -438,7 +437,7 @@ async fn run(seed: u64, world: Shared) {
             tokio::time::sleep(Duration::from_millis(rng.u64(..100))).await;
         }
     }
-    say(&world, "from here on all is well".into());
+    say(&world, "from here on all is well");
     client.resume();
     world.lock().unwrap().is_troubled = false;
     let begun = Instant::now();
@@ -487,8 +486,10 @@ fn no_combination_of_options_loses_or_repeats_anything_in_silence() {
         };
         let setting = world.setting;
         let world = Arc::new(Mutex::new(world));
-        let end = runtime
-            .block_on(std::panic::AssertUnwindSafe(run(seed, Arc::clone(&world))).catch_unwind());
+        let end = runtime.block_on(
+            std::panic::AssertUnwindSafe(run(Rng::with_seed(seed), Arc::clone(&world)))
+                .catch_unwind(),
+        );
         if end.is_err() {
             broken += 1;
             println!("seed {seed}: {setting:?}");

@@ -6,7 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{
-    items::{Items, Keys as KeyWindow},
+    items::{Items, KeyWindow},
     position::Position,
     rows::Rows,
 };
@@ -340,20 +340,22 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
     /// as [`dedupe_by`](Self::dedupe_by) has it.
     ///
     /// With [`resume_with`](Self::resume_with), the client first asks the server for what is
-    /// missing: it sends the operation again after the last item in order. The gap there is
-    /// lossless, and what followed the jump comes again behind it. That position may be before the
-    /// last one, so the hook must set it as it is. The client asks once for each
-    /// jump and once in 32 items at most, and after three requests that brought nothing no more
-    /// until the operation is sent again for another reason. What is still missing then is counted
-    /// in a gap.
+    /// missing: it sends the operation again from the last item before the jump. A lossless gap
+    /// marks the place, and the server sends what followed the jump once more. The hook must set
+    /// the position of the item that it gets, even if the variables have a newer one. The client
+    /// asks once for each jump, and at most once in 32 items. After three requests that brought
+    /// nothing it stops asking until the operation is resumed for another reason. A gap counts what
+    /// is still missing then.
     ///
     /// Numbers that begin again, as those of a server that counts in memory do when it restarts,
     /// look like repetitions. After 1,024 of them the stream continues, and a gap counts them as
     /// [`dropped`](crate::Gap::dropped). If that may happen, put a number that rises with each
     /// restart into the upper bits.
     ///
-    /// `number` runs in the task that reads the stream, and a panic in it propagates there. Items
-    /// without data have no number. Does not go with [`latest_by`](Self::latest_by), which changes
+    /// `number` runs in the task that reads the stream, and a panic in it propagates there. An item
+    /// that has no data or does not decode has no number, so it counts as missing. With
+    /// [`flatten`](Self::flatten), `dropped` counts lists, and their other rows count as missing.
+    /// Does not go with [`latest_by`](Self::latest_by), which changes
     /// the order.
     pub fn sequence_by(mut self, number: impl FnMut(&T) -> u64 + Send + 'static) -> Self {
         self.items.number = Some(Box::new(number));

@@ -204,9 +204,8 @@ impl<W: Clone> Session<W> {
         let is_sent = match self.operations.place(id) {
             // One that is tried elsewhere is in quarantine, and will be sent again after that.
             Some(Place::Queued(on, _) | Place::On(on, _)) => *on == self.current,
-            Some(Place::Moving(_)) => true,
-            // The position of one that is paced was asked for already.
-            Some(Place::Waiting(Why::Pacing)) => true,
+            // The writer was asked for the position of one that is paced already.
+            Some(Place::Moving(_) | Place::Waiting(Why::Pacing)) => true,
             Some(Place::Waiting(
                 Why::Connection | Why::Reader | Why::Application | Why::Backoff | Why::Quarantine,
             ))
