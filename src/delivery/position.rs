@@ -18,8 +18,8 @@ use crate::{
     protocol::Payload,
 };
 
-/// The application's `resume_with` and `position_lost`, for items of its type. Every method runs the
-/// application's code.
+/// The application's `resume_with` and `position_lost`, for items of its type. Every method runs
+/// the application's code.
 pub(crate) trait Resume: Send {
     /// Whether an item decodes and has a row, which is what has a position. An item that is not a
     /// list is one row.

@@ -14,8 +14,8 @@ pub(super) struct Numbers {
     repeated: u64,
     /// The request for what is missing, until its answer begins.
     asked: Option<Asked>,
-    /// The server has just been asked, or was sent a request without a position. If the next item is
-    /// behind a jump, the server does not have what is missing.
+    /// The server has just been asked, or was sent a request without a position. If the next item
+    /// is behind a jump, the server does not have what is missing.
     is_asking_useless: bool,
     /// How many requests in a row have brought nothing.
     in_vain: u32,
@@ -108,8 +108,8 @@ impl Numbers {
         self.is_asking_useless |= gap.is_answer || gap.times_sent() > 0 && !gap.resumed;
     }
 
-    /// The stream ends. If it ends before the answer to a request, returns a gap for the missing and
-    /// the skipped items.
+    /// The stream ends. If it ends before the answer to a request, returns a gap for the missing
+    /// and the skipped items.
     pub(super) fn end(&mut self) -> Option<Gap> {
         let Asked { missing, skipped } = self.asked.take()?;
         Some(Gap { missing, dropped: skipped, ..Gap::default() })
