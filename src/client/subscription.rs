@@ -31,6 +31,7 @@ mod builder;
 mod items;
 mod numbers;
 mod position;
+mod rows;
 
 /// An element of a [`Subscription`].
 #[derive(Clone, Debug)]
@@ -244,6 +245,8 @@ impl<T: DeserializeOwned> Stream for Subscription<T> {
                 Some(Step::Ask(item, row)) => {
                     let writer = Arc::clone(&this.writer);
                     this.connection.command(Command::AskAgain(Box::new((writer, item, row))));
+                    // The other rows of the item come again, too.
+                    continue;
                 }
             }
             let read = this.writer.mailbox.poll_read(&mut this.batch, cx);

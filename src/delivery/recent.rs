@@ -1,21 +1,25 @@
 //! The items that a stream with `dedupe_by` or `sequence_by` has received lately, by a digest of
 //! their text.
 //!
-//! The reader removes repetitions by their key or number. It cannot do that for what an overflow
-//! policy drops before it is read. So a repetition in the same words is left out before it enters
-//! the queue: it takes no room there, and the gap does not count it.
+//! The reader removes repetitions by their key or number. It cannot do that for an item that an
+//! overflow policy drops before it is read. So a repetition of the same text is left out before it
+//! enters the queue: it takes no room there, and the gap does not count it.
+//!
+//! Only what the reader would leave out may be left out here. So the window moves as that of
+//! `dedupe_by` does: an item that comes again keeps its old place.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     num::NonZeroUsize,
 };
 
 #[derive(Debug)]
 pub(crate) struct Recent {
-    digests: VecDeque<u64>,
-    /// The digests of items from before the last gap that were not repeated since.
-    repeatable: Vec<u64>,
+    /// For each digest, whether the item is from before the last gap and was not repeated since.
+    may_repeat: HashMap<u64, bool>,
+    /// The digests, from the oldest to the newest.
+    order: VecDeque<u64>,
     window: usize,
 }
 
@@ -23,52 +27,47 @@ impl Recent {
     /// Knows as many items as the window of `dedupe_by`, within a limit.
     pub(crate) fn new(window: NonZeroUsize) -> Self {
         Self {
-            digests: VecDeque::new(),
-            repeatable: Vec::new(),
+            may_repeat: HashMap::new(),
+            order: VecDeque::new(),
             window: window.get().min(MAX_WINDOW),
         }
     }
 
-    /// Items from before this point may come again.
+    /// A gap follows: every known item may come again after it.
     pub(crate) fn may_repeat(&mut self) {
-        self.repeatable.extend(self.digests.drain(..));
-        let excess = self.repeatable.len().saturating_sub(self.window);
-        self.repeatable.drain(..excess);
+        self.may_repeat.values_mut().for_each(|may_repeat| *may_repeat = true);
     }
 
     /// Whether this is the repetition of an item from before the last gap. An equal item that
     /// arrives once more is a new one.
     pub(crate) fn is_repeated(&mut self, payload: &str) -> bool {
-        if self.repeatable.is_empty() || !has_data(payload) {
+        if self.order.is_empty() || !has_data(payload) {
             return false;
         }
-        let digest = digest(payload);
-        let at = self.repeatable.iter().position(|known| *known == digest);
-        let is_repeated = at.map(|at| self.repeatable.remove(at)).is_some();
-        if is_repeated {
-            self.push(digest);
-        }
-        is_repeated
+        self.may_repeat.get_mut(&digest(payload)).is_some_and(std::mem::take)
     }
 
     /// An item was received that the server does not have to send again.
     pub(crate) fn received(&mut self, payload: &str) {
-        if has_data(payload) {
-            self.push(digest(payload));
+        if !has_data(payload) {
+            return;
         }
+        let digest = digest(payload);
+        if self.may_repeat.insert(digest, false).is_some() {
+            return;
+        }
+        if self.order.len() == self.window
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.may_repeat.remove(&oldest);
+        }
+        self.order.push_back(digest);
     }
 
     /// The server is to send items again that were received.
     pub(crate) fn forget(&mut self) {
-        self.digests.clear();
-        self.repeatable.clear();
-    }
-
-    fn push(&mut self, digest: u64) {
-        if self.digests.len() == self.window {
-            self.digests.pop_front();
-        }
-        self.digests.push_back(digest);
+        self.may_repeat.clear();
+        self.order.clear();
     }
 }
 
@@ -106,14 +105,25 @@ mod tests {
 
     #[test]
     fn an_item_is_a_repetition_once_and_only_behind_a_gap() {
-        let mut recent = Recent::new(NonZeroUsize::new(3).unwrap());
+        let mut recent = Recent::new(NonZeroUsize::new(4).unwrap());
         assert_eq!([1, 1, 2, 3].map(|n| push(&mut recent, n)), [false; 4]);
         recent.may_repeat();
         assert!(!push(&mut recent, 4), "it is new");
         assert_eq!([1, 2, 3].map(|n| push(&mut recent, n)), [true; 3]);
-        assert!(!push(&mut recent, 1), "the first 1 is outside of the window");
+        assert!(!push(&mut recent, 1), "it was repeated already");
         recent.may_repeat();
         assert!(push(&mut recent, 3), "what was repeated may be repeated again");
+    }
+
+    #[test]
+    fn an_item_that_has_left_the_window_is_no_repetition() {
+        let mut recent = Recent::new(NonZeroUsize::new(2).unwrap());
+        assert_eq!([1, 2, 1, 3].map(|n| push(&mut recent, n)), [false; 4]);
+        recent.may_repeat();
+        assert!(push(&mut recent, 2), "2 and 3 are known, as 1 has kept its old place");
+        assert!(!push(&mut recent, 1), "and it takes the place of 2");
+        recent.may_repeat();
+        assert_eq!([2, 3].map(|n| recent.is_repeated(&item(n))), [false, true]);
     }
 
     #[test]
@@ -147,6 +157,6 @@ mod tests {
             }
             recent.may_repeat();
         }
-        assert_eq!((recent.repeatable.len(), recent.digests.len()), (MAX_WINDOW, 0));
+        assert_eq!((recent.may_repeat.len(), recent.order.len()), (MAX_WINDOW, MAX_WINDOW));
     }
 }

@@ -152,7 +152,14 @@ impl Writer {
             },
         };
         match pushed.0 {
-            Pushed::Kept { .. } | Pushed::Full | Pushed::Dropped => hooks.received(frame, json),
+            Pushed::Kept { dropped: 0 } | Pushed::Full => hooks.received(frame, json),
+            Pushed::Kept { .. } | Pushed::Dropped => {
+                hooks.received(frame, json);
+                // The repetition of an item that was dropped may be the only one that is read.
+                if let Some(recent) = &mut hooks.recent {
+                    recent.forget();
+                }
+            }
             // The server will send the item again, or the subscription has ended.
             Pushed::Rewind | Pushed::Overflowed | Pushed::Closed | Pushed::Repeated => {}
         }
@@ -447,14 +454,14 @@ impl<T, K, F> Keys for ByKey<T, K, F>
 where
     T: DeserializeOwned,
     K: Hash + Eq + Send,
-    F: FnMut(&T) -> K + Send,
+    F: FnMut(&T) -> Option<K> + Send,
 {
     fn replaces(&mut self, item: &Payload) -> Replaces {
         self.current = None;
         self.sweep();
         let data = decode::<T>(item).ok().and_then(|response| response.data);
-        let Some(data) = data else { return Replaces::NoKey };
-        let index = *self.known.entry((self.key)(&data)).or_insert(self.places.len());
+        let Some(key) = data.and_then(|data| (self.key)(&data)) else { return Replaces::NoKey };
+        let index = *self.known.entry(key).or_insert(self.places.len());
         if index == self.places.len() {
             self.places.push(None);
         }

@@ -7,6 +7,7 @@
 
 mod calls;
 mod close_frames;
+mod combined;
 mod conflate;
 mod connections;
 mod control;

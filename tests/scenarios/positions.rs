@@ -193,6 +193,36 @@ async fn a_stream_continues_after_a_stored_position_and_knows_what_it_had() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_that_is_larger_than_numbers_usually_are_is_stored_with_the_position() {
+    let options = |server: &Server| {
+        events(&client(server))
+            .dedupe_by(items(8), |data: &Value| u128::MAX - u128::from(data["n"].as_u64().unwrap()))
+    };
+    let server = Server::in_memory();
+    let mut stream = options(&server).start().unwrap();
+    let mut peer = connected(&server).await;
+    let first = peer.expect_subscribe().await;
+    for n in [2, 1] {
+        peer.next(&first.id, event_of(n)).await;
+    }
+    assert_eq!(
+        [item(&mut stream).await["n"].clone(), item(&mut stream).await["n"].clone()],
+        [2, 1]
+    );
+    let stored = serde_json::to_string(&stream.position().unwrap()).unwrap();
+
+    let server = Server::in_memory();
+    let position = serde_json::from_str(&stored).unwrap();
+    let mut stream = options(&server).starting_after(position).start().unwrap();
+    let mut peer = connected(&server).await;
+    let second = peer.expect_subscribe().await;
+    for n in 1..=3 {
+        peer.next(&second.id, event_of(n)).await;
+    }
+    read(&mut stream, 3..=3).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_position_at_the_start_may_be_lost_as_well() {
     let server = Server::in_memory();
     let position: Position =
@@ -279,6 +309,8 @@ async fn a_position_of_another_stream_is_refused_and_so_are_options_without_resu
         json!({"item": "{"}),
         json!({"item": r#"{"data": null}"#}),
         json!({"item": item, "keys": ["seven"]}),
+        json!({"item": item, "row": 1}),
+        json!({"item": r#"{"data": null}"#}),
     ] {
         let error = refused(position.clone());
         assert!(matches!(error, SubscribeError::Position(_)), "{position}: {error:?}");

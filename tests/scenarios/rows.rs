@@ -128,6 +128,18 @@ async fn keys_and_numbers_are_those_of_rows() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_follows_a_jump_in_a_list_is_counted_once_when_the_stream_ends() {
+    let server = Server::in_memory();
+    let mut stream = resumed(&client(&server)).sequence_by(|row: &Row| row.id).start().unwrap();
+    let mut peer = connected(&server).await;
+    let id = peer.expect_subscribe().await.id;
+    peer.next(&id, batch([5, 8, 9])).await;
+    peer.complete(&id).await;
+    settle().await;
+    assert_eq!(read(&mut stream, ALL).await, ["5", "missing 2 dropped 2"]);
+}
+
 #[tokio::test]
 async fn flatten_comes_before_what_looks_at_items() {
     let client = client(&Server::in_memory());

@@ -238,6 +238,95 @@ async fn an_item_that_says_what_was_left_out_is_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_item_that_says_what_was_left_out_has_no_position_and_no_key() {
+    let server = Server::in_memory();
+    let client = client(&server);
+    let lagged = |data: &Value| data["lagged"].as_u64();
+    let mut resumed = numbered(&client)
+        .gap_if(lagged)
+        .resume_with(|last: &Value, variables| variables["after"] = last["n"].clone())
+        .start()
+        .unwrap();
+    let mut newest = client
+        .subscription_to(request("newest"))
+        .gap_if(lagged)
+        .latest_by(|data: &Value| data["n"].as_u64())
+        .start()
+        .unwrap();
+    let mut peer = connected(&server).await;
+    let ids = peer.expect_subscribes(2).await;
+    send(&mut peer, &ids[0].id, [1]).await;
+    send(&mut peer, &ids[1].id, [1]).await;
+    for id in &ids {
+        peer.next(&id.id, json!({"data": {"lagged": 3}})).await;
+        peer.next(&id.id, json!({"data": {"lagged": 2}})).await;
+    }
+    peer.sync().await;
+    assert_eq!(
+        read(&mut newest).await,
+        ["1", "missing 3 dropped 0", "missing 2 dropped 0"],
+        "none replaces another"
+    );
+    peer.vanish();
+    let mut peer = connected(&server).await;
+    let again = peer.expect_subscribes(2).await;
+    assert_eq!(again[0].variables["after"], 1, "the last item");
+    assert_eq!(
+        read(&mut resumed).await,
+        ["1", "missing 3 dropped 0", "missing 2 dropped 0", "lossless"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_known_even_if_items_are_missing_in_front_of_it() {
+    let server = Server::in_memory();
+    let mut stream = numbered(&client(&server))
+        .sequence_by(number)
+        .dedupe_by(items(8), |data: &Value| data["key"].as_u64())
+        .start()
+        .unwrap();
+    let mut peer = connected(&server).await;
+    let id = peer.expect_subscribe().await.id;
+    for (n, key) in [(1, 10), (3, 10), (5, 20), (6, 20), (7, 30)] {
+        peer.next(&id, json!({"data": {"n": n, "key": key}})).await;
+    }
+    assert_eq!(
+        read(&mut stream).await,
+        ["1", "missing 1 dropped 0", "missing 1 dropped 0", "5", "7"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_the_positions_that_it_is_asked_for_is_soon_asked_no_more() {
+    let server = Server::in_memory();
+    let mut stream = resumed(&client(&server))
+        .position_lost(|_, variables| {
+            *variables = json!({});
+            true
+        })
+        .start()
+        .unwrap();
+    let mut peer = connected(&server).await;
+    peer.set_deadline(secs(3_600));
+    let mut id = peer.expect_subscribe().await.id;
+    let mut asked = 0;
+    for n in 0..300 {
+        send(&mut peer, &id, [2 * n]).await;
+        let reads = async { while timeout(secs(1), stream.next()).await.is_ok() {} };
+        peer.serve_while(reads).await;
+        let Ok(Some(_complete)) = timeout(secs(1), peer.serve_pings()).await else { continue };
+        asked += 1;
+        let again = peer.expect_subscribe().await;
+        assert!(again.variables["after"].is_u64());
+        peer.error(&again.id, json!([{"message": "expired"}])).await;
+        let anew = peer.expect_subscribe().await;
+        assert_eq!(anew.variables, json!({}));
+        id = anew.id;
+    }
+    assert_eq!(asked, 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_number_that_overlaps_removes_what_a_handover_repeats() {
     let server = Server::in_memory();
     let client = client(&server);

@@ -6,8 +6,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{
-    items::{Items, Keys as KeyWindow, ReadRows, row_of},
+    items::{Items, KeyWindow},
     position::Position,
+    rows::Rows,
 };
 
 use crate::{
@@ -38,7 +39,7 @@ pub struct SubscriptionBuilder<O: Operation, T = <O as Operation>::Data> {
     resume: Option<ResumeFor<O, T>>,
     position_lost: Option<PositionLost<O>>,
     /// Creates the index of keys at the start, because it depends on the limits.
-    keys: Option<KeysFor>,
+    keys: Option<KeysFor<T>>,
     restart: Option<RestartHook>,
     items: Items<T>,
     recent: Option<Recent>,
@@ -61,13 +62,13 @@ enum Start {
 }
 
 type ResumeFor<O, T> =
-    Box<dyn FnOnce(O, Option<PositionLost<O>>, Option<ReadRows<T>>) -> Box<dyn Resume> + Send>;
+    Box<dyn FnOnce(O, Option<PositionLost<O>>, Rows<T>) -> Box<dyn Resume> + Send>;
 
 /// Whether errors mean that the position is lost. If so, it was removed from the operation.
 type PositionLost<O> =
     Box<dyn FnMut(&[GraphQlError], &mut O) -> Result<bool, serde_json::Error> + Send>;
 
-type KeysFor = Box<dyn FnOnce(Limits) -> Box<dyn Keys> + Send>;
+type KeysFor<T> = Box<dyn FnOnce(Limits, Rows<T>) -> Box<dyn Keys> + Send>;
 
 impl<O: Operation> SubscriptionBuilder<O> {
     pub(crate) fn new(client: Client, operation: O, limits: Limits) -> Self {
@@ -340,20 +341,22 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
     /// as [`dedupe_by`](Self::dedupe_by) has it.
     ///
     /// With [`resume_with`](Self::resume_with), the client first asks the server for what is
-    /// missing: it sends the operation again after the last item in order. The gap there is
-    /// lossless, and what followed the jump comes again behind it. That position may be before the
-    /// last one, so the hook must set it as it is. The client asks once for each
-    /// jump and once in 32 items at most, and after three requests that brought nothing no more
-    /// until the operation is sent again for another reason. What is still missing then is counted
-    /// in a gap.
+    /// missing: it sends the operation again from the last item before the jump. A lossless gap
+    /// marks the place, and the server sends what followed the jump once more. The hook must set
+    /// the position of the item that it gets, even if the variables have a newer one. The client
+    /// asks once for each jump, and at most once in 32 items. After three requests that brought
+    /// nothing it stops asking until the operation is resumed for another reason. A gap counts what
+    /// is still missing then.
     ///
     /// Numbers that begin again, as those of a server that counts in memory do when it restarts,
     /// look like repetitions. After 1,024 of them the stream continues, and a gap counts them as
     /// [`dropped`](crate::Gap::dropped). If that may happen, put a number that rises with each
     /// restart into the upper bits.
     ///
-    /// `number` runs in the task that reads the stream, and a panic in it propagates there. Items
-    /// without data have no number. Does not go with [`latest_by`](Self::latest_by), which changes
+    /// `number` runs in the task that reads the stream, and a panic in it propagates there. An item
+    /// that has no data or does not decode has no number, so it counts as missing. With
+    /// [`flatten`](Self::flatten), `dropped` counts lists, and their other rows count as missing.
+    /// Does not go with [`latest_by`](Self::latest_by), which changes
     /// the order.
     pub fn sequence_by(mut self, number: impl FnMut(&T) -> u64 + Send + 'static) -> Self {
         self.items.number = Some(Box::new(number));
@@ -366,10 +369,14 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
     ///
     /// `missing` returns `None` for an ordinary item. For one that says "you lagged by 3" it
     /// returns `Some(3)`, and the stream yields a [`Gap`](crate::Gap) with 3
-    /// [`missing`](crate::Gap::missing) items in its place. `Some(0)` yields no gap. `missing`
-    /// runs in the task that reads the stream, and a panic in it propagates there.
-    pub fn gap_if(mut self, missing: impl FnMut(&T) -> Option<u64> + Send + 'static) -> Self {
-        self.items.gap_if = Some(Box::new(missing));
+    /// [`missing`](crate::Gap::missing) items in its place. `Some(0)` yields no gap. Such an item
+    /// has no key, no number and no position, so no other hook gets it.
+    ///
+    /// `missing` runs in the task that reads the stream, and a panic in it propagates there. With
+    /// [`resume_with`](Self::resume_with) and [`latest_by`](Self::latest_by), it also runs in the
+    /// client's task, where a panic is treated like one of their hooks.
+    pub fn gap_if(mut self, missing: impl Fn(&T) -> Option<u64> + Send + Sync + 'static) -> Self {
+        self.items.rows.notice = Some(Arc::new(missing));
         self
     }
 
@@ -568,13 +575,12 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
         let mut resume = resume.map(|resume| resume(operation, position_lost, items.rows.clone()));
         let is_resumed = !matches!(start, Start::Anywhere);
         if let (Start::After(position), Some(resume)) = (start, &mut resume) {
-            payload = resume
-                .request_after(&position.item(), Some(position.row))
-                .map_err(SubscribeError::Position)?;
+            let (item, row) = (position.item(), position.row);
             items.start_after(position).map_err(SubscribeError::Position)?;
+            payload = resume.request_after(&item, Some(row)).map_err(SubscribeError::Position)?;
         }
         let keys = keys.filter(|_| limits.overflow == Overflow::LatestBy);
-        let keys = keys.map(|keys| keys(limits));
+        let keys = keys.map(|keys| keys(limits, items.rows.clone()));
         let hooks = Hooks::new(resume, keys, restart, recent, is_resumed);
         let plan = Plan {
             kind: OperationType::Subscription,
@@ -597,7 +603,7 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
         if let Some(text) = self.conflict {
             return conflict(text);
         }
-        if self.keys.is_some() && self.items.rows.is_some() {
+        if self.keys.is_some() && self.items.rows.split.is_some() {
             return conflict("latest_by does not go with flatten: an item has several keys");
         }
         if self.limits.overflow == Overflow::LatestBy && self.items.number.is_some() {
@@ -691,7 +697,7 @@ struct ResumeWith<O: Operation, T, F> {
     operation: O,
     position_lost: Option<PositionLost<O>>,
     hook: F,
-    rows: Option<ReadRows<T>>,
+    rows: Rows<T>,
 }
 
 impl<O, T, F> Resume for ResumeWith<O, T, F>
@@ -701,7 +707,7 @@ where
     F: FnMut(&T, &mut O::Variables) + Send,
 {
     fn decodes(&self, item: &Payload) -> bool {
-        row_of(self.rows.as_ref(), item, None).is_ok_and(|row| row.is_some())
+        self.rows.last(item).is_ok_and(|row| row.is_some())
     }
 
     fn request_after(
@@ -709,8 +715,12 @@ where
         item: &Payload,
         row: Option<usize>,
     ) -> Result<Box<RawValue>, SharedError> {
-        let Some(last) = row_of(self.rows.as_ref(), item, row).map_err(shared)? else {
-            return Err(Arc::from(Box::from("the item has no data there")));
+        let last = match row {
+            Some(row) => self.rows.at(item, row),
+            None => self.rows.last(item),
+        };
+        let Some(last) = last.map_err(shared)? else {
+            return Err(Arc::from(Box::from("the item has no such row")));
         };
         self.operation.change(|variables| (self.hook)(&last, variables)).map_err(shared)?;
         self.operation.payload().map_err(shared)
@@ -732,12 +742,15 @@ fn shared(error: impl std::error::Error + Send + Sync + 'static) -> SharedError 
     Arc::new(error)
 }
 
-fn keys<T, K>(key: impl FnMut(&T) -> K + Send + 'static) -> KeysFor
+fn keys<T, K>(mut key: impl FnMut(&T) -> K + Send + 'static) -> KeysFor<T>
 where
-    T: serde::de::DeserializeOwned + 'static,
+    T: DeserializeOwned + 'static,
     K: Hash + Eq + Send + 'static,
 {
-    Box::new(|limits| Box::new(ByKey::new(key, limits)))
+    Box::new(|limits, rows| {
+        let key = move |data: &T| rows.left_out(data).is_none().then(|| key(data));
+        Box::new(ByKey::new(key, limits))
+    })
 }
 
 /// Leaves out the variables of the operation, which may be secret.

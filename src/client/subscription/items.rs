@@ -1,8 +1,7 @@
-//! What a subscription does with its items beyond decoding them, if it has options about that:
-//! lists become rows, losses on the server's side become gaps, repetitions are left out, and the
-//! position of what was read is kept.
+//! The options of a subscription that look at items: lists become rows, losses on the server's side
+//! become gaps, repetitions are left out, and the position of the last row read is kept.
 //!
-//! Runs in the reader's task. Must not know where items come from.
+//! Runs in the task that reads the stream. Must not know where items come from.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -12,96 +11,89 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 
 use super::{
     Event,
     numbers::{Found, Numbers},
     position::Position,
+    rows::{Rows, Split},
 };
 use crate::{
-    error::{DecodeError, SharedError, SubscriptionError},
+    error::{SharedError, SubscriptionError},
     protocol::Payload,
-    response::{Gap, Response, decode},
+    response::{Gap, Response},
 };
-
-/// Reads an item as rows. Without it an item is one row.
-pub(crate) type ReadRows<T> =
-    Arc<dyn Fn(&Payload) -> Result<Response<Vec<T>>, DecodeError> + Send + Sync>;
-
-/// Returns how many items the server says it has left out, if the item is not one but says that.
-pub(crate) type GapIf<T> = Box<dyn FnMut(&T) -> Option<u64> + Send>;
 
 /// Returns the number of an item.
 pub(crate) type NumberOf<T> = Box<dyn FnMut(&T) -> u64 + Send>;
 
 /// The options about items, and what they need to know.
 pub(crate) struct Items<T> {
-    pub(super) rows: Option<ReadRows<T>>,
-    pub(super) gap_if: Option<GapIf<T>>,
+    pub(super) rows: Rows<T>,
     pub(super) number: Option<NumberOf<T>>,
     numbers: Numbers,
     pub(super) window: Option<Box<dyn Window<T>>>,
-    /// There are items that the window has never seen: the overflow policy has dropped them, or the
-    /// reader has joined a shared operation after them.
+    /// There are items that the window has never seen: the overflow policy dropped them, or they
+    /// arrived before the reader joined a shared operation.
     pub(super) has_missed: bool,
-    /// Set if the operation can be resumed.
-    place: Option<Place>,
+    /// Set with `resume_with`.
+    last_read: Option<LastRead>,
     /// What follows, in order.
     next: VecDeque<Next<T>>,
-    /// The item before the one that was read, whose buffer can be used again.
+    /// An item that is no longer needed. Its buffer can be reused.
     unneeded: Option<Payload>,
 }
 
 /// What is read next.
 enum Next<T> {
     /// A row of the current item, with its index.
-    Unchecked(usize, Response<T>),
-    /// A row that was found to be read.
-    Checked(usize, Response<T>),
+    Row(usize, Response<T>),
+    /// A row whose number was looked at, and whose gap was read.
+    Numbered(usize, Response<T>),
+    /// Not a row.
     Other(Result<Event<T>, SubscriptionError>),
 }
 
-/// What was read last.
+/// The row that was read last. It is a row of `current`, or else what `earlier` says.
 #[derive(Default)]
-struct Place {
-    /// The item of the last row that was read, unless that is a row of `current`.
-    before: Last,
-    /// The item whose rows are being read.
+struct LastRead {
+    /// The item that was received last. Its rows are being read.
     current: Option<Payload>,
-    /// The last row of the current item that was read.
-    row: Option<usize>,
+    /// The index of the last row of `current` that was read. `None` if none was.
+    current_row: Option<usize>,
+    /// The last row that was read before those of `current`.
+    earlier: Earlier,
 }
 
 #[derive(Default)]
-enum Last {
+enum Earlier {
     #[default]
     Nothing,
-    /// Read in an earlier life of the stream.
-    Earlier(Box<Position>),
-    Item(Payload, usize),
+    /// It was read by the stream whose stored position this one continues after.
+    Stored(Box<Position>),
+    /// A row of this item, with its index.
+    Row(Payload, usize),
 }
 
-/// The next step of a reader.
+/// What the reader does next.
 pub(super) enum Step<T> {
-    /// The reader gets this.
+    /// Yield this event.
     Yield(Result<Event<T>, SubscriptionError>),
-    /// The server is to send again what follows this row of an item.
+    /// Ask the server for everything after this row of an item again.
     Ask(Payload, usize),
-    /// Nothing is left to do before the next item.
+    /// Take the next item out of the queue: nothing else is left.
     Receive,
 }
 
 impl<T> Default for Items<T> {
     fn default() -> Self {
         Self {
-            rows: None,
-            gap_if: None,
+            rows: Rows::default(),
             number: None,
             numbers: Numbers::default(),
             window: None,
             has_missed: false,
-            place: None,
+            last_read: None,
             next: VecDeque::new(),
             unneeded: None,
         }
@@ -110,50 +102,46 @@ impl<T> Default for Items<T> {
 
 impl<T> Items<T> {
     /// Items that are lists, as rows.
-    pub(super) fn of_rows(rows: ReadRows<T>) -> Self {
-        Self { rows: Some(rows), ..Self::default() }
+    pub(super) fn of_rows(split: Split<T>) -> Self {
+        Self { rows: Rows { split: Some(split), notice: None }, ..Self::default() }
     }
 
     /// Whether there is anything to do.
     pub(super) fn is_wanted(&self) -> bool {
-        self.rows.is_some()
-            || self.gap_if.is_some()
+        self.rows.split.is_some()
+            || self.rows.notice.is_some()
             || self.number.is_some()
             || self.window.is_some()
-            || self.place.is_some()
+            || self.last_read.is_some()
     }
 
     /// Keeps the position of what is read, because the operation can be resumed.
     pub(super) fn keep_position(&mut self) {
-        self.place = Some(Place::default());
+        self.last_read = Some(LastRead::default());
     }
 
     pub(super) fn has_next(&self) -> bool {
         !self.next.is_empty()
     }
 
-    /// Takes an item that was received. Returns a buffer that is not needed any more.
+    /// Takes an item that was received. Returns an item whose buffer can be reused.
     pub(super) fn receive(&mut self, item: Payload) -> Option<Payload>
     where
         T: DeserializeOwned,
     {
-        let decoded = match &self.rows {
-            None => decode(&item).map(|row| self.next.push_back(Next::Unchecked(0, row))),
-            Some(rows) => rows(&item).map(|response| {
-                let rows = (0..).zip(split(response));
-                self.next.extend(rows.map(|(n, row)| Next::Unchecked(n, row)));
-            }),
-        };
-        if let Err(error) = decoded {
-            self.next.push_back(Next::Other(Err(SubscriptionError::Decode(error))));
-            return Some(item);
+        match self.rows.read(&item) {
+            Ok(rows) => self.next.extend(rows.enumerate().map(|(n, row)| Next::Row(n, row))),
+            Err(error) => {
+                self.next.push_back(Next::Other(Err(SubscriptionError::Decode(error))));
+                return Some(item);
+            }
         }
-        let Some(place) = &mut self.place else { return Some(item) };
-        let old = place.current.replace(item)?;
-        match place.row.take() {
+        let Some(last_read) = &mut self.last_read else { return Some(item) };
+        let old = last_read.current.replace(item)?;
+        match last_read.current_row.take() {
             None => Some(old),
             Some(row) => {
-                place.before = Last::Item(old, row);
+                last_read.earlier = Earlier::Row(old, row);
                 None
             }
         }
@@ -162,13 +150,13 @@ impl<T> Items<T> {
     /// Returns the next step.
     pub(super) fn step(&mut self) -> Step<T> {
         while let Some(next) = self.next.pop_front() {
-            let (index, row) = match next {
+            let (index, row, is_numbered) = match next {
                 Next::Other(event) => return Step::Yield(event),
-                Next::Checked(index, row) => return self.read(index, row),
-                Next::Unchecked(index, row) => (index, row),
+                Next::Row(index, row) => (index, row, false),
+                Next::Numbered(index, row) => (index, row, true),
             };
             let Some(data) = &row.data else { return Step::Yield(Ok(Event::Next(row))) };
-            if let Some(missing) = self.gap_if.as_mut().and_then(|gap_if| gap_if(data)) {
+            if let Some(missing) = self.rows.left_out(data) {
                 let gap = Gap { missing, ..Gap::default() };
                 self.numbers.gap(&gap);
                 if gap.is_empty() {
@@ -176,22 +164,22 @@ impl<T> Items<T> {
                 }
                 return Step::Yield(Ok(Event::Gap(gap)));
             }
-            if let Some(number) = &mut self.number {
-                if self.numbers.is_skipped() {
+            if let Some(number) = self.number.as_mut().filter(|_| !is_numbered) {
+                if self.numbers.skip() {
                     continue;
                 }
-                let gap = match self.numbers.check(number(data), self.place.is_some()) {
+                let gap = match self.numbers.check(number(data), self.last_read.is_some()) {
                     Found::Next => None,
                     Found::Repeated => continue,
                     Found::Missing(missing) => Some(Gap { missing, ..Gap::default() }),
                     Found::Restarted(dropped) => Some(Gap { dropped, ..Gap::default() }),
-                    Found::Ask => match self.place.as_ref().and_then(Place::last) {
+                    Found::Ask => match self.last_read.as_ref().and_then(LastRead::row) {
                         Some((item, row)) => return Step::Ask(item, row),
                         None => continue,
                     },
                 };
                 if let Some(gap) = gap {
-                    self.next.push_front(Next::Checked(index, row));
+                    self.next.push_front(Next::Numbered(index, row));
                     return Step::Yield(Ok(Event::Gap(gap)));
                 }
             }
@@ -205,16 +193,16 @@ impl<T> Items<T> {
 
     /// The reader gets a row.
     fn read(&mut self, index: usize, row: Response<T>) -> Step<T> {
-        if let Some(place) = &mut self.place {
-            place.row = Some(index);
-            if let Last::Item(item, _) = std::mem::take(&mut place.before) {
+        if let Some(last_read) = &mut self.last_read {
+            last_read.current_row = Some(index);
+            if let Earlier::Row(item, _) = std::mem::take(&mut last_read.earlier) {
                 self.unneeded = Some(item);
             }
         }
         Step::Yield(Ok(Event::Next(row)))
     }
 
-    /// Returns a buffer that is not needed any more.
+    /// Returns an item whose buffer can be reused.
     pub(super) fn take_unneeded(&mut self) -> Option<Payload> {
         self.unneeded.take()
     }
@@ -235,7 +223,8 @@ impl<T> Items<T> {
         (!gap.is_empty()).then_some(gap)
     }
 
-    /// The stream ends with this error, or was completed. Returns what is read before.
+    /// The stream ends with this error, or was completed. Returns the gap that comes first, if
+    /// there is one. Then the error follows it.
     pub(super) fn end(&mut self, error: Option<SubscriptionError>) -> Option<Gap> {
         let gap = self.numbers.end()?;
         self.next.extend(error.map(|error| Next::Other(Err(error))));
@@ -258,17 +247,17 @@ impl<T> Items<T> {
     where
         T: DeserializeOwned,
     {
+        let Some(row) = self.rows.at(&position.item(), position.row).map_err(shared)? else {
+            return Err(Arc::from(Box::from("the item has no such row")));
+        };
         if let Some(window) = &mut self.window {
-            window.restore(position.keys.clone()).map_err(shared)?;
+            window.restore(&position.keys).map_err(shared)?;
         }
-        if let Some(number) = &mut self.number
-            && let Some(row) =
-                row_of(self.rows.as_ref(), &position.item(), Some(position.row)).map_err(shared)?
-        {
+        if let Some(number) = &mut self.number {
             self.numbers.start_after(number(&row));
         }
-        if let Some(place) = &mut self.place {
-            place.before = Last::Earlier(Box::new(position));
+        if let Some(last_read) = &mut self.last_read {
+            last_read.earlier = Earlier::Stored(Box::new(position));
         }
         Ok(())
     }
@@ -276,24 +265,24 @@ impl<T> Items<T> {
     /// The position of the last row that was read.
     pub(super) fn position(&self) -> Option<Position> {
         let keys = || self.window.as_ref().map(|window| window.keys()).unwrap_or_default();
-        let place = self.place.as_ref()?;
-        match (&place.current, place.row, &place.before) {
+        let last_read = self.last_read.as_ref()?;
+        match (&last_read.current, last_read.current_row, &last_read.earlier) {
             (Some(item), Some(row), _) => Some(Position::new(item, row, keys())),
-            (_, _, Last::Item(item, row)) => Some(Position::new(item, *row, keys())),
-            (_, _, Last::Earlier(position)) => Some((**position).clone()),
-            (_, _, Last::Nothing) => None,
+            (_, _, Earlier::Row(item, row)) => Some(Position::new(item, *row, keys())),
+            (_, _, Earlier::Stored(position)) => Some((**position).clone()),
+            (_, _, Earlier::Nothing) => None,
         }
     }
 }
 
-impl Place {
-    /// The last row that was read.
-    fn last(&self) -> Option<(Payload, usize)> {
-        match (&self.current, self.row, &self.before) {
+impl LastRead {
+    /// The item of the row that was read last, and its index there.
+    fn row(&self) -> Option<(Payload, usize)> {
+        match (&self.current, self.current_row, &self.earlier) {
             (Some(item), Some(row), _) => Some((item.clone(), row)),
-            (_, _, Last::Item(item, row)) => Some((item.clone(), *row)),
-            (_, _, Last::Earlier(position)) => Some((position.item(), position.row)),
-            (_, _, Last::Nothing) => None,
+            (_, _, Earlier::Row(item, row)) => Some((item.clone(), *row)),
+            (_, _, Earlier::Stored(position)) => Some((position.item(), position.row)),
+            (_, _, Earlier::Nothing) => None,
         }
     }
 }
@@ -302,63 +291,37 @@ fn shared(error: impl std::error::Error + Send + Sync + 'static) -> SharedError 
     Arc::new(error)
 }
 
-/// Splits a list into its rows. The first row has the errors and extensions. No data is one row
-/// without data, and so is an empty list that comes with errors.
-fn split<T>(response: Response<Vec<T>>) -> impl Iterator<Item = Response<T>> + use<T> {
-    let Response { data, mut errors, mut extensions } = response;
-    let is_empty = data.as_ref().is_none_or(|rows| rows.is_empty() && !errors.is_empty());
-    let rows = data.unwrap_or_default().into_iter().map(Some);
-    rows.chain(is_empty.then_some(None)).map(move |data| Response {
-        data,
-        errors: std::mem::take(&mut errors),
-        extensions: extensions.take(),
-    })
-}
-
-/// Reads one row of an item, or the last one. An item that is not a list is one row.
-pub(super) fn row_of<T: DeserializeOwned>(
-    rows: Option<&ReadRows<T>>,
-    item: &Payload,
-    row: Option<usize>,
-) -> Result<Option<T>, DecodeError> {
-    let Some(rows) = rows else { return Ok(decode(item)?.data) };
-    let mut rows = rows(item)?.data.unwrap_or_default().into_iter();
-    Ok(match row {
-        Some(row) => rows.nth(row),
-        None => rows.next_back(),
-    })
-}
-
 /// The keys of the last items read, for `dedupe_by`.
 pub(super) trait Window<T>: Send {
     /// Whether the key of an item is known. Remembers it if not.
     fn is_known(&mut self, data: &T) -> bool;
 
-    /// The keys, from the oldest to the newest. A key that does not serialize is left out.
-    fn keys(&self) -> Vec<Value>;
+    /// The keys as JSON, from the oldest to the newest. A key that JSON cannot represent is left
+    /// out.
+    fn keys(&self) -> Vec<String>;
 
     /// Knows these keys.
     ///
     /// # Errors
     ///
     /// Fails if they are keys of another type.
-    fn restore(&mut self, keys: Vec<Value>) -> Result<(), serde_json::Error>;
+    fn restore(&mut self, keys: &[String]) -> Result<(), serde_json::Error>;
 }
 
-pub(super) struct Keys<K, F> {
+pub(super) struct KeyWindow<K, F> {
     key: F,
     window: NonZeroUsize,
     known: HashSet<K>,
     order: VecDeque<K>,
 }
 
-impl<K, F> Keys<K, F> {
+impl<K, F> KeyWindow<K, F> {
     pub(super) fn new(window: NonZeroUsize, key: F) -> Self {
         Self { key, window, known: HashSet::new(), order: VecDeque::new() }
     }
 }
 
-impl<K: Hash + Eq + Clone, F> Keys<K, F> {
+impl<K: Hash + Eq + Clone, F> KeyWindow<K, F> {
     fn insert(&mut self, key: K) -> bool {
         if !self.known.insert(key.clone()) {
             return false;
@@ -373,7 +336,7 @@ impl<K: Hash + Eq + Clone, F> Keys<K, F> {
     }
 }
 
-impl<T, K, F> Window<T> for Keys<K, F>
+impl<T, K, F> Window<T> for KeyWindow<K, F>
 where
     K: Hash + Eq + Clone + Serialize + DeserializeOwned + Send,
     F: FnMut(&T) -> K + Send,
@@ -383,13 +346,13 @@ where
         !self.insert(key)
     }
 
-    fn keys(&self) -> Vec<Value> {
-        self.order.iter().filter_map(|key| serde_json::to_value(key).ok()).collect()
+    fn keys(&self) -> Vec<String> {
+        self.order.iter().filter_map(|key| serde_json::to_string(key).ok()).collect()
     }
 
-    fn restore(&mut self, keys: Vec<Value>) -> Result<(), serde_json::Error> {
+    fn restore(&mut self, keys: &[String]) -> Result<(), serde_json::Error> {
         for key in keys {
-            self.insert(serde_json::from_value(key)?);
+            self.insert(serde_json::from_str(key)?);
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! The numbers of a subscription's items (`sequence_by`): what the server has left out, and what it
-//! repeats. Pure.
+//! The numbers of a subscription's items (`sequence_by`). They show what the server has left out,
+//! and what it repeats. No I/O and no clock.
 
 use crate::response::Gap;
 
@@ -12,22 +12,23 @@ pub(super) struct Numbers {
     counted: u64,
     /// How many items in a row were taken for repetitions.
     repeated: u64,
-    /// What the server was asked for again has not arrived yet.
+    /// The request for what is missing, until its answer begins.
     asked: Option<Asked>,
-    /// The server has answered, or has none of what is missing: the next item says what came of it.
-    is_answered: bool,
+    /// The server has just been asked, or was sent a request without a position. If the next item
+    /// is behind a jump, the server does not have what is missing.
+    is_asking_useless: bool,
     /// How many requests in a row have brought nothing.
     in_vain: u32,
     /// How many items must be read before the next request.
-    until_request: u32,
+    items_until_request: u32,
 }
 
-/// A request that the server has not answered yet.
+/// A request for missing items. Items are skipped until its answer begins.
 #[derive(Debug)]
 struct Asked {
-    /// How many items are missing in front of those that are skipped.
+    /// How many items were missing in front of the first skipped one.
     missing: u64,
-    /// How many items were skipped, as the server sends them again.
+    /// How many items were skipped, because the server will send them again.
     skipped: u64,
 }
 
@@ -40,10 +41,11 @@ pub(super) enum Found {
     Repeated,
     /// This many items are missing in front of it.
     Missing(u64),
-    /// The numbers have started again from the beginning. This many items were taken for
-    /// repetitions, and left out.
+    /// The numbers have started again from the beginning. This many items before it were taken for
+    /// repetitions and left out.
     Restarted(u64),
-    /// Items are missing in front of it. Ask the server for them; then it comes again, too.
+    /// Items are missing in front of it. Ask the server for them. It will send this item again,
+    /// too, so this one is skipped.
     Ask,
 }
 
@@ -70,7 +72,7 @@ impl Numbers {
         }
         let missing = (number - last - 1).saturating_sub(self.counted);
         if missing == 0 {
-            if self.is_answered {
+            if self.is_asking_useless {
                 self.in_vain = 0;
             }
             self.accept(number);
@@ -78,18 +80,18 @@ impl Numbers {
         }
         if can_ask && self.may_ask() {
             self.asked = Some(Asked { missing, skipped: 1 });
-            self.until_request = ITEMS_PER_REQUEST;
+            self.items_until_request = ITEMS_PER_REQUEST;
             return Found::Ask;
         }
-        if self.is_answered {
+        if self.is_asking_useless {
             self.in_vain += 1;
         }
         self.accept(number);
         Found::Missing(missing)
     }
 
-    /// An item arrived while the server is asked for what is before it. Returns whether to skip it.
-    pub(super) fn is_skipped(&mut self) -> bool {
+    /// An item arrived. Skips it if the answer to a request has not begun. Returns whether it did.
+    pub(super) fn skip(&mut self) -> bool {
         self.asked.as_mut().map(|asked| asked.skipped += 1).is_some()
     }
 
@@ -99,29 +101,30 @@ impl Numbers {
         if gap.is_answer {
             self.asked = None;
         }
-        if gap.times_sent() > 0 && !gap.is_answer {
+        if gap.times_sent() > 0 && gap.resumed && !gap.is_answer {
             self.in_vain = 0;
         }
-        // The request has no position, so the server does not have what is missing either.
-        self.is_answered |= gap.is_answer || gap.times_sent() > 0 && !gap.resumed;
+        // A request without a position cannot bring what is missing either.
+        self.is_asking_useless |= gap.is_answer || gap.times_sent() > 0 && !gap.resumed;
     }
 
-    /// The stream ends. Returns the loss if the server has not answered a request.
+    /// The stream ends. If it ends before the answer to a request, returns a gap for the missing
+    /// and the skipped items.
     pub(super) fn end(&mut self) -> Option<Gap> {
         let Asked { missing, skipped } = self.asked.take()?;
         Some(Gap { missing, dropped: skipped, ..Gap::default() })
     }
 
     fn may_ask(&self) -> bool {
-        !self.is_answered && self.in_vain < MAX_IN_VAIN && self.until_request == 0
+        !self.is_asking_useless && self.in_vain < MAX_IN_VAIN && self.items_until_request == 0
     }
 
     fn accept(&mut self, number: u64) {
         self.last = Some(number);
         self.counted = 0;
         self.repeated = 0;
-        self.is_answered = false;
-        self.until_request = self.until_request.saturating_sub(1);
+        self.is_asking_useless = false;
+        self.items_until_request = self.items_until_request.saturating_sub(1);
     }
 }
 
@@ -179,11 +182,11 @@ mod tests {
     fn the_server_is_asked_once_for_each_jump() {
         let mut numbers = numbers(1);
         assert_eq!(numbers.check(4, true), Found::Ask);
-        assert!(numbers.is_skipped() && numbers.is_skipped());
+        assert!(numbers.skip() && numbers.skip());
         numbers.gap(&lost(true));
-        assert!(numbers.is_skipped(), "the request is not answered by a loss before it");
+        assert!(numbers.skip(), "the request is not answered by a loss before it");
         numbers.gap(&answer());
-        assert!(!numbers.is_skipped());
+        assert!(!numbers.skip());
         assert_eq!(
             [1, 2, 3, 4].map(|n| numbers.check(n, true)).map(|it| it == Found::Next),
             [false, true, true, true]
@@ -250,7 +253,7 @@ mod tests {
     fn a_request_that_is_never_answered_is_a_loss_in_front_of_the_end() {
         let mut numbers = numbers(1);
         assert_eq!(numbers.check(4, true), Found::Ask);
-        assert!(numbers.is_skipped());
+        assert!(numbers.skip());
         let gap = numbers.end().unwrap();
         assert_eq!((gap.missing, gap.dropped, gap.is_lossless()), (2, 2, false));
         assert!(numbers.end().is_none());

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::protocol::Payload;
 
@@ -18,16 +17,18 @@ use crate::protocol::Payload;
 pub struct Position {
     /// The item, as the server sent it.
     item: String,
-    /// The row in the item that was read last.
-    #[serde(default, skip_serializing_if = "is_first")]
+    /// The row in the item that was read last. Never skipped, because a format that does not name
+    /// its fields would then confuse them.
+    #[serde(default)]
     pub(super) row: usize,
-    /// The keys in the window of `dedupe_by`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) keys: Vec<Value>,
+    /// The keys in the window of `dedupe_by`, each as JSON, because not every format can represent
+    /// a value whose type it does not know.
+    #[serde(default)]
+    pub(super) keys: Vec<String>,
 }
 
 impl Position {
-    pub(super) fn new(item: &Payload, row: usize, keys: Vec<Value>) -> Self {
+    pub(super) fn new(item: &Payload, row: usize, keys: Vec<String>) -> Self {
         Self { item: item.frame()[item.range()].to_owned(), row, keys }
     }
 
@@ -46,7 +47,17 @@ impl fmt::Debug for Position {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_first(row: &usize) -> bool {
-    *row == 0
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_position_has_all_fields_as_some_formats_do_not_name_them() {
+        let item = Payload::new(r#"{"data":1}"#.to_owned(), 0..10);
+        for (row, keys) in [(0, vec![]), (0, vec!["7".to_owned()]), (3, vec![])] {
+            let stored = serde_json::to_value(Position::new(&item, row, keys.clone())).unwrap();
+            let fields = serde_json::json!({"item": r#"{"data":1}"#, "row": row, "keys": keys});
+            assert_eq!(stored, fields);
+        }
+    }
 }

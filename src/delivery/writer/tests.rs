@@ -249,8 +249,10 @@ fn restart_if_is_asked_only_about_ends_that_the_server_sent() {
 #[test]
 fn a_panic_in_a_hook_is_an_error_that_names_the_hook() {
     let resume = Box::new(After(|_: &Numbers| panic!("on purpose")));
-    let keys =
-        ByKey::new(|_: &Value| -> u64 { panic!("on purpose") }, limits(2, Overflow::LatestBy));
+    let keys = ByKey::new(
+        |_: &Value| -> Option<u64> { panic!("on purpose") },
+        limits(2, Overflow::LatestBy),
+    );
     let hooks = |resume, keys, restart| {
         writer(Overflow::LatestBy, Hooks::new(resume, keys, restart, None, false).unwrap())
     };
@@ -304,7 +306,7 @@ fn a_request_that_does_not_serialize_is_an_error() {
 /// Data is `[key, value]`.
 fn keyed(items: usize) -> Writer {
     let limits = limits(items, Overflow::LatestBy);
-    let keys = Box::new(ByKey::new(|data: &(u64, u64)| data.0, limits));
+    let keys = Box::new(ByKey::new(|data: &(u64, u64)| Some(data.0), limits));
     Writer::new(1, limits, Hooks::new(None, Some(keys), None, None, false))
 }
 
@@ -340,7 +342,7 @@ fn an_item_with_a_key_wakes_a_waiting_reader() {
 #[test]
 fn only_keys_of_items_that_left_the_queue_are_forgotten() {
     let limits = limits(4, Overflow::LatestBy);
-    let mut keys = ByKey::new(|data: &(u64, u64)| data.0, limits);
+    let mut keys = ByKey::new(|data: &(u64, u64)| Some(data.0), limits);
     let mailbox = Mailbox::<Payload, End>::new(limits);
     let item = |key: u64| {
         let frame = json!({"data": [key, key]}).to_string();

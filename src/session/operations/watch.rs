@@ -202,10 +202,10 @@ impl<W: Clone> Session<W> {
     /// the position that the writer was told. One that is not sent yet has that position anyway.
     pub(crate) fn ask_again(&mut self, now: Instant, id: u64) {
         let is_sent = match self.operations.place(id) {
-            // The position of one that is paced was asked for already.
-            Some(
-                Place::Queued(..) | Place::On(..) | Place::Moving(_) | Place::Waiting(Why::Pacing),
-            ) => true,
+            // One that is tried elsewhere is in quarantine, and will be sent again after that.
+            Some(Place::Queued(on, _) | Place::On(on, _)) => *on == self.current,
+            // The writer was asked for the position of one that is paced already.
+            Some(Place::Moving(_) | Place::Waiting(Why::Pacing)) => true,
             Some(Place::Waiting(
                 Why::Connection | Why::Reader | Why::Application | Why::Backoff | Why::Quarantine,
             ))

@@ -80,6 +80,21 @@ fn what_is_said_on_the_second_connection_is_not_delivered_but_releases() {
 }
 
 #[test]
+fn an_operation_in_quarantine_stays_there_when_its_reader_asks_again() {
+    for (mut world, bad) in [on_trial(), between_trials()] {
+        for id in bad {
+            world.rig.session.ask_again(world.rig.now, id);
+        }
+        world.perform();
+        assert_eq!(world.quarantined(), bad);
+        assert!(world.reach(|world| world.ends.len() == 2));
+        assert_eq!((world.ended(), world.losses.len()), (bad.to_vec(), 1));
+        assert!(world.reach(World::all_are_carried));
+        check_over(&world);
+    }
+}
+
+#[test]
 fn operations_in_quarantine_can_be_dropped() {
     for (mut world, bad) in [on_trial(), between_trials()] {
         for id in bad {
