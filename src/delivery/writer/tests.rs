@@ -1,6 +1,7 @@
 //! Tests of the hooks, and of the order in which readers learn of an end.
 
 use std::{
+    collections::HashMap,
     num::NonZeroUsize,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     task::{Context, Poll, Wake},
