@@ -120,6 +120,10 @@ impl<O: Operation, T: DeserializeOwned> SubscriptionBuilder<O, T> {
     /// The hook of [`resume_with`](Self::resume_with) puts the position into the variables of the
     /// first request, and the window of [`dedupe_by`](Self::dedupe_by) is that of the position.
     /// Needs [`resume_with`](Self::resume_with).
+    ///
+    /// [`start`](Self::start) fails with
+    /// [`SubscribeError::Position`](crate::SubscribeError::Position) if the position is not one of
+    /// this operation. The hook runs there, and a panic in it propagates.
     pub fn starting_after(mut self, position: Position) -> Self {
         self.start = Start::After(position);
         self
