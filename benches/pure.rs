@@ -33,11 +33,11 @@ mod feed {
 
     #[derive(Deserialize)]
     #[expect(dead_code, reason = "decoded for what it costs")]
-    struct Trade {
-        at: u64,
-        symbol: String,
+    pub(super) struct Trade {
+        pub(super) at: u64,
+        pub(super) symbol: String,
         price: f64,
-        size: u32,
+        pub(super) size: u32,
         side: String,
     }
 
@@ -393,6 +393,8 @@ mod options {
     use serde::Deserialize;
     use tokio::runtime::Builder;
 
+    use super::feed::Trade;
+
     #[derive(Deserialize)]
     struct Data {
         trades: Trade,
@@ -401,16 +403,6 @@ mod options {
     #[derive(Deserialize)]
     struct Batch {
         trades: Vec<Trade>,
-    }
-
-    #[derive(Deserialize)]
-    #[expect(dead_code, reason = "decoded for what it costs")]
-    struct Trade {
-        at: u64,
-        symbol: String,
-        price: f64,
-        size: u32,
-        side: String,
     }
 
     const WINDOW: NonZeroUsize = NonZeroUsize::new(256).unwrap();

@@ -46,6 +46,11 @@ pub use self::{
 /// Any error that can be shared between the streams of one client.
 pub type SharedError = Arc<dyn Error + Send + Sync>;
 
+#[cfg(feature = "client")]
+pub(crate) fn shared(error: impl Error + Send + Sync + 'static) -> SharedError {
+    Arc::new(error)
+}
+
 /// Why a WebSocket connection could not be made.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]

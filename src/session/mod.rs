@@ -2,9 +2,9 @@
 //!
 //! Owns every decision: when to dial, what to say, what a loss means, which operation gets what.
 //! Pure: `now` is an argument, randomness is one seed, and no map is iterated in an order of its
-//! own; so the same inputs give the same outputs. (One input is shared by the sessions of a client:
-//! whether any of them has reached the server.) Knows no socket and no task. The methods follow
-//! one grammar: `handle_*` takes what happened, verbs take what the application wants, `poll_*`
+//! own; so the same inputs give the same outputs. (Sessions of one client share two inputs: whether
+//! any of them has reached the server, and the attempts that count for a common dial budget.) Knows
+//! no socket and no task. The methods follow one grammar: `handle_*` takes what happened, verbs take what the application wants, `poll_*`
 //! gives what is to be done. Calls that come too late do nothing.
 //!
 //! ```text

@@ -19,13 +19,13 @@ use super::{
     rows::{Rows, Split},
 };
 use crate::{
-    error::{SharedError, SubscriptionError},
+    error::{SharedError, SubscriptionError, shared},
     protocol::Payload,
     response::{Gap, Response},
 };
 
 /// Returns the number of an item.
-pub(crate) type NumberOf<T> = Box<dyn FnMut(&T) -> u64 + Send>;
+pub(super) type NumberOf<T> = Box<dyn FnMut(&T) -> u64 + Send>;
 
 /// The options about items, and what they need to know.
 pub(crate) struct Items<T> {
@@ -285,10 +285,6 @@ impl LastRead {
             (_, _, Earlier::Nothing) => None,
         }
     }
-}
-
-fn shared(error: impl std::error::Error + Send + Sync + 'static) -> SharedError {
-    Arc::new(error)
 }
 
 /// The keys of the last items read, for `dedupe_by`.

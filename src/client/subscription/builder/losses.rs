@@ -9,7 +9,7 @@ use super::{PositionLost, Start, SubscriptionBuilder};
 use crate::{
     client::subscription::{items::KeyWindow, position::Position, rows::Rows},
     delivery::{position::Resume, recent::Recent},
-    error::{GraphQlError, SharedError},
+    error::{GraphQlError, SharedError, shared},
     operation::{Operation, Resumable},
     protocol::Payload,
 };
@@ -258,8 +258,4 @@ where
             Err(error) => Some(Err(shared(error))),
         }
     }
-}
-
-fn shared(error: impl std::error::Error + Send + Sync + 'static) -> SharedError {
-    Arc::new(error)
 }
