@@ -4,8 +4,9 @@
 //! Pure: `now` is an argument, randomness is one seed, and no map is iterated in an order of its
 //! own; so the same inputs give the same outputs. (Sessions of one client share two inputs: whether
 //! any of them has reached the server, and the attempts that count for a common dial budget.) Knows
-//! no socket and no task. The methods follow one grammar: `handle_*` takes what happened, verbs take what the application wants, `poll_*`
-//! gives what is to be done. Calls that come too late do nothing.
+//! no socket and no task. The methods follow one grammar: `handle_*` takes what happened, verbs
+//! take what the application wants, `poll_*` gives what is to be done. Calls that come too late do
+//! nothing.
 //!
 //! ```text
 //!  no connection (idle)

@@ -72,7 +72,7 @@ impl Template {
         config.dial_log = config.dial_log.filter(|_| index == 0);
         // Each connection needs its own seed, or all would dial at the same moments.
         config.seed ^= made.wrapping_mul(SEED_STEP);
-        // After 2^24 connections a range is used again. The ids at its beginning are long out of use.
+        // After 2^24 connections a range is used again. Its first ids are long out of use.
         config.first_serial = made.wrapping_mul(SERIALS);
         let number = (is_dedicated || !self.placement.is_single()).then_some(made + 1);
         let (commands, receiver) = mpsc::unbounded_channel();
