@@ -325,6 +325,64 @@ fn the_newest_item_of_each_key_and_every_item_without_a_key_is_kept() {
 }
 
 #[test]
+fn an_item_without_a_key_takes_the_place_of_no_other() {
+    let writer = keyed(2);
+    let pushed = ["[1,1]", "[2,1]", "7", "[1,2]"]
+        .map(|data| push(&writer, &format!(r#"{{"data":{data}}}"#)).unwrap());
+    assert_eq!(pushed[2..], [Pushed::Dropped, Pushed::Kept { dropped: 1 }]);
+    let seen: Vec<_> = std::iter::from_fn(|| read(&writer, Waker::noop())).collect();
+    assert_eq!(seen, [Err(1), Ok(json!([1, 2])), Ok(json!([2, 1])), Err(1)]);
+}
+
+#[test]
+fn what_arrives_before_the_answer_to_a_request_for_missing_items_moves_no_position() {
+    let resume = After(|data: &Numbers| to_raw_value(&data["n"]));
+    let recent = Some(Recent::new(NonZeroUsize::MAX));
+    let hooks = Hooks::new(Some(Box::new(resume)), None, None, recent, false);
+    let writer = Writer::new(1, limits(1_000, Overflow::DropOldest), hooks);
+    let item = |n: u64| json!({"data": {"n": n}}).to_string();
+    for n in [1, 5] {
+        push(&writer, &item(n)).unwrap();
+    }
+    let first = item(1);
+    writer.ask_after(&Payload::new(first.clone(), 0..first.len()), 0).unwrap();
+    push(&writer, &item(6)).unwrap();
+    assert_eq!(resume_with_gap(&writer), (Some(1), true));
+    assert_eq!(resume_with_gap(&writer), (None, false), "the request has that position");
+    writer.push_gap(Gap { restarts: 1, ..Gap::default() });
+    for n in [2, 5, 6] {
+        let pushed = push(&writer, &item(n)).unwrap();
+        assert_eq!(pushed, Pushed::Kept { dropped: 0 }, "{n} was skipped, and comes again");
+    }
+    assert_eq!(resume_with_gap(&writer), (Some(6), false));
+}
+
+/// The next request, and whether the gap marks the answer to the reader's own.
+fn resume_with_gap(writer: &Writer) -> (Option<u64>, bool) {
+    let request = match writer.position().unwrap() {
+        Continue::After(request) => Some(request.get().parse().unwrap()),
+        Continue::Anew(_) | Continue::Unchanged | Continue::Anywhere => None,
+    };
+    let mut gap = Gap::default();
+    writer.reissued(&mut gap);
+    (request, gap.is_answer)
+}
+
+#[test]
+fn a_position_that_is_lost_is_not_used_again() {
+    let writer = writer(Overflow::DropOldest, resuming());
+    push(&writer, r#"{"data":{"n":1}}"#).unwrap();
+    assert_eq!(resume(&writer), (Some(1), true, vec![]));
+    push(&writer, r#"{"data":{"n":2}}"#).unwrap();
+    let lost = || End::Rejected(Some(json!([{"message": "lost"}]).to_string().into()));
+    assert!(writer.is_transient(&lost()).unwrap());
+    assert_eq!(resume(&writer), (Some(0), false, vec!["lost".into()]), "the request without it");
+    assert_eq!(resume(&writer), (None, false, vec![]), "not after 2, either");
+    push(&writer, r#"{"data":{"n":9}}"#).unwrap();
+    assert_eq!(resume(&writer), (Some(9), true, vec![]));
+}
+
+#[test]
 fn an_item_with_a_key_wakes_a_waiting_reader() {
     struct Count(AtomicUsize);
     impl Wake for Count {
